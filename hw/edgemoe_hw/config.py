@@ -1,0 +1,187 @@
+"""The accelerator's parameters: one frozen, validated object from which RTL, compiler and host are derived."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+
+__all__ = ["ISA_VERSION", "PRESETS", "AcceleratorConfig", "ConfigError"]
+
+ISA_VERSION = 1
+
+
+class ConfigError(ValueError):
+    """A configuration or model/configuration combination that cannot work."""
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True)
+class AcceleratorConfig:
+    """Shape of one accelerator.
+
+    Parameters
+    ----------
+    name: preset's name, for reports only (not hashed)
+    lanes_k: int8 activations of one token a cycle
+    lanes_n: weight rows (output channels) a cycle
+    epilogue_lanes: accumulators requantized a cycle; divides both ``lanes_k`` and ``lanes_n``
+    norm_lanes: residual elements a cycle in the LayerNorm unit; divides ``epilogue_lanes``
+    weight_depth: rows of the weight scratchpad (``lanes_n * lanes_k`` bytes a row)
+    act_depth: rows of the activation scratchpad (``lanes_k`` bytes a row)
+    residual_depth: rows of the residual scratchpad (``epilogue_lanes`` int16 a row)
+    score_depth: rows of the score scratchpad (``lanes_k`` 12-bit scores a row)
+    param_depth: rows of the parameter scratchpad (``epilogue_lanes`` x 8 bytes a row)
+    max_dim: largest LayerNorm width (channels)
+    max_tokens: largest number of tokens of an image
+    max_experts: most experts of one MoE layer
+    max_top_k: most experts a token
+    axi_masters: AXI4 read masters, each owning an equal slice of every scratchpad row
+    axi_bytes: data bytes a beat of one master (8 or 16)
+    dram_latency: cycles from read address to first data in the DRAM model (simulation only, not hashed)
+    assumed_clock_mhz: clock assumed in reports until place and route confirms one (not hashed)
+
+    Raises
+    ------
+    ConfigError: a value is out of range; the message says which and what is allowed
+    """
+
+    name: str = "custom"
+    lanes_k: int = 8
+    lanes_n: int = 8
+    epilogue_lanes: int = 8
+    norm_lanes: int = 2
+    weight_depth: int = 512
+    act_depth: int = 4096
+    residual_depth: int = 4096
+    score_depth: int = 2048
+    param_depth: int = 512
+    max_dim: int = 256
+    max_tokens: int = 256
+    max_experts: int = 16
+    max_top_k: int = 4
+    axi_masters: int = 1
+    axi_bytes: int = 8
+    dram_latency: int = 32
+    assumed_clock_mhz: float = 100.0
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name == "name":
+                _require(isinstance(value, str), f"name must be a string, not {value!r}")
+            elif field.name == "assumed_clock_mhz":
+                _require(value > 0, f"assumed_clock_mhz must be positive, not {value!r}")
+            else:
+                _require(isinstance(value, int) and value > 0,
+                         f"{field.name} must be a positive integer, not {value!r}")
+        _require(self.lanes_k % self.epilogue_lanes == 0,
+                 f"epilogue_lanes must divide lanes_k ({self.lanes_k}), not {self.epilogue_lanes!r}")
+        _require(self.lanes_n % self.epilogue_lanes == 0,
+                 f"epilogue_lanes must divide lanes_n ({self.lanes_n}), not {self.epilogue_lanes!r}")
+        _require(self.epilogue_lanes % self.norm_lanes == 0,
+                 f"norm_lanes must divide epilogue_lanes ({self.epilogue_lanes}), not {self.norm_lanes!r}")
+        _require(self.lanes_n % 2 == 0, f"lanes_n must be even (two products share a DSP), not {self.lanes_n!r}")
+        _require(self.axi_bytes in (8, 16), f"axi_bytes must be 8 or 16, not {self.axi_bytes!r}")
+        _require(self.axi_masters in (1, 2, 4), f"axi_masters must be 1, 2 or 4, not {self.axi_masters!r}")
+        slice_bytes = self.axi_masters * self.axi_bytes
+        _require(self.lanes_k % slice_bytes == 0,
+                 f"lanes_k must be a multiple of axi_masters * axi_bytes ({slice_bytes}), not {self.lanes_k!r}")
+        _require(2 * self.epilogue_lanes % slice_bytes == 0,
+                 f"2 * epilogue_lanes must be a multiple of axi_masters * axi_bytes ({slice_bytes}), "
+                 f"not {2 * self.epilogue_lanes!r}")
+        _require(8 * self.norm_lanes % self.axi_bytes == 0,
+                 f"8 * norm_lanes must be a multiple of axi_bytes ({self.axi_bytes}), not {8 * self.norm_lanes!r}")
+        _require(self.max_dim <= 1024, f"max_dim must be at most 1024, not {self.max_dim!r}")
+        _require(self.max_tokens <= 1024, f"max_tokens must be at most 1024, not {self.max_tokens!r}")
+        _require(self.max_experts <= 32, f"max_experts must be at most 32, not {self.max_experts!r}")
+        _require(self.max_top_k <= 4, f"max_top_k must be at most 4, not {self.max_top_k!r}")
+        for field_name in ("weight_depth", "act_depth", "residual_depth", "score_depth", "param_depth"):
+            _require(getattr(self, field_name) <= 65536, f"{field_name} must be at most 65536")
+
+    @property
+    def macs_per_cycle(self) -> int:
+        return self.lanes_k * self.lanes_n
+
+    @property
+    def dram_bytes_per_cycle(self) -> int:
+        return self.axi_masters * self.axi_bytes
+
+    @property
+    def epilogue_cycles(self) -> int:
+        """Cycles in which the epilogue drains one full tile of ``lanes_n`` accumulators."""
+        return self.lanes_n // self.epilogue_lanes
+
+    @property
+    def row_bytes(self) -> dict[str, int]:
+        """Bytes of one row of each loadable memory, keyed by ``isa.Memory`` name."""
+        return {
+            "WEIGHT": self.lanes_n * self.lanes_k,
+            "ACT": self.lanes_k,
+            "RESIDUAL": 2 * self.epilogue_lanes,
+            "PARAM": 8 * self.epilogue_lanes,
+            "NORM": 8 * self.norm_lanes,  # master 0 only
+            "GELU": self.axi_bytes,  # master 0 only
+        }
+
+    def load_masters(self, memory: str) -> int:
+        """Number of masters that share a load into ``memory`` (each owns an equal slice of a row)."""
+        return 1 if memory in ("NORM", "GELU") else self.axi_masters
+
+    def to_dict(self) -> dict[str, object]:
+        return dataclasses.asdict(self)
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=1, sort_keys=True)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, object]) -> AcceleratorConfig:
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        _require(not unknown, f"config has unknown fields {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        return cls(**values)  # type: ignore[arg-type]
+
+    @classmethod
+    def from_json(cls, text: str) -> AcceleratorConfig:
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"config must be JSON: {error}") from None
+        _require(isinstance(values, dict), "config must be a JSON object")
+        return cls.from_dict(values)
+
+    @property
+    def content_hash(self) -> str:
+        """sha256 (hex) of all that changes hardware or bundle layout."""
+        values = {k: v for k, v in self.to_dict().items() if k not in ("name", "dram_latency", "assumed_clock_mhz")}
+        values["isa_version"] = ISA_VERSION
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def hash32(self) -> int:
+        """First 32 bits of ``content_hash``: what the CONFIG_HASH register and the BEGIN command carry."""
+        return int(self.content_hash[:8], 16)
+
+
+PRESETS: dict[str, AcceleratorConfig] = {
+    preset.name: preset
+    for preset in (
+        AcceleratorConfig(
+            name="pynq-z2", lanes_k=16, lanes_n=24, epilogue_lanes=8, norm_lanes=2, weight_depth=512,
+            act_depth=8192, residual_depth=4736, score_depth=3072, param_depth=512, max_dim=256,
+            axi_masters=1, axi_bytes=8, dram_latency=64, assumed_clock_mhz=100.0),
+        AcceleratorConfig(
+            name="zcu102", lanes_k=32, lanes_n=48, epilogue_lanes=16, norm_lanes=16, weight_depth=1024,
+            act_depth=8192, residual_depth=4096, score_depth=2048, param_depth=512, max_dim=512,
+            axi_masters=2, axi_bytes=16, dram_latency=100, assumed_clock_mhz=200.0),
+        AcceleratorConfig(
+            name="tiny", lanes_k=8, lanes_n=8, epilogue_lanes=8, norm_lanes=2, weight_depth=512,
+            act_depth=8192, residual_depth=2048, score_depth=2048, param_depth=512, max_dim=256,
+            axi_masters=1, axi_bytes=8, dram_latency=32, assumed_clock_mhz=50.0),
+    )
+}

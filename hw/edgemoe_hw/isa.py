@@ -1,0 +1,263 @@
+"""Opcodes and command layouts: the single declaration that RTL, compiler, simulators and documentation share.
+
+A command has 512 bits: a header that every engine understands and a payload that depends on the opcode. Engines run
+concurrently; each finishes its commands in program order and counts them. ``wait_<engine>`` is the number of commands
+that engine must have finished (since BEGIN, modulo 2**16, programs are shorter) before this command may start.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from amaranth.lib import data
+
+from .config import ISA_VERSION
+
+__all__ = [
+    "COMMAND_BITS", "COMMAND_BYTES", "ENGINES", "Base", "Begin", "Engine", "Header", "LayerNorm", "Load", "MatMul",
+    "Memory", "Mode", "Opcode", "PAYLOADS", "RowFactor", "Source", "Store", "decode", "encode",
+]
+
+COMMAND_BITS = 512
+COMMAND_BYTES = COMMAND_BITS // 8
+
+
+class Opcode(enum.IntEnum):
+    """What a command does. Zero is illegal, so that cleared memory stops the program."""
+
+    BEGIN = 1
+    LOAD = 2
+    MATMUL = 3
+    LAYERNORM = 4
+    STORE = 5
+    END = 6
+
+
+class Engine(enum.IntEnum):
+    """Engines that run concurrently; the order of the ``wait_*`` fields and of the completion counters."""
+
+    LOAD = 0
+    MATMUL = 1
+    NORM = 2
+    STORE = 3
+
+
+ENGINES = {Opcode.LOAD: Engine.LOAD, Opcode.MATMUL: Engine.MATMUL, Opcode.LAYERNORM: Engine.NORM,
+           Opcode.STORE: Engine.STORE}
+
+
+class Memory(enum.IntEnum):
+    """Destinations of a LOAD (``AcceleratorConfig.row_bytes`` gives the bytes of one row)."""
+
+    WEIGHT = 0
+    ACT = 1
+    RESIDUAL = 2
+    PARAM = 3
+    NORM = 4
+    GELU = 5
+
+
+class Base(enum.IntEnum):
+    """Base-address register that a DRAM offset is relative to."""
+
+    WEIGHTS = 0
+    INPUT = 1
+    OUTPUT = 2
+
+
+class Source(enum.IntEnum):
+    """Where a MATMUL's activations come from."""
+
+    ACT = 0
+    SCORE = 1
+
+
+class Mode(enum.IntEnum):
+    """What a MATMUL's epilogue does with the requantized accumulators."""
+
+    ACT = 0
+    RESIDUAL = 1
+    KEY = 2
+    VALUE = 3
+    SCORE = 4
+    GATE = 5
+
+
+class RowFactor(enum.IntEnum):
+    """Per-row multiplier of a MATMUL's requantization."""
+
+    NONE = 0
+    SOFTMAX = 1
+    GATE = 2
+
+
+class Header(data.Struct):
+    """Fields that every command begins with."""
+
+    opcode: 4
+    predicated: 1  # skip (but count as finished) when the queue of `expert` is empty
+    expert: 5
+    phase: 8  # phase of the model this command belongs to, for profiling only
+    reserved: 14
+    wait_load: 16
+    wait_matmul: 16
+    wait_norm: 16
+    wait_store: 16
+
+
+class Begin(data.Struct):
+    """First command of a program: refuses a program that was made for other hardware."""
+
+    isa_version: 16
+    config_hash: 32
+    commands: 16  # number of commands including BEGIN and END
+
+
+class Load(data.Struct):
+    """DRAM to scratchpad. Master m reads its slice of each row at base + offset + m * plane_stride."""
+
+    memory: 4
+    base: 2
+    offset: 32
+    plane_stride: 32
+    row: 16
+    rows: 16
+
+
+class Store(data.Struct):
+    """Residual scratchpad to DRAM (master 0)."""
+
+    base: 2
+    offset: 32
+    row: 16
+    rows: 16
+
+
+class LayerNorm(data.Struct):
+    """LayerNorm of ``tokens`` residual rows into the activation scratchpad (docs/numerics.md, section 5)."""
+
+    src_base: 16  # residual scratchpad row of the first token
+    src_stride: 12  # residual rows between tokens
+    src_rows: 12  # residual rows of a token: ceil(D / epilogue_lanes)
+    tokens: 11
+    dst_base: 16  # activation scratchpad row of the first token
+    dst_stride: 12
+    param_base: 16  # row of the norm-parameter memory (norm_lanes x {gamma int16, pad 16, beta int32})
+    dim: 11
+    log2_dim: 4
+    inv_dim: 17
+    eps: 32
+    shift: 5
+
+
+class MatMul(data.Struct):
+    """Matrix product of ``tokens`` activation rows with ``tiles`` x lanes_n stationary weight rows, and its epilogue."""
+
+    source: 1
+    unsigned: 1  # activations are uint8
+    use_queue: 1  # the token count is the length of the queue of header.expert
+    gather: 1  # source row = src_base + token number in the queue * src_stride
+    scatter: 1  # destination token = token number in the queue
+    src_base: 16
+    src_stride: 12
+    k_steps: 8
+    weight_base: 16  # weight row of (tile, step) = weight_base + tile * k_steps + step
+    tiles: 10
+    tokens: 11
+    min_gap: 8  # cycles between two tiles' starts, at least the epilogue's need
+    mode: 3
+    channels: 13  # valid output channels over all tiles
+    dst_base: 16
+    dst_stride: 12
+    dst_channel: 13  # first output channel's position in the destination row
+    param_base: 16
+    param_uniform: 1  # all channels use the parameters of row param_base
+    row_factor: 2
+    gelu: 1
+    gelu_shift: 2
+    accumulate: 1  # RESIDUAL: add to the row instead of overwriting it
+    head_dim: 10  # KEY, VALUE: channels of one head (padded)
+    head_stride: 16  # KEY, VALUE: weight rows between heads
+    tile_stride: 16  # KEY: weight rows between token tiles; VALUE: between channel tiles of a head
+    token_quot: 8  # KEY: first token // lanes_n; VALUE: first token // lanes_k
+    token_rem: 8  # KEY: first token % lanes_n; VALUE: first token % lanes_k
+    keys: 11  # SCORE source and mode: number of valid keys
+    score_shift: 2
+    max_base: 11  # SCORE source and mode: entry of the row-maximum memory of the first token; GATE: first token number
+    num_experts: 6
+    top_k: 3
+    gate_first: 1  # GATE: empty all queues before the first token
+
+
+PAYLOADS: dict[Opcode, type[data.Struct] | None] = {
+    Opcode.BEGIN: Begin, Opcode.LOAD: Load, Opcode.MATMUL: MatMul, Opcode.LAYERNORM: LayerNorm,
+    Opcode.STORE: Store, Opcode.END: None,
+}
+HEADER_BITS = Header.as_shape().size  # type: ignore[attr-defined]
+
+
+def _layout(struct: type[data.Struct]) -> list[tuple[str, int, int]]:
+    layout = struct.as_shape()  # type: ignore[attr-defined]
+    return [(name, field.offset, field.width) for name, field in layout]
+
+
+_LAYOUTS = {struct: _layout(struct) for struct in (Header, Begin, Load, Store, LayerNorm, MatMul)}
+
+
+def _pack(struct: type[data.Struct], values: dict[str, int]) -> int:
+    word = 0
+    known = set()
+    for name, offset, width in _LAYOUTS[struct]:
+        known.add(name)
+        value = int(values.get(name, 0))
+        if not 0 <= value < 1 << width:
+            raise ValueError(f"{struct.__name__}.{name} must be between 0 and {(1 << width) - 1}, not {value}")
+        word |= value << offset
+    unknown = set(values) - known
+    if unknown:
+        raise ValueError(f"{struct.__name__} has no field {', '.join(sorted(unknown))}")
+    return word
+
+
+def _unpack(struct: type[data.Struct], word: int) -> dict[str, int]:
+    return {name: word >> offset & ((1 << width) - 1) for name, offset, width in _LAYOUTS[struct]}
+
+
+def encode(opcode: Opcode, header: dict[str, int] | None = None, payload: dict[str, int] | None = None) -> bytes:
+    """Encode one command.
+
+    Raises
+    ------
+    ValueError: a field is unknown or its value does not fit
+    """
+    word = _pack(Header, {"opcode": int(opcode), **(header or {})})
+    struct = PAYLOADS[opcode]
+    if struct is not None:
+        word |= _pack(struct, payload or {}) << HEADER_BITS
+    elif payload:
+        raise ValueError(f"{opcode.name} has no payload")
+    return word.to_bytes(COMMAND_BYTES, "little")
+
+
+def decode(command: bytes) -> tuple[Opcode, dict[str, int], dict[str, int]]:
+    """Decode one command into opcode, header fields and payload fields.
+
+    Raises
+    ------
+    ValueError: the length is wrong or the opcode is illegal
+    """
+    if len(command) != COMMAND_BYTES:
+        raise ValueError(f"a command must have {COMMAND_BYTES} bytes, not {len(command)}")
+    word = int.from_bytes(command, "little")
+    header = _unpack(Header, word)
+    try:
+        opcode = Opcode(header["opcode"])
+    except ValueError:
+        raise ValueError(f"illegal opcode {header['opcode']}") from None
+    struct = PAYLOADS[opcode]
+    return opcode, header, _unpack(struct, word >> HEADER_BITS) if struct is not None else {}
+
+
+assert ISA_VERSION < 1 << 16
+for _struct in PAYLOADS.values():
+    assert _struct is None or HEADER_BITS + _struct.as_shape().size <= COMMAND_BITS  # type: ignore[attr-defined]
