@@ -5,8 +5,6 @@ concurrently; each finishes its commands in program order and counts them. ``wai
 that engine must have finished (since BEGIN, modulo 2**16, programs are shorter) before this command may start.
 """
 
-from __future__ import annotations
-
 import enum
 
 from amaranth.lib import data
