@@ -1,0 +1,98 @@
+# `make` lists the targets. Each does its own set-up in .venv and a warm one costs nothing.
+
+PYTHON ?= python3
+MODEL  ?= m3vit-micro
+CONFIG ?= pynq-z2
+IMAGES ?=
+OUT    ?=
+WORKERS ?= 2
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN  := $(VENV)/bin
+PIP  := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+PINS := pyproject.toml constraints.txt
+PACKAGES := hw/edgemoe_hw models/edgemoe_models sim/edgemoe_sim sw/edgemoe
+
+# MODEL=, CONFIG= as options, but only where the user gave them; the commands have their own defaults.
+given = $(if $(filter command environment,$(firstword $(origin $(1)))),$(2) $($(1)))
+SELECTED = $(call given,MODEL,--model) $(call given,CONFIG,--config)
+
+export PYTHON
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help sim test test-all lint bench ablation synth clean tools
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r t d; do \
+	    printf '  make %-10s %s\n' "$$t" "$$d"; done
+	@echo
+	@echo '  MODEL=$(MODEL)  CONFIG=$(CONFIG)  IMAGES=number of images  OUT=folder  WORKERS=$(WORKERS) test processes'
+	@echo '  PYTHON=$(PYTHON), 3.10 or newer, used when .venv is made'
+
+sim: tools $(VENV)/.sim ## run MODEL on the Verilated accelerator (CONFIG), compare every tensor
+	$(BIN)/edgemoe sim --model $(MODEL) --config $(CONFIG) $(if $(IMAGES),--images $(IMAGES)) $(if $(OUT),--out $(OUT))
+
+test: tools $(VENV)/.test ## fast tests
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow" $(PYTEST_ARGS) \
+	    && echo 'make test: all passed' || { echo 'make test: FAILED' >&2; exit 1; }
+
+test-all: tools $(VENV)/.test ## all tests, the slow ones too
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) $(PYTEST_ARGS) \
+	    && echo 'make test-all: all passed' || { echo 'make test-all: FAILED' >&2; exit 1; }
+
+lint: $(VENV)/.lint ## ruff and mypy
+	$(BIN)/ruff check $(PACKAGES) tests
+	$(BIN)/mypy $(PACKAGES)
+
+bench: tools $(VENV)/.test ## compare with baselines on this machine
+	$(BIN)/edgemoe bench $(SELECTED) $(if $(OUT),--out $(OUT))
+
+ablation: tools $(VENV)/.sim ## cycles and DRAM bytes with each technique replaced by its naive form
+	$(BIN)/edgemoe ablation $(SELECTED) $(if $(OUT),--out $(OUT))
+
+synth: $(VENV)/.synth ## resources of CONFIG by Yosys
+	$(BIN)/edgemoe synth --config $(CONFIG) $(if $(OUT),--out $(OUT))
+
+clean: ## remove build results and caches, keep .venv
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find $(wildcard hw models sim sw tests boards) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+tools:
+	@.ci/check-tools $(if $(wildcard $(VENV)/.base),,python) g++ perl
+
+# One stamp a set of dependencies; a change of the pins installs again.
+$(VENV)/.base: $(PINS)
+	@.ci/check-tools python
+	@$(BIN)/python -c 'import pip' 2>/dev/null || { \
+	    echo 'Set-up: virtual environment in $(VENV)'; rm -rf $(VENV); $(PYTHON) -m venv $(VENV); }
+	@touch $@
+
+$(VENV)/.sim: $(VENV)/.base
+	@echo 'Set-up: simulation dependencies (once, about a minute)'
+	@$(PIP) --quiet -e '.[sim]'
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.base
+	@echo 'Set-up: ruff and mypy (once, about a minute)'
+	@$(PIP) --quiet -e '.[dev]'
+	@touch $@
+
+$(VENV)/.synth: $(VENV)/.base
+	@echo 'Set-up: Yosys (once, about a minute)'
+	@$(PIP) --quiet -e '.[sim,synth]'
+	@touch $@
+
+# torch by itself and first: pip then takes a CPU build where one is at hand, instead of what another
+# package's requirement would pull in.
+$(VENV)/.test: $(VENV)/.base
+	@echo 'Set-up: PyTorch (once, some minutes)'
+	@$(PIP) torch==2.13.0
+	@echo 'Set-up: test dependencies (once, about a minute)'
+	@$(PIP) --quiet -e '.[sim,train,dev]'
+	@$(BIN)/python -c 'import sys, find_libpython as f; sys.exit(not f.find_libpython())' || { \
+	    echo 'edgemoe: the shared library of $(PYTHON) (libpython3) is missing' >&2; \
+	    echo '  needed for: cocotb, which runs Python inside the simulator' >&2; \
+	    echo '  install:    sudo apt-get install libpython3-dev   (Fedora: sudo dnf install python3-libs)' >&2; exit 1; }
+	@touch $@ $(VENV)/.sim $(VENV)/.lint

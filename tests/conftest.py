@@ -1,0 +1,23 @@
+"""What every test shares: fixed seeds, printed, and the same Hypothesis examples on every machine."""
+
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+settings.register_profile("edgemoe", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("edgemoe")
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """A seed that depends on the test's name and parameters only; pytest shows it when the test fails."""
+    value = zlib.crc32(request.node.name.encode())
+    print(f"seed {value}")
+    return value
+
+
+@pytest.fixture
+def rng(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
