@@ -1,4 +1,4 @@
-"""What every test shares: fixed seeds, printed, and the same Hypothesis examples on every machine."""
+"""What every test shares: fixed, printed seeds and the same Hypothesis examples everywhere."""
 
 import zlib
 
@@ -12,7 +12,7 @@ settings.load_profile("edgemoe")
 
 @pytest.fixture
 def seed(request: pytest.FixtureRequest) -> int:
-    """A seed that depends on the test's name and parameters only; pytest shows it when the test fails."""
+    """Depends on the test's name and parameters only; pytest shows it when the test fails."""
     value = zlib.crc32(request.node.name.encode())
     print(f"seed {value}")
     return value

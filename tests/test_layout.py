@@ -27,8 +27,8 @@ MAY_IMPORT = {
     "edgemoe": {"edgemoe_hw", "edgemoe_models", "edgemoe_sim"},
 }
 
-# Not for boards: what builds or simulates the accelerator. Every other module of `edgemoe` is runtime, the
-# command line too, and must be importable where there is nothing but the core dependencies.
+# Not for boards: what builds or simulates the accelerator. Every other module of `edgemoe` is
+# runtime, the command line too, and must be importable with nothing but the core dependencies.
 NOT_RUNTIME = re.compile(r"edgemoe\.(compiler|devices\.sim)(\.|$)")
 NOT_ON_BOARD = ["amaranth", "torch", "brevitas", "cocotb", "cocotbext", "edgemoe_sim"]
 
@@ -39,7 +39,8 @@ def python_files() -> list[Path]:
         ["git", "ls-files", "-z", "--", "*.py"], cwd=ROOT, capture_output=True, text=True
     )
     if listing.returncode == 0:
-        return [ROOT / name for name in listing.stdout.split("\0") if name and (ROOT / name).exists()]
+        files = [ROOT / name for name in listing.stdout.split("\0") if name]
+        return [path for path in files if path.exists()]
     return [path for top in TOP_LEVEL[1:] for path in (ROOT / top).rglob("*.py")]
 
 
