@@ -1,0 +1,79 @@
+import dataclasses
+
+import pytest
+
+from edgemoe_models.config import DEPTH_SCALE, PRESETS, ModelConfig, TaskConfig
+
+MICRO = PRESETS["m3vit-micro"]
+
+
+@pytest.mark.parametrize("config", PRESETS.values(), ids=list(PRESETS))
+def test_json_round_trip(config):
+    assert ModelConfig.from_json(config.to_json()) == config
+
+
+def test_tiny_is_edge_moes_workload():
+    tiny = PRESETS["m3vit-tiny"]
+    assert (tiny.grid, tiny.num_tokens, tiny.head_dim, tiny.patch_inputs) == ((8, 16), 129, 64, 768)
+    assert [tiny.is_moe(i) for i in range(4)] == [False, True, False, True]
+    assert (tiny.num_experts, tiny.top_k, tiny.expert_hidden, len(tiny.tasks)) == (16, 2, 384, 2)
+
+
+def test_derived_shapes():
+    assert MICRO.output_shape("segmentation") == (8, 64, 128)
+    assert PRESETS["m3vit-tiny"].output_shape("depth") == (1, 32, 64)
+    assert PRESETS["deit-tiny"].output_shape("classification") == (1000,)
+    assert PRESETS["deit-tiny"].num_tokens == 197
+    assert MICRO.task("depth").output_scale == DEPTH_SCALE
+    assert MICRO.task("segmentation").head_outputs == 512
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "a b"}, r"ModelConfig\.name must be letters, .*, not 'a b'"),
+        ({"dim": 0}, r"ModelConfig\.dim must be an integer of at least 1, not 0"),
+        ({"depth": 2.0}, r"ModelConfig\.depth must be an integer of at least 1, not 2\.0"),
+        ({"image_width": 100}, r"ModelConfig\.image_width must be a multiple of patch \(8\), not 100"),
+        ({"heads": 5}, r"ModelConfig\.heads must divide dim \(96\), not 5"),
+        ({"top_k": 9}, r"ModelConfig\.top_k must be in 1\.\.num_experts \(8\), not 9"),
+        ({"num_experts": 0}, r"ModelConfig\.top_k must be 0 without experts, not 2"),
+        ({"expert_hidden": 0}, r"ModelConfig\.expert_hidden must be an integer of at least 1, not 0"),
+        ({"eps": 0.0}, r"ModelConfig\.eps must be a positive float, not 0\.0"),
+        ({"tasks": ()}, r"ModelConfig\.tasks must be a non-empty tuple, not \(\)"),
+        ({"tasks": (TaskConfig("a", "depth", 1),) * 2}, r"must have different names, not \['a', 'a'\]"),
+        ({"tasks": (TaskConfig("a", "depth", 1, cells=9),)}, r"cells must be at most patch \(8\), not 9"),
+    ],
+)
+def test_refuses_bad_models(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(MICRO, **changes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("a", "colour", 1), r"TaskConfig\.kind must be one of .*, not 'colour'"),
+        (("a", "depth", 2), r"TaskConfig\.channels of depth must be 1, not 2"),
+        (("a", "classification", 9, 0, 2), r"TaskConfig\.cells of classification must be 1, not 2"),
+        (("a", "segmentation", 0), r"TaskConfig\.channels must be an integer of at least 1, not 0"),
+    ],
+)
+def test_refuses_bad_tasks(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        TaskConfig(*arguments)
+
+
+def test_refuses_bad_json():
+    with pytest.raises(ValueError, match="ModelConfig must be JSON text"):
+        ModelConfig.from_json("{")
+    with pytest.raises(ValueError, match=r"must be a JSON object, not \[\]"):
+        ModelConfig.from_json("[]")
+    with pytest.raises(ValueError, match=r"fields must be among .*, not \['width'\]"):
+        ModelConfig.from_dict(MICRO.to_dict() | {"width": 1})
+    with pytest.raises(ValueError, match=r"must have the fields .*'depth'"):
+        ModelConfig.from_dict({"name": "a"})
+    with pytest.raises(ValueError, match="task must be one of .*, not 'edges'"):
+        MICRO.task("edges")
+    with pytest.raises(ValueError, match=r"block must be in 0\.\.5, not 6"):
+        MICRO.is_moe(6)
