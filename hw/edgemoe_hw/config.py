@@ -80,6 +80,10 @@ class AcceleratorConfig:
             else:
                 _require(isinstance(value, int) and value > 0,
                          f"{field.name} must be a positive integer, not {value!r}")
+        for field_name in ("lanes_k", "epilogue_lanes"):
+            value = getattr(self, field_name)
+            _require(value & (value - 1) == 0, f"{field_name} must be a power of two, not {value!r}")
+        _require(self.lanes_k >= 8, f"lanes_k must be at least 8, not {self.lanes_k!r}")
         _require(self.lanes_k % self.epilogue_lanes == 0,
                  f"epilogue_lanes must divide lanes_k ({self.lanes_k}), not {self.epilogue_lanes!r}")
         _require(self.lanes_n % self.epilogue_lanes == 0,

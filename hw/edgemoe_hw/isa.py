@@ -181,7 +181,7 @@ class MatMul(data.Struct):
     token_rem: 8  # KEY: first token % lanes_n; VALUE: first token % lanes_k
     keys: 11  # SCORE source and mode: number of valid keys
     score_shift: 2
-    max_base: 11  # SCORE source and mode: entry of the row-maximum memory of the first token; GATE: first token number
+    max_base: 11  # SCORE source and mode: first token's entry of the row-maximum memory; GATE: first token number
     num_experts: 6
     top_k: 3
     gate_first: 1  # GATE: empty all queues before the first token

@@ -1,0 +1,120 @@
+"""The one multiply-accumulate array that every matrix product of the network shares."""
+
+from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+__all__ = ["ACC_BITS", "MacArray", "packed_products"]
+
+ACC_BITS = 25
+"""Accumulator bits; the compiler refuses layers whose bound does not fit."""
+
+_FIELD = 17
+"""Bits of the lower product's field in a shared DSP: |127 * 255| < 2**16, so 17 bits hold it with its sign."""
+
+
+def packed_products(m: Module, name: str, upper: Signal, lower: Signal, factor: Signal) -> tuple[Signal, Signal]:
+    """Multiply two int8 weights by one activation in a single DSP multiplier; one register stage.
+
+    ``((upper << 17) + lower) * factor`` holds both products; a negative lower product borrows one from the upper
+    field, which is given back when the fields are separated. Weights must not be -128.
+
+    Returns
+    -------
+    the two products (``upper * factor``, ``lower * factor``), one cycle after the operands
+    """
+    packed = Signal(signed(_FIELD + 8), name=f"{name}_packed")  # fits the 25-bit port of every DSP48
+    product = Signal(signed(_FIELD + 18), name=f"{name}_product")
+    m.d.comb += packed.eq((upper << _FIELD) + lower)
+    m.d.sync += product.eq(packed * factor)
+    low = product[:_FIELD].as_signed()
+    high = product[_FIELD:].as_signed() + product[_FIELD - 1]
+    return high, low
+
+
+class MacArray(wiring.Component):
+    """``lanes_n`` dot products of ``lanes_k`` elements a cycle, accumulated over a tile's steps.
+
+    Output-stationary: the activations of one token meet ``lanes_n`` weight rows each cycle; ``first`` restarts the
+    accumulators, and ``LATENCY`` cycles after the operands of the ``last`` step ``result`` holds the finished tile,
+    stable until the next tile finishes (``result_valid`` pulses).
+
+    Members
+    -------
+    activations: lanes_k x signed(9), int8 or uint8 values
+    weights: lanes_n x lanes_k x signed(8), in [-127, 127]
+    valid, first, last: of this cycle's step
+    result: lanes_n x signed(25)
+    """
+
+    LATENCY = 5
+
+    def __init__(self, lanes_k: int, lanes_n: int):
+        if lanes_k < 2 or lanes_k & (lanes_k - 1):
+            raise ValueError(f"lanes_k must be a power of two of at least 2, not {lanes_k!r}")
+        if lanes_n < 2 or lanes_n % 2:
+            raise ValueError(f"lanes_n must be even, not {lanes_n!r}")
+        self._lanes_k, self._lanes_n = lanes_k, lanes_n
+        super().__init__({
+            "activations": In(data.ArrayLayout(signed(9), lanes_k)),
+            "weights": In(data.ArrayLayout(data.ArrayLayout(signed(8), lanes_k), lanes_n)),
+            "valid": In(1),
+            "first": In(1),
+            "last": In(1),
+            "result": Out(data.ArrayLayout(signed(ACC_BITS), lanes_n)),
+            "result_valid": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        # Stage 1: operand registers (absorbed by the DSPs).
+        activations = Signal.like(self.activations)
+        weights = Signal.like(self.weights)
+        m.d.sync += [activations.eq(self.activations), weights.eq(self.weights)]
+
+        valid, first, last = self.valid, self.first, self.last
+        for stage in range(1, self.LATENCY):
+            delayed = Signal(3, name=f"control_{stage}")
+            m.d.sync += delayed.eq(Cat(valid, first, last))
+            valid, first, last = delayed[0], delayed[1], delayed[2]
+
+        for pair in range(self._lanes_n // 2):
+            # Stage 2: the shared multipliers.
+            products = [
+                packed_products(m, f"pair_{pair}_{k}", weights[2 * pair + 1][k], weights[2 * pair][k], activations[k])
+                for k in range(self._lanes_k)
+            ]
+            for half in (0, 1):
+                lane = 2 * pair + half
+                terms = [product[1 - half] for product in products]
+                total = _adder_tree(m, f"lane_{lane}", terms)
+                accumulator = Signal(signed(ACC_BITS), name=f"accumulator_{lane}")
+                updated = Signal(signed(ACC_BITS), name=f"updated_{lane}")
+                m.d.comb += updated.eq(total + Mux(first, 0, accumulator))
+                with m.If(valid):
+                    m.d.sync += accumulator.eq(updated)
+                    with m.If(last):
+                        m.d.sync += self.result[lane].eq(updated)
+        m.d.sync += self.result_valid.eq(valid & last)
+        return m
+
+
+def _adder_tree(m: Module, name: str, terms: list) -> Signal:
+    """Sum ``terms`` in two register stages (stages 3 and 4)."""
+    size = 1 << ((len(terms) - 1).bit_length() + 1) // 2
+    partial = []
+    for index in range(0, len(terms), size):
+        group = _balanced(terms[index:index + size])
+        register = Signal(signed(len(group)), name=f"{name}_partial_{index}")
+        m.d.sync += register.eq(group)
+        partial.append(register)
+    total = _balanced(partial)
+    register = Signal(signed(len(total)), name=f"{name}_total")
+    m.d.sync += register.eq(total)
+    return register
+
+
+def _balanced(terms: list):
+    while len(terms) > 1:
+        terms = [sum(terms[i:i + 2][1:], terms[i]) for i in range(0, len(terms), 2)]
+    return terms[0]

@@ -1,0 +1,172 @@
+"""On-chip memories, each one read port and one write port, as block RAM has."""
+
+from amaranth import Cat, Module, signed, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from .config import AcceleratorConfig
+
+__all__ = ["LoadPort", "SlicedMemory", "WeightScratchpad"]
+
+
+class LoadPort(wiring.Signature):
+    """Write port of the loader: one beat of one master's slice of a row.
+
+    Members
+    -------
+    valid, ready: the beat is written in a cycle with both
+    row: memory row
+    beat: position of the beat within the slice
+    data: axi_bytes bytes
+    """
+
+    def __init__(self, axi_bytes: int):
+        super().__init__({
+            "valid": Out(1),
+            "ready": In(1),
+            "row": Out(16),
+            "beat": Out(9),
+            "data": Out(axi_bytes * 8),
+        })
+
+
+class SlicedMemory(wiring.Component):
+    """A memory whose rows are shared by ``masters`` loaders; the compute side's writes have priority.
+
+    Parameters
+    ----------
+    depth: rows
+    row_bytes: bytes a row; a multiple of masters * axi_bytes
+    masters, axi_bytes: loaders and the bytes of one of their beats
+
+    Members
+    -------
+    read_row: in; the row's ``read_data`` follows one cycle later
+    write_valid, write_row, write_mask (a bit a byte), write_data: compute-side write, never refused
+    load: one LoadPort a master
+    """
+
+    def __init__(self, depth: int, row_bytes: int, masters: int, axi_bytes: int):
+        if row_bytes % (masters * axi_bytes):
+            raise ValueError(f"row_bytes must be a multiple of {masters * axi_bytes}, not {row_bytes!r}")
+        self._depth, self._masters, self._axi_bytes = depth, masters, axi_bytes
+        self._slice_bytes = row_bytes // masters
+        super().__init__({
+            "read_row": In(16),
+            "read_data": Out(row_bytes * 8),
+            "write_valid": In(1),
+            "write_row": In(16),
+            "write_mask": In(row_bytes),
+            "write_data": In(row_bytes * 8),
+            "load": In(LoadPort(axi_bytes)).array(masters),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        beats = self._slice_bytes // self._axi_bytes
+        for master in range(self._masters):
+            memory = Memory(shape=unsigned(self._slice_bytes * 8), depth=self._depth, init=[])
+            m.submodules[f"slice_{master}"] = memory
+            read, write = memory.read_port(), memory.write_port(granularity=8)
+            load = self.load[master]
+            part = slice(master * self._slice_bytes, (master + 1) * self._slice_bytes)
+            bits = slice(part.start * 8, part.stop * 8)
+            m.d.comb += [
+                read.addr.eq(self.read_row),
+                self.read_data[bits].eq(read.data),
+                load.ready.eq(~self.write_valid),
+            ]
+            with m.If(self.write_valid):
+                m.d.comb += [
+                    write.addr.eq(self.write_row),
+                    write.en.eq(self.write_mask[part]),
+                    write.data.eq(self.write_data[bits]),
+                ]
+            with m.Else():
+                select = load.beat[:exact_log2(beats)] if beats > 1 else 0
+                m.d.comb += [
+                    write.addr.eq(load.row),
+                    write.data.eq(load.data.replicate(beats)),
+                    write.en.eq(Cat(((select == beat) & load.valid).replicate(self._axi_bytes)
+                                    for beat in range(beats))),
+                ]
+        return m
+
+
+class WeightScratchpad(wiring.Component):
+    """Stationary operands: ``lanes_n`` banks of ``lanes_k`` bytes a row, for weights, keys and values.
+
+    Keys and values are written by the epilogue (``kv_*``, priority over the loaders): a key's channels are bytes of one
+    bank, a value's channels are one byte each in neighbouring banks, so that both are stationary rows afterwards.
+
+    Members
+    -------
+    read_row: in; ``read_data`` (lanes_n x lanes_k x int8) follows one cycle later
+    kv_valid, kv_row, kv_banks (mask), kv_bytes (mask): compute-side write, never refused
+    kv_is_value: values are spread over banks instead of bytes
+    kv_data: epilogue_lanes x int8
+    load: one LoadPort a master; master m owns bytes [m * lanes_k / M, (m + 1) * lanes_k / M) of each bank, and its
+        beats run over the banks
+    """
+
+    def __init__(self, config: AcceleratorConfig):
+        self._config = config
+        lane = data.ArrayLayout(signed(8), config.lanes_k)
+        super().__init__({
+            "read_row": In(16),
+            "read_data": Out(data.ArrayLayout(lane, config.lanes_n)),
+            "kv_valid": In(1),
+            "kv_row": In(16),
+            "kv_banks": In(config.lanes_n),
+            "kv_bytes": In(config.lanes_k),
+            "kv_is_value": In(1),
+            "kv_data": In(data.ArrayLayout(signed(8), config.epilogue_lanes)),
+            "load": In(LoadPort(config.axi_bytes)).array(config.axi_masters),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        slice_bytes = config.lanes_k // config.axi_masters
+        parts = slice_bytes // config.axi_bytes
+        shift = exact_log2(parts)
+        copies = slice_bytes // config.epilogue_lanes
+        values = self.kv_data.as_value()
+        for master in range(config.axi_masters):
+            load = self.load[master]
+            m.d.comb += load.ready.eq(~self.kv_valid)
+            start = master * slice_bytes
+            # A slice narrower than the epilogue holds a part of the group only.
+            if copies:
+                key_data = values.replicate(copies)
+            else:
+                offset = start % config.epilogue_lanes
+                key_data = values[offset * 8:(offset + slice_bytes) * 8]
+            for bank in range(config.lanes_n):
+                memory = Memory(shape=unsigned(slice_bytes * 8), depth=config.weight_depth, init=[])
+                m.submodules[f"bank_{bank}_{master}"] = memory
+                read, write = memory.read_port(), memory.write_port(granularity=8)
+                flat = self.read_data.as_value()
+                first_bit = (bank * config.lanes_k + start) * 8
+                m.d.comb += [read.addr.eq(self.read_row), flat[first_bit:first_bit + slice_bytes * 8].eq(read.data)]
+                with m.If(self.kv_valid):
+                    value = values.word_select(bank % config.epilogue_lanes, 8)
+                    m.d.comb += write.addr.eq(self.kv_row)
+                    with m.If(self.kv_is_value):
+                        m.d.comb += write.data.eq(value.replicate(slice_bytes))
+                    with m.Else():
+                        m.d.comb += write.data.eq(key_data)
+                    m.d.comb += write.en.eq(
+                        self.kv_bytes[start:start + slice_bytes] & self.kv_banks[bank].replicate(slice_bytes))
+                with m.Else():
+                    hit = load.valid & (load.beat[shift:] == bank)
+                    part = load.beat[:shift] if shift else 0
+                    m.d.comb += [
+                        write.addr.eq(load.row),
+                        write.data.eq(load.data.replicate(parts)),
+                        write.en.eq(Cat((hit & (part == index)).replicate(config.axi_bytes)
+                                        for index in range(parts))),
+                    ]
+        return m
