@@ -15,7 +15,8 @@ def lane_vectors(count: int, seed: int) -> list[dict]:
     """Vectors of which most results are neither zero nor clamped, with ties and extremes among them."""
     rng = random.Random(seed)
     extremes = [(a, m, s, row, rs) for a in (BOUND, -BOUND, 0, 1, -1) for m in (0, 1, 65535)
-                for s in (0, 1, 39, 40, 41, 47) for row, rs in ((NO_ROW_FACTOR, 0), (0, 15), (32767, 15), (NO_ROW_FACTOR, 15))]
+                for s in (0, 1, 39, 40, 41, 47)
+                for row, rs in ((NO_ROW_FACTOR, 0), (0, 15), (32767, 15), (NO_ROW_FACTOR, 15))]
     ties = [(a, 1 << k, s, NO_ROW_FACTOR, 0) for k in (0, 3, 7) for s in (1, 4, 8, 9, 16, 17)
             for a in range(-40, 41, 3)]
     ties += [(a << (s - 1), 1, s, NO_ROW_FACTOR, 0) for s in range(1, 21) for a in (-5, -3, -1, 1, 3, 5)]
