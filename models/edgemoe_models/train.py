@@ -242,7 +242,7 @@ def load_weights(path: Path) -> M3ViT:
     return model.eval()
 
 
-def _log(path: Path, row: dict[str, object]) -> None:
+def _log(path: Path, row: dict[str, float]) -> None:
     new = not path.exists()
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, list(row))
@@ -271,14 +271,14 @@ def run(config: TrainConfig, out: Path, cache: Path, resume: bool) -> dict[str, 
     quick = min(256, config.val_scenes)
     evaluated = trainer.seconds
     with Progress() as bar:
-        shown = bar.add_task(config.preset, total=1.0, completed=trainer.progress)
+        shown = bar.add_task(config.preset, total=1.0)
         while trainer.progress < 1:
             losses = trainer.train_step(train)
             text = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
             bar.update(shown, completed=trainer.progress, description=f"step {trainer.step}: {text}")
             if trainer.step % 25 == 0:
-                row = {"step": trainer.step, "seconds": round(trainer.seconds, 1)}
-                _log(out / "log.csv", row | {name: round(value, 4) for name, value in losses.items()})
+                row = {"step": trainer.step, "seconds": round(trainer.seconds, 1), **losses}
+                _log(out / "log.csv", {name: round(value, 4) for name, value in row.items()})
             if trainer.seconds - evaluated > 60 * config.evaluate_minutes:
                 evaluated = trainer.seconds
                 metrics = evaluate(trainer.model, val, quick)

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 
 from edgemoe_models.config import TaskConfig
-from edgemoe_models.metrics import DepthMetrics, EdgeMetrics, NormalsMetrics, SegmentationMetrics, TaskMetrics
+from edgemoe_models.metrics import (
+    DepthMetrics,
+    EdgeMetrics,
+    NormalsMetrics,
+    SegmentationMetrics,
+    TaskMetrics,
+)
 
 
 def test_segmentation_by_hand():

@@ -5,7 +5,17 @@ import numpy as np
 import pytest
 
 from edgemoe_models.dataset import load_split
-from edgemoe_models.scenes import CLASS_NAMES, GROUND, MAX_DEPTH, PALETTE, ROAD, SKY, SPLITS, WALL, generate_scene
+from edgemoe_models.scenes import (
+    CLASS_NAMES,
+    GROUND,
+    MAX_DEPTH,
+    PALETTE,
+    ROAD,
+    SKY,
+    SPLITS,
+    WALL,
+    generate_scene,
+)
 
 SEEDS = range(24)
 

@@ -1,0 +1,158 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from safetensors import safe_open  # noqa: E402
+
+import edgemoe_models  # noqa: E402
+from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig  # noqa: E402
+from edgemoe_models.train import (  # noqa: E402
+    TrainConfig,
+    Trainer,
+    augment,
+    load_weights,
+    main,
+    run,
+    score,
+    task_loss,
+)
+
+SMALL = ModelConfig(
+    name="small", image_height=16, image_width=32, patch=8, dim=16, depth=2, heads=2, mlp_hidden=24,
+    num_experts=4, top_k=2, expert_hidden=12,
+    tasks=tuple(
+        TaskConfig(kind, kind, channels=channels, cells=8)
+        for kind, channels in (("segmentation", 8), ("depth", 1), ("normals", 3), ("edges", 1))
+    ),
+)  # fmt: skip
+OPTIONS = {"batch": 2, "train_scenes": 6, "val_scenes": 4, "warmup": 1}
+
+
+@pytest.fixture(autouse=True)
+def small_preset(monkeypatch):
+    monkeypatch.setitem(PRESETS, "small", SMALL)
+
+
+def test_a_short_run_writes_everything(tmp_path):
+    metrics = run(TrainConfig("small", steps=2, **OPTIONS), tmp_path / "out", tmp_path / "cache", False)
+    assert set(metrics) == {"segmentation", "depth", "normals", "edges"}
+    assert all(np.isfinite(value) for task in metrics.values() for value in task.values())
+    with safe_open(tmp_path / "out" / "small.safetensors", "np") as file:
+        metadata = file.metadata()
+    assert ModelConfig.from_json(metadata["config"]) == SMALL
+    assert json.loads(metadata["metrics"]) == metrics
+    assert (metadata["steps"], metadata["seed"]) == ("2", "1")
+    model = load_weights(tmp_path / "out" / "small.safetensors")
+    assert model(torch.zeros(1, 3, 16, 32), "depth").shape == (1, 1, 16, 32)
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
+    config = TrainConfig("small", steps=4, **OPTIONS)
+    rng = np.random.default_rng(0)
+    data = {
+        "image": rng.integers(0, 256, (6, 16, 32, 3), np.uint8),
+        "segmentation": rng.integers(0, 8, (6, 16, 32), np.uint8),
+        "depth": rng.integers(0, 10001, (6, 16, 32)).astype(np.uint16),
+        "normals": rng.integers(-127, 128, (6, 16, 32, 3)).astype(np.int8),
+        "edges": rng.random((6, 16, 32)) < 0.2,
+    }
+    whole = Trainer(config)
+    for _ in range(4):
+        whole.train_step(data)
+    first = Trainer(config)
+    for _ in range(2):
+        first.train_step(data)
+    first.save(tmp_path / "checkpoint.safetensors")
+    second = Trainer(config)
+    second.load(tmp_path / "checkpoint.safetensors")
+    for _ in range(2):
+        second.train_step(data)
+    assert second.step == 4
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[name]), name
+
+
+def test_resume_refuses_another_model(tmp_path):
+    Trainer(TrainConfig("small", **OPTIONS)).save(tmp_path / "checkpoint.safetensors")
+    with pytest.raises(ValueError, match=r"must be a checkpoint of .*m3vit-micro.*, not .*small"):
+        Trainer(TrainConfig("m3vit-micro", **OPTIONS)).load(tmp_path / "checkpoint.safetensors")
+
+
+def test_a_model_learns_one_scene(tmp_path):
+    config = TrainConfig("small", steps=80, batch=4, learning_rate=1e-2, warmup=5)
+    run(TrainConfig("small", steps=1, **(OPTIONS | {"train_scenes": 1})), tmp_path / "out", tmp_path, False)
+    data = {file.stem: np.load(file) for file in next(tmp_path.glob("train-*")).glob("*.npy")}
+    trainer = Trainer(config)
+    losses = [trainer.train_step(data) for _ in range(80)]
+    for task in ("segmentation", "depth"):
+        assert losses[-1][task] < 0.6 * losses[0][task]
+
+
+def test_learning_rate_warms_up_and_falls():
+    config = TrainConfig("small", learning_rate=1.0, warmup=10)
+    assert config.rate(0, 0.0) == pytest.approx(0.1)
+    assert config.rate(9, 0.0) == pytest.approx(1.0)
+    assert config.rate(500, 0.5) == pytest.approx(0.505)
+    assert config.rate(999, 1.0) == pytest.approx(0.01)
+
+
+def test_losses_of_perfect_outputs_are_nil():
+    tasks = {task.kind: task for task in SMALL.tasks}
+    depth = torch.full((1, 2, 2), 2500, dtype=torch.int32)
+    assert task_loss(torch.full((1, 1, 2, 2), 0.25), depth, tasks["depth"]) == 0
+    normals = torch.tensor([0, 0, 127], dtype=torch.int8).expand(1, 2, 2, 3)
+    assert task_loss(normals.permute(0, 3, 1, 2).float(), normals, tasks["normals"]) < 1e-6
+    edges = torch.tensor([[[True, False]]])
+    assert task_loss(torch.tensor([[[[50.0, -50.0]]]]), edges, tasks["edges"]) < 1e-6
+
+
+def test_augmentation_keeps_image_and_label_together():
+    label = torch.arange(60, 68, dtype=torch.uint8).expand(64, 1, 8)
+    images = label[:, None].float().expand(64, 3, 1, 8) / 256
+    changed, mirrored = augment(images, label, torch.Generator().manual_seed(0), "segmentation")
+    assert 16 < (mirrored != label).any(2).sum() < 48
+    assert changed.min() >= 0 and changed.max() < 1
+    for image, row in zip(changed, mirrored, strict=True):
+        assert torch.equal(image[0, 0].argsort(), row[0].argsort())
+    normals = torch.zeros(64, 1, 2, 3, dtype=torch.int8)
+    normals[:, :, 0] = torch.tensor([100, 20, -70], dtype=torch.int8)
+    _, turned = augment(torch.zeros(64, 3, 1, 2), normals, torch.Generator().manual_seed(0), "normals")
+    assert {tuple(row) for row in turned[:, 0, 1].tolist()} == {(0, 0, 0), (-100, 20, -70)}
+
+
+def test_score_prefers_better_metrics():
+    good = {"s": {"miou": 0.6, "pixel_accuracy": 0.1}, "d": {"rmse": 0.5, "abs_rel": 1.0}}
+    bad = {"s": {"miou": 0.6, "pixel_accuracy": 0.9}, "d": {"rmse": 0.9, "abs_rel": 0.0}}
+    assert score(good) > score(bad)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--preset", "vgg"], "preset must be one of .*, not 'vgg'"),
+        (["--preset", "deit-tiny"], "preset must have dense tasks only to be trained on scenes, not 'deit-tiny'"),
+        (["--steps", "0"], "steps must be at least 1, not 0"),
+        (["--minutes", "-1"], r"minutes must be at least 0, not -1\.0"),
+        (["--resume", "--out", "nowhere"], "nowhere/checkpoint.safetensors"),
+    ],
+)
+def test_command_line_refusals(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=message):
+        main(arguments)
+
+
+def test_committed_weights_are_of_the_preset():
+    path = Path(edgemoe_models.__file__).parent / "weights" / "m3vit-micro.safetensors"
+    with safe_open(path, "np") as file:
+        metadata = file.metadata()
+        assert metadata is not None
+        values = [file.get_tensor(key) for key in file.keys()]
+    assert ModelConfig.from_json(metadata["config"]) == PRESETS["m3vit-micro"]
+    assert all(np.isfinite(value).all() for value in values)
+    assert json.loads(metadata["metrics"])["segmentation"]["miou"] > 0.5
+    load_weights(path)
