@@ -1,0 +1,69 @@
+"""From a head's raw integers to pictures: dequantized outputs, upsampling, labels. NumPy only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgemoe_models.config import ModelConfig
+from edgemoe_models.graph import IntegerGraph
+
+Floats = npt.NDArray[np.float32]
+
+
+def arrange(config: ModelConfig, task: str, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Head rows [P, cells*cells*channels] as an image [channels, grid_h*cells, grid_w*cells]; cls rows as [channels].
+
+    A patch's outputs are ordered (cell_y, cell_x, channel).
+    """
+    head = config.task(task)
+    if not head.is_dense:
+        return rows.reshape(head.channels)
+    grid = rows.reshape(*config.grid, head.cells, head.cells, head.channels)
+    return grid.transpose(4, 0, 2, 1, 3).reshape(config.output_shape(task))
+
+
+def decode_output(graph: IntegerGraph, task: str, raw: npt.NDArray[Any]) -> Floats:
+    """Raw head outputs as the float model's: [channels, grid_h*cells, grid_w*cells], or [channels] for classification."""
+    return arrange(graph.config, task, raw).astype(np.float32) * np.float32(graph.heads[task].output_scale)
+
+
+def _taps(size: int, out: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Floats]:
+    centre = np.clip((np.arange(out) + 0.5) * (size / out) - 0.5, 0, size - 1)
+    low = np.floor(centre).astype(np.int64)
+    return low, np.minimum(low + 1, size - 1), (centre - low).astype(np.float32)
+
+
+def upsample(image: Floats, height: int, width: int) -> Floats:
+    """Bilinear resize of [C, h, w] to [C, height, width], pixel centres aligned (torch's ``align_corners=False``)."""
+    if image.shape[1:] == (height, width):
+        return image
+    low, high, share = _taps(image.shape[1], height)
+    image = image[:, low] * (1 - share)[:, None] + image[:, high] * share[:, None]
+    low, high, share = _taps(image.shape[2], width)
+    return image[:, :, low] * (1 - share) + image[:, :, high] * share
+
+
+def postprocess(config: ModelConfig, task: str, output: Floats) -> npt.NDArray[Any]:
+    """A task's decoded output as what a user wants, at the image's resolution.
+
+    Returns
+    -------
+    segmentation: labels uint8 [H, W]; depth: metres float32 [H, W]; normals: unit vectors float32 [H, W, 3];
+    edges: bool [H, W]; classification: probabilities float32 [channels]
+    """
+    head = config.task(task)
+    if head.kind == "classification":
+        exponentials = np.exp(output - output.max())
+        return exponentials / exponentials.sum()
+    image = upsample(output.astype(np.float32), config.image_height, config.image_width)
+    if head.kind == "segmentation":
+        return image.argmax(0).astype(np.uint8 if head.channels <= 256 else np.uint16)
+    if head.kind == "depth":
+        return image[0] * np.float32(head.output_scale)
+    if head.kind == "edges":
+        return image[0] > 0
+    vectors = image.transpose(1, 2, 0)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32(1e-6))

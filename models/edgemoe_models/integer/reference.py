@@ -1,0 +1,126 @@
+"""The integer reference: a whole inference as docs/numerics.md defines it, with every tensor traced. NumPy only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgemoe_models.graph import Gelu, IntegerBlock, IntegerGraph, IntegerLayerNorm, IntegerLinear
+from edgemoe_models.integer import ops
+from edgemoe_models.integer.tables import Ints
+
+Trace = dict[str, Any]
+
+
+def patchify(image: npt.NDArray[np.uint8], patch: int) -> npt.NDArray[np.uint8]:
+    """An RGB image [H, W, 3] as patches [P, 3 * patch * patch], row by row, pixels in (channel, y, x) order."""
+    height, width, channels = image.shape
+    grid = image.reshape(height // patch, patch, width // patch, patch, channels)
+    return np.ascontiguousarray(grid.transpose(0, 2, 4, 1, 3)).reshape(-1, channels * patch * patch)
+
+
+def check_image(graph: IntegerGraph, image: npt.NDArray[Any]) -> None:
+    """Raise ValueError unless ``image`` is what the model takes: uint8 [H, W, 3]."""
+    config = graph.config
+    wanted = (config.image_height, config.image_width, 3)
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != wanted:
+        found = f"{image.dtype.name} {list(image.shape)}" if isinstance(image, np.ndarray) else repr(type(image))
+        raise ValueError(f"image must be uint8 {list(wanted)} (height, width, RGB), not {found}")
+
+
+def run(graph: IntegerGraph, image: npt.NDArray[np.uint8], task: str, trace: Trace | None = None) -> Ints:
+    """One inference: image uint8 [H, W, 3] -> the head's raw outputs [rows, outputs] (int16 range).
+
+    Parameters
+    ----------
+    task: whose gates and head to use
+    trace: filled with every intermediate tensor (int64), by name: ``embed``, ``blocks.{i}.norm1``, ``.q``, ``.k``,
+        ``.v``, ``.scores``, ``.score_max``, ``.probabilities``, ``.context``, ``.residual1``, ``.norm2``,
+        ``.hidden`` or ``.gate_logits``, ``.queues``, ``.gate_scores``, ``.experts.{e}.hidden``, ``.residual2``;
+        ``norm``, ``heads.{task}.hidden``, ``heads.{task}``
+
+    Raises
+    ------
+    ValueError: the image does not fit the model, or there is no such task.
+    """
+    config = graph.config
+    is_dense = config.task(task).is_dense
+    check_image(graph, image)
+    trace = {} if trace is None else trace
+    residual = graph.pos_embed.astype(np.int64)
+    patches = patchify(image, config.patch)
+    residual[1:] = ops.clamp(residual[1:] + linear(patches, graph.patch_embed, 16), 16)
+    trace["embed"] = residual
+    for i, block in enumerate(graph.blocks):
+        residual = _attention(block, residual, config.heads, f"blocks.{i}", trace)
+        residual = _mlp(block, residual, task, config.top_k, f"blocks.{i}", trace)
+    x = trace["norm"] = norm(residual[1:] if is_dense else residual[:1], graph.norm)
+    head = graph.heads[task]
+    if head.fc1 is not None and head.gelu is not None:
+        x = trace[f"heads.{task}.hidden"] = hidden(x, head.fc1, head.gelu)
+    output = trace[f"heads.{task}"] = linear(x, head.out, 16)
+    return output
+
+
+def linear(x: npt.NDArray[Any], layer: IntegerLinear, bits: int, row: Ints | None = None) -> Ints:
+    """A linear layer on rows [T, K] -> [T, N] of ``bits`` bits, with a row factor [T, 1] if given."""
+    acc = ops.matmul(x, layer.weight)
+    return ops.requantize(acc, layer.bias, layer.multiplier, layer.shift, bits, row)
+
+
+def hidden(x: npt.NDArray[Any], layer: IntegerLinear, gelu: Gelu) -> Ints:
+    """A linear layer with GELU: rows [T, K] -> int8 [T, N]."""
+    return ops.gelu(linear(x, layer, 11), gelu.table, gelu.shift)
+
+
+def norm(x: Ints, layer: IntegerLayerNorm) -> Ints:
+    """LayerNorm of residual rows [T, D] -> int8."""
+    return ops.layer_norm(x, layer.gamma, layer.beta, layer.shift, layer.eps)
+
+
+def _attention(block: IntegerBlock, residual: Ints, heads: int, name: str, trace: Trace) -> Ints:
+    tokens, dim = residual.shape
+    x = trace[f"{name}.norm1"] = norm(residual, block.norm1)
+    qkv = linear(x, block.qkv, 8)
+    q, k, v = np.split(qkv, 3, axis=1)
+    trace |= {f"{name}.q": q, f"{name}.k": k, f"{name}.v": v}
+    q, k, v = (part.reshape(tokens, heads, -1).transpose(1, 0, 2) for part in (q, k, v))  # [heads, T, head_dim]
+    scores = ops.requantize(ops.matmul(q, k), 0, block.score.multiplier, block.score.shift, 12)
+    probabilities, maximum = ops.softmax_probabilities(scores, block.score_shift)
+    row, row_shift = ops.reciprocal(probabilities.sum(-1, keepdims=True))
+    acc = ops.matmul(probabilities, v.transpose(0, 2, 1))
+    context = ops.requantize(acc, 0, block.context.multiplier, block.context.shift, 8, row, row_shift)
+    context = context.transpose(1, 0, 2).reshape(tokens, dim)
+    residual = ops.clamp(residual + linear(context, block.proj, 16), 16)
+    trace |= {
+        f"{name}.scores": scores, f"{name}.score_max": maximum, f"{name}.probabilities": probabilities,
+        f"{name}.context": context, f"{name}.residual1": residual,
+    }  # fmt: skip
+    return residual
+
+
+def _mlp(block: IntegerBlock, residual: Ints, task: str, top_k: int, name: str, trace: Trace) -> Ints:
+    x = trace[f"{name}.norm2"] = norm(residual, block.norm2)
+    if block.fc1 is not None and block.fc2 is not None:
+        h = trace[f"{name}.hidden"] = hidden(x, block.fc1, block.gelu)
+        residual = ops.clamp(residual + linear(h, block.fc2, 16), 16)
+    else:
+        residual = _experts(block, x, residual, task, top_k, name, trace)
+    trace[f"{name}.residual2"] = residual
+    return residual
+
+
+def _experts(
+    block: IntegerBlock, x: Ints, residual: Ints, task: str, top_k: int, name: str, trace: Trace
+) -> Ints:
+    logits = linear(x, block.gates[task], 16)
+    queues, scores = ops.expert_queues(logits, top_k)
+    trace |= {f"{name}.gate_logits": logits, f"{name}.queues": queues, f"{name}.gate_scores": scores}
+    residual = residual.copy()
+    for e, (queue, score) in enumerate(zip(queues, scores, strict=True)):
+        h = trace[f"{name}.experts.{e}.hidden"] = hidden(x[queue], block.expert_fc1[e], block.gelu)
+        increment = linear(h, block.expert_fc2[e], 16, score[:, None])
+        residual[queue] = ops.clamp(residual[queue] + increment, 16)
+    return residual

@@ -1,0 +1,74 @@
+"""Constant tables of docs/numerics.md. NumPy only; the RTL's ROMs are generated from the same functions."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+
+GELU_ENTRIES = 512
+MAX_GELU_SHIFT = 3
+#: Where GELU's delta has become smaller than half of any useful int8 step.
+GELU_SUPPORT = 4.2
+
+
+def rsqrt_table() -> Ints:
+    """``RSQRT[i] = min(65535, round_half_even(2^23 / sqrt((i + 0.5) * 64)))``, int64 [1024]; 256..1023 are used."""
+    values = []
+    for i in range(1024):
+        # Never a tie: twice the value would be an integer, but its square, 2^43 / (2i + 1), is no square number.
+        radicand = Fraction(1 << 46, 64 * i + 32)
+        twice = math.isqrt(4 * radicand.numerator // radicand.denominator)  # floor(2 * value)
+        values.append(min(65535, (twice + 1) >> 1))
+    return np.array(values, np.int64)
+
+
+def exp2_table() -> Ints:
+    """Softmax: ``EXP2[j] = round_half_even(4080 * 2^(-j/64))``, int64 [64]."""
+    return np.array([round(4080 * 2.0 ** (-j / 64)) for j in range(64)], np.int64)
+
+
+def exp2_gate_table() -> Ints:
+    """Gate: ``EXP2G[j] = round_half_even(32767 * 2^(-j/256))``, int64 [256]."""
+    return np.array([round(32767 * 2.0 ** (-j / 256)) for j in range(256)], np.int64)
+
+
+def reciprocal_table() -> Ints:
+    """``RECIP[i] = round_half_even(2^25 / (1024 + i + 0.5))``, int64 [1024]."""
+    return np.array([round(Fraction(1 << 26, 2 * (1024 + i) + 1)) for i in range(1024)], np.int64)
+
+
+def norm_constants(dim: int) -> tuple[int, int]:
+    """``(log2_dim, inv_dim)`` of a LayerNorm over ``dim`` channels: floor_log2(dim), 2^(log2_dim + 16) / dim.
+
+    Raises
+    ------
+    ValueError: ``dim`` is outside 8..1024.
+    """
+    if not 8 <= dim <= 1024:
+        raise ValueError(f"dim of a LayerNorm must be in 8..1024, not {dim!r}")
+    log2_dim = dim.bit_length() - 1
+    return log2_dim, round(Fraction(1 << (log2_dim + 16), dim))
+
+
+def gelu_table(output_scale: float) -> tuple[npt.NDArray[np.uint8], int]:
+    """GELU's delta table (uint8 [512]) and ``gelu_shift`` for an int8 output of scale ``output_scale``."""
+    if not (math.isfinite(output_scale) and output_scale > 0):
+        raise ValueError(f"output_scale of a GELU must be positive and finite, not {output_scale!r}")
+    fits = [g for g in range(MAX_GELU_SHIFT + 1) if (GELU_ENTRIES - 1) * output_scale / 2**g >= GELU_SUPPORT]
+    shift = max(fits, default=0)
+    unit = output_scale / 2**shift
+    delta = (0.5 * i * math.erfc(i * unit / math.sqrt(2)) for i in range(GELU_ENTRIES))  # in units
+    return np.array([min(255, round(value)) for value in delta], np.uint8), shift
+
+
+RSQRT = rsqrt_table()
+EXP2 = exp2_table()
+EXP2G = exp2_gate_table()
+RECIP = reciprocal_table()
+for _table in (RSQRT, EXP2, EXP2G, RECIP):
+    _table.setflags(write=False)

@@ -1,0 +1,114 @@
+"""Seeded float weights that behave like trained ones, for models without a checkpoint. NumPy only.
+
+What makes trained ViTs hard to quantize and to schedule is there: LayerNorm gains with outlier channels, biases, a few
+large residual channels, attention between flat and one-hot, experts with uneven loads.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from edgemoe_models.config import ModelConfig
+from edgemoe_models.float_reference import Floats, Observed, attention, embed, layer_norm, mlp, state_shapes
+from edgemoe_models.scenes import generate_scene
+
+#: Standard deviation over the keys of a head's attention scores (natural logarithms), drawn from this range.
+SCORE_DEVIATIONS = (1.0, 2.5)
+#: Standard deviation over the tokens of a gate logit, and the largest difference of an expert's mean logit from 0.
+GATE_DEVIATION, POPULARITY = 1.0, 1.5
+OUTLIER_SHARE = 0.02
+
+
+def _truncated(rng: np.random.Generator, shape: tuple[int, ...], deviation: float) -> Floats:
+    """Normal values cut at three deviations."""
+    return (np.clip(rng.standard_normal(shape), -3, 3) * deviation).astype(np.float32)
+
+
+def _outliers(rng: np.random.Generator, dim: int) -> npt.NDArray[np.int64]:
+    return rng.choice(dim, max(1, round(OUTLIER_SHARE * dim)), replace=False)
+
+
+def random_state(config: ModelConfig, seed: int = 0) -> dict[str, Floats]:
+    """A float state dict for ``config``; equal arguments give equal tensors."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    state: dict[str, Floats] = {}
+    outliers = _outliers(rng, config.dim)  # the same channels stand out in every block, as in trained models
+    for name, shape in state_shapes(config).items():
+        part, leaf = name.split(".")[-2:] if "." in name else ("", name)
+        if part in ("norm1", "norm2", "norm") or name.startswith("norm."):
+            state[name] = _norm(rng, shape, leaf, outliers)
+        elif leaf in ("weight", "w1", "w2"):
+            state[name] = _weight(rng, config, name, shape)
+        elif part == "gate":
+            state[name] = np.zeros(shape, np.float32)  # set by _settle
+        else:
+            state[name] = _truncated(rng, shape, 0.3 if name == "pos_embed" else 0.08)
+    state["patch_embed.bias"][outliers] += 2.0
+    weight = state["patch_embed.weight"]  # trained filters hardly see a patch's mean
+    weight -= np.float32(0.9) * weight.mean(1, keepdims=True)
+    _settle(state, config, rng)
+    return state
+
+
+def _norm(rng: np.random.Generator, shape: tuple[int, ...], leaf: str, outliers: npt.NDArray[np.int64]) -> Floats:
+    if leaf == "bias":
+        return _truncated(rng, shape, 0.15)
+    gain = np.exp(_truncated(rng, shape, 0.35))
+    gain[outliers] *= rng.uniform(2.5, 6.0, len(outliers)).astype(np.float32)
+    return gain
+
+
+def _weight(rng: np.random.Generator, config: ModelConfig, name: str, shape: tuple[int, ...]) -> Floats:
+    deviation = 1.0 / math.sqrt(shape[-1])
+    if name == "patch_embed.weight":
+        deviation *= 6.0  # pixels vary little
+    elif name.endswith(("attn.proj.weight", "mlp.fc2.weight", "moe.w2")):
+        deviation *= 2.0 / math.sqrt(config.depth)  # each block adds a part of the residual stream
+    rows = np.exp(_truncated(rng, (*shape[:-1], 1), 0.25))  # output channels differ in size
+    return _truncated(rng, shape, deviation) * rows
+
+
+def _settle(state: dict[str, Floats], config: ModelConfig, rng: np.random.Generator) -> None:
+    """Set attention's sharpness and the gates from the activations of two pictures, block by block."""
+    seen: Observed = {}
+    x = embed(state, config, random_images(config, 2))
+    for i in range(config.depth):
+        attention(state, config, x, i, seen)
+        _sharpen_attention(rng, config, state[f"blocks.{i}.attn.qkv.weight"], seen[f"blocks.{i}.scores"])
+        x = attention(state, config, x, i, seen)
+        if config.is_moe(i):
+            norm = layer_norm(x, *(state[f"blocks.{i}.norm2.{leaf}"] for leaf in ("weight", "bias")), config.eps)
+            for task in config.tasks:
+                state[f"blocks.{i}.moe.gate.{task.name}"] = _gate(rng, config, norm.reshape(-1, config.dim))
+        x = mlp(state, config, x, i, config.tasks[0].name, seen)
+
+
+def _sharpen_attention(rng: np.random.Generator, config: ModelConfig, qkv: Floats, scores: Floats) -> None:
+    """Scale each head's q and k so that its scores [B, heads, T, T] (base 2) spread as wanted. Changes ``qkv``."""
+    deviation = scores.std(-1).mean((0, 2)) * math.log(2)
+    factor = np.sqrt(rng.uniform(*SCORE_DEVIATIONS, config.heads) / np.maximum(deviation, 1e-6)).astype(np.float32)
+    rows = qkv[: 2 * config.dim].reshape(2, config.heads, config.head_dim, config.dim)
+    rows *= factor[None, :, None, None]
+
+
+def _gate(rng: np.random.Generator, config: ModelConfig, tokens: Floats) -> Floats:
+    """A gate [E, D] whose logits vary with the token [N, D], and whose experts differ in popularity."""
+    mean = tokens.mean(0)
+    covariance = np.cov(tokens.T) + 0.02 * np.eye(config.dim)
+    weight = rng.standard_normal((config.num_experts, config.dim))
+    spread = np.sqrt(((weight @ covariance) * weight).sum(1, keepdims=True))
+    weight *= GATE_DEVIATION / spread
+    popularity = np.linspace(-POPULARITY, POPULARITY, config.num_experts)
+    constant = np.linalg.solve(covariance, mean)  # the direction that moves the mean logit and the others least
+    constant /= mean @ constant
+    shift = rng.permutation(popularity) - weight @ mean
+    return (weight + shift[:, None] * constant).astype(np.float32)
+
+
+def random_images(config: ModelConfig, count: int, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """Synthetic scenes (:mod:`edgemoe_models.scenes`) uint8 [count, H, W, 3] at the model's size."""
+    size = config.image_height, config.image_width
+    return np.stack([generate_scene(seed + i, *size).image for i in range(count)])
