@@ -251,23 +251,24 @@ def _log(path: Path, row: dict[str, float]) -> None:
         writer.writerow(row)
 
 
+def load_scenes(config: ModelConfig, cache: Path, split: str, count: int) -> Arrays:
+    """The first ``count`` scenes of a split with the labels of the model's tasks, generated if they are not cached."""
+
+    def shown(indices: range) -> Iterable[int]:
+        return track(indices, f"generating {split} scenes")
+
+    labels = [task.kind for task in config.tasks]
+    return load_split(cache, split, count, config.image_height, config.image_width, labels, shown)
+
+
 def run(config: TrainConfig, out: Path, cache: Path, resume: bool) -> dict[str, dict[str, float]]:
     """Train to the end and return the final metrics on all held-out scenes."""
     out.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(config)
     if resume:
         trainer.load(out / "checkpoint.safetensors")
-    model_config = trainer.model_config
-    kinds = [task.kind for task in model_config.tasks]
-    size = model_config.image_height, model_config.image_width
-
-    def split(name: str, count: int) -> Arrays:
-        def shown(indices: range) -> Iterable[int]:
-            return track(indices, f"generating {name} scenes")
-
-        return load_split(cache, name, count, *size, kinds, shown)
-
-    train, val = split("train", config.train_scenes), split("val", config.val_scenes)
+    train = load_scenes(trainer.model_config, cache, "train", config.train_scenes)
+    val = load_scenes(trainer.model_config, cache, "val", config.val_scenes)
     quick = min(256, config.val_scenes)
     evaluated = trainer.seconds
     with Progress() as bar:
@@ -302,13 +303,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=None, help="default: build/train/<preset>")
     parser.add_argument("--cache", type=Path, default=Path("build/scenes"), help="generated scenes")
     parser.add_argument("--resume", action="store_true", help="continue from <out>/checkpoint.safetensors")
+    parser.add_argument("--evaluate", type=Path, help="only measure this weights file on --val-scenes scenes")
     parser.add_argument("--threads", type=int, default=1, help="of torch; default: %(default)s")
     values = vars(parser.parse_args(arguments))
-    out, cache, resume = values.pop("out"), values.pop("cache"), values.pop("resume")
+    out, cache, resume, weights = (values.pop(name) for name in ("out", "cache", "resume", "evaluate"))
     torch.set_num_threads(values.pop("threads"))
     try:
         config = TrainConfig(**values)
-        metrics = run(config, out or Path("build/train") / config.preset, cache, resume)
+        if weights:
+            model = load_weights(weights)
+            val = load_scenes(model.config, cache, "val", config.val_scenes)
+            metrics = evaluate(model, val, config.val_scenes)
+        else:
+            metrics = run(config, out or Path("build/train") / config.preset, cache, resume)
     except (ValueError, FileNotFoundError) as error:
         raise SystemExit(f"error: {error}") from error
     print(json.dumps(metrics, indent=1))

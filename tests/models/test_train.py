@@ -37,7 +37,7 @@ def small_preset(monkeypatch):
     monkeypatch.setitem(PRESETS, "small", SMALL)
 
 
-def test_a_short_run_writes_everything(tmp_path):
+def test_a_short_run_writes_everything(tmp_path, capsys):
     metrics = run(TrainConfig("small", steps=2, **OPTIONS), tmp_path / "out", tmp_path / "cache", False)
     assert set(metrics) == {"segmentation", "depth", "normals", "edges"}
     assert all(np.isfinite(value) for task in metrics.values() for value in task.values())
@@ -46,7 +46,11 @@ def test_a_short_run_writes_everything(tmp_path):
     assert ModelConfig.from_json(metadata["config"]) == SMALL
     assert json.loads(metadata["metrics"]) == metrics
     assert (metadata["steps"], metadata["seed"]) == ("2", "1")
-    model = load_weights(tmp_path / "out" / "small.safetensors")
+    path = tmp_path / "out" / "small.safetensors"
+    capsys.readouterr()
+    main(["--evaluate", str(path), "--val-scenes", "4", "--cache", str(tmp_path / "cache")])
+    assert json.loads(capsys.readouterr().out) == metrics
+    model = load_weights(path)
     assert model(torch.zeros(1, 3, 16, 32), "depth").shape == (1, 1, 16, 32)
 
 
