@@ -1,0 +1,221 @@
+"""The quantizer's numeric core: scale searches and the step from real layers to integer ones. NumPy only."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgemoe_models.graph import Gelu, IntegerLayerNorm, IntegerLinear, Requant
+from edgemoe_models.integer.ops import ACCUMULATOR_LIMIT, MAX_SHIFT
+from edgemoe_models.integer.tables import gelu_table, norm_constants
+
+Floats = npt.NDArray[np.floating[Any]]
+LIMIT = 127
+TINY = 1e-12
+_SAMPLE_ROWS, _SAMPLE_OUTPUTS, _SAMPLE_VALUES = 512, 768, 1 << 17
+#: Exponents (activations, weights) of the candidates for moving a channel's range between activation and weight.
+_SMOOTHING = ((0.0, 0.0), (0.25, 0.0), (0.5, 0.0), (0.75, 0.0), (1.0, 0.0), (0.5, 0.5), (0.75, 0.25))
+_CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
+_WEIGHT_CLIPS = (1.0, 0.96, 0.92, 0.88, 0.84, 0.8)
+_SMALLEST_RATIO = 2.0**-30
+_LARGEST_BIAS = 1 << 22
+
+
+class QuantizeError(ValueError):
+    """A model that cannot be quantized; the message names the tensor or layer."""
+
+
+@dataclasses.dataclass(frozen=True)
+class InputScale:
+    """How integers x stand for real inputs: ``real = mean + x * unit``, per input channel.
+
+    mean, unit: float64 [K]; x_mean: mean integer over the calibration rows, [K]
+    """
+
+    mean: Floats
+    unit: Floats
+    x_mean: Floats
+
+    @classmethod
+    def fit(cls, x: Floats, unit: Floats, mean: Floats | None = None) -> InputScale:
+        """For calibration rows x [N, K] and a unit (scalar or [K]); ``mean`` 0 unless given."""
+        mean = np.zeros(x.shape[1]) if mean is None else mean
+        unit = np.broadcast_to(np.asarray(unit, np.float64), (x.shape[1],))
+        return cls(mean, unit, cls.integers(x, mean, unit).mean(0) if len(x) else np.zeros(x.shape[1]))
+
+    @staticmethod
+    def integers(x: Floats, mean: Floats, unit: Floats) -> Floats:
+        return np.clip(np.rint((x - mean) / unit), -LIMIT, LIMIT)
+
+    def of_rows(self, x: Floats) -> InputScale:
+        """The same scale with the mean integer of other calibration rows."""
+        return dataclasses.replace(self, x_mean=self.integers(x, self.mean, self.unit).mean(0))
+
+
+def sample_rows(x: Floats, rows: int = _SAMPLE_ROWS) -> Floats:
+    """At most ``rows`` evenly spaced rows."""
+    return x[:: -(-len(x) // rows)] if len(x) > rows else x
+
+
+def activation_scale(x: Floats) -> float:
+    """The symmetric int8 scale of least mean squared error."""
+    flat = x.reshape(-1)
+    flat = flat[:: -(-flat.size // _SAMPLE_VALUES)] if flat.size > _SAMPLE_VALUES else flat
+    peak = float(np.abs(x).max(initial=0.0))
+    if peak < TINY:
+        return 1.0 / LIMIT
+    scales = [peak * clip / LIMIT for clip in np.geomspace(1.0, 0.25, 16)]
+    errors = [np.square(np.clip(np.rint(flat / s), -LIMIT, LIMIT) * s - flat).mean() for s in scales]
+    return scales[int(np.argmin(errors))]
+
+
+def _round_rows(w: Floats) -> Floats:
+    unit = np.maximum(np.abs(w).max(1, keepdims=True), TINY) / LIMIT
+    return np.rint(w / unit) * unit
+
+
+def smooth(x: Floats, weights: list[Floats], allow_channels: bool = True) -> tuple[Floats, float]:
+    """Per-channel factors a [K] and a scale s: int8 ``x / (a * s)`` with weights ``w * a`` loses least.
+
+    x: calibration rows [N, K]; weights: the layers [M, K] that consume x, each counted alike, its outputs by their
+    own variance. Candidates are tried on a sample and the measured best is taken.
+    """
+    x = sample_rows(x)
+    weights = [sample_rows(w, _SAMPLE_OUTPUTS) for w in weights]
+    wanted = [x @ w.T for w in weights]
+    power = [np.maximum(y.var(0), TINY + 1e-6 * y.var()) for y in wanted]
+    peak_x = np.abs(x).max(0)
+    peak_x = np.maximum(peak_x, 1e-2 * peak_x.mean() + TINY)
+    peak_w = np.max([np.abs(w).max(0) / max(float(np.abs(w).max()), TINY) for w in weights], 0)
+    peak_w = np.maximum(peak_w, 1e-2)
+    best: tuple[float, Floats, float] | None = None
+    for alpha, beta in _SMOOTHING if allow_channels else _SMOOTHING[:1]:
+        a = peak_x**alpha / peak_w**beta
+        a = a / np.exp(np.log(a).mean())
+        scaled = x / a
+        rounded = [_round_rows(w * a) for w in weights]
+        peak = float(np.abs(scaled).max())
+        for clip in _CLIPS:
+            s = max(peak * clip, TINY) / LIMIT
+            integers = np.clip(np.rint(scaled / s), -LIMIT, LIMIT) * s
+            errors = [
+                np.mean(np.square(integers @ w.T - y).mean(0) / p)
+                for w, y, p in zip(rounded, wanted, power, strict=True)
+            ]
+            error = float(np.mean(errors))
+            if best is None or error < best[0]:
+                best = error, a, s
+    assert best is not None
+    return best[1].astype(np.float64), best[2]
+
+
+def fixed_point(ratio: Floats) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
+    """Multipliers in [2^15, 2^16) and shifts with ``multiplier / 2^shift`` about ``ratio``.
+
+    Raises
+    ------
+    QuantizeError: a ratio outside 2^-32..2^15, which no sensible pair of scales has.
+    """
+    ratio = np.asarray(ratio, np.float64)
+    fraction, exponent = np.frexp(ratio)
+    multiplier = np.rint(fraction * 65536).astype(np.int64)
+    exponent = exponent + (multiplier == 65536)
+    multiplier = np.where(multiplier == 65536, 32768, multiplier)
+    shift = 16 - exponent
+    if (shift < 0).any() or (shift > MAX_SHIFT).any() or not np.isfinite(ratio).all():
+        raise QuantizeError(f"a scale ratio must be in 2^-32..2^15, not {float(ratio.reshape(-1)[0])}; check the weights")
+    return multiplier.astype(np.uint16), shift.astype(np.uint8)
+
+
+def scalar_requant(ratio: float) -> Requant:
+    """One multiplier and shift for all channels."""
+    multiplier, shift = fixed_point(np.asarray(ratio))
+    return Requant(int(multiplier), int(shift))
+
+
+def make_gelu(scale: float) -> Gelu:
+    return Gelu(*gelu_table(scale))
+
+
+def gelu_unit(scale: float) -> float:
+    """Real value of one unit of the 11-bit GELU input whose int8 output has ``scale``."""
+    return scale / 2 ** gelu_table(scale)[1]
+
+
+def _row_scales(w: Floats, importance: Floats) -> Floats:
+    """Scales [N] of int8 weight rows [N, K] of least squared error, inputs weighted by ``importance`` [K]."""
+    peak = np.maximum(np.abs(w).max(1), TINY) / LIMIT
+    best, best_error = peak, np.full(len(w), np.inf)
+    for clip in _WEIGHT_CLIPS:
+        s = peak * clip
+        error = (np.square(np.clip(np.rint(w / s[:, None]), -LIMIT, LIMIT) * s[:, None] - w) * importance).sum(1)
+        best, best_error = np.where(error < best_error, s, best), np.minimum(error, best_error)
+    return best
+
+
+def make_linear(
+    weight: Floats,
+    bias: Floats,
+    inputs: InputScale,
+    out_scale: Floats | float,
+    max_activation: int = LIMIT,
+    out_mean: Floats | None = None,
+    power: Floats | None = None,
+) -> IntegerLinear:
+    """The integer layer of ``(weight @ real + bias) / out_scale``.
+
+    Parameters
+    ----------
+    weight, bias: real [N, K], [N]
+    out_scale: real value of one output unit, scalar or [N]
+    out_mean: mean of ``weight @ real`` over the calibration rows [N]: the bias then makes up for the mean error
+    power: mean square of the integer inputs [K], which weighs the weights' rounding errors
+    """
+    out_scale = np.broadcast_to(np.asarray(out_scale, np.float64), (len(weight),))
+    effective = weight.astype(np.float64) * inputs.unit  # per integer unit of the input
+    real_bias = bias + weight.astype(np.float64) @ inputs.mean
+    importance = np.ones(weight.shape[1]) if power is None else power + 1e-3 * power.mean() + TINY
+    s = _row_scales(effective, importance)
+    s = np.maximum(s, _SMALLEST_RATIO * out_scale)
+    s = np.maximum(s, np.abs(real_bias) / _LARGEST_BIAS)
+    limit = ACCUMULATOR_LIMIT - 1 - _LARGEST_BIAS - 1024
+    for _ in range(8):  # widens the scale of a channel whose accumulator could overflow
+        integers = np.clip(np.rint(effective / s[:, None]), -LIMIT, LIMIT)
+        excess = max_activation * np.abs(integers).sum(1) / limit
+        if (excess <= 1).all():
+            break
+        s = np.where(excess > 1, s * excess * 1.001, s)
+    if out_mean is not None:
+        real_bias = bias + out_mean - s * (integers @ inputs.x_mean)
+    bias_limit = _LARGEST_BIAS
+    multiplier, shift = fixed_point(s / out_scale)
+    return IntegerLinear(
+        integers.astype(np.int8),
+        np.clip(np.rint(real_bias / s), -bias_limit, bias_limit).astype(np.int32),
+        multiplier,
+        shift,
+    )
+
+
+def make_norm(weight: Floats, bias: Floats, outputs: InputScale, residual_scale: float, eps: float) -> IntegerLayerNorm:
+    """The integer LayerNorm whose int8 outputs have the scale ``outputs`` (gain and bias real, [D])."""
+    dim = len(weight)
+    log2_dim, _ = norm_constants(dim)
+    gamma = weight / outputs.unit * dim / 2.0 ** (log2_dim + 10)
+    beta = (bias - outputs.mean) / outputs.unit
+    by_gamma = math.floor(math.log2(32767 / max(float(np.abs(gamma).max()), TINY)))
+    by_beta = math.floor(math.log2(2.0**30 / max(float(np.abs(beta).max()), TINY)))
+    shift = min(by_gamma, by_beta, 31)
+    if shift < 0:
+        raise QuantizeError("a LayerNorm's gain or bias is too large for its output's scale; check its weights")
+    integer_eps = round(eps * (dim / residual_scale) ** 2)
+    return IntegerLayerNorm(
+        np.rint(gamma * 2.0**shift).astype(np.int16),
+        np.rint(beta * 2.0**shift).astype(np.int32),
+        shift,
+        min(integer_eps, 2**32 - 1),
+    )
