@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from typing import Any
 
@@ -16,7 +17,7 @@ from edgemoe_models.integer.tables import gelu_table, norm_constants
 Floats = npt.NDArray[np.floating[Any]]
 LIMIT = 127
 TINY = 1e-12
-_SAMPLE_ROWS, _SAMPLE_OUTPUTS, _SAMPLE_VALUES = 512, 768, 1 << 17
+_SAMPLE_ROWS, _SAMPLE_OUTPUTS, _SAMPLE_VALUES = 384, 384, 1 << 17
 #: Exponents (activations, weights) of the candidates for moving a channel's range between activation and weight.
 _SMOOTHING = ((0.0, 0.0), (0.25, 0.0), (0.5, 0.0), (0.75, 0.0), (1.0, 0.0), (0.5, 0.5), (0.75, 0.25))
 _CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
@@ -95,7 +96,7 @@ def smooth(x: Floats, weights: list[Floats], allow_channels: bool = True) -> tup
     best: tuple[float, Floats, float] | None = None
     for alpha, beta in _SMOOTHING if allow_channels else _SMOOTHING[:1]:
         a = peak_x**alpha / peak_w**beta
-        a = a / np.exp(np.log(a).mean())
+        a = (a / np.exp(np.log(a).mean())).astype(x.dtype)
         scaled = x / a
         rounded = [_round_rows(w * a) for w in weights]
         peak = float(np.abs(scaled).max())
@@ -111,6 +112,43 @@ def smooth(x: Floats, weights: list[Floats], allow_channels: bool = True) -> tup
                 best = error, a, s
     assert best is not None
     return best[1].astype(np.float64), best[2]
+
+
+def attention_scales(q: Floats, k: Floats, score_factor: float) -> tuple[Floats, float, float]:
+    """Factors a [C] and scales of int8 ``q * a / s_q`` and ``k / (a * s_k)`` whose softmax errs least.
+
+    q, k: [B, T, heads, head_dim]; softmax of ``score_factor * q . k``
+    """
+    rows = max(1, _SAMPLE_ROWS // q.shape[1])
+    q, k = (x[:: max(1, len(x) // rows)].transpose(0, 2, 1, 3) for x in (q, k))  # [B, heads, T, head_dim]
+    q = q[:, :, :: max(1, q.shape[2] // 64)]
+    wanted = _softmax(q @ k.swapaxes(2, 3) * score_factor)
+
+    def level(x: Floats, share: float) -> Floats:
+        """Between a channel's root mean square (0) and its peak (1), [heads, 1, head_dim]."""
+        peak = np.abs(x).max((0, 2), keepdims=True)[0]
+        rms = np.sqrt(np.square(x).mean((0, 2), keepdims=True)[0])
+        return np.maximum(share * peak + (1 - share) * rms, 1e-3 * peak.max() + TINY)
+
+    best: tuple[float, Floats, float, float] | None = None
+    for share in (1.0, 0.0, None):
+        a = np.ones_like(q[0, :, :1]) if share is None else np.sqrt(level(k, share) / level(q, share))
+        qa, ka = q * a, k / a
+        peaks = float(np.abs(qa).max()), float(np.abs(ka).max())
+        for q_clip, k_clip in itertools.product((1.0, 0.9, 0.8, 0.65), repeat=2):
+            s_q, s_k = max(peaks[0] * q_clip, TINY) / LIMIT, max(peaks[1] * k_clip, TINY) / LIMIT
+            rounded = [np.clip(np.rint(x / s), -LIMIT, LIMIT) for x, s in ((qa, s_q), (ka, s_k))]
+            scores = rounded[0] @ rounded[1].swapaxes(2, 3) * np.float32(s_q * s_k * score_factor)
+            error = float(np.square(_softmax(scores) - wanted).sum())
+            if best is None or error < best[0]:
+                best = error, a.reshape(-1), s_q, s_k
+    assert best is not None
+    return best[1].astype(np.float64), best[2], best[3]
+
+
+def _softmax(x: Floats) -> Floats:
+    exponentials = np.exp(x - x.max(-1, keepdims=True))
+    return exponentials / exponentials.sum(-1, keepdims=True)
 
 
 def fixed_point(ratio: Floats) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
