@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from .tables import EXP2, RECIP
 
-__all__ = ["Exp2Lanes", "Reciprocal"]
+__all__ = ["Exp2Lanes", "Reciprocal", "tree_sum"]
 
 
 class Exp2Lanes(wiring.Component):
@@ -64,9 +64,9 @@ class Exp2Lanes(wiring.Component):
         partial = []
         for start in range(0, self._lanes, group):
             part = Signal(width, name=f"partial_{start}")
-            m.d.sync += part.eq(_tree_sum([self.p[i] for i in range(start, min(start + group, self._lanes))]))
+            m.d.sync += part.eq(tree_sum([self.p[i] for i in range(start, min(start + group, self._lanes))]))
             partial.append(part)
-        m.d.sync += self.total.eq(_tree_sum(partial))
+        m.d.sync += self.total.eq(tree_sum(partial))
         return m
 
     def _lane(self, m: Module, i: int, shift: Signal) -> None:
@@ -149,7 +149,7 @@ class Reciprocal(wiring.Component):
         return m
 
 
-def _tree_sum(values: Sequence[ValueLike]) -> ValueLike:
+def tree_sum(values: Sequence[ValueLike]) -> ValueLike:
     """Sum as a balanced tree."""
     terms = list(values)
     while len(terms) > 1:

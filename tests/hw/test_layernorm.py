@@ -1,0 +1,207 @@
+import random
+from dataclasses import replace
+
+import golden
+import pytest
+from bench import simulate
+
+from edgemoe_hw.config import PRESETS, AcceleratorConfig
+from edgemoe_hw.layernorm import LayerNormUnit
+from edgemoe_hw.norm_scalar import NormScalar
+
+SMALL = AcceleratorConfig(lanes_k=16, lanes_n=16, epilogue_lanes=8, norm_lanes=2, max_dim=48)
+
+
+def random_row(rng: random.Random, dim: int) -> list[int]:
+    kind = rng.randrange(9)
+    if kind == 0:
+        return [0] * dim
+    if kind == 1:
+        return [rng.choice((-32767, 32767))] * dim
+    if kind == 2:
+        return [rng.choice((-32767, 32767)) for _ in range(dim)]
+    if kind == 3:
+        return [rng.randint(-1, 1) for _ in range(dim)]
+    if kind == 4:  # one outlier channel
+        row = [rng.randint(-20, 20) for _ in range(dim)]
+        row[rng.randrange(dim)] = rng.choice((-32767, 32767))
+        return row
+    spread = 1 << rng.randrange(1, 15)
+    offset = rng.randint(-32767 + spread, 32767 - spread)
+    return [offset + rng.randint(-spread, spread) for _ in range(dim)]
+
+
+class Case:
+    """One command with its memory contents and the activations that the formulas give."""
+
+    def __init__(self, config: AcceleratorConfig, rng: random.Random, dim: int, tokens: int,
+                 param_base: int = 0) -> None:
+        epi, lanes_k = config.epilogue_lanes, config.lanes_k
+        src_rows = -(-dim // epi)
+        channels = src_rows * epi
+        dst_rows = -(-channels // lanes_k)
+        c = dim.bit_length() - 1
+        self.command = {
+            "src_base": rng.randrange(1000), "src_stride": src_rows + rng.randrange(3), "src_rows": src_rows,
+            "tokens": tokens, "dst_base": rng.randrange(1000), "dst_stride": dst_rows + rng.randrange(3),
+            "param_base": param_base, "dim": dim, "log2_dim": c,
+            "inv_dim": round(golden.Fraction(1 << (c + 16), dim)),
+            "eps": rng.choice((0, 1, 1000, (1 << 32) - 1)), "shift": rng.choice((0, 3, 8, 10, 12, 17, 31)),
+        }
+        shift = self.command["shift"]
+        size = min(32767, max(1, 3 << max(0, shift - 3)))
+        padding = [0] * (channels - dim)
+        gamma = [rng.choice((rng.randint(-size, size), 32767, -32767, 0, 1)) if rng.random() < 0.2
+                 else rng.randint(-size, size) for _ in range(dim)] + padding
+        beta = [rng.choice((0, (1 << 31) - 1, 1 - (1 << 31))) if rng.random() < 0.05
+                else rng.randint(-(20 << shift), 20 << shift) if shift < 20 else rng.randint(-(1 << 31), 1 << 31) // 2
+                for _ in range(dim)] + padding
+        self.parameters = list(zip(gamma, beta, strict=True))
+        self.source: dict[int, list[int]] = {}
+        self.expected: dict[int, list[int | None]] = {}
+        for token in range(tokens):
+            x = random_row(rng, dim) + padding
+            y = golden.layer_norm(x, gamma, beta, dim, self.command["eps"], shift)
+            base = self.command["src_base"] + token * self.command["src_stride"]
+            for row in range(src_rows):
+                self.source[base + row] = x[row * epi:(row + 1) * epi]
+            base = self.command["dst_base"] + token * self.command["dst_stride"]
+            for channel, value in enumerate(y):
+                row = self.expected.setdefault(base + channel // lanes_k, [None] * lanes_k)
+                row[channel % lanes_k] = value
+
+
+class Bench:
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.config = config
+        self.dut = LayerNormUnit(config)
+
+    async def load(self, ctx, case: Case) -> None:
+        dut, lanes, axi = self.dut, self.config.norm_lanes, self.config.axi_bytes
+        for row in range(len(case.parameters) // lanes):
+            word = b"".join((g & 0xffff).to_bytes(4, "little") + (b & 0xffffffff).to_bytes(4, "little")
+                            for g, b in case.parameters[row * lanes:(row + 1) * lanes])
+            for beat in range(8 * lanes // axi):
+                ctx.set(dut.param_write_valid, 1)
+                ctx.set(dut.param_write_row, case.command["param_base"] + row)
+                ctx.set(dut.param_write_beat, beat)
+                ctx.set(dut.param_write_data, int.from_bytes(word[beat * axi:(beat + 1) * axi], "little"))
+                await ctx.tick()
+        ctx.set(dut.param_write_valid, 0)
+
+    async def execute(self, ctx, case: Case, rng: random.Random, read_stall: float = 0, write_stall: float = 0) -> int:
+        """Run the command; checks every write and returns the cycles."""
+        dut, lanes_k = self.dut, self.config.lanes_k
+        ctx.set(dut.command.payload, case.command)
+        ctx.set(dut.command.valid, 1)
+        assert ctx.get(dut.command.ready)
+        await ctx.tick()
+        ctx.set(dut.command.valid, 0)
+        written: dict[int, list[int | None]] = {}
+        read_row, reads = None, 0
+        for cycle in range(1, 20000):
+            if read_row is None:  # the data is there in one cycle only
+                data = [rng.randint(-32767, 32767) for _ in range(self.config.epilogue_lanes)]
+            else:
+                data = case.source[read_row]
+            for i, value in enumerate(data):
+                ctx.set(dut.read_data[i], value)
+            ctx.set(dut.read_ready, rng.random() >= read_stall)
+            ctx.set(dut.write_ready, rng.random() >= write_stall)
+            read_row = ctx.get(dut.read_row) if ctx.get(dut.read_valid) and ctx.get(dut.read_ready) else None
+            reads += read_row is not None
+            if ctx.get(dut.write_valid) and ctx.get(dut.write_ready):
+                mask, word = ctx.get(dut.write_mask), ctx.get(dut.write_data)
+                row = written.setdefault(ctx.get(dut.write_row), [None] * lanes_k)
+                for i in range(lanes_k):
+                    if mask >> i & 1:
+                        assert row[i] is None
+                        byte = word >> (8 * i) & 255
+                        row[i] = byte - 256 if byte > 127 else byte
+            if ctx.get(dut.done):
+                assert written == case.expected
+                assert reads == len(case.source)  # every row is read once
+                assert ctx.get(dut.command.ready)
+                await ctx.tick()
+                assert not ctx.get(dut.done)
+                return cycle
+            assert not ctx.get(dut.command.ready)
+            await ctx.tick()
+        raise AssertionError("the command never ends")
+
+
+@pytest.mark.parametrize("stalls", [(0, 0), (0.5, 0), (0, 0.7), (0.3, 0.3), (0.9, 0.1)])
+@pytest.mark.parametrize("name", ["small", "even", "wide", "one"])
+def test_commands_equal_the_formula(name: str, stalls: tuple[float, float]) -> None:
+    config = {
+        "small": SMALL,
+        "even": replace(SMALL, epilogue_lanes=8, norm_lanes=4, lanes_k=8),
+        "wide": replace(PRESETS["zcu102"], max_dim=64),
+        "one": replace(SMALL, norm_lanes=1, lanes_k=8),
+    }[name]
+    rng = random.Random(f"{name} {stalls}")
+    bench = Bench(config)
+
+    async def testbench(ctx) -> None:
+        for dim, tokens in ((48, 7), (8, 9), (13, 5), (40, 1), (24, 6), (33, 4), (16, 12)):
+            half = bench.dut.param_depth // 2
+            case = Case(config, rng, dim, tokens, param_base=rng.choice((0, half)))
+            await bench.load(ctx, case)
+            await bench.execute(ctx, case, rng, *stalls)
+
+    simulate(bench.dut, testbench)
+
+
+def test_two_parameter_sets_live_together() -> None:
+    rng = random.Random(7)
+    bench = Bench(SMALL)
+
+    async def testbench(ctx) -> None:
+        first = Case(SMALL, rng, 48, 3)
+        second = Case(SMALL, rng, 48, 3, param_base=bench.dut.param_depth // 2)
+        await bench.load(ctx, first)
+        await bench.load(ctx, second)
+        for case in (first, second, first):
+            await bench.execute(ctx, case, rng)
+
+    simulate(bench.dut, testbench)
+
+
+def test_largest_dim() -> None:
+    config = replace(PRESETS["zcu102"], max_dim=1024)
+    rng = random.Random(3)
+    bench = Bench(config)
+
+    async def testbench(ctx) -> None:
+        for dim in (1024, 1023):
+            case = Case(config, rng, dim, 6)
+            await bench.load(ctx, case)
+            await bench.execute(ctx, case, rng)
+
+    simulate(bench.dut, testbench)
+
+
+@pytest.mark.parametrize(("name", "dim"), [("pynq-z2", 192), ("zcu102", 192), ("zcu102", 96), ("pynq-z2", 96)])
+def test_throughput(name: str, dim: int) -> None:
+    """Without stalls a token takes channels / norm_lanes cycles, or the scalar part's interval."""
+    config = PRESETS[name]
+    rng = random.Random(dim)
+    bench = Bench(config)
+    tokens = 17
+
+    async def testbench(ctx) -> None:
+        case = Case(config, rng, dim, tokens)
+        await bench.load(ctx, case)
+        cycles = await bench.execute(ctx, case, rng)
+        assert cycles <= max(dim // config.norm_lanes, NormScalar.INTERVAL) * (tokens + 1) + 50
+
+    simulate(bench.dut, testbench)
+
+
+def test_no_tokens() -> None:
+    bench = Bench(SMALL)
+
+    async def testbench(ctx) -> None:
+        await bench.execute(ctx, Case(SMALL, random.Random(0), 16, 0), random.Random(0))
+
+    simulate(bench.dut, testbench)
