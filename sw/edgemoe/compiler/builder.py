@@ -1,0 +1,268 @@
+"""Emission of commands in sequential order, with allocation of weights and parameters.
+
+What is emitted is a valid program for a machine that runs one command after another; concurrency comes afterwards
+from the derived waits (``commands.HazardTracker``) and the dispatch order (``schedule``).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from edgemoe_hw.config import AcceleratorConfig
+from edgemoe_hw.isa import Base, Memory, Mode, Opcode
+from edgemoe_models.config import ModelConfig
+from edgemoe_models.graph import Gelu, IntegerLayerNorm
+
+from edgemoe.compiler.allocation import RowAllocator
+from edgemoe.compiler.commands import Command, HazardTracker, memory_depths
+from edgemoe.compiler.errors import CompileError, CompilerOptions
+from edgemoe.compiler.packing import DramImage, DramObject, WeightLayout
+
+__all__ = ["Builder", "Chunk", "Group", "Job", "Phase", "Region"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Consecutive tokens ``first`` .. ``first + count - 1``."""
+
+    first: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Region:
+    """Token rows of a scratchpad: token t starts at row ``base + t * stride``."""
+
+    base: int
+    stride: int
+
+    def row(self, token: int) -> int:
+        return self.base + token * self.stride
+
+
+@dataclass
+class Phase:
+    """One phase's name and what the model needs in it: its MACs and least DRAM bytes of any image.
+
+    ``expert_macs`` and ``expert_bytes`` come on top for each queued token and each used expert of an image.
+    """
+
+    name: str
+    macs: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+    expert_macs: int = 0
+    expert_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Resident tiles of one linear layer: rows in the weight and parameter scratchpads."""
+
+    layout: WeightLayout
+    tile: int
+    tiles: int
+    weight_row: int
+    param_row: int
+    channel: int
+    channels: int
+
+
+Emit = Callable[[Chunk, Group], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A linear layer to stream: ``emit`` issues one chunk for one group; a chunk has a multiple of ``unit`` tiles."""
+
+    layout: WeightLayout
+    emit: Emit
+    unit: int = 1
+
+
+@dataclass
+class Builder:
+    """State of one program's lowering."""
+
+    config: AcceleratorConfig
+    model: ModelConfig
+    options: CompilerOptions
+    image: DramImage
+    commands: list[Command] = field(default_factory=list)
+    phases: list[Phase] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        depths = memory_depths(self.config)
+        self.tracker = HazardTracker(self.config)
+        self.weights = RowAllocator("weight", depths["WEIGHT"])
+        self.params = RowAllocator("parameter", depths["PARAM"])
+        self.norms = RowAllocator("norm-parameter", depths["NORM"])
+        self.expert: int | None = None
+        self._gelu: DramObject | None = None
+
+    # -- commands ------------------------------------------------------------------------------------------------
+
+    def phase(self, name: str) -> Phase:
+        """Begin a phase: the following commands belong to it."""
+        self.phases.append(Phase(name))
+        return self.phases[-1]
+
+    def emit(self, opcode: Opcode, label: str, **payload: int) -> Command:
+        """Append one command; its waits follow from the rows it touches."""
+        command = Command(opcode, {name: int(value) for name, value in payload.items()}, len(self.phases) - 1,
+                          self.expert, label, len(self.commands))
+        self.tracker.add(command)
+        if not self.options.prefetch and self.commands:
+            previous = self.commands[-1]
+            command.waits[previous.engine] = max(command.waits[previous.engine], previous.ordinal + 1)
+        self.commands.append(command)
+        return command
+
+    def load(self, source: DramObject, first: int, rows: int, row: int, label: str, base: Base = Base.WEIGHTS) -> Command:
+        """LOAD ``rows`` rows of a DRAM object, from its row ``first``, to scratchpad row ``row``."""
+        return self.emit(Opcode.LOAD, label, memory=Memory[source.memory], base=base, offset=source.row_offset(first),
+                         plane_stride=source.plane_stride, row=row, rows=rows)
+
+    def emit_matmul(self, label: str, **payload: int) -> Command:
+        """MATMUL with the smallest gap that the epilogue allows."""
+        return self.emit(Opcode.MATMUL, label, **({"min_gap": max(1, self.config.epilogue_cycles)} | payload))
+
+    def matmul(self, chunk: Chunk, group: Group, label: str, **payload: int) -> Command:
+        """MATMUL of one resident chunk for one group."""
+        fields = {
+            "k_steps": chunk.layout.k_steps, "weight_base": chunk.weight_row, "tiles": chunk.tiles,
+            "tokens": group.count, "channels": chunk.channels, "param_base": chunk.param_row, "mode": Mode.ACT,
+        }
+        return self.emit_matmul(label, **(fields | payload))
+
+    def layernorm(self, norm: IntegerLayerNorm, param_row: int, group: Group, source: Region, target: Region,
+                  label: str) -> Command:
+        """LAYERNORM of one group."""
+        dim = len(norm.gamma)
+        return self.emit(
+            Opcode.LAYERNORM, label, src_base=source.row(group.first), src_stride=source.stride,
+            src_rows=-(-dim // self.config.epilogue_lanes), tokens=group.count, dst_base=target.row(group.first),
+            dst_stride=target.stride, param_base=param_row, dim=dim, log2_dim=norm.log2_dim, inv_dim=norm.inv_dim,
+            eps=norm.eps, shift=norm.shift)
+
+    # -- resident objects ----------------------------------------------------------------------------------------
+
+    def load_norm(self, name: str, norm: IntegerLayerNorm) -> int:
+        """Load a LayerNorm's parameters; returns their first row. The rows are free for later loads at once."""
+        stored = self.image.add_norm(name, norm)
+        row = self.norms.alloc(stored.rows, name)
+        self.load(stored, 0, stored.rows, row, name)
+        self.norms.release(row, stored.rows)
+        return row
+
+    def load_gelu(self, gelu: Gelu, label: str) -> None:
+        """Load a GELU table unless it is the one that is there (and was not loaded conditionally)."""
+        stored = self.image.add_gelu(gelu.table)
+        if stored != self._gelu:
+            self.load(stored, 0, stored.rows, 0, label)
+            self._gelu = stored
+
+    def load_uniform(self, stored: DramObject, label: str) -> int:
+        """Load one parameter row and keep it; release it with ``params.release(row, 1)``."""
+        row = self.params.alloc(1, label)
+        self.load(stored, 0, 1, row, label)
+        return row
+
+    # -- streaming of linear layers ------------------------------------------------------------------------------
+
+    def _chunk_tiles(self, job: Job, free: int) -> int:
+        """Tiles of a chunk, a multiple of the job's unit."""
+        limit = max(int(free * self.options.chunk_fraction), 1)
+        units = max(limit // (job.unit * job.layout.k_steps), 1)
+        per_tile = self.config.lanes_n // self.config.epilogue_lanes
+        units = min(units, max(self.params.depth // 8 // (job.unit * per_tile), 1))
+        return units * job.unit
+
+    def _plan(self, jobs: Sequence[Job], free: int, single: bool) -> Iterator[list[tuple[Job, int, int]]]:
+        """Sets of (job, first tile, tiles) that are resident together."""
+        per_tile = self.config.lanes_n // self.config.epilogue_lanes
+        param_limit = self.params.depth // 2
+        total = sum(job.layout.tiles * job.layout.k_steps for job in jobs)
+        limit = free * self.options.resident_fraction
+        if single and total <= free * 0.9:
+            limit = free
+        sets = max(-(-total // max(int(limit), 1)), 1)
+        target = total / sets  # balanced sets: none ends so short that a LayerNorm cannot hide behind it
+        resident: list[tuple[Job, int, int]] = []
+        rows = params = 0
+        for job in jobs:
+            tile = 0
+            while tile < job.layout.tiles:
+                tiles = min(self._chunk_tiles(job, free), job.layout.tiles - tile)
+                need = tiles * job.layout.k_steps
+                full = rows + need > limit or params + tiles * per_tile > param_limit
+                if resident and (full or rows >= target):
+                    yield resident
+                    resident, rows, params = [], 0, 0
+                resident.append((job, tile, tiles))
+                rows += need
+                params += tiles * per_tile
+                tile += tiles
+        if resident:
+            yield resident
+
+    def load_chunk(self, job: Job, tile: int, tiles: int, weights: int) -> Chunk:
+        """Load tiles of a linear layer to weight row ``weights``, and their parameters."""
+        layout = job.layout
+        lanes, per_tile = self.config.lanes_n, self.config.lanes_n // self.config.epilogue_lanes
+        label = f"{layout.name}[{tile}:{tile + tiles}]"
+        params = self.params.alloc(tiles * per_tile, layout.name)
+        self.load(layout.params, tile * per_tile, tiles * per_tile, params, label + " params")
+        self.load(layout.weight, tile * layout.k_steps, tiles * layout.k_steps, weights, label)
+        channels = min(layout.outputs, (tile + tiles) * lanes) - tile * lanes
+        return Chunk(layout, tile, tiles, weights, params, tile * lanes, channels)
+
+    def release_chunk(self, chunk: Chunk) -> None:
+        """Give a chunk's rows back."""
+        self.weights.release(chunk.weight_row, chunk.tiles * chunk.layout.k_steps)
+        self.params.release(chunk.param_row, chunk.tiles * self.config.lanes_n // self.config.epilogue_lanes)
+
+    def stream(self, jobs: Sequence[Job], groups: Sequence[Group],
+               after: Callable[[Group], None] | None = None, single_set: bool = False) -> None:
+        """Run linear layers over all groups: for each resident set, for each group, for each chunk.
+
+        ``after(group)`` is called when the group's last chunk has been emitted. A set takes at most
+        ``resident_fraction`` of the free weight scratchpad, so that the next set is fetched meanwhile; with
+        ``single_set``, when nothing has to be fetched behind it, all layers stay together if they fit. A lone group
+        gives each chunk's rows back at once.
+        """
+        free = self.weights.longest_free()
+        self._check_units(jobs, free)
+        if len(groups) == 1:
+            for job, tile, tiles in itertools.chain(*self._plan(jobs, free, False)):
+                rows = self.weights.alloc(tiles * job.layout.k_steps, job.layout.name)
+                chunk = self.load_chunk(job, tile, tiles, rows)
+                job.emit(chunk, groups[0])
+                self.release_chunk(chunk)
+            if after is not None:
+                after(groups[0])
+            return
+        sets = list(self._plan(jobs, free, single_set))
+        for resident in sets:
+            sizes = [tiles * job.layout.k_steps for job, _, tiles in resident]
+            base = self.weights.alloc(sum(sizes), resident[0][0].layout.name)  # one block: chunks cannot fragment it
+            starts = itertools.accumulate(sizes, initial=base)
+            chunks = [(job, self.load_chunk(job, tile, tiles, start))
+                      for (job, tile, tiles), start in zip(resident, starts, strict=False)]
+            for group in groups:
+                for job, chunk in chunks:
+                    job.emit(chunk, group)
+                if resident is sets[-1] and after is not None:
+                    after(group)
+            for _, chunk in chunks:
+                self.release_chunk(chunk)
+
+    def _check_units(self, jobs: Sequence[Job], free: int) -> None:
+        for job in jobs:
+            need = job.unit * job.layout.k_steps
+            if need > free:
+                raise CompileError(
+                    f"{job.layout.name}: {job.unit} tile(s) need {need} rows of the weight scratchpad, but only {free} of "
+                    f"{self.weights.depth} are free: weight_depth is {need - free} rows too small")

@@ -1,0 +1,184 @@
+"""Commands with the scratchpad rows they touch, and the waits that follow from those rows.
+
+No wait is written by hand: ``accesses`` derives from a command's own fields which rows it reads and writes, and
+``HazardTracker`` turns that into the smallest completion counts that order all conflicting commands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from edgemoe_hw.config import AcceleratorConfig
+from edgemoe_hw.isa import ENGINES, Base, Engine, Memory, Mode, Opcode, RowFactor, Source, encode
+
+__all__ = ["Access", "Command", "HazardTracker", "accesses", "memory_depths"]
+
+Rows = np.ndarray
+Access = tuple[str, Rows]
+GELU_TABLE_BYTES = 512
+
+#: Memories whose rows a MATMUL reads when it issues: it must wait for an earlier MATMUL's epilogue. The others
+#: (RESIDUAL accumulate, PARAM, GELU) are read by the epilogue itself, which works in program order.
+_READ_AT_ISSUE = frozenset({"ACT", "SCORE", "WEIGHT", "ROWMAX", "QUEUE"})
+
+
+@dataclass
+class Command:
+    """One command before encoding.
+
+    ``index`` is its place in sequential (lowering) order, ``ordinal`` its number among its engine's commands.
+    """
+
+    opcode: Opcode
+    payload: dict[str, int]
+    phase: int = 0
+    expert: int | None = None
+    label: str = ""
+    index: int = 0
+    ordinal: int = 0
+    waits: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
+
+    @property
+    def engine(self) -> Engine:
+        return ENGINES[self.opcode]
+
+    def header(self) -> dict[str, int]:
+        values = {f"wait_{engine.name.lower()}": self.waits[engine] for engine in Engine}
+        values["phase"] = self.phase
+        if self.expert is not None:
+            values.update(predicated=1, expert=self.expert)
+        return values
+
+    def encode(self) -> bytes:
+        return encode(self.opcode, self.header(), self.payload)
+
+
+def _grid(base: int, stride: int, count: int, width: int) -> Rows:
+    """Rows of ``count`` items, ``stride`` apart, ``width`` rows each."""
+    return (base + np.arange(count)[:, None] * stride + np.arange(width)).ravel()
+
+
+def _span(base: int, rows: int) -> Rows:
+    return np.arange(base, base + rows)
+
+
+def _attention_rows(config: AcceleratorConfig, p: dict[str, int]) -> Rows:
+    """Weight rows that a KEY or VALUE epilogue writes."""
+    heads = np.arange(-(-p["channels"] // p["head_dim"]))[:, None, None] * p["head_stride"]
+    if p["mode"] == Mode.KEY:
+        tiles = -(-(p["token_rem"] + p["tokens"]) // config.lanes_n)
+        outer = (p["token_quot"] + np.arange(tiles)) * p["tile_stride"]
+        inner = np.arange(-(-p["head_dim"] // config.lanes_k))
+    else:
+        outer = np.arange(-(-p["head_dim"] // config.lanes_n)) * p["tile_stride"]
+        inner = p["token_quot"] + np.arange(-(-(p["token_rem"] + p["tokens"]) // config.lanes_k))
+    return (p["dst_base"] + heads + outer[:, None] + inner).ravel()
+
+
+def _matmul_writes(config: AcceleratorConfig, p: dict[str, int]) -> Iterator[Access]:
+    mode = Mode(p["mode"])
+    if mode in (Mode.ACT, Mode.RESIDUAL):
+        lanes = config.lanes_k if mode == Mode.ACT else config.epilogue_lanes
+        first = p.get("dst_channel", 0) // lanes
+        width = -(-(p.get("dst_channel", 0) + p["channels"]) // lanes) - first
+        yield mode.name, _grid(p["dst_base"] + first, p["dst_stride"], p["tokens"], width)
+    elif mode in (Mode.KEY, Mode.VALUE):
+        yield "WEIGHT", _attention_rows(config, p)
+    elif mode == Mode.SCORE:
+        yield "SCORE", _grid(p["dst_base"], p["dst_stride"], p["tokens"], -(-p["keys"] // config.lanes_k))
+        yield "ROWMAX", _span(p["max_base"], p["tokens"])
+    else:
+        yield "QUEUE", _span(0, config.max_experts)
+
+
+def _matmul_reads(config: AcceleratorConfig, p: dict[str, int], expert: int | None) -> Iterator[Access]:
+    if p.get("source", Source.ACT) == Source.ACT:
+        yield "ACT", _grid(p["src_base"], p["src_stride"], p["tokens"], p["k_steps"])
+    else:
+        yield "SCORE", _grid(p["src_base"], p["src_stride"], p["tokens"], p["k_steps"])
+        yield "ROWMAX", _span(p["max_base"], p["tokens"])
+    yield "WEIGHT", _span(p["weight_base"], p["tiles"] * p["k_steps"])
+    params = 1 if p.get("param_uniform") else -(-p["channels"] // config.epilogue_lanes)
+    yield "PARAM", _span(p["param_base"], params)
+    if p.get("gelu"):
+        yield "GELU", _span(0, GELU_TABLE_BYTES // config.axi_bytes)
+    if p.get("use_queue") or p.get("row_factor") == RowFactor.GATE:
+        assert expert is not None
+        yield "QUEUE", _span(expert, 1)
+    if p["mode"] == Mode.RESIDUAL and p.get("accumulate"):
+        yield from _matmul_writes(config, p)
+
+
+def accesses(config: AcceleratorConfig, command: Command) -> tuple[list[Access], list[Access]]:
+    """Rows that a command reads and writes: two lists of (memory, row numbers)."""
+    p = command.payload
+    reads: list[Access] = []
+    writes: list[Access] = []
+    if command.opcode == Opcode.LOAD:
+        writes.append((Memory(p["memory"]).name, _span(p["row"], p["rows"])))
+    elif command.opcode == Opcode.STORE:
+        reads.append(("RESIDUAL", _span(p["row"], p["rows"])))
+        assert p["base"] == Base.OUTPUT
+    elif command.opcode == Opcode.LAYERNORM:
+        reads.append(("RESIDUAL", _grid(p["src_base"], p["src_stride"], p["tokens"], p["src_rows"])))
+        reads.append(("NORM", _span(p["param_base"], -(-p["dim"] // config.norm_lanes))))
+        writes.append(("ACT", _grid(p["dst_base"], p["dst_stride"], p["tokens"], -(-p["dim"] // config.lanes_k))))
+    else:
+        reads.extend(_matmul_reads(config, p, command.expert))
+        writes.extend(_matmul_writes(config, p))
+    if command.expert is not None:
+        reads.append(("QUEUE", _span(command.expert, 1)))
+    return reads, writes
+
+
+def memory_depths(config: AcceleratorConfig) -> dict[str, int]:
+    """Rows of every on-chip memory that hazards are tracked in."""
+    return {
+        "WEIGHT": config.weight_depth, "ACT": config.act_depth, "RESIDUAL": config.residual_depth,
+        "SCORE": config.score_depth, "PARAM": config.param_depth,
+        "NORM": 2 * config.max_dim // config.norm_lanes, "GELU": GELU_TABLE_BYTES // config.axi_bytes,
+        "ROWMAX": config.max_tokens, "QUEUE": config.max_experts,
+    }
+
+
+class HazardTracker:
+    """Remembers each row's last reader and writer of every engine and derives waits from them."""
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.config = config
+        depths = memory_depths(config)
+        self._read = {name: np.zeros((len(Engine), depth), np.int32) for name, depth in depths.items()}
+        self._written = {name: np.zeros((len(Engine), depth), np.int32) for name, depth in depths.items()}
+        self._count = [0] * len(Engine)
+
+    def add(self, command: Command) -> None:
+        """Number the next command in sequential order and set its waits.
+
+        Raises
+        ------
+        AssertionError: the command touches rows outside its memory
+        """
+        own = command.engine
+        reads, writes = accesses(self.config, command)
+        waits = np.zeros(len(Engine), np.int32)
+        for memory, rows in reads:
+            last = self._written[memory][:, rows].max(axis=1, initial=0)
+            if own != Engine.MATMUL or memory not in _READ_AT_ISSUE:
+                last[own] = 0  # engines work in order
+            waits = np.maximum(waits, last)
+        for memory, rows in writes:
+            assert rows.size == 0 or (0 <= rows.min() and rows.max() < self._written[memory].shape[1]), \
+                f"{command.label}: {memory} rows {rows.min()}..{rows.max()} of {self._written[memory].shape[1]}"
+            last = np.maximum(self._written[memory][:, rows].max(axis=1, initial=0),
+                              self._read[memory][:, rows].max(axis=1, initial=0))
+            last[own] = 0
+            waits = np.maximum(waits, last)
+        command.ordinal = self._count[own]
+        command.waits = [int(value) for value in waits]
+        self._count[own] += 1
+        for memory, rows in reads:
+            self._read[memory][own, rows] = self._count[own]
+        for memory, rows in writes:
+            self._written[memory][own, rows] = self._count[own]

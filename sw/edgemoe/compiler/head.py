@@ -1,0 +1,119 @@
+"""Lowering of a task's head: the final LayerNorm, the head's layers, and its outputs back to DRAM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgemoe_hw.isa import Base, Mode, Opcode
+from edgemoe_models.graph import IntegerGraph
+
+from edgemoe.compiler.allocation import RowAllocator
+from edgemoe.compiler.builder import Builder, Chunk, Group, Job, Region
+from edgemoe.compiler.errors import CompileError
+from edgemoe.compiler.packing import align
+from edgemoe.compiler.trace import Trace
+
+__all__ = ["OutputPart", "emit_head"]
+
+
+@dataclass(frozen=True)
+class OutputPart:
+    """Where outputs ``channel`` .. of rows ``token`` .. lie: int16 [tokens, stride] at ``offset`` bytes."""
+
+    offset: int
+    token: int
+    tokens: int
+    channel: int
+    channels: int
+    stride: int
+
+
+def emit_head(b: Builder, trace: Trace, graph: IntegerGraph, task: str, residual: Region, buffers: list[Region],
+              groups: list[Group]) -> tuple[list[OutputPart], int]:
+    """Emit the head for every patch token, or for the class token alone; returns the outputs' layout and bytes.
+
+    Outputs go through residual rows that no token needs any more, as many tokens and channels at a time as fit.
+    """
+    head, model, config = graph.heads[task], b.model, b.config
+    dense = model.task(task).is_dense
+    first = int(dense)
+    if dense:
+        groups = [Group(max(g.first, first), g.first + g.count - max(g.first, first)) for g in groups]
+        groups = [group for group in groups if group.count]
+    else:
+        groups = [Group(0, 1)]
+    phase = b.phase("head")
+    x = buffers[0]
+    row = b.load_norm("norm", graph.norm)
+    for group in groups:
+        command = b.layernorm(graph.norm, row, group, residual, x, "norm")
+        trace.add("norm", command, _shift(group, first), 0, model.dim)
+    source = x
+    if head.fc1 is not None and head.gelu is not None:
+        source = _hidden_layer(b, trace, graph, task, x, groups, first)
+    outputs = _output_layer(b, trace, graph, task, source, groups, first)
+    linears = [linear for linear in (head.fc1, head.out) if linear is not None]
+    tokens = sum(group.count for group in groups)
+    phase.macs += tokens * sum(linear.weight.size for linear in linears)
+    phase.bytes_read += sum(linear.weight.size + 4 * linear.outputs for linear in linears) + 6 * model.dim
+    phase.bytes_written += 2 * tokens * head.out.outputs
+    return outputs, max(part.offset + 2 * part.tokens * part.stride for part in outputs)
+
+
+def _shift(group: Group, first: int) -> Group:
+    """The group in rows of the reference's trace, which begin at the first needed token."""
+    return Group(group.first - first, group.count)
+
+
+def _hidden_layer(b: Builder, trace: Trace, graph: IntegerGraph, task: str, x: Region, groups: list[Group],
+                  first: int) -> Region:
+    head = graph.heads[task]
+    assert head.fc1 is not None and head.gelu is not None
+    shift, name = head.gelu.shift, f"heads.{task}.hidden"
+    layout = b.image.add_linear(f"heads.{task}.fc1", head.fc1)
+    stride = -(-layout.outputs // b.config.lanes_k)
+    base = x.row(b.model.num_tokens)
+    end = groups[-1].first + groups[-1].count
+    if base + end * stride > b.config.act_depth:
+        raise CompileError(f"{name}: {end} tokens need {end * stride} rows of the activation scratchpad, but "
+                           f"{b.config.act_depth - base} are free: {base + end * stride - b.config.act_depth} too few")
+    hidden = Region(base, stride)
+    b.load_gelu(head.gelu, name)
+
+    def emit(chunk: Chunk, group: Group) -> None:
+        command = b.matmul(chunk, group, name, src_base=x.row(group.first), src_stride=x.stride,
+                           dst_base=hidden.row(group.first), dst_stride=stride, dst_channel=chunk.channel, gelu=1,
+                           gelu_shift=shift)
+        trace.add(name, command, _shift(group, first), chunk.channel, chunk.channels)
+
+    b.stream([Job(layout, emit)], groups)
+    return hidden
+
+
+def _output_layer(b: Builder, trace: Trace, graph: IntegerGraph, task: str, source: Region, groups: list[Group],
+                  first: int) -> list[OutputPart]:
+    config, name = b.config, f"heads.{task}"
+    layout = b.image.add_linear(name, graph.heads[task].out)
+    rows = RowAllocator("residual", config.residual_depth)
+    parts: list[OutputPart] = []
+    end = 0
+
+    def emit(chunk: Chunk, group: Group) -> None:
+        nonlocal end
+        width = -(-chunk.channels // config.epilogue_lanes)
+        limit = max(config.residual_depth // (2 * width), 1)  # tokens at a time, so that STORE overlaps MATMUL
+        for start in range(group.first, group.first + group.count, limit):
+            part = Group(start, min(limit, group.first + group.count - start))
+            need = part.count * width
+            place = rows.alloc(need, f"{name}: outputs")
+            command = b.matmul(chunk, part, name, src_base=source.row(part.first), src_stride=source.stride,
+                               mode=Mode.RESIDUAL, dst_base=place, dst_stride=width)
+            trace.add(name, command, _shift(part, first), chunk.channel, chunk.channels)
+            b.emit(Opcode.STORE, name, base=Base.OUTPUT, offset=end, row=place, rows=need)
+            rows.release(place, need)
+            stride = width * config.epilogue_lanes
+            parts.append(OutputPart(end, part.first - first, part.count, chunk.channel, chunk.channels, stride))
+            end = align(end + 2 * part.count * stride)
+
+    b.stream([Job(layout, emit)], groups)
+    return parts

@@ -1,0 +1,206 @@
+"""From integer graph to commands in sequential order: one task's whole inference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edgemoe_hw.config import AcceleratorConfig
+from edgemoe_hw.isa import Base, Mode
+from edgemoe_models.graph import IntegerGraph, IntegerLayerNorm
+
+from edgemoe.compiler.attention import Attention
+from edgemoe.compiler.builder import Builder, Chunk, Group, Job, Region
+from edgemoe.compiler.errors import CompileError, CompilerOptions
+from edgemoe.compiler.head import OutputPart, emit_head
+from edgemoe.compiler.mlp import MlpPlan, emit_dense, emit_experts
+from edgemoe.compiler.packing import DramImage, DramObject, align
+from edgemoe.compiler.trace import Trace
+
+__all__ = ["LoweredTask", "input_object", "lower_task"]
+
+
+@dataclass
+class LoweredTask:
+    """One task's commands in sequential order and what the host needs to use them."""
+
+    builder: Builder
+    trace: Trace
+    outputs: list[OutputPart]
+    output_bytes: int
+
+
+def balanced_groups(tokens: int, largest: int) -> list[Group]:
+    """Split tokens in as few groups of at most ``largest`` as possible, of sizes that differ by at most one."""
+    count = -(-tokens // largest)
+    cuts = [i * tokens // count for i in range(count + 1)]
+    return [Group(start, stop - start) for start, stop in zip(cuts, cuts[1:], strict=False)]
+
+
+def input_object(config: AcceleratorConfig, patches: int, inputs: int) -> DramObject:
+    """The image's patches [P, inputs] uint8 in DRAM: each patch padded to whole activation rows."""
+    rows = patches * -(-inputs // config.lanes_k)
+    slice_bytes = config.lanes_k // config.axi_masters
+    return DramObject("ACT", 0, align(rows * slice_bytes), slice_bytes, rows)
+
+
+def _require(need: int, depth: int, memory: str, what: str) -> None:
+    if need > depth:
+        raise CompileError(f"{what} need {need} rows of the {memory} scratchpad, which has {depth}: "
+                           f"{need - depth} too few")
+
+
+def _check_limits(graph: IntegerGraph, config: AcceleratorConfig) -> None:
+    model = graph.config
+    for what, value, limit, field in (
+            ("dim", model.dim, config.max_dim, "max_dim"), ("tokens", model.num_tokens, config.max_tokens, "max_tokens"),
+            ("experts", model.num_experts, config.max_experts, "max_experts"),
+            ("top_k", model.top_k, config.max_top_k, "max_top_k")):
+        if value > limit:
+            raise CompileError(f"{model.name} has {what} {value}, but {config.name} allows {field} = {limit}: "
+                               f"{value - limit} too many")
+    if model.dim < 8:
+        raise CompileError(f"dim must be at least 8 (LayerNorm), not {model.dim}")
+
+
+class _Lowering:
+    """One task: places its activations and walks the model."""
+
+    def __init__(self, graph: IntegerGraph, config: AcceleratorConfig, options: CompilerOptions, image: DramImage,
+                 task: str) -> None:
+        _check_limits(graph, config)
+        model = graph.config
+        self.graph, self.config, self.task = graph, config, task
+        self.b = Builder(config, model, options, image)
+        self.trace = Trace()
+        self.groups = balanced_groups(model.num_tokens, options.group_tokens)
+        self.residual = Region(0, -(-model.dim // config.epilogue_lanes))
+        _require(model.num_tokens * self.residual.stride, config.residual_depth, "residual",
+                 f"{model.num_tokens} tokens of {model.dim} channels")
+        width = max(-(-model.dim // config.lanes_k), model.heads * -(-model.head_dim // config.lanes_k))
+        self.rows = model.num_tokens * width  # of one activation tensor of width dim
+        _require(2 * self.rows, config.act_depth, "activation",
+                 f"two tensors of {model.num_tokens} tokens, {model.dim} channels")
+        # Two buffers at the ends: LayerNorm 1 -> low (then context), q -> high, LayerNorm 2 -> high, and the next
+        # block the other way round; hidden rows may use all but the buffer with LayerNorm 2's output.
+        self.buffers = [Region(0, width), Region(config.act_depth - self.rows, width)]
+
+    def run(self) -> LoweredTask:
+        """Emit everything. A LayerNorm belongs to the phase whose matrix products it hides behind."""
+        blocks = self.graph.blocks
+        x, other = self.buffers
+        self._embed(self._norm("blocks.0.norm1", blocks[0].norm1, x))
+        for i, block in enumerate(blocks):
+            name = f"blocks.{i}"
+            self._attention(name, i, x, other)
+            phase = self.b.phase(f"{name}.moe" if block.is_moe else f"{name}.mlp")
+            hidden_row = self.rows if other == self.buffers[0] else 0
+            plan = MlpPlan(other, self.residual, hidden_row, self.config.act_depth - self.rows)
+            after: Callable[[Group], None] = lambda group: None
+            if i + 1 < len(blocks):
+                after = self._norm(f"blocks.{i + 1}.norm1", blocks[i + 1].norm1, other)
+            if block.is_moe:
+                emit_experts(self.b, self.trace, name, block, self.task, plan, self.groups, phase)
+                for group in self.groups:
+                    after(group)
+            else:
+                emit_dense(self.b, self.trace, name, block, plan, self.groups, after, phase)
+                phase.bytes_read += self._linear_bytes(f"{name}.fc1", f"{name}.fc2")
+            x, other = other, x
+        outputs, size = emit_head(self.b, self.trace, self.graph, self.task, self.residual, self.buffers,
+                                  self.groups)
+        return LoweredTask(self.b, self.trace, outputs, size)
+
+    def _norm(self, name: str, norm: IntegerLayerNorm, target: Region) -> Callable[[Group], None]:
+        """A function that emits one group's LayerNorm; the parameters are loaded at its first call."""
+        row: list[int] = []
+
+        def emit(group: Group) -> None:
+            if not row:
+                row.append(self.b.load_norm(name, norm))
+            command = self.b.layernorm(norm, row[0], group, self.residual, target, name)
+            self.trace.add(name, command, group, 0, self.b.model.dim)
+
+        return emit
+
+    def _embed(self, after: Callable[[Group], None]) -> None:
+        """Position embeddings into the residual stream, then the patch embedding added to tokens 1 and up."""
+        b, model = self.b, self.b.model
+        phase = b.phase("embed")
+        layout = b.image.add_linear("patch_embed", self.graph.patch_embed)
+        position = b.image.add_residual("pos_embed", self.graph.pos_embed)
+        source = input_object(self.config, model.num_patches, model.patch_inputs)
+        stride = layout.k_steps
+        largest = max(group.count for group in self.groups) * stride
+        available = self.config.act_depth - self.rows
+        _require(largest, available, "activation",
+                 f"{largest // stride} patches of {model.patch_inputs} inputs (beside one tensor of {model.dim} channels)")
+        slots = min(available // largest, len(self.groups))
+        held: list[Group | None] = [None] * slots  # patches that are on chip; all groups at once if they fit
+        positioned: set[Group] = set()
+
+        def emit(chunk: Chunk, group: Group) -> None:
+            first = max(group.first, 1)
+            count = group.first + group.count - first
+            slot = self.groups.index(group) % slots
+            patches = self.rows + slot * largest
+            if group not in positioned:
+                positioned.add(group)
+                row = group.first * self.residual.stride
+                command = b.load(position, row, group.count * self.residual.stride, row, "pos_embed")
+                if group.first == 0:
+                    self.trace.add("embed", command, Group(0, 1), 0, model.dim)
+            if count and held[slot] != group:
+                held[slot] = group
+                b.load(source, (first - 1) * stride, count * stride, patches, "patches", Base.INPUT)
+            if count:
+                part = Group(first, count)
+                command = b.matmul(chunk, part, "patch_embed", unsigned=1, src_base=patches,
+                                   src_stride=stride, mode=Mode.RESIDUAL, accumulate=1,
+                                   dst_base=self.residual.row(first), dst_stride=self.residual.stride,
+                                   dst_channel=chunk.channel)
+                self.trace.add("embed", command, part, chunk.channel, chunk.channels)
+
+        b.stream([Job(layout, emit)], self.groups, after, single_set=slots < len(self.groups))
+        phase.macs += model.num_patches * layout.macs
+        phase.bytes_read += (self._linear_bytes("patch_embed") + 2 * self.graph.pos_embed.size
+                             + model.num_patches * model.patch_inputs + self._norm_bytes)
+
+    def _attention(self, name: str, index: int, x: Region, other: Region) -> None:
+        """Attention with its projection: reads ``x``, leaves LayerNorm 2's output in ``other``."""
+        b, block, model = self.b, self.graph.blocks[index], self.b.model
+        phase = b.phase(f"{name}.attention")
+        attention = Attention(b, self.trace, name, block, self.groups)
+        attention.emit(x, other)
+
+        def project(chunk: Chunk, group: Group) -> None:
+            command = b.matmul(chunk, group, f"{name}.proj", src_base=x.row(group.first), src_stride=x.stride,
+                               mode=Mode.RESIDUAL, accumulate=1, dst_base=self.residual.row(group.first),
+                               dst_stride=self.residual.stride, dst_channel=chunk.channel)
+            self.trace.add(f"{name}.residual1", command, group, chunk.channel, chunk.channels)
+
+        b.stream([Job(attention.proj, project)], self.groups, self._norm(f"{name}.norm2", block.norm2, other))
+        tokens, dim = model.num_tokens, model.dim
+        phase.macs += 4 * tokens * dim * dim + 2 * tokens * tokens * dim
+        phase.bytes_read += self._linear_bytes(f"{name}.qkv", f"{name}.proj") + self._norm_bytes
+
+    @property
+    def _norm_bytes(self) -> int:
+        """Least bytes of one LayerNorm: gamma int16 and beta int32."""
+        return 6 * self.b.model.dim
+
+    def _linear_bytes(self, *names: str) -> int:
+        """Least bytes of linear layers: int8 weights and int32 biases, without padding."""
+        return sum(linear.weight.size + 4 * linear.outputs
+                   for name, linear, _ in self.graph.linears() if name in names)
+
+
+def lower_task(graph: IntegerGraph, config: AcceleratorConfig, options: CompilerOptions, image: DramImage,
+               task: str) -> LoweredTask:
+    """Lower one task; weights go to ``image``, where tasks share them.
+
+    Raises
+    ------
+    CompileError: the model does not fit the configuration
+    """
+    return _Lowering(graph, config, options, image, task).run()

@@ -1,0 +1,138 @@
+"""Lowering of a block's second half: the dense MLP, or the gate and the experts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edgemoe_hw.gate import gate_interval
+from edgemoe_hw.isa import Mode, RowFactor
+from edgemoe_models.graph import IntegerBlock, IntegerLinear
+
+from edgemoe.compiler.builder import Builder, Chunk, Group, Job, Phase, Region
+from edgemoe.compiler.errors import CompileError
+from edgemoe.compiler.trace import Trace
+
+__all__ = ["MlpPlan", "emit_dense", "emit_experts"]
+
+
+@dataclass(frozen=True)
+class MlpPlan:
+    """Where the second half of a block works.
+
+    ``x``: LayerNorm's output, ``residual``: the residual stream, ``hidden_row`` .. ``hidden_row + hidden_rows - 1``:
+    activation rows that hidden layers may use.
+    """
+
+    x: Region
+    residual: Region
+    hidden_row: int
+    hidden_rows: int
+
+
+def _token_parts(groups: list[Group], rows_per_token: int, available: int, name: str) -> list[list[Group]]:
+    """Groups in as few, balanced parts as let each part's hidden rows fit."""
+    largest = max(group.count for group in groups) * rows_per_token
+    if largest > available:
+        raise CompileError(f"{name}: the hidden rows of {largest // rows_per_token} tokens need {largest} rows of the "
+                           f"activation scratchpad, but {available} are free: {largest - available} too few")
+    for count in range(1, len(groups) + 1):
+        cuts = [round(i * len(groups) / count) for i in range(count + 1)]
+        parts = [groups[start:stop] for start, stop in zip(cuts, cuts[1:], strict=False)]
+        if all(sum(group.count for group in part) * rows_per_token <= available for part in parts):
+            return parts
+    raise AssertionError("single groups fit")
+
+
+def emit_dense(b: Builder, trace: Trace, name: str, block: IntegerBlock, plan: MlpPlan, groups: list[Group],
+               after: Callable[[Group], None], phase: Phase) -> None:
+    """fc1 + GELU, fc2, residual add. ``after(group)`` follows a group's last residual write.
+
+    When the hidden rows of all tokens do not fit, tokens go in parts and the weights are fetched once a part.
+    """
+    assert block.fc1 is not None and block.fc2 is not None
+    fc1, fc2 = (b.image.add_linear(f"{name}.{kind}", linear)
+                for kind, linear in (("fc1", block.fc1), ("fc2", block.fc2)))
+    stride = -(-fc1.outputs // b.config.lanes_k)
+    b.load_gelu(block.gelu, f"{name}.gelu")
+    for part in _token_parts(groups, stride, plan.hidden_rows, name):
+        hidden = Region(plan.hidden_row - part[0].first * stride, stride)
+
+        def first(chunk: Chunk, group: Group, hidden: Region = hidden) -> None:
+            command = b.matmul(chunk, group, f"{name}.fc1", src_base=plan.x.row(group.first), src_stride=plan.x.stride,
+                               dst_base=hidden.row(group.first), dst_stride=stride, dst_channel=chunk.channel, gelu=1,
+                               gelu_shift=block.gelu.shift)
+            trace.add(f"{name}.hidden", command, group, chunk.channel, chunk.channels)
+
+        def second(chunk: Chunk, group: Group, hidden: Region = hidden) -> None:
+            command = b.matmul(chunk, group, f"{name}.fc2", src_base=hidden.row(group.first), src_stride=stride,
+                               mode=Mode.RESIDUAL, accumulate=1, dst_base=plan.residual.row(group.first),
+                               dst_stride=plan.residual.stride, dst_channel=chunk.channel)
+            trace.add(f"{name}.residual2", command, group, chunk.channel, chunk.channels)
+
+        b.stream([Job(fc1, first)], part)
+        b.stream([Job(fc2, second)], part, after)
+    phase.macs += b.model.num_tokens * (fc1.macs + fc2.macs)
+
+
+def _emit_gate(b: Builder, trace: Trace, name: str, gate: IntegerLinear, task: str, x: Region,
+               groups: list[Group]) -> None:
+    """Gate logits, top-k and the expert queues, one group after the other."""
+    layout = b.image.add_linear(f"{name}.gate.{task}", gate)
+    interval = gate_interval(b.config, b.model.num_experts, b.model.top_k)
+    gap = max(1, b.config.epilogue_cycles, -(-interval // layout.tiles))
+
+    def emit(chunk: Chunk, group: Group) -> None:
+        command = b.matmul(chunk, group, f"{name}.gate", src_base=x.row(group.first), src_stride=x.stride,
+                           mode=Mode.GATE, min_gap=gap, max_base=group.first, num_experts=b.model.num_experts,
+                           top_k=b.model.top_k, gate_first=int(group == groups[0]))
+        if group == groups[-1]:
+            every = Group(0, b.model.num_tokens)
+            for expert in range(b.model.num_experts):
+                trace.add(f"{name}.queues", command, every, 0, 1, expert=expert)
+                trace.add(f"{name}.gate_scores", command, every, 0, 1, expert=expert)
+
+    b.stream([Job(layout, emit, layout.tiles)], groups)
+
+
+def emit_experts(b: Builder, trace: Trace, name: str, block: IntegerBlock, task: str, plan: MlpPlan,
+                 groups: list[Group], phase: Phase) -> None:
+    """The gate, then every expert with a queue: fetched once, its tokens gathered, scaled and scattered."""
+    _emit_gate(b, trace, name, block.gates[task], task, plan.x, groups)
+    hidden_stride = -(-b.model.expert_hidden // b.config.lanes_k)
+    need = b.model.num_tokens * hidden_stride
+    if need > plan.hidden_rows:
+        raise CompileError(f"{name}: the hidden rows of a full expert queue ({b.model.num_tokens} tokens) need {need} rows "
+                           f"of the activation scratchpad, but {plan.hidden_rows} are free: {need - plan.hidden_rows} too few")
+    slots = min(plan.hidden_rows // need, 2)
+    every = Group(0, b.model.num_tokens)
+    b.load_gelu(block.gelu, f"{name}.gelu")
+    experts = list(enumerate(zip(block.expert_fc1, block.expert_fc2, strict=True)))
+    for number, pair in experts:
+        hidden = Region(plan.hidden_row + number % slots * need, hidden_stride)
+        last = number == len(experts) - 1
+        fc1, fc2 = (b.image.add_linear(f"{name}.experts.{number}.{kind}", linear)
+                    for kind, linear in zip(("fc1", "fc2"), pair, strict=True))
+
+        def first(chunk: Chunk, group: Group, hidden: Region = hidden, number: int = number) -> None:
+            command = b.matmul(chunk, group, f"{name}.experts.{number}.fc1", use_queue=1, gather=1, src_base=plan.x.base,
+                               src_stride=plan.x.stride, dst_base=hidden.base, dst_stride=hidden.stride,
+                               dst_channel=chunk.channel, gelu=1, gelu_shift=block.gelu.shift)
+            trace.add(f"{name}.experts.{number}.hidden", command, group, chunk.channel, chunk.channels, expert=number)
+
+        def second(chunk: Chunk, group: Group, hidden: Region = hidden, number: int = number, last: bool = last) -> None:
+            command = b.matmul(chunk, group, f"{name}.experts.{number}.fc2", use_queue=1, scatter=1,
+                               src_base=hidden.base, src_stride=hidden.stride, mode=Mode.RESIDUAL, accumulate=1,
+                               row_factor=RowFactor.GATE, dst_base=plan.residual.base, dst_stride=plan.residual.stride,
+                               dst_channel=chunk.channel)
+            if last:
+                trace.add(f"{name}.residual2", command, group, chunk.channel, chunk.channels)
+
+        b.expert = number
+        b.stream([Job(fc1, first), Job(fc2, second)], [every])
+        b.expert = None
+        phase.expert_macs = fc1.macs + fc2.macs
+        phase.expert_bytes = fc1.macs + fc2.macs + 4 * (fc1.outputs + fc2.outputs)
+    gate = block.gates[task]
+    phase.macs += b.model.num_tokens * gate.weight.size
+    phase.bytes_read += gate.weight.size + 4 * gate.outputs

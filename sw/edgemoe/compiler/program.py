@@ -1,0 +1,102 @@
+"""The compiler's entry: integer graph and configuration to a bundle's contents."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from edgemoe_hw.config import ISA_VERSION, AcceleratorConfig
+from edgemoe_hw.isa import Engine, Opcode, encode
+from edgemoe_models.graph import GraphError, IntegerGraph
+
+from edgemoe.compiler.commands import Command
+from edgemoe.compiler.errors import CompileError, CompilerOptions
+from edgemoe.compiler.lowering import LoweredTask, input_object, lower_task
+from edgemoe.compiler.packing import DramImage, DramObject
+from edgemoe.compiler.schedule import Timing, dispatch_order, estimate, load_bytes
+from edgemoe.compiler.trace import TracePart
+
+__all__ = ["CompiledModel", "Program", "compile_graph"]
+
+_MAX_COMMANDS = 1 << 16
+
+
+@dataclass(frozen=True)
+class Program:
+    """One task's program.
+
+    ``commands`` are in program (dispatch) order without BEGIN and END; ``trace`` counts them the same way.
+    ``order`` gives each one's place in sequential order.
+    """
+
+    task: str
+    code: bytes
+    commands: list[Command]
+    order: list[int]
+    timings: list[Timing]
+    lowered: LoweredTask
+    trace: list[TracePart]
+    load_bytes: int
+
+    @property
+    def estimated_cycles(self) -> int:
+        """Analytic cycles of the whole program, with balanced experts."""
+        return max(timing.finish for timing in self.timings)
+
+    def phase_cycles(self) -> list[int]:
+        """Analytic cycles of each phase: between the last results of consecutive phases."""
+        ends = [0] * len(self.lowered.builder.phases)
+        for command, timing in zip(self.commands, self.timings, strict=True):
+            if command.engine in (Engine.MATMUL, Engine.STORE):
+                ends[command.phase] = max(ends[command.phase], timing.finish)
+        return [end - start for start, end in zip([0, *ends], ends, strict=False)]
+
+
+@dataclass(frozen=True)
+class CompiledModel:
+    """What a bundle holds: the DRAM image and one program a task."""
+
+    graph: IntegerGraph
+    config: AcceleratorConfig
+    options: CompilerOptions
+    data: bytes
+    input: DramObject
+    programs: dict[str, Program]
+
+
+def _assemble(graph: IntegerGraph, config: AcceleratorConfig, task: str, lowered: LoweredTask) -> Program:
+    commands = lowered.builder.commands
+    timings = estimate(config, graph.config, commands)
+    order = dispatch_order(commands, timings)
+    places = {index: place for place, index in enumerate(order)}
+    count = len(commands) + 2
+    if count > _MAX_COMMANDS:
+        raise CompileError(f"task {task} needs {count} commands, the limit is {_MAX_COMMANDS}: "
+                           f"{count - _MAX_COMMANDS} too many")
+    begin = encode(Opcode.BEGIN, {}, {"isa_version": ISA_VERSION, "config_hash": config.hash32, "commands": count % _MAX_COMMANDS})
+    totals = {f"wait_{engine.name.lower()}": sum(command.engine == engine for command in commands) for engine in Engine}
+    ordered = [commands[index] for index in order]
+    code = begin + b"".join(command.encode() for command in ordered) + encode(Opcode.END, totals)
+    fetched = sum(load_bytes(config, command.payload) for command in commands if command.opcode == Opcode.LOAD)
+    return Program(task, code, ordered, order, [timings[index] for index in order], lowered,
+                   lowered.trace.renumber(places), fetched)
+
+
+def compile_graph(graph: IntegerGraph, config: AcceleratorConfig,
+                  options: CompilerOptions | None = None) -> CompiledModel:
+    """Compile all tasks of a model for one configuration; tasks share their weights in DRAM.
+
+    Raises
+    ------
+    CompileError: the model does not fit; the message says what is too large and by how much
+    """
+    options = options or CompilerOptions()
+    try:
+        graph.bound_check()
+    except GraphError as error:
+        raise CompileError(str(error)) from None
+    image = DramImage(config)
+    tasks = [task.name for task in graph.config.tasks]
+    programs = {task: _assemble(graph, config, task, lower_task(graph, config, options, image, task)) for task in tasks}
+    source = input_object(config, graph.config.num_patches, graph.config.patch_inputs)
+    return CompiledModel(graph, dataclasses.replace(config), options, image.tobytes(), source, programs)

@@ -1,0 +1,97 @@
+"""Analytic timing of commands, and the order in which the sequencer dispatches them.
+
+One sequencer fills each engine's queue (``QUEUE_COMMANDS`` deep) in program order, so a command whose queue is full blocks
+all that follow. The program order therefore follows estimated start times: a LOAD stands where its waits are met or
+where its queue has room, a MATMUL shortly before its turn. Every command stands behind all commands it waits for,
+so the oldest unfinished command can always proceed: dispatch cannot deadlock, however wrong the estimate is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgemoe_hw.config import AcceleratorConfig
+from edgemoe_hw.isa import Engine, Memory, Opcode
+from edgemoe_models.config import ModelConfig
+
+from edgemoe.compiler.commands import Command
+
+__all__ = ["QUEUE_COMMANDS", "Timing", "dispatch_order", "estimate", "load_bytes"]
+
+QUEUE_COMMANDS = 16
+_LOAD_AHEAD = 12  # LOADs dispatched before their turn: fewer than the queue holds, so that it never blocks
+_ISSUE_AHEAD = 6
+_EPILOGUE_LATENCY = 40
+_COMMAND_OVERHEAD = 4
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Estimated cycles of one command: dependencies met, start, engine free again, finished."""
+
+    ready: int
+    start: int
+    free: int
+    finish: int
+
+
+def load_bytes(config: AcceleratorConfig, payload: dict[str, int]) -> int:
+    """DRAM bytes of a LOAD."""
+    return payload["rows"] * config.row_bytes[Memory(payload["memory"]).name]
+
+
+def _occupancy(config: AcceleratorConfig, model: ModelConfig, command: Command) -> tuple[int, int]:
+    """Cycles for which a command holds its engine, and further cycles until its last result."""
+    p = command.payload
+    if command.opcode == Opcode.LOAD:
+        beats = load_bytes(config, p) // (config.load_masters(Memory(p["memory"]).name) * config.axi_bytes)
+        return beats + _COMMAND_OVERHEAD, config.dram_latency
+    if command.opcode == Opcode.STORE:
+        return p["rows"] * 2 * config.epilogue_lanes // config.axi_bytes + _COMMAND_OVERHEAD, config.dram_latency
+    if command.opcode == Opcode.LAYERNORM:
+        vectors = -(-p["dim"] // config.norm_lanes)
+        return p["tokens"] * (vectors + 1), 2 * vectors + _EPILOGUE_LATENCY
+    tokens = p["tokens"]
+    if p.get("use_queue"):
+        tokens = -(-tokens * model.top_k // model.num_experts)
+    gap = max(p["k_steps"], p["min_gap"])
+    return tokens * p["tiles"] * gap + _COMMAND_OVERHEAD, _EPILOGUE_LATENCY
+
+
+def estimate(config: AcceleratorConfig, model: ModelConfig, commands: Sequence[Command]) -> list[Timing]:
+    """Timing of each command in sequential order, engines concurrent, queues of any depth, balanced experts."""
+    free = [0] * len(Engine)
+    finished: list[list[int]] = [[] for _ in Engine]
+    timings = []
+    for command in commands:
+        ready = max((finished[engine][count - 1] for engine, count in enumerate(command.waits) if count), default=0)
+        start = max(ready, free[command.engine])
+        busy, latency = _occupancy(config, model, command)
+        free[command.engine] = start + busy
+        finish = max(start + busy + latency, finished[command.engine][-1] if finished[command.engine] else 0)
+        finished[command.engine].append(finish)
+        timings.append(Timing(ready, start, start + busy, finish))
+    return timings
+
+
+def dispatch_order(commands: Sequence[Command], timings: Sequence[Timing]) -> list[int]:
+    """Indices of ``commands`` in program order."""
+    ahead = {Engine.LOAD: _LOAD_AHEAD, Engine.MATMUL: _ISSUE_AHEAD, Engine.NORM: _ISSUE_AHEAD,
+             Engine.STORE: _ISSUE_AHEAD}
+    starts: list[list[int]] = [[] for _ in Engine]
+    keys: list[list[int]] = [[] for _ in Engine]
+    order: list[tuple[int, int]] = []
+    for index, (command, timing) in enumerate(zip(commands, timings, strict=True)):
+        engine = command.engine
+        place = len(starts[engine]) - ahead[engine]
+        key = timing.ready if engine == Engine.LOAD else 0
+        key = max(key, starts[engine][place] if place >= 0 else 0, keys[engine][-1] if keys[engine] else 0)
+        for other, count in enumerate(command.waits):
+            if count:
+                key = max(key, keys[other][count - 1])
+        starts[engine].append(timing.start)
+        keys[engine].append(key)
+        order.append((key, index))
+    return [index for _, index in sorted(order)]
+
