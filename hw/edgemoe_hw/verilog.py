@@ -1,0 +1,77 @@
+"""Verilog of a component, its AXI ports under their standard flat names."""
+
+import re
+
+from amaranth.back import verilog
+from amaranth.hdl import (
+    Cat,
+    ClockDomain,
+    ClockSignal,
+    Elaboratable,
+    Module,
+    ResetSignal,
+    Signal,
+    Value,
+)
+from amaranth.lib import data, wiring
+
+from .config import AcceleratorConfig
+
+__all__ = ["TOP_NAME", "generate"]
+
+TOP_NAME = "edgemoe"
+
+# Amaranth initializes every memory; thousands of lines that set rows to zero only slow every tool down.
+_ZERO_INIT = re.compile(r"^ *[\w\\]+ ?\[\d+\] = \d+'h0+;\n", re.MULTILINE)
+
+
+class _Flat(Elaboratable):
+    """A component with one signal a port: ``<port>``, and ``<port>_<channel><field>`` for AXI (``m0_axi_awaddr``)."""
+
+    def __init__(self, component: wiring.Component):
+        self._component = component
+        self.ports: dict[str, Signal] = {"clk": Signal(name="clk"), "rst": Signal(name="rst")}
+        self._joins: list[tuple[Signal, Value, bool]] = []  # (port, inner value, whether it is an output)
+        for path, member, value in component.signature.flatten(component):
+            names = [str(part) for part in path]
+            if isinstance(value, data.View) and names[-1] == "payload":
+                prefix = self._prefix(names)
+                for field, _ in value.shape():
+                    self._add(prefix + field, Value.cast(value[field]), member.flow)
+            else:
+                name = self._prefix(names) + names[-1] if len(names) > 1 else names[0]
+                self._add(name, Value.cast(value), member.flow)
+
+    @staticmethod
+    def _prefix(names: list[str]) -> str:
+        """``m0_axi_aw`` for a channel's member, ``<port>_`` for one of a plain stream."""
+        return "_".join(names[:-1]) + ("" if len(names) > 2 else "_")
+
+    def _add(self, name: str, value: Value, flow) -> None:
+        port = Signal(len(value), name=name)
+        self.ports[name] = port
+        self._joins.append((port, value, flow == wiring.Out))
+
+    def elaborate(self, platform):
+        m = Module()
+        m.domains.sync = ClockDomain()
+        m.submodules.top = self._component
+        m.d.comb += [ClockSignal().eq(self.ports["clk"]), ResetSignal().eq(self.ports["rst"])]
+        for port, value, is_output in self._joins:
+            m.d.comb += port.eq(value) if is_output else Cat(value).eq(port)
+        return m
+
+
+def generate(config: AcceleratorConfig, top: wiring.Component | None = None) -> str:
+    """Verilog of the accelerator, or of ``top``, as module ``edgemoe``.
+
+    Clock ``clk``, synchronous active-high reset ``rst``, all other ports as ``_Flat`` names them. The text is the same
+    for the same design, without source locations.
+    """
+    if top is None:
+        from .top import Accelerator  # the top pulls in every unit; benches of a part need not
+        top = Accelerator(config)
+    flat = _Flat(top)
+    text = verilog.convert(flat, name=TOP_NAME, ports=list(flat.ports.values()), emit_src=False,
+                           strip_internal_attrs=True)
+    return _ZERO_INIT.sub("", text)
