@@ -8,6 +8,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from .config import AcceleratorConfig
+from .delay import delay
 from .softmax import Reciprocal
 from .tables import EXP2G
 
@@ -150,7 +151,7 @@ class GateUnit(wiring.Component):
         starts = self.logits_valid & self.first
         with m.If(starts):
             m.d.sync += token.eq(self.token)
-        tags = self._delay(m, Cat(self.logits_valid, starts, self.logits_valid & self.last, this_bank), "tags", 1)
+        tags = delay(m, Cat(self.logits_valid, starts, self.logits_valid & self.last, this_bank), 1, "tags")
         tags = Cat(tags, token)
         depth = 0
         while len(level) > 1:
@@ -162,7 +163,7 @@ class GateUnit(wiring.Component):
                 following.append(value)
             level = following
             depth += 1
-        tags = self._delay(m, tags, "tree_tags", depth)
+        tags = delay(m, tags, depth, "tree_tags")
         valid, is_first, is_last, tag_bank = tags[0], tags[1], tags[2], tags[3:3 + len(bank)]
         running = Signal(signed(16))
         maximum = Signal(signed(16))
@@ -210,9 +211,9 @@ class GateUnit(wiring.Component):
 
         delta = Signal(17)
         m.d.sync += delta.eq(job.maximum - value)
-        delta_2 = self._delay(m, delta, "delta_2", 1)
-        delta_3 = self._delay(m, delta_2, "delta_3", 1)
-        tags = self._delay(m, Cat(running, expert == 0, is_last, expert, job.token), "search_tags", 3)
+        delta_2 = delay(m, delta, 1, "delta_2")
+        delta_3 = delay(m, delta_2, 1, "delta_3")
+        tags = delay(m, Cat(running, expert == 0, is_last, expert, job.token), 3, "search_tags")
         valid, is_first, is_last, expert_3, token = tags[0], tags[1], tags[2], tags[3:8], tags[8:]
 
         mantissa = Signal(15)
@@ -238,7 +239,7 @@ class GateUnit(wiring.Component):
                         if i:
                             with m.If(beats[i - 1]):
                                 m.d.sync += slot.assign(slots[i - 1])
-        complete = self._delay(m, Cat(valid & is_last, token), "complete", 1)
+        complete = delay(m, Cat(valid & is_last, token), 1, "complete")
         return slots, total, complete[1:], complete[0]
 
     def _emit(self, m: Module, slots: list[_Candidate], total: Signal, token: Value, complete: Value,
@@ -288,7 +289,7 @@ class GateUnit(wiring.Component):
         half = Signal(32)
         m.d.comb += half.eq((product >> (score_shift - 1)[:len(shift)]) + 1)  # floor_log2(N) is at least 14
         m.d.sync += score.eq(Mux(half[1:] > 32768, 32768, half[1:]))
-        tags = self._delay(m, Cat(issue, winners[0].expert, winner_token, issue & (left == 1)), "emit_tags", 2)
+        tags = delay(m, Cat(issue, winners[0].expert, winner_token, issue & (left == 1)), 2, "emit_tags")
         self._queues(m, tags[0], tags[1:6], tags[6:6 + TOKEN_BITS], score)
         m.d.comb += finished.eq(tags[-1])
 
@@ -318,15 +319,6 @@ class GateUnit(wiring.Component):
                 m.d.sync += counts[expert].eq(count + 1)
         with m.If(self.clear):
             m.d.sync += [self.counts[i].eq(0) for i in range(max_experts)]
-
-    @staticmethod
-    def _delay(m: Module, value: Value, name: str, cycles: int) -> Value:
-        """``value`` some cycles later."""
-        for i in range(cycles):
-            delayed = Signal(len(value), name=f"{name}_{i}")
-            m.d.sync += delayed.eq(value)
-            value = delayed
-        return value
 
 
 def _times(value: Value, constant: int) -> Value:

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from . import isa
 from .config import AcceleratorConfig
+from .delay import delay
 from .norm_lane import NormLane
 from .norm_scalar import NormScalar, RowStatistics, RowSums
 from .softmax import tree_sum
@@ -182,13 +183,13 @@ class LayerNormUnit(wiring.Component):
             m.d.sync += [value.eq(x), square.eq(x * x)]
             values.append(value)
             squares.append(square)
-        flags = _delay(m, Cat(valid, valid & first, valid & last), "sum_flags", 1)
+        flags = delay(m, Cat(valid, valid & first, valid & last), 1, "sum_flags")
         while len(values) > 1:  # four terms a pipeline stage
             depth = len(values)
             values = [_registered(m, tree_sum(values[i:i + 4]), f"value_sum_{depth}_{i}") for i in range(0, depth, 4)]
             squares = [_registered(m, tree_sum(squares[i:i + 4]), f"square_sum_{depth}_{i}")
                        for i in range(0, depth, 4)]
-            flags = _delay(m, flags, f"sum_flags_{depth}", 1)
+            flags = delay(m, flags, 1, f"sum_flags_{depth}")
 
         sums = Signal(RowSums)
         with m.If(flags[0]):
@@ -196,7 +197,7 @@ class LayerNormUnit(wiring.Component):
                 sums.total.eq(Mux(flags[1], 0, sums.total) + values[0]),
                 sums.squares.eq(Mux(flags[1], 0, sums.squares) + squares[0]),
             ]
-        complete = _delay(m, flags[2], "sums_complete", 1)
+        complete = delay(m, flags[2], 1, "sums_complete")
         # At most _SLOTS tokens are inside, so the queue never overflows.
         m.submodules.sums = queue = fifo.SyncFIFO(width=RowSums.as_shape().size, depth=_SLOTS)
         m.d.comb += [
@@ -249,10 +250,10 @@ class LayerNormUnit(wiring.Component):
             with m.If(last):
                 m.d.sync += [slot.eq(slot + 1), index.eq(0), source_row.eq(0), position.eq(0)]
 
-        params = self._parameters(m, _delay(m, command.param_base + index, "param_address", NormLane.PARAM_DELAY))
-        mean = _delay(m, statistics.mean, "mean", 1).as_signed()
-        rsqrt = _delay(m, statistics.rsqrt, "rsqrt", 2)
-        norm_shift = _delay(m, statistics.shift, "norm_shift", 3)
+        params = self._parameters(m, delay(m, command.param_base + index, NormLane.PARAM_DELAY, "param_address"))
+        mean = delay(m, statistics.mean, 1, "mean")
+        rsqrt = delay(m, statistics.rsqrt, 2, "rsqrt")
+        norm_shift = delay(m, statistics.shift, 3, "norm_shift")
         results = []
         for i in range(lanes):
             m.submodules[f"lane_{i}"] = lane = NormLane()
@@ -267,7 +268,7 @@ class LayerNormUnit(wiring.Component):
             ]
             results.append(lane.y)
 
-        tags = _delay(m, Cat(issue, issue & (last | full), issue & last, position), "norm_tags", 1 + NormLane.LATENCY)
+        tags = delay(m, Cat(issue, issue & (last | full), issue & last, position), 1 + NormLane.LATENCY, "norm_tags")
         place = tags[3:]
         self._packed = Signal(8 * config.lanes_k)
         self._mask = Signal(self._pack)
@@ -277,7 +278,7 @@ class LayerNormUnit(wiring.Component):
                     self._packed[8 * lanes * p:8 * lanes * (p + 1)].eq(Cat(*results)),
                     self._mask.eq((2 << p) - 1),
                 ]
-        complete = _delay(m, tags[1:3], "row_complete", 1)
+        complete = delay(m, tags[1:3], 1, "row_complete")
         return complete[0], complete[1]
 
     @property
@@ -346,12 +347,3 @@ def _registered(m: Module, value: Value, name: str) -> Signal:
     register = Signal(value.shape(), name=name)
     m.d.sync += register.eq(value)
     return register
-
-
-def _delay(m: Module, value: Value, name: str, cycles: int) -> Value:
-    """``value`` (its bits, unsigned) some cycles later."""
-    for i in range(cycles):
-        delayed = Signal(len(value), name=f"{name}_{i}")
-        m.d.sync += delayed.eq(value)
-        value = delayed
-    return value

@@ -12,7 +12,7 @@ __all__ = ["NO_ROW_FACTOR", "RequantizeLane", "Requantizer", "ValueBits"]
 NO_ROW_FACTOR = 1 << 15
 
 
-class ValueBits(enum.Enum, shape=2):
+class ValueBits(enum.Enum, shape=2):  # type: ignore[call-arg]
     """Width of the result: what the value is used for."""
 
     INT8 = 0  # activation

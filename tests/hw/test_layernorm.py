@@ -167,6 +167,24 @@ def test_two_parameter_sets_live_together() -> None:
     simulate(bench.dut, testbench)
 
 
+def test_parameters_are_loaded_while_a_command_runs() -> None:
+    rng = random.Random(8)
+    bench = Bench(SMALL)
+    first = Case(SMALL, rng, 48, 8)
+    second = Case(SMALL, rng, 48, 3, param_base=bench.dut.param_depth // 2)
+
+    async def loader(ctx) -> None:
+        await ctx.tick().until(bench.dut.write_valid)
+        await bench.load(ctx, second)
+
+    async def testbench(ctx) -> None:
+        await bench.load(ctx, first)
+        await bench.execute(ctx, first, rng)
+        await bench.execute(ctx, second, rng)
+
+    simulate(bench.dut, testbench, background=[loader])
+
+
 def test_largest_dim() -> None:
     config = replace(PRESETS["zcu102"], max_dim=1024)
     rng = random.Random(3)
