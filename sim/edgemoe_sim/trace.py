@@ -1,0 +1,127 @@
+"""Parts of traced tensors: where they lie in the scratchpads, and their comparison with the integer reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from edgemoe_hw.config import AcceleratorConfig
+from edgemoe_hw.isa import COMMAND_BYTES, Mode, Opcode, decode
+
+__all__ = ["Comparison", "Pads", "Part", "TraceChecker"]
+
+Array = np.ndarray
+Part = Sequence[Any]  # tensor, command, engine, completion, token, tokens, channel, channels, head, expert
+
+
+class Pads(Protocol):
+    """Scratchpad contents, as ``functional.Scratchpads`` describes them (arrays, or anything indexed like them)."""
+
+    weight: Array
+    act: Array
+    residual: Array
+    score: Array
+    row_max: Array
+    queues: Sequence[tuple[Array, Array]]
+
+
+@dataclass
+class Comparison:
+    """Result of comparing traced tensors with the reference."""
+
+    tensors: set[str] = field(default_factory=set)
+    values: int = 0
+    mismatches: int = 0
+    first_mismatch: str = ""
+
+
+class TraceChecker:
+    """Compares each traced part when its command has completed.
+
+    Parameters
+    ----------
+    config: the accelerator
+    program: the program's bytes; ``part.command`` + 1 is a command's index in it (BEGIN is 0)
+    parts: the program's trace table
+    expected: the integer reference's trace of the same image and task
+    heads: attention heads, whose padding the reference does not have
+    """
+
+    def __init__(self, config: AcceleratorConfig, program: bytes, parts: Sequence[Part], expected: Mapping[str, Any],
+                 heads: int) -> None:
+        self.config, self.program, self.expected, self.heads = config, program, expected, heads
+        self.result = Comparison()
+        self.by_command: dict[int, list[Part]] = {}
+        for part in parts:
+            self.by_command.setdefault(part[1] + 1, []).append(part)
+
+    def check(self, index: int, pads: Pads) -> None:
+        """Compare all parts that the command with this index has completed."""
+        for part in self.by_command.get(index, ()):
+            self.compare(part, pads)
+
+    def compare(self, part: Part, pads: Pads) -> None:
+        """Read one part from the scratchpads and compare it."""
+        word = self.program[(part[1] + 1) * COMMAND_BYTES:(part[1] + 2) * COMMAND_BYTES]
+        opcode, _, payload = decode(word)
+        expected = self._expected(part)
+        actual = self._actual(part, opcode, payload, pads, len(expected))
+        self.result.tensors.add(part[0])
+        self.result.values += expected.size
+        wrong = int((actual != expected).sum()) if actual.shape == expected.shape else expected.size or 1
+        if wrong and not self.result.mismatches:
+            where = np.argwhere(actual != expected)[0].tolist() if actual.shape == expected.shape else "shape"
+            self.result.first_mismatch = (
+                f"{part[0]} at {where} of tokens {part[4]}.., channels {part[6]}.., head {part[8]} (command {part[1] + 1}): "
+                f"expected {expected.ravel()[:4].tolist()}.., found {actual.ravel()[:4].tolist()}..")
+        self.result.mismatches += wrong
+
+    def _expected(self, part: Part) -> Array:
+        """The reference's values of a part; head padding is filled with the hardware's zeros."""
+        tensor, _, _, _, token, tokens, channel, channels, head, expert = part
+        value = self.expected[tensor]
+        name = tensor.rsplit(".", 1)[-1]
+        if name in ("queues", "gate_scores"):
+            return np.asarray(value[expert])
+        if name in ("scores", "score_max"):
+            return np.asarray(value[head])[token:token + tokens]
+        if expert >= 0:
+            return np.asarray(value)[:, channel:channel + channels]
+        if name in ("q", "k", "v", "context"):
+            value = np.asarray(value).reshape(len(value), self.heads, -1)
+            padded = -(-value.shape[2] // self.config.lanes_k) * self.config.lanes_k
+            value = np.pad(value, ((0, 0), (0, 0), (0, padded - value.shape[2]))).reshape(len(value), -1)
+        return np.asarray(value)[token:token + tokens, channel:channel + channels]
+
+    def _actual(self, part: Part, opcode: Opcode, p: dict[str, int], pads: Pads, count: int) -> Array:
+        tensor, channels, expert = part[0], part[7], part[9]
+        name = tensor.rsplit(".", 1)[-1]
+        if name in ("queues", "gate_scores"):
+            return np.asarray(pads.queues[expert][int(name == "gate_scores")])
+        if name == "score_max":
+            return np.asarray(pads.row_max[p["max_base"]:p["max_base"] + count])
+        c = self.config
+        if opcode == Opcode.LOAD:
+            rows = -(-channels // c.epilogue_lanes)
+            return np.asarray(pads.residual[p["row"]:p["row"] + count * rows]).reshape(count, -1)[:, :channels]
+        mode = Mode.ACT if opcode == Opcode.LAYERNORM else Mode(p["mode"])
+        if mode in (Mode.KEY, Mode.VALUE):
+            return self._stationary(p, mode, pads, count, channels)
+        lanes = c.epilogue_lanes if mode == Mode.RESIDUAL else c.lanes_k
+        number = p.get("dst_channel", 0) + np.arange(channels)
+        rows = p["dst_base"] + np.arange(count)[:, None] * p["dst_stride"] + (number // lanes)[None, :]
+        memory = {Mode.RESIDUAL: pads.residual, Mode.SCORE: pads.score}.get(mode, pads.act)
+        values = np.asarray(memory[rows, (number % lanes)[None, :]])
+        return values.view(np.int8) if mode == Mode.ACT else values
+
+    def _stationary(self, p: dict[str, int], mode: Mode, pads: Pads, count: int, channels: int) -> Array:
+        c, number = self.config, np.arange(channels)
+        head, d = number // p["head_dim"], number % p["head_dim"]
+        lanes = c.lanes_n if mode == Mode.KEY else c.lanes_k
+        token = p["token_quot"] * lanes + p["token_rem"] + np.arange(count)[:, None]
+        base = p["dst_base"] + head * p["head_stride"]
+        if mode == Mode.KEY:
+            return np.asarray(pads.weight[base + token // lanes * p["tile_stride"] + d // c.lanes_k, token % lanes, d % c.lanes_k])
+        return np.asarray(pads.weight[base + d // c.lanes_n * p["tile_stride"] + token // lanes, d % c.lanes_n, token % lanes])
