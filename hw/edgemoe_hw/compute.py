@@ -8,19 +8,15 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from .config import AcceleratorConfig
 from .epilogue import Epilogue
 from .gate import GateUnit
-from .isa import LayerNorm
+from .interfaces import beat_layout, queued_layout
+from .isa import LayerNorm, MatMul
 from .isa import Memory as MemoryId
 from .layernorm import LayerNormUnit
-from .matmul_issue import MatMulIssue, ReadyCommand
+from .matmul_issue import MatMulIssue
 from .operands import OperandPath
 from .scratchpad import SlicedMemory, WeightScratchpad
 
-__all__ = ["ComputeSide", "LoadBeat"]
-
-
-def LoadBeat(axi_bytes: int) -> data.StructLayout:
-    """One beat of a LOAD: where it goes and its bytes."""
-    return data.StructLayout({"memory": 4, "row": 16, "beat": 9, "data": axi_bytes * 8})
+__all__ = ["ComputeSide"]
 
 
 class ComputeSide(wiring.Component):
@@ -34,15 +30,16 @@ class ComputeSide(wiring.Component):
     matmul_done, norm_done: completed commands, modulo 2**16
     expert_counts: length of each expert queue
     queue_overflow: an expert queue received more than max_tokens entries
-    array_busy, stall_*: what happened to the array in this cycle (exactly one is set)
+    array_busy, stall_*, idle: what happened to the array in this cycle (exactly one is set)
+    command_index: number in the program of the last MATMUL that started
     """
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config
         super().__init__({
-            "matmul": In(stream.Signature(ReadyCommand)),
-            "norm": In(stream.Signature(LayerNorm)),
-            "beats": In(stream.Signature(LoadBeat(config.axi_bytes))).array(config.axi_masters),
+            "matmul": In(stream.Signature(queued_layout(MatMul))),
+            "norm": In(stream.Signature(queued_layout(LayerNorm))),
+            "beats": In(stream.Signature(beat_layout(config))).array(config.axi_masters),
             "store_valid": In(1),
             "store_row": In(16),
             "store_ready": Out(1),
@@ -55,6 +52,7 @@ class ComputeSide(wiring.Component):
             "stall_epilogue": Out(1),
             "stall_token": Out(1),
             "idle": Out(1),
+            "command_index": Out(16),
         })
 
     def elaborate(self, platform):
@@ -142,7 +140,7 @@ class ComputeSide(wiring.Component):
         """Read priority: epilogue, LayerNorm, store."""
         m.d.comb += [
             epilogue.residual_read_data.eq(residual.read_data),
-            norm.read_data.eq(residual.read_data),
+            Cat(norm.read_data).eq(residual.read_data),
             self.store_data.eq(residual.read_data),
             norm.read_ready.eq(~epilogue.residual_read_valid),
             self.store_ready.eq(~epilogue.residual_read_valid & ~norm.read_valid),
@@ -159,7 +157,11 @@ class ComputeSide(wiring.Component):
             m.d.comb += residual.read_row.eq(self.store_row)
 
     def _norm(self, m, norm) -> None:
-        connect(m, flipped(self.norm), norm.command)
+        m.d.comb += [
+            norm.command.payload.eq(self.norm.payload.payload),
+            norm.command.valid.eq(self.norm.valid),
+            self.norm.ready.eq(norm.command.ready),
+        ]
         with m.If(norm.done):
             m.d.sync += self.norm_done.eq(self.norm_done + 1)
 
@@ -195,7 +197,7 @@ class ComputeSide(wiring.Component):
         started, completed = Signal(16), Signal(16)
         m.d.comb += issue.drained.eq((started == self.matmul_done) & ~gate.busy)
         with m.If(self.matmul.valid & self.matmul.ready):
-            m.d.sync += started.eq(started + 1)
+            m.d.sync += [started.eq(started + 1), self.command_index.eq(self.matmul.payload.index)]
         with m.If(epilogue.completed | issue.skipped):
             m.d.sync += completed.eq(completed + 1)
         with m.If(~gate.busy):

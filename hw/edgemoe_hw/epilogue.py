@@ -347,9 +347,9 @@ class Epilogue(wiring.Component):
             self.logits_last.eq(final.last_group),
             self.logits_clear.eq(final.valid & final.clear & (final.mode == Mode.GATE)),
             self.logits_token.eq(final.index),
-            self.gate_num_experts.eq(final.num_experts),
-            self.gate_top_k.eq(final.top_k),
         ]
+        with m.If(when(Mode.GATE)):
+            m.d.sync += [self.gate_num_experts.eq(final.num_experts), self.gate_top_k.eq(final.top_k)]
         with m.If(final.mode == Mode.VALUE):
             m.d.sync += [
                 self.kv_banks.eq(Cat(

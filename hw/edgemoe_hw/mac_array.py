@@ -42,7 +42,7 @@ class MacArray(wiring.Component):
     Members
     -------
     activations: lanes_k x signed(9), int8 or uint8 values
-    weights: lanes_n x lanes_k x signed(8), in [-127, 127]
+    weights: lanes_n x lanes_k x signed(8), in [-127, 127]; flat, lane n's byte k at bit (n * lanes_k + k) * 8
     valid, first, last: of this cycle's step
     result: lanes_n x signed(25)
     """
@@ -57,7 +57,7 @@ class MacArray(wiring.Component):
         self._lanes_k, self._lanes_n = lanes_k, lanes_n
         super().__init__({
             "activations": In(data.ArrayLayout(signed(9), lanes_k)),
-            "weights": In(data.ArrayLayout(data.ArrayLayout(signed(8), lanes_k), lanes_n)),
+            "weights": In(lanes_n * lanes_k * 8),
             "valid": In(1),
             "first": In(1),
             "last": In(1),
@@ -72,6 +72,9 @@ class MacArray(wiring.Component):
         weights = Signal.like(self.weights)
         m.d.sync += [activations.eq(self.activations), weights.eq(self.weights)]
 
+        def weight(lane: int, k: int):
+            return weights.word_select(lane * self._lanes_k + k, 8).as_signed()
+
         valid, first, last = self.valid, self.first, self.last
         for stage in range(1, self.LATENCY):
             delayed = Signal(3, name=f"control_{stage}")
@@ -81,7 +84,7 @@ class MacArray(wiring.Component):
         for pair in range(self._lanes_n // 2):
             # Stage 2: the shared multipliers.
             products = [
-                packed_products(m, f"pair_{pair}_{k}", weights[2 * pair + 1][k], weights[2 * pair][k], activations[k])
+                packed_products(m, f"pair_{pair}_{k}", weight(2 * pair + 1, k), weight(2 * pair, k), activations[k])
                 for k in range(self._lanes_k)
             ]
             for half in (0, 1):

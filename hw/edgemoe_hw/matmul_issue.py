@@ -5,17 +5,10 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .config import AcceleratorConfig
-from .isa import Header, MatMul, RowFactor
+from .interfaces import queued_layout
+from .isa import MatMul, RowFactor
 
-__all__ = ["MatMulIssue", "ReadyCommand", "StepMeta", "TileMeta"]
-
-
-class ReadyCommand(data.Struct):
-    """A MATMUL whose dependencies are met."""
-
-    header: Header
-    payload: MatMul
-    skip: 1
+__all__ = ["MatMulIssue", "StepMeta", "TileMeta"]
 
 
 class TileMeta(data.Struct):
@@ -69,7 +62,7 @@ class MatMulIssue(wiring.Component):
     def __init__(self, config: AcceleratorConfig):
         self._config = config
         super().__init__({
-            "command": In(stream.Signature(ReadyCommand)),
+            "command": In(stream.Signature(queued_layout(MatMul))),
             "epilogue_command": Out(stream.Signature(MatMul)),
             "step": Out(StepMeta),
             "queue_expert": Out(5),

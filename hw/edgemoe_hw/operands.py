@@ -40,7 +40,7 @@ class OperandPath(wiring.Component):
             "act_row": Out(16),
             "act_data": In(lanes_k * 8),
             "weight_row": Out(16),
-            "weight_data": In(data.ArrayLayout(data.ArrayLayout(signed(8), lanes_k), config.lanes_n)),
+            "weight_data": In(config.lanes_n * lanes_k * 8),
             "score_row": Out(16),
             "score_data": In(lanes_k * 12),
             "maximum_row": Out(11),
@@ -56,7 +56,7 @@ class OperandPath(wiring.Component):
         m = Module()
         lanes_k = self._config.lanes_k
         # Cycles from score data to tile strobe, along the sum and along the products.
-        sum_path = Exp2Lanes.total_latency(lanes_k) + 1 + Reciprocal.LATENCY
+        sum_path = Exp2Lanes.TOTAL_LATENCY + 1 + Reciprocal.LATENCY
         product_path = Exp2Lanes.LATENCY + MacArray.LATENCY - 1
         extra = max(0, sum_path - product_path)
         slack = max(0, product_path - sum_path)
@@ -103,7 +103,7 @@ class OperandPath(wiring.Component):
 
     def _row_factor(self, m: Module, exp2, scored, finished, slack: int) -> None:
         counted = delay(m, Cat(scored.valid & scored.softmax & scored.first_tile, scored.first),
-                        Exp2Lanes.total_latency(self._config.lanes_k), "counted")
+                        Exp2Lanes.TOTAL_LATENCY, "counted")
         total = Signal(_SUM_BITS)
         with m.If(counted[0]):
             m.d.sync += total.eq(exp2.total + Mux(counted[1], 0, total))

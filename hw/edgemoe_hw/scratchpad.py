@@ -27,7 +27,7 @@ class LoadPort(wiring.Signature):
             "valid": Out(1),
             "ready": In(1),
             "row": Out(16),
-            "beat": Out(9),
+            "beat": Out(8),
             "data": Out(axi_bytes * 8),
         })
 
@@ -103,7 +103,7 @@ class WeightScratchpad(wiring.Component):
 
     Members
     -------
-    read_row: in; ``read_data`` (lanes_n x lanes_k x int8) follows one cycle later
+    read_row: in; ``read_data`` (lanes_n x lanes_k x int8, flat: wide views make huge Verilog) follows one cycle later
     kv_valid, kv_row, kv_banks (mask), kv_bytes (mask): compute-side write, never refused
     kv_is_value: values are spread over banks instead of bytes
     kv_data: epilogue_lanes x int8
@@ -113,10 +113,9 @@ class WeightScratchpad(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config
-        lane = data.ArrayLayout(signed(8), config.lanes_k)
         super().__init__({
             "read_row": In(16),
-            "read_data": Out(data.ArrayLayout(lane, config.lanes_n)),
+            "read_data": Out(config.lanes_n * config.lanes_k * 8),
             "kv_valid": In(1),
             "kv_row": In(16),
             "kv_banks": In(config.lanes_n),
@@ -148,9 +147,11 @@ class WeightScratchpad(wiring.Component):
                 memory = Memory(shape=unsigned(slice_bytes * 8), depth=config.weight_depth, init=[])
                 m.submodules[f"bank_{bank}_{master}"] = memory
                 read, write = memory.read_port(), memory.write_port(granularity=8)
-                flat = self.read_data.as_value()
                 first_bit = (bank * config.lanes_k + start) * 8
-                m.d.comb += [read.addr.eq(self.read_row), flat[first_bit:first_bit + slice_bytes * 8].eq(read.data)]
+                m.d.comb += [
+                    read.addr.eq(self.read_row),
+                    self.read_data[first_bit:first_bit + slice_bytes * 8].eq(read.data),
+                ]
                 with m.If(self.kv_valid):
                     value = values.word_select(bank % config.epilogue_lanes, 8)
                     m.d.comb += write.addr.eq(self.kv_row)

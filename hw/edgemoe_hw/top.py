@@ -1,0 +1,65 @@
+"""The accelerator: control plane and compute side."""
+
+from amaranth import Module, ResetInserter
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from .axi import AxiLiteSignature, AxiSignature
+from .compute import ComputeSide
+from .config import AcceleratorConfig
+from .control import ControlPlane
+from .regs import ErrorCode
+
+__all__ = ["Accelerator"]
+
+
+class Accelerator(wiring.Component):
+    """The whole accelerator, ready for a block design.
+
+    Members
+    -------
+    s_axi: AXI4-Lite control and status
+    m0_axi, ...: AXI4 masters to DRAM
+    irq: level interrupt: a program ended or was stopped
+    """
+
+    def __init__(self, config: AcceleratorConfig):
+        self._config = config
+        super().__init__({
+            "s_axi": In(AxiLiteSignature()),
+            **{f"m{i}_axi": Out(AxiSignature(config.axi_bytes)) for i in range(config.axi_masters)},
+            "irq": Out(1),
+        })
+
+    @property
+    def config(self) -> AcceleratorConfig:
+        return self._config
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        m.submodules.control = control = ControlPlane(config)
+        compute = ComputeSide(config)
+        m.submodules.compute = ResetInserter(control.reset_engines)(compute)
+
+        connect(m, flipped(self.s_axi), control.s_axi)
+        for index in range(config.axi_masters):
+            connect(m, getattr(control, f"m{index}_axi"), flipped(getattr(self, f"m{index}_axi")))
+            connect(m, control.beats[index], compute.beats[index])
+        connect(m, control.matmul, compute.matmul)
+        connect(m, control.norm, compute.norm)
+        m.d.comb += [
+            self.irq.eq(control.irq),
+            compute.store_valid.eq(control.store_valid), compute.store_row.eq(control.store_row),
+            control.store_ready.eq(compute.store_ready), control.store_data.eq(compute.store_data),
+            control.matmul_done.eq(compute.matmul_done), control.norm_done.eq(compute.norm_done),
+            control.array_busy.eq(compute.array_busy), control.stall_epilogue.eq(compute.stall_epilogue),
+            control.matmul_idle.eq(compute.idle),
+            control.compute_active.eq(compute.stall_epilogue | compute.stall_token),
+            control.compute_error.valid.eq(compute.queue_overflow),
+            control.compute_error.code.eq(ErrorCode.QUEUE_OVERFLOW),
+            control.compute_error.index.eq(compute.command_index),
+        ]
+        for expert in range(config.max_experts):
+            m.d.comb += control.expert_counts[expert].eq(compute.expert_counts[expert])
+        return m
