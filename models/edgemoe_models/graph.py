@@ -37,7 +37,7 @@ class GraphError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class IntegerLinear:
-    """``requantize(x @ weight.T + bias)``: weight int8 [N, K], bias int32 [N], multiplier uint16 [N], shift uint8 [N]."""
+    """``requantize(x @ weight.T + bias)``: int8 [N, K], int32 [N], multiplier uint16 [N], shift uint8 [N]."""
 
     weight: npt.NDArray[np.int8]
     bias: npt.NDArray[np.int32]
@@ -60,7 +60,7 @@ class IntegerLinear:
 
 @dataclasses.dataclass(frozen=True)
 class IntegerLayerNorm:
-    """LayerNorm: gamma int16 [D], beta int32 [D], shift 0..31, eps uint32 (in units of the integer variance D^2 var)."""
+    """LayerNorm: gamma int16 [D], beta int32 [D], shift 0..31, eps uint32 in units of ``D^2`` times the variance."""
 
     gamma: npt.NDArray[np.int16]
     beta: npt.NDArray[np.int32]
@@ -117,7 +117,7 @@ class IntegerBlock:
 
 @dataclasses.dataclass(frozen=True)
 class IntegerHead:
-    """A task head: optionally ``fc1`` + GELU, then ``out``; a raw output times ``output_scale`` is the model's output."""
+    """A task head: optionally ``fc1`` + GELU, then ``out``; ``output_scale`` is the real value of one raw unit."""
 
     out: IntegerLinear
     output_scale: float
@@ -242,7 +242,7 @@ def _read(path: Path) -> tuple[dict[str, Array], str]:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (safetensors.SafetensorError, OSError) as error:
         raise GraphError(f"{path}: not a readable graph file ({error}); copy it again, or {REMEDY}") from None
     if METADATA_KEY not in metadata:
@@ -255,7 +255,7 @@ def _digest(tensors: Mapping[str, Array], document: Mapping[str, Any]) -> str:
     for name in sorted(tensors):
         array = np.ascontiguousarray(tensors[name])
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(array)
+        digest.update(array.tobytes())
     return digest.hexdigest()
 
 

@@ -32,6 +32,7 @@ from edgemoe_models.quantize_search import (
     InputScale,
     QuantizeError,
     activation_scale,
+    attention_scales,
     gelu_unit,
     make_gelu,
     make_linear,
@@ -48,6 +49,7 @@ OUTPUT_HEADROOM = 1.5
 SCORE_HEADROOM = 1.15
 SCORE_UNIT, SCORE_MAX = 64, 2047
 GATE_UNIT = 1024
+LARGEST_WEIGHT = 1e4
 #: A mean over fewer calibration rows than this says too little to correct a bias with.
 _ENOUGH_ROWS = 64
 
@@ -76,6 +78,8 @@ def check_state(state: Mapping[str, npt.NDArray[Any]], config: ModelConfig) -> d
         if not np.isfinite(array).all():
             bad = int((~np.isfinite(array)).sum())
             raise QuantizeError(f"{name} holds {bad} NaN or infinite values; the checkpoint is broken, train it again")
+        if (peak := float(np.abs(array).max())) > LARGEST_WEIGHT:
+            raise QuantizeError(f"{name} holds values up to {peak:.3g}, weights must be at most {LARGEST_WEIGHT:.0e}")
         result[name] = array
     return result
 
@@ -90,7 +94,7 @@ def load_checkpoint(path: Path | str) -> tuple[dict[str, Floats], ModelConfig]:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            state = {name: file.get_tensor(name) for name in file.keys()}
     except (safetensors.SafetensorError, OSError, TypeError) as error:
         raise QuantizeError(f"{path}: not a readable safetensors checkpoint ({error})") from None
     if "config" not in metadata:
@@ -151,11 +155,13 @@ class _Quantizer:
 
     def __init__(self, state: dict[str, Floats], config: ModelConfig, images: npt.NDArray[np.uint8]) -> None:
         self.state, self.config, self.images = state, config, images
-        self.seen = _observe(state, config, images)
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.seen = _observe(state, config, images)
+        for name, value in self.seen.items():
+            if not np.isfinite(value).all():
+                raise QuantizeError(f"{name} of the float model overflows on the calibration images; train it again")
         residuals = [value for name, value in self.seen.items() if name == "embed" or ".residual" in name]
         peak = max(float(np.abs(value).max()) for value in residuals)
-        if not math.isfinite(peak):
-            raise QuantizeError("the float model overflows on the calibration images; check the weights' size")
         self.residual_scale = max(peak, 1e-6) * RESIDUAL_HEADROOM / 32767
         self.scales: dict[str, npt.NDArray[np.float32]] = {}
 
@@ -165,7 +171,8 @@ class _Quantizer:
         position = state["pos_embed"].astype(np.float64)
         position[0] += state["cls_token"]
         blocks = tuple(self._block(i) for i in range(config.depth))
-        norm, inputs = self._norm("norm", "norm", [state[self._head_layer(task.name) + ".weight"] for task in config.tasks])
+        readers = [state[f"{self._head_layer(task.name)}.weight"] for task in config.tasks]
+        norm, inputs = self._norm("norm", "norm", readers)
         graph = IntegerGraph(
             config=config,
             residual_scale=self.residual_scale,
@@ -251,9 +258,8 @@ class _Quantizer:
         k, v = k - k_mean.astype(np.float32), v - v_mean.astype(np.float32)
         context = self.seen[f"{name}.context"]
         proj = self.state[f"{name}.attn.proj.weight"]
-        peaks = [np.maximum(np.abs(x).max(0), 1e-3 * np.abs(x).max() + 1e-9) for x in (q, k)]
-        balance = np.sqrt(peaks[1] / peaks[0]).astype(np.float64)
-        s_q, s_k = activation_scale(q * balance), activation_scale(k / balance)
+        heads = len(self.images) * len(self.config.tasks), -1, self.config.heads, self.config.head_dim
+        balance, s_q, s_k = attention_scales(q.reshape(heads), k.reshape(heads), self.config.head_dim**-0.5)
         a, s_context = smooth(context - v_mean.astype(np.float32), [proj])
         s_v = activation_scale(v / a)
         out_scale = np.concatenate([s_q / balance, s_k * balance, s_v * a])

@@ -12,7 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemoe_models.config import ModelConfig
-from edgemoe_models.float_reference import Floats, Observed, attention, embed, layer_norm, mlp, state_shapes
+from edgemoe_models.float_reference import (
+    Floats,
+    Observed,
+    attention,
+    embed,
+    layer_norm,
+    mlp,
+    state_shapes,
+)
 from edgemoe_models.scenes import generate_scene
 
 #: Standard deviation over the keys of a head's attention scores (natural logarithms), drawn from this range.
@@ -80,7 +88,7 @@ def _settle(state: dict[str, Floats], config: ModelConfig, rng: np.random.Genera
         _sharpen_attention(rng, config, state[f"blocks.{i}.attn.qkv.weight"], seen[f"blocks.{i}.scores"])
         x = attention(state, config, x, i, seen)
         if config.is_moe(i):
-            norm = layer_norm(x, *(state[f"blocks.{i}.norm2.{leaf}"] for leaf in ("weight", "bias")), config.eps)
+            norm = layer_norm(x, state[f"blocks.{i}.norm2.weight"], state[f"blocks.{i}.norm2.bias"], config.eps)
             for task in config.tasks:
                 state[f"blocks.{i}.moe.gate.{task.name}"] = _gate(rng, config, norm.reshape(-1, config.dim))
         x = mlp(state, config, x, i, config.tasks[0].name, seen)

@@ -1,15 +1,16 @@
-"""docs/numerics.md transcribed in plain Python integers, against the vectorised operators, and one against the float."""
+"""docs/numerics.md transcribed in plain Python integers, against the vectorised operators."""
 
 import math
 from fractions import Fraction
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from edgemoe_models.config import ModelConfig, TaskConfig
 from edgemoe_models.integer import ops, reference, tables
 from edgemoe_models.integer.postprocess import arrange, postprocess, upsample
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 # --- The text of docs/numerics.md, one element at a time -----------------------------------------------------------
 

@@ -26,7 +26,7 @@ def arrange(config: ModelConfig, task: str, rows: npt.NDArray[Any]) -> npt.NDArr
 
 
 def decode_output(graph: IntegerGraph, task: str, raw: npt.NDArray[Any]) -> Floats:
-    """Raw head outputs as the float model's: [channels, grid_h*cells, grid_w*cells], or [channels] for classification."""
+    """Raw head outputs as the float model's: [channels, grid_h*cells, grid_w*cells], or [channels] of cls."""
     return arrange(graph.config, task, raw).astype(np.float32) * np.float32(graph.heads[task].output_scale)
 
 
@@ -41,12 +41,12 @@ def upsample(image: Floats, height: int, width: int) -> Floats:
     if image.shape[1:] == (height, width):
         return image
     low, high, share = _taps(image.shape[1], height)
-    image = image[:, low] * (1 - share)[:, None] + image[:, high] * share[:, None]
+    rows = image[:, low] * (1 - share)[:, None] + image[:, high] * share[:, None]
     low, high, share = _taps(image.shape[2], width)
-    return image[:, :, low] * (1 - share) + image[:, :, high] * share
+    return np.asarray(rows[:, :, low] * (1 - share) + rows[:, :, high] * share, np.float32)
 
 
-def postprocess(config: ModelConfig, task: str, output: Floats) -> npt.NDArray[Any]:
+def postprocess(config: ModelConfig, task: str, output: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """A task's decoded output as what a user wants, at the image's resolution.
 
     Returns
@@ -64,6 +64,6 @@ def postprocess(config: ModelConfig, task: str, output: Floats) -> npt.NDArray[A
     if head.kind == "depth":
         return image[0] * np.float32(head.output_scale)
     if head.kind == "edges":
-        return image[0] > 0
+        return np.greater(image[0], 0)
     vectors = image.transpose(1, 2, 0)
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32(1e-6))
