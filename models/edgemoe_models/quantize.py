@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import safetensors
 
-from edgemoe_models import float_reference
+from edgemoe_models import float_reference, scenes
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.float_reference import PIXEL_SCALE, Floats, patchify, state_shapes
 from edgemoe_models.graph import (
@@ -41,7 +41,9 @@ from edgemoe_models.quantize_search import (
     smooth,
 )
 
-__all__ = ["QuantizeError", "check_state", "load_checkpoint", "quantize", "quantize_checkpoint"]
+__all__ = [
+    "QuantizeError", "calibration_images", "check_state", "load_checkpoint", "quantize", "quantize_checkpoint",
+]  # fmt: skip
 
 LOG2_E = math.log2(math.e)
 RESIDUAL_HEADROOM = 1.5
@@ -108,9 +110,16 @@ def load_checkpoint(path: Path | str) -> tuple[dict[str, Floats], ModelConfig]:
         raise QuantizeError(f"{path}: its config is wrong: {error}") from None
 
 
-def quantize_checkpoint(path: Path | str, images: npt.NDArray[np.uint8]) -> IntegerGraph:
-    """Quantize a float checkpoint file with calibration images uint8 [B, H, W, 3]."""
-    return quantize(*load_checkpoint(path), images)
+def calibration_images(config: ModelConfig, count: int = 12) -> npt.NDArray[np.uint8]:
+    """The first scenes of the training split at the model's size, uint8 [count, H, W, 3]."""
+    seeds = scenes.SPLITS["train"][:count]
+    return np.stack([scenes.generate_scene(seed, config.image_height, config.image_width).image for seed in seeds])
+
+
+def quantize_checkpoint(path: Path | str, images: npt.NDArray[np.uint8] | None = None) -> IntegerGraph:
+    """Quantize a float checkpoint file, with :func:`calibration_images` unless others are given."""
+    state, config = load_checkpoint(path)
+    return quantize(state, config, calibration_images(config) if images is None else images)
 
 
 def quantize(

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import safetensors.numpy
 from edgemoe_models import float_reference
 from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig
 from edgemoe_models.integer import reference
-from edgemoe_models.integer.postprocess import arrange, decode_output, upsample
+from edgemoe_models.integer.postprocess import arrange, decode_output, postprocess, upsample
 from edgemoe_models.quantize import QuantizeError, load_checkpoint, quantize, quantize_checkpoint
 from edgemoe_models.quantize_search import (
     InputScale,
@@ -235,6 +236,22 @@ def test_quantize_checkpoint(state, tmp_path):
     quantize_checkpoint(path, images).save(tmp_path / "a")
     quantize(state, MIXED, images).save(tmp_path / "b")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_trained_weights_lose_little():
+    """The committed m3vit-micro on unseen scenes: labels and metres near the float model's."""
+    path = Path(float_reference.__file__).parent / "weights" / "m3vit-micro.safetensors"
+    state, config = load_checkpoint(path)
+    graph = quantize_checkpoint(path)
+    images = random_images(config, 4)  # of the validation split
+    labels, metres = [], []
+    for task in config.tasks:
+        for image, rows in zip(images, float_reference.forward(state, config, images, task.name), strict=True):
+            ours = decode_output(graph, task.name, reference.run(graph, image, task.name))
+            pair = [postprocess(config, task.name, output) for output in (ours, arrange(config, task.name, rows))]
+            (labels if task.kind == "segmentation" else metres).append(pair)
+    assert np.mean([a == b for a, b in labels]) > 0.97
+    assert np.sqrt(np.mean([np.square(a - b) for a, b in metres])) < 0.25
 
 
 @pytest.mark.parametrize(
