@@ -267,11 +267,8 @@ def _norms(graph: IntegerGraph) -> Iterator[tuple[str, IntegerLayerNorm]]:
 
 
 def _gelus(graph: IntegerGraph) -> Iterator[tuple[str, Gelu]]:
-    for i, block in enumerate(graph.blocks):
-        yield f"blocks.{i}.gelu", block.gelu
-    for task, head in graph.heads.items():
-        if head.gelu is not None:
-            yield f"heads.{task}.gelu", head.gelu
+    yield from ((f"blocks.{i}.gelu", block.gelu) for i, block in enumerate(graph.blocks))
+    yield from ((f"heads.{task}.gelu", head.gelu) for task, head in graph.heads.items() if head.gelu is not None)
 
 
 def _flatten(graph: IntegerGraph) -> tuple[dict[str, Array], dict[str, float]]:
@@ -345,10 +342,7 @@ class _Builder:
         return Gelu(table, self.integer(f"{name}.shift", 0, MAX_GELU_SHIFT))
 
     def requant(self, name: str) -> Requant:
-        return Requant(
-            self.integer(f"{name}.multiplier", 0, 65535),
-            self.integer(f"{name}.shift", 0, MAX_SHIFT),
-        )
+        return Requant(self.integer(f"{name}.multiplier", 0, 65535), self.integer(f"{name}.shift", 0, MAX_SHIFT))
 
     def block(self, config: ModelConfig, i: int) -> IntegerBlock:
         name, dim = f"blocks.{i}", config.dim
