@@ -12,8 +12,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+
 from edgemoe_hw.config import AcceleratorConfig
-from edgemoe_hw.isa import COMMAND_BYTES, ENGINES, Base, Engine, Memory, Mode, Opcode, RowFactor, Source, decode
+from edgemoe_hw.isa import (
+    COMMAND_BYTES,
+    ENGINES,
+    Base,
+    Engine,
+    Memory,
+    Mode,
+    Opcode,
+    RowFactor,
+    Source,
+    decode,
+)
 from edgemoe_models.integer import ops
 
 __all__ = ["Deadlock", "FunctionalModel", "POLICIES", "Policy", "Scratchpads"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+
 from edgemoe_hw.config import AcceleratorConfig
 from edgemoe_hw.isa import COMMAND_BYTES, Mode, Opcode, decode
 

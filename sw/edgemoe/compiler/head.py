@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from edgemoe_hw.isa import Base, Mode, Opcode
 from edgemoe_models.graph import IntegerGraph
 
 from edgemoe.compiler.allocation import RowAllocator
 from edgemoe.compiler.builder import Builder, Chunk, Group, Job, Region
 from edgemoe.compiler.errors import CompileError
-from edgemoe.compiler.packing import align
 from edgemoe.compiler.trace import Trace
+from edgemoe.layout import OutputPart, align
 
-__all__ = ["OutputPart", "emit_head"]
-
-
-@dataclass(frozen=True)
-class OutputPart:
-    """Where outputs ``channel`` .. of rows ``token`` .. lie: int16 [tokens, stride] at ``offset`` bytes."""
-
-    offset: int
-    token: int
-    tokens: int
-    channel: int
-    channels: int
-    stride: int
+__all__ = ["emit_head"]
 
 
 def emit_head(b: Builder, trace: Trace, graph: IntegerGraph, task: str, residual: Region, buffers: list[Region],

@@ -12,10 +12,11 @@ from edgemoe_models.graph import IntegerGraph, IntegerLayerNorm
 from edgemoe.compiler.attention import Attention
 from edgemoe.compiler.builder import Builder, Chunk, Group, Job, Region
 from edgemoe.compiler.errors import CompileError, CompilerOptions
-from edgemoe.compiler.head import OutputPart, emit_head
+from edgemoe.compiler.head import emit_head
 from edgemoe.compiler.mlp import MlpPlan, emit_dense, emit_experts
-from edgemoe.compiler.packing import DramImage, DramObject, align
+from edgemoe.compiler.packing import DramImage, DramObject
 from edgemoe.compiler.trace import Trace
+from edgemoe.layout import OutputPart, align
 
 __all__ = ["LoweredTask", "input_object", "lower_task"]
 

@@ -12,9 +12,10 @@ import numpy as np
 from edgemoe_hw.config import AcceleratorConfig
 from edgemoe_models.graph import IntegerLayerNorm, IntegerLinear, Requant
 
-__all__ = ["ALIGNMENT", "DramImage", "DramObject", "WeightLayout", "pack_rows", "spread_heads"]
+from edgemoe.layout import align, pack_rows
 
-ALIGNMENT = 64
+__all__ = ["DramImage", "DramObject", "WeightLayout", "spread_heads"]
+
 
 
 @dataclass(frozen=True)
@@ -48,25 +49,6 @@ class WeightLayout:
     tiles: int
     k_steps: int
     macs: int
-
-
-def align(value: int, to: int = ALIGNMENT) -> int:
-    """The next multiple of ``to``."""
-    return -(-value // to) * to
-
-
-def pack_rows(config: AcceleratorConfig, memory: str, rows: np.ndarray) -> tuple[bytes, int, int]:
-    """Rows [R, row_bytes] uint8 in DRAM order: (bytes, plane_stride, slice_bytes)."""
-    masters = config.load_masters(memory)
-    if memory == "WEIGHT":
-        split = rows.reshape(len(rows), config.lanes_n, masters, config.lanes_k // masters).transpose(2, 0, 1, 3)
-    else:
-        split = rows.reshape(len(rows), masters, -1).transpose(1, 0, 2)
-    planes = np.ascontiguousarray(split).reshape(masters, -1)
-    stride = align(planes.shape[1])
-    padded = np.zeros((masters, stride), np.uint8)
-    padded[:, :planes.shape[1]] = planes
-    return padded.tobytes(), stride, config.row_bytes[memory] // masters
 
 
 def spread_heads(array: np.ndarray, heads: int, padded: int) -> np.ndarray:

@@ -1,0 +1,73 @@
+"""The RTL's scratchpads, read without taking time, in the shape of ``functional.Scratchpads``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .model import VerilatedModel
+
+__all__ = ["RtlPads"]
+
+TOKEN_BITS = 11
+_SCORE_BITS = 12
+
+
+class RtlPads:
+    """On-chip memories of a Verilated accelerator, fetched when first used; make a new one after each stop.
+
+    ``expert_counts``: tokens in each expert's queue (the EXPERT_COUNT registers).
+    """
+
+    def __init__(self, model: VerilatedModel, expert_counts: list[int]) -> None:
+        self._model, self._counts = model, expert_counts
+        self._config = model.config
+        self._cache: dict[str, np.ndarray] = {}
+
+    def _sliced(self, name: str, dtype: str) -> np.ndarray:
+        if name not in self._cache:
+            masters = range(self._config.axi_masters)
+            rows = np.concatenate([self._model.peek(f"compute.{name}.slice_{m}") for m in masters], axis=1)
+            self._cache[name] = np.ascontiguousarray(rows).view(dtype)
+        return self._cache[name]
+
+    @property
+    def act(self) -> np.ndarray:
+        return self._sliced("act", "u1")
+
+    @property
+    def residual(self) -> np.ndarray:
+        return self._sliced("residual", "<i2")
+
+    @property
+    def weight(self) -> np.ndarray:
+        if "weight" not in self._cache:
+            c = self._config
+            banks = [np.concatenate([self._model.peek(f"compute.weight.bank_{lane}_{part}")
+                                     for part in range(c.axi_masters)], axis=1) for lane in range(c.lanes_n)]
+            self._cache["weight"] = np.stack(banks, axis=1).view(np.int8)
+        return self._cache["weight"]
+
+    @property
+    def score(self) -> np.ndarray:
+        if "score" not in self._cache:
+            bits = np.unpackbits(self._model.peek("compute.score"), axis=1, bitorder="little")
+            lanes = bits[:, :_SCORE_BITS * self._config.lanes_k].reshape(len(bits), -1, _SCORE_BITS)
+            self._cache["score"] = _signed(lanes @ (1 << np.arange(_SCORE_BITS)))
+        return self._cache["score"]
+
+    @property
+    def row_max(self) -> np.ndarray:
+        raw = self._model.peek("compute.maximum").astype(np.int64)
+        return _signed(raw[:, 0] | (raw[:, 1] & 15) << 8)
+
+    @property
+    def queues(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(token numbers, gate scores) of each expert."""
+        raw = self._model.peek("compute.gate.queue").astype(np.int64)
+        word = (raw << 8 * np.arange(raw.shape[1])).sum(1).reshape(self._config.max_experts, -1)
+        return [(row[:count] & (1 << TOKEN_BITS) - 1, row[:count] >> TOKEN_BITS & 0xFFFF)
+                for row, count in zip(word, self._counts, strict=False)]
+
+
+def _signed(values: np.ndarray) -> np.ndarray:
+    return np.where(values >= 1 << (_SCORE_BITS - 1), values - (1 << _SCORE_BITS), values)

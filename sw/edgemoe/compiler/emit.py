@@ -1,0 +1,55 @@
+"""From a compiled model to a bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from edgemoe_hw.config import AcceleratorConfig
+from edgemoe_hw.isa import Engine
+from edgemoe_models.graph import IntegerGraph
+
+from edgemoe.bundle import Bundle, Phase, Task
+from edgemoe.compiler.errors import CompilerOptions
+from edgemoe.compiler.program import CompiledModel, Program, compile_graph
+
+__all__ = ["build_bundle", "to_bundle"]
+
+
+def _phases(program: Program) -> tuple[Phase, ...]:
+    phases = program.lowered.builder.phases
+    ends = [0] * len(phases)
+    for command in program.commands:
+        if command.engine == Engine.MATMUL:
+            ends[command.phase] = max(ends[command.phase], command.ordinal + 1)
+    return tuple(Phase(**dataclasses.asdict(phase), matmuls=end, estimated_cycles=cycles)
+                 for phase, end, cycles in zip(phases, ends, program.phase_cycles(), strict=True))
+
+
+def _task(graph: IntegerGraph, program: Program) -> Task:
+    name = program.task
+    rows = graph.config.num_patches if graph.config.task(name).is_dense else 1
+    head = graph.heads[name]
+    return Task(name, program.code, [part.to_list() for part in program.trace], tuple(program.lowered.outputs),
+                program.lowered.output_bytes, rows, head.out.outputs, head.output_scale, _phases(program),
+                program.load_bytes)
+
+
+def to_bundle(compiled: CompiledModel) -> Bundle:
+    """What the compiler made, as a bundle."""
+    graph = compiled.graph
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "graph.safetensors"
+        graph.save(path)
+        file = np.frombuffer(path.read_bytes(), np.uint8)
+    tasks = {name: _task(graph, program) for name, program in compiled.programs.items()}
+    return Bundle(compiled.config, graph.config, np.frombuffer(compiled.data, np.uint8), file,
+                  compiled.input.plane_stride * compiled.config.axi_masters, tasks,
+                  dataclasses.asdict(compiled.options))
+
+
+def build_bundle(graph: IntegerGraph, config: AcceleratorConfig, options: CompilerOptions | None = None) -> Bundle:
+    """Compile a graph and wrap it; raises CompileError when it does not fit."""
+    return to_bundle(compile_graph(graph, config, options))

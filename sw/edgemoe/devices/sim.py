@@ -1,0 +1,205 @@
+"""The RTL under Verilator as a device, with every traced tensor compared if asked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from edgemoe_hw.config import AcceleratorConfig
+from edgemoe_hw.isa import ENGINES, Engine, Opcode, decode
+from edgemoe_sim.model import ModelError, Stop, VerilatedModel
+from edgemoe_sim.pads import RtlPads
+from edgemoe_sim.trace import Comparison, TraceChecker
+
+from edgemoe.bundle import Bundle, Task
+from edgemoe.devices.base import Device, DeviceError, Image, Progress, Result, check_image, patchify
+from edgemoe.layout import align, gather_outputs, pack_patches
+
+__all__ = ["STALLS", "SimDevice"]
+
+#: Stall counters by their name in reports.
+STALLS = {"load": "STALL_LOAD", "matmul": "STALL_MATMUL", "norm": "STALL_NORM", "store": "STALL_STORE",
+          "epilogue": "STALL_EPILOGUE", "command": "STALL_COMMAND"}
+_PAGE = 4096
+_CYCLE_MARGIN = 20  # a program may take this many times its estimate before it is given up
+
+
+class SimDevice(Device):
+    """Runs bundles on the Verilated accelerator with its DRAM model.
+
+    Parameters
+    ----------
+    config: the accelerator that is simulated; a bundle for another one is refused
+    stall, seed: random pauses on the bus (see ``VerilatedModel``)
+    """
+
+    name = "sim"
+
+    def __init__(self, config: AcceleratorConfig, stall: float = 0.0, seed: int = 0, quiet: bool = False) -> None:
+        self.config = config
+        self._options: dict[str, Any] = {"stall": stall, "seed": seed, "quiet": quiet}
+        self._model: VerilatedModel | None = None
+        self._held: Bundle | None = None
+        self._places: dict[str, int] = {}
+
+    def close(self) -> None:
+        """End the simulation."""
+        if self._model is not None:
+            self._model.close()
+        self._model = self._held = None
+
+    def _prepare(self, bundle: Bundle) -> VerilatedModel:
+        """The simulation with the bundle's weights and programs in its DRAM."""
+        if self._model is not None and self._held is bundle:
+            return self._model
+        bundle.check_device(self.config, self.name)
+        self.close()
+        places, end = {}, 0
+        sizes = {"data": bundle.data.size, "input": bundle.input_bytes,
+                 "output": max(task.output_bytes for task in bundle.tasks.values())}
+        sizes |= {f"program.{name}": len(task.program) for name, task in bundle.tasks.items()}
+        for name, size in sizes.items():
+            places[name] = end
+            end = align(end + size, _PAGE)
+        try:
+            model = VerilatedModel(self.config, dram_bytes=end + _PAGE, **self._options)
+        except (RuntimeError, OSError) as error:
+            raise DeviceError(f"cannot build the simulated accelerator: {error}") from error
+        model.dram[:bundle.data.size] = bundle.data
+        for name, task in bundle.tasks.items():
+            start = places[f"program.{name}"]
+            model.dram[start:start + len(task.program)] = np.frombuffer(task.program, np.uint8)
+        self._model, self._held, self._places = model, bundle, places
+        return model
+
+    def run(self, bundle: Bundle, image: Image, task: str, progress: Progress | None = None,
+            expected: Mapping[str, Any] | None = None) -> Result:
+        """One inference on the RTL.
+
+        ``stats``: ``cycles``, ``phases`` (name, cycles, stalls), ``bytes_read``, ``bytes_written``, ``experts_used``,
+        ``seconds``; with ``expected`` (the reference's trace) also ``comparison``.
+        """
+        info = bundle.task(task)
+        check_image(bundle, image)
+        model = self._prepare(bundle)
+        source = np.frombuffer(pack_patches(self.config, patchify(image, bundle.model.patch)), np.uint8)
+        model.dram[self._places["input"]:][:source.size] = source
+        output = model.dram[self._places["output"]:][:info.output_bytes]
+        output[:] = 0
+        run = _Run(bundle, info, model, expected, progress)
+        begin = time.perf_counter()
+        try:
+            model.start(self._places[f"program.{task}"], info.commands, weights=self._places["data"],
+                        input=self._places["input"], output=self._places["output"], watchdog=1_000_000)
+            stats = run.to_end()
+        except ModelError as error:
+            self.close()
+            raise DeviceError(f"simulated accelerator: {error}") from error
+        stats["seconds"] = time.perf_counter() - begin
+        return Result(gather_outputs(info.outputs, output, info.output_rows, info.output_channels), stats)
+
+
+class _Run:
+    """One started program: stops at phase ends and traced completions, reads counters and scratchpads there."""
+
+    def __init__(self, bundle: Bundle, task: Task, model: VerilatedModel, expected: Mapping[str, Any] | None,
+                 progress: Progress | None) -> None:
+        self.bundle, self.task, self.model, self.progress = bundle, task, model, progress
+        self.phase_ends = {phase.matmuls: phase for phase in task.phases[:-1]}
+        self.events: dict[Engine, list[int]] = {engine: [] for engine in Engine}
+        self.events[Engine.MATMUL] = list(self.phase_ends)
+        self.checker: TraceChecker | None = None
+        if expected is not None:
+            self.checker = TraceChecker(bundle.config, task.program, task.trace, expected, bundle.model.heads)
+            for part in task.trace:
+                self.events[Engine(part[2])].append(part[3])
+        self.events = {engine: sorted(set(counts)) for engine, counts in self.events.items()}
+        self.commands = self._command_numbers()
+        self.marks: list[dict[str, Any]] = []
+        self.experts_used: dict[str, int] = {}
+        self.expert_tokens: dict[str, list[int]] = {}
+
+    def _command_numbers(self) -> dict[Engine, list[int]]:
+        """Program index of each engine's n-th command."""
+        numbers: dict[Engine, list[int]] = {engine: [] for engine in Engine}
+        program = self.task.program
+        for index in range(self.task.commands):
+            opcode = Opcode(decode(program[64 * index:64 * index + 64])[0])
+            if opcode in ENGINES:
+                numbers[ENGINES[opcode]].append(index)
+        return numbers
+
+    def to_end(self) -> dict[str, Any]:
+        """Run to the interrupt; returns the statistics."""
+        model, task = self.model, self.task
+        begin = model.cycles
+        limit = _CYCLE_MARGIN * max(sum(phase.estimated_cycles for phase in task.phases), 10_000)
+        done = dict.fromkeys(Engine, 0)
+        place = dict.fromkeys(Engine, 0)
+        while True:
+            watch = {engine.name: counts[place[engine]] for engine, counts in self.events.items()
+                     if place[engine] < len(counts)}
+            if not watch or model.cycles - begin > limit:
+                break
+            reason = model.run(limit, watch)
+            for engine in Engine:
+                if engine.name in watch:
+                    done[engine] = model.read_reg(f"DONE_{engine.name}")
+            self._visit(done, place)
+            if reason is not Stop.WATCH:
+                break
+        model.finish(limit)
+        cycles = model.read_reg("CYCLES")
+        self._mark(task.phases[-1].name, cycles)
+        stats = {
+            "cycles": cycles, "phases": self._phases(), "experts_used": self.experts_used,
+            "expert_tokens": self.expert_tokens, "bytes_read": model.read_reg("BYTES_READ"),
+            "bytes_written": model.read_reg("BYTES_WRITTEN"), "array_busy": model.read_reg("ARRAY_BUSY"),
+        }
+        if self.checker is not None:
+            stats["comparison"] = self.checker.result
+        return stats
+
+    def _visit(self, done: dict[Engine, int], place: dict[Engine, int]) -> None:
+        """Handle all events that have happened."""
+        pads: RtlPads | None = None
+        for engine, counts in self.events.items():
+            while place[engine] < len(counts) and counts[place[engine]] <= done[engine]:
+                count = counts[place[engine]]
+                place[engine] += 1
+                if engine == Engine.MATMUL and count in self.phase_ends:
+                    self._end_phase(count)
+                if self.checker is not None:
+                    pads = pads or RtlPads(self.model, self._expert_counts())
+                    self.checker.check(self.commands[engine][count - 1], pads)
+
+    def _expert_counts(self) -> list[int]:
+        experts = self.bundle.model.num_experts
+        return [self.model.read_reg("EXPERT_COUNT", expert) for expert in range(experts)]
+
+    def _end_phase(self, count: int) -> None:
+        phase = self.phase_ends[count]
+        self._mark(phase.name, self.model.read_reg("CYCLES"))
+        if phase.expert_macs:
+            tokens = self._expert_counts()
+            self.expert_tokens[phase.name] = tokens
+            self.experts_used[phase.name] = sum(count > 0 for count in tokens)
+        if self.progress is not None:
+            self.progress(len(self.marks) / len(self.task.phases))
+
+    def _mark(self, name: str, cycles: int) -> None:
+        values = {cause: self.model.read_reg(register) for cause, register in STALLS.items()}
+        self.marks.append({"name": name, "cycles": cycles, "stalls": values, "busy": self.model.read_reg("ARRAY_BUSY")})
+
+    def _phases(self) -> list[dict[str, Any]]:
+        """Differences between consecutive marks."""
+        phases = []
+        last: dict[str, Any] = {"cycles": 0, "stalls": dict.fromkeys(STALLS, 0), "busy": 0}
+        for mark in self.marks:
+            stalls = {cause: mark["stalls"][cause] - last["stalls"][cause] for cause in STALLS}
+            phases.append({"name": mark["name"], "cycles": mark["cycles"] - last["cycles"],
+                           "busy": mark["busy"] - last["busy"], "stalls": stalls})
+            last = mark
+        return phases

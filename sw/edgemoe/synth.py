@@ -1,0 +1,170 @@
+"""What an accelerator takes of an FPGA, by Yosys, without a vendor's tool.
+
+``synth_xilinx`` infers and maps everything down to primitives, but does not place or route, and packs no two small
+LUTs into one: ``lut`` is an upper bound, and nothing here says at which clock the design runs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgemoe_hw.config import PRESETS, AcceleratorConfig, ConfigError
+
+__all__ = ["DEVICES", "FpgaDevice", "SynthesisError", "count_resources", "device_of", "synth_command", "synthesize",
+           "unit_resources"]
+
+_TOP = "edgemoe"
+_RESOURCES = ("lut", "ff", "dsp", "bram36")
+
+# LUTs that a LUT RAM or shift register takes (UG474 and UG574).
+_LUT_MEMORIES = {
+    "RAM32X1S": 1, "RAM64X1S": 1, "RAM128X1S": 2, "RAM256X1S": 4, "RAM512X1S": 8,
+    "RAM16X1D": 2, "RAM32X1D": 2, "RAM64X1D": 2, "RAM128X1D": 4, "RAM256X1D": 8,
+    "RAM32M": 4, "RAM64M": 4, "RAM32M16": 8, "RAM64M8": 8, "RAM32X16DR8": 8, "RAM64X8SW": 8,
+    "SRL16": 1, "SRL16E": 1, "SRLC16": 1, "SRLC16E": 1, "SRLC32E": 1,
+}
+_LUT = re.compile(r"LUT[1-6]$")
+_FF = re.compile(r"(FD[RSCP]E|LD[CP]E)(_1)?$")
+_DSP = re.compile(r"DSP48E[12]$")
+_CARRY = re.compile(r"CARRY[48]$")
+_BRAM = {"RAMB36E1": 1.0, "RAMB36E2": 1.0, "RAMB18E1": 0.5, "RAMB18E2": 0.5}
+_NOT_COUNTED = re.compile(r"(MUXF[789]|BUFG|IBUF|OBUF|GND|VCC|URAM288)$")
+
+
+class SynthesisError(RuntimeError):
+    """Yosys is missing, failed, or reported something that cannot be counted."""
+
+
+@dataclass(frozen=True)
+class FpgaDevice:
+    """An FPGA and what it holds; ``family`` is Yosys's name."""
+
+    name: str
+    family: str
+    lut: int
+    ff: int
+    dsp: int
+    bram36: int
+
+    @property
+    def capacity(self) -> dict[str, int]:
+        return {resource: getattr(self, resource) for resource in _RESOURCES}
+
+
+DEVICES = {
+    device.name: device
+    for device in (
+        FpgaDevice("xc7z020", "xc7", lut=53_200, ff=106_400, dsp=220, bram36=140),
+        FpgaDevice("xczu9eg", "xcup", lut=274_080, ff=548_160, dsp=2520, bram36=912),
+    )
+}
+_DEVICE_OF_PRESET = {"pynq-z2": "xc7z020", "tiny": "xc7z020", "zcu102": "xczu9eg"}
+
+
+def device_of(config: AcceleratorConfig) -> FpgaDevice:
+    """The FPGA of a preset's board; XC7Z020 for a configuration of one's own."""
+    return DEVICES[_DEVICE_OF_PRESET.get(config.name, "xc7z020")]
+
+
+def count_resources(cells: Mapping[str, int]) -> dict[str, int | float]:
+    """``lut`` (LUT RAM included), ``ff``, ``dsp``, ``bram36``, ``lutram``, ``carry`` of cells by type.
+
+    Raises
+    ------
+    SynthesisError: a cell of an unknown type, which would otherwise be counted as nothing
+    """
+    found: dict[str, int | float] = {"lut": 0, "ff": 0, "dsp": 0, "bram36": 0.0, "lutram": 0, "carry": 0}
+    for kind, count in cells.items():
+        if _LUT.match(kind) or kind == "INV":  # not every inverter disappears into its neighbour
+            found["lut"] += count
+        elif _FF.match(kind):
+            found["ff"] += count
+        elif _DSP.match(kind):
+            found["dsp"] += count
+        elif kind in _BRAM:
+            found["bram36"] += count * _BRAM[kind]
+        elif kind in _LUT_MEMORIES:
+            found["lutram"] += count * _LUT_MEMORIES[kind]
+        elif _CARRY.match(kind):
+            found["carry"] += count
+        elif not _NOT_COUNTED.match(kind):
+            raise SynthesisError(f"cells of unknown type {kind} ({count}) remain after synthesis")
+    found["lut"] += found["lutram"]
+    return found
+
+
+def unit_resources(netlist: str, depth: int = 2) -> dict[str, dict[str, int | float]]:
+    """Resources by unit of a flattened netlist.
+
+    Parameters
+    ----------
+    netlist: what ``write_rtlil`` prints
+    depth: levels of the hierarchy below the top; deeper units count in theirs
+
+    Returns
+    -------
+    resources by unit's path (``compute.norm``). Flip-flops, DSPs and memories keep their unit's name; LUTs do not
+    (logic is optimized across units), so they are left out.
+    """
+    cells: dict[str, Counter[str]] = {}
+    for kind, name in re.findall(r"^ *cell \\(\S+) (\S+)$", netlist, re.MULTILINE):
+        ...
+    return {}
+
+
+def synthesize(config: AcceleratorConfig, out_dir: Path, component: Any = None, *, device: FpgaDevice | None = None,
+               on_step: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """Map the accelerator, or ``component``, to ``device``.
+
+    Parameters
+    ----------
+    out_dir: receives ``<config>.v``, ``<config>.log``, ``<config>.stat.json`` and the result, ``<config>.json``
+    component: an Amaranth component instead of the whole accelerator
+    device: by default the one of ``config``'s board
+    on_step: called with the title of each step of Yosys
+
+    Returns
+    -------
+    ``config``, ``config_hash``, ``family``, ``device``, ``tool``, the resources of ``count_resources``, ``capacity``,
+    ``fits``, ``cells`` (by type) and ``seconds``
+
+    Raises
+    ------
+    SynthesisError: Yosys or Amaranth is missing, or Yosys failed; the message says where its log is
+    """
+    try:
+        from edgemoe_hw.verilog import generate  # not at the top: boards have no Amaranth
+    except ImportError as error:
+        raise SynthesisError(f"synthesis needs Amaranth ({error}): pip install 'edgemoe[sim,synth]'") from None
+    device = device or device_of(config)
+    begin = time.perf_counter()
+    out_dir.mkdir(parents=True, exist_ok=True)
+    if on_step:
+        on_step("Verilog")
+    (out_dir / f"{config.name}.v").write_text(generate(config, component), encoding="utf-8")
+    stat = _yosys(out_dir, config.name, device.family, on_step or (lambda step: None))
+    cells = stat["modules"][f"\\{_TOP}"]["num_cells_by_type"]
+    found = count_resources(cells)
+    result = {
+        "config": config.name,
+        "config_hash": config.content_hash,
+        "family": device.family,
+        "device": device.name,
+        "tool": stat["creator"].partition(" (")[0],
+        **found,
+        "capacity": device.capacity,
+        "fits": all(found[resource] <= room for resource, room in device.capacity.items()),
+        "cells": dict(sorted(cells.items())),
+        "seconds": round(time.perf_counter() - begin, 1),
+    }
+    (out_dir / f"{config.name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return result
