@@ -160,7 +160,7 @@ class ControlPlane(wiring.Component):
             supervisor.irq_clear.eq(registers.status_irq_clear),
             supervisor.watchdog_limit.eq(registers.watchdog),
             supervisor.finished.eq(sequencer.finished),
-            supervisor.index.eq(sequencer.index),
+            supervisor.index.eq(sequencer.index - sequencer.ending),
             sequencer.launch.eq(supervisor.launch),
             sequencer.address.eq(registers.program_addr),
             sequencer.length.eq(registers.program_commands),

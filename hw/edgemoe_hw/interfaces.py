@@ -52,11 +52,12 @@ def slice_beats(config: AcceleratorConfig) -> dict[isa.Memory, int]:
 
 def memory_depths(config: AcceleratorConfig) -> dict[isa.Memory, int]:
     """Rows of every memory that a LOAD can write."""
+    norm_rows = -(-config.max_dim // config.epilogue_lanes) * config.epilogue_lanes // config.norm_lanes
     return {
         isa.Memory.WEIGHT: config.weight_depth,
         isa.Memory.ACT: config.act_depth,
         isa.Memory.RESIDUAL: config.residual_depth,
         isa.Memory.PARAM: config.param_depth,
-        isa.Memory.NORM: 2 * -(-config.max_dim // config.norm_lanes),  # two sets: one in use, one loading
+        isa.Memory.NORM: 2 * norm_rows,  # two sets: one in use, one loading
         isa.Memory.GELU: 512 // config.axi_bytes,
     }

@@ -25,7 +25,7 @@ class Supervisor(wiring.Component):
     finished: the sequencer reached END and all engines are done
     bus_idle: no bus transfer is outstanding
     errors: stop the program; they count only while ``running``
-    index: command that a watchdog error names
+    index: command that a watchdog error names: the first one not dispatched, or END
     launch: one cycle; the program starts
     running: from launch to the cycle of the end
     reset: engines, queues and sequencer must reset themselves; bus ports drain

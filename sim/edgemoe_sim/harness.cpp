@@ -319,19 +319,19 @@ int em_read(Sim* sim, uint32_t address, uint32_t* value) {
     return -1;
 }
 
-// Runs until the interrupt (1), a completion counter reaches its watched value (2; 0 watches nothing), an AXI rule is
+// Runs until a completion counter reaches its watched value (2; 0 watches nothing), the interrupt (1), an AXI rule is
 // broken (3), or `cycles` have passed (0).
 int em_run(Sim* sim, uint64_t cycles, const uint16_t* watch) {
     const auto* root = sim->model.rootp;
     const bool watching = watch[0] | watch[1] | watch[2] | watch[3];
     for (uint64_t end = sim->cycle + cycles; sim->cycle < end;) {
         sim->step();
-        if (sim->model.irq) return 1;
         if (watching && ((watch[0] && root->ENGINE_DONE_LOAD >= watch[0]) ||
                          (watch[1] && root->ENGINE_DONE_MATMUL >= watch[1]) ||
                          (watch[2] && root->ENGINE_DONE_NORM >= watch[2]) ||
                          (watch[3] && root->ENGINE_DONE_STORE >= watch[3])))
             return 2;
+        if (sim->model.irq) return 1;
         if (!sim->violation.empty()) return 3;
     }
     return 0;

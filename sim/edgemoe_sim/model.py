@@ -7,17 +7,13 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgemoe_hw import regs
 from edgemoe_hw.config import AcceleratorConfig
 
-from .build import build_library
-
-if TYPE_CHECKING:
-    from amaranth.lib.wiring import Component
+from .build import accelerator_verilog, build_library
 
 __all__ = ["BusViolation", "Memory", "ModelError", "ProgramError", "ProgramTimeout", "Stop", "VerilatedModel"]
 
@@ -97,7 +93,7 @@ class VerilatedModel:
     Parameters
     ----------
     config: of the accelerator; ``dram_latency`` is the DRAM model's
-    top: component to simulate instead of the accelerator (same AXI ports)
+    verilog: design to simulate instead of the accelerator (same AXI ports and ``engine_done_*`` signals)
     dram_bytes: size of the DRAM, at address 0; accesses beyond it get DECERR
     stall: probability that a channel pauses in a cycle
     seed: of the pauses
@@ -109,14 +105,13 @@ class VerilatedModel:
     dram: uint8[dram_bytes], shared with the model
     """
 
-    def __init__(self, config: AcceleratorConfig, *, top: Component | None = None, dram_bytes: int = 64 << 20,
+    def __init__(self, config: AcceleratorConfig, *, verilog: str | None = None, dram_bytes: int = 64 << 20,
                  stall: float = 0.0, seed: int = 0, trace: bool = False, quiet: bool = False):
         if not 0 <= stall < 1:
             raise ValueError(f"stall must be at least 0 and below 1, not {stall!r}")
-        from edgemoe_hw.verilog import generate
         self.config = config
-        library = build_library(generate(config, top), masters=config.axi_masters, axi_bytes=config.axi_bytes,
-                                trace=trace, quiet=quiet)
+        library = build_library(verilog or accelerator_verilog(config), masters=config.axi_masters,
+                                axi_bytes=config.axi_bytes, trace=trace, quiet=quiet)
         self._library = _load(library)
         self.dram = np.zeros(dram_bytes, np.uint8)
         self._handle = self._library.em_create(self.dram.ctypes.data, dram_bytes, config.dram_latency, stall, seed)
