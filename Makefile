@@ -38,7 +38,7 @@ test: tools $(VENV)/.test ## fast tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow" $(PYTEST_ARGS) \
 	    && echo 'make test: all passed' || { echo 'make test: FAILED' >&2; exit 1; }
 
-test-all: tools $(VENV)/.test ## all tests, the slow ones too
+test-all: tools $(VENV)/.test $(VENV)/.synth ## all tests, the slow ones too
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) $(PYTEST_ARGS) \
 	    && echo 'make test-all: all passed' || { echo 'make test-all: FAILED' >&2; exit 1; }
 

