@@ -1,6 +1,6 @@
 """On-chip memories, each one read port and one write port, as block RAM has."""
 
-from amaranth import Cat, Module, signed, unsigned
+from amaranth import C, Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -131,43 +131,51 @@ class WeightScratchpad(wiring.Component):
         slice_bytes = config.lanes_k // config.axi_masters
         parts = slice_bytes // config.axi_bytes
         shift = exact_log2(parts)
-        copies = slice_bytes // config.epilogue_lanes
         values = self.kv_data.as_value()
         for master in range(config.axi_masters):
             load = self.load[master]
-            m.d.comb += load.ready.eq(~self.kv_valid)
             start = master * slice_bytes
-            # A slice narrower than the epilogue holds a part of the group only.
-            if copies:
-                key_data = values.replicate(copies)
-            else:
+            m.d.comb += load.ready.eq(~self.kv_valid)
+
+            # Address, data and byte masks are the same for many banks; only the enables differ.
+            address = Signal(16, name=f"address_{master}")
+            m.d.comb += address.eq(Mux(self.kv_valid, self.kv_row, load.row))
+            if slice_bytes >= config.epilogue_lanes:
+                key_row = values.replicate(slice_bytes // config.epilogue_lanes)
+            else:  # a slice narrower than a group holds a part of it
                 offset = start % config.epilogue_lanes
-                key_data = values[offset * 8:(offset + slice_bytes) * 8]
+                key_row = values[offset * 8:(offset + slice_bytes) * 8]
+            write_rows = []
+            for lane in range(config.epilogue_lanes):
+                write_row = Signal(slice_bytes * 8, name=f"write_row_{master}_{lane}")
+                value_row = values.word_select(lane, 8).replicate(slice_bytes)
+                with m.If(~self.kv_valid):
+                    m.d.comb += write_row.eq(load.data.replicate(parts))
+                with m.Elif(self.kv_is_value):
+                    m.d.comb += write_row.eq(value_row)
+                with m.Else():
+                    m.d.comb += write_row.eq(key_row)
+                write_rows.append(write_row)
+            part_mask = Signal(slice_bytes, name=f"part_mask_{master}")
+            part = load.beat[:shift] if shift else 0
+            with m.If(self.kv_valid):
+                m.d.comb += part_mask.eq(self.kv_bytes[start:start + slice_bytes])
+            with m.Else():
+                m.d.comb += part_mask.eq(Cat((part == index).replicate(config.axi_bytes) if parts > 1
+                                             else C(-1, config.axi_bytes) for index in range(parts)))
+
             for bank in range(config.lanes_n):
                 memory = Memory(shape=unsigned(slice_bytes * 8), depth=config.weight_depth, init=[])
                 m.submodules[f"bank_{bank}_{master}"] = memory
                 read, write = memory.read_port(), memory.write_port(granularity=8)
                 first_bit = (bank * config.lanes_k + start) * 8
+                hit = Signal(name=f"hit_{bank}_{master}")
                 m.d.comb += [
                     read.addr.eq(self.read_row),
                     self.read_data[first_bit:first_bit + slice_bytes * 8].eq(read.data),
+                    hit.eq(Mux(self.kv_valid, self.kv_banks[bank], load.valid & (load.beat[shift:] == bank))),
+                    write.addr.eq(address),
+                    write.data.eq(write_rows[bank % config.epilogue_lanes]),
+                    write.en.eq(part_mask & hit.replicate(slice_bytes)),
                 ]
-                with m.If(self.kv_valid):
-                    value = values.word_select(bank % config.epilogue_lanes, 8)
-                    m.d.comb += write.addr.eq(self.kv_row)
-                    with m.If(self.kv_is_value):
-                        m.d.comb += write.data.eq(value.replicate(slice_bytes))
-                    with m.Else():
-                        m.d.comb += write.data.eq(key_data)
-                    m.d.comb += write.en.eq(
-                        self.kv_bytes[start:start + slice_bytes] & self.kv_banks[bank].replicate(slice_bytes))
-                with m.Else():
-                    hit = load.valid & (load.beat[shift:] == bank)
-                    part = load.beat[:shift] if shift else 0
-                    m.d.comb += [
-                        write.addr.eq(load.row),
-                        write.data.eq(load.data.replicate(parts)),
-                        write.en.eq(Cat((hit & (part == index)).replicate(config.axi_bytes)
-                                        for index in range(parts))),
-                    ]
         return m

@@ -1,0 +1,116 @@
+# amaranth: UnusedElaboratable=no
+"""Scratchpads: loads, keys and values land where the contract says, and compute-side writes come first."""
+
+import numpy as np
+import pytest
+from amaranth.sim import Simulator
+from edgemoe_hw.config import AcceleratorConfig
+from edgemoe_hw.scratchpad import SlicedMemory, WeightScratchpad
+
+CONFIGS = [
+    AcceleratorConfig(lanes_k=8, lanes_n=8, epilogue_lanes=8, weight_depth=16),
+    AcceleratorConfig(lanes_k=16, lanes_n=24, epilogue_lanes=8, weight_depth=16),
+    AcceleratorConfig(lanes_k=32, lanes_n=16, epilogue_lanes=16, norm_lanes=16, axi_masters=2, axi_bytes=16,
+                      weight_depth=16),
+]
+
+
+def simulate(dut, bench):
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+
+
+async def load_row(ctx, port, row, content, axi_bytes):
+    for beat in range(len(content) // axi_bytes):
+        ctx.set(port.row, row)
+        ctx.set(port.beat, beat)
+        ctx.set(port.data, int.from_bytes(content[beat * axi_bytes:(beat + 1) * axi_bytes].tobytes(), "little"))
+        ctx.set(port.valid, 1)
+        await ctx.tick().until(port.ready)
+    ctx.set(port.valid, 0)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.lanes_k}x{c.lanes_n}x{c.axi_masters}")
+def test_weight_scratchpad(config):
+    rng = np.random.default_rng(5)
+    k, n, e, masters = config.lanes_k, config.lanes_n, config.epilogue_lanes, config.axi_masters
+    model = np.zeros((config.weight_depth, n, k), np.int8)
+    dut = WeightScratchpad(config)
+
+    async def read(ctx, row):
+        ctx.set(dut.read_row, row)
+        await ctx.tick()
+        return np.frombuffer(int(ctx.get(dut.read_data)).to_bytes(n * k, "little"), np.int8).reshape(n, k)
+
+    async def bench(ctx):
+        for row in (0, 3, config.weight_depth - 1):
+            model[row] = rng.integers(-127, 128, (n, k))
+            for master in range(masters):
+                part = model[row][:, master * k // masters:(master + 1) * k // masters]
+                await load_row(ctx, dut.load[master], row, np.ascontiguousarray(part).reshape(-1), config.axi_bytes)
+        for _ in range(20):
+            row, values = int(rng.integers(config.weight_depth)), rng.integers(-127, 128, e).astype(np.int8)
+            is_value = bool(rng.integers(2))
+            for lane in range(e):
+                ctx.set(dut.kv_data[lane], int(values[lane]))
+            ctx.set(dut.kv_row, row)
+            ctx.set(dut.kv_is_value, is_value)
+            if is_value:
+                first, byte = int(rng.integers(n // e)) * e, int(rng.integers(k))
+                ctx.set(dut.kv_banks, ((1 << e) - 1) << first)
+                ctx.set(dut.kv_bytes, 1 << byte)
+                model[row, first:first + e, byte] = values
+            else:
+                bank, part = int(rng.integers(n)), int(rng.integers(k // e))
+                ctx.set(dut.kv_banks, 1 << bank)
+                ctx.set(dut.kv_bytes, ((1 << e) - 1) << part * e)
+                model[row, bank, part * e:(part + 1) * e] = values
+            # A load of the same cycle must wait.
+            ctx.set(dut.load[0].valid, 1)
+            ctx.set(dut.kv_valid, 1)
+            assert not ctx.get(dut.load[0].ready)
+            await ctx.tick()
+            ctx.set(dut.kv_valid, 0)
+            ctx.set(dut.load[0].valid, 0)
+        for row in range(config.weight_depth):
+            assert (await read(ctx, row) == model[row]).all(), row
+
+    simulate(dut, bench)
+
+
+@pytest.mark.parametrize(("row_bytes", "masters", "axi_bytes"), [(8, 1, 8), (16, 1, 8), (64, 2, 16), (128, 1, 16)])
+def test_sliced_memory(row_bytes, masters, axi_bytes):
+    rng = np.random.default_rng(6)
+    model = np.zeros((8, row_bytes), np.uint8)
+    dut = SlicedMemory(8, row_bytes, masters, axi_bytes)
+
+    async def bench(ctx):
+        for row in range(8):
+            model[row] = rng.integers(0, 256, row_bytes)
+            for master in range(masters):
+                part = model[row, master * row_bytes // masters:(master + 1) * row_bytes // masters]
+                await load_row(ctx, dut.load[master], row, part, axi_bytes)
+        for _ in range(10):
+            row, mask = int(rng.integers(8)), rng.integers(0, 2, row_bytes).astype(bool)
+            content = rng.integers(0, 256, row_bytes).astype(np.uint8)
+            model[row, mask] = content[mask]
+            ctx.set(dut.write_row, row)
+            ctx.set(dut.write_mask, sum(1 << i for i in np.flatnonzero(mask).tolist()))
+            ctx.set(dut.write_data, int.from_bytes(content.tobytes(), "little"))
+            ctx.set(dut.write_valid, 1)
+            assert not ctx.get(dut.load[0].ready)
+            await ctx.tick()
+            ctx.set(dut.write_valid, 0)
+        for row in range(8):
+            ctx.set(dut.read_row, row)
+            await ctx.tick()
+            assert int(ctx.get(dut.read_data)).to_bytes(row_bytes, "little") == model[row].tobytes()
+
+    simulate(dut, bench)
+
+
+def test_refusal():
+    with pytest.raises(ValueError, match="row_bytes must be a multiple of 32, not 16"):
+        SlicedMemory(8, 16, 2, 16)
