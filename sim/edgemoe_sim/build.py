@@ -27,7 +27,7 @@ VERILATOR_FLAGS = (
     "--x-initial", "fast", "--no-assert", "--output-split", "20000", "-Wno-fatal", "-Wno-lint", "-Wno-style",
 )
 CXX_FLAGS = ("-std=gnu++20", "-fPIC", "-pthread", "-march=native", "-w")
-FAST, SLOW = "-O3", "-O1"  # __Slow files run once, at construction
+FAST, RUNTIME, SLOW = "-O3", "-O1", "-O0"  # __Slow files run once, at construction
 # The completion counters must survive optimisation; memories do anyhow, since arrays are never split.
 VLT = '`verilator_config\npublic_flat_rd -module "*" -var "engine_done_*"\n'
 ENGINES = ("LOAD", "MATMUL", "NORM", "STORE")
@@ -158,7 +158,7 @@ def _compile(sources: list[Path], folder: Path, includes: list[str]) -> list[str
     compiler = _tool(os.environ.get("CXX", "g++"))
 
     def compile_one(source: Path) -> str:
-        level = SLOW if "__Slow" in source.name or source.name.startswith("verilated") else FAST
+        level = SLOW if "__Slow" in source.name else RUNTIME if source.name.startswith("verilated") else FAST
         target = folder / (source.stem + ".o")
         _run([compiler, *CXX_FLAGS, level, *includes, "-c", str(source), "-o", str(target)], folder)
         return str(target)
@@ -185,7 +185,7 @@ def build_library(verilog: str, *, masters: int, axi_bytes: int, trace: bool = F
     """
     root = verilator_root()
     harness = HARNESS.read_text(encoding="utf-8")
-    flags = repr((VERILATOR_FLAGS, CXX_FLAGS, FAST, SLOW, VLT, masters, axi_bytes, trace, _cpu()))
+    flags = repr((VERILATOR_FLAGS, CXX_FLAGS, FAST, RUNTIME, SLOW, VLT, masters, axi_bytes, trace, _cpu()))
     version = (root / "include" / "verilated_config.h").read_text(encoding="utf-8")
     key = hashlib.sha256("\0".join((verilog, harness, Path(__file__).read_text(encoding="utf-8"), flags,
                                     version)).encode()).hexdigest()[:16]
