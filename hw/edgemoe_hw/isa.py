@@ -92,43 +92,43 @@ class RowFactor(enum.IntEnum):
 class Header(data.Struct):
     """Fields that every command begins with."""
 
-    opcode: 4
+    opcode: 4  # what the command does (`Opcode`)
     predicated: 1  # skip (but count as finished) when the queue of `expert` is empty
-    expert: 5
+    expert: 5  # whose queue `predicated` and `use_queue` look at
     phase: 8  # phase of the model this command belongs to, for profiling only
-    reserved: 14
-    wait_load: 16
-    wait_matmul: 16
-    wait_norm: 16
-    wait_store: 16
+    reserved: 14  # 0
+    wait_load: 16  # LOADs that must have finished
+    wait_matmul: 16  # MATMULs that must have finished
+    wait_norm: 16  # LAYERNORMs that must have finished
+    wait_store: 16  # STOREs that must have finished
 
 
 class Begin(data.Struct):
     """First command of a program: refuses a program that was made for other hardware."""
 
-    isa_version: 16
-    config_hash: 32
+    isa_version: 16  # must equal the ISA_VERSION register
+    config_hash: 32  # must equal the CONFIG_HASH register
     commands: 16  # number of commands including BEGIN and END
 
 
 class Load(data.Struct):
     """DRAM to scratchpad. Master m reads its slice of each row at base + offset + m * plane_stride."""
 
-    memory: 4
-    base: 2
-    offset: 32
-    plane_stride: 32
-    row: 16
-    rows: 16
+    memory: 4  # destination (`Memory`)
+    base: 2  # DRAM base register (`Base`)
+    offset: 32  # bytes from the base to the first row
+    plane_stride: 32  # bytes between two masters' slices
+    row: 16  # first row of the scratchpad
+    rows: 16  # number of rows
 
 
 class Store(data.Struct):
     """Residual scratchpad to DRAM (master 0)."""
 
-    base: 2
-    offset: 32
-    row: 16
-    rows: 16
+    base: 2  # DRAM base register (`Base`)
+    offset: 32  # bytes from the base to the first row
+    row: 16  # first row of the residual scratchpad
+    rows: 16  # number of rows
 
 
 class LayerNorm(data.Struct):
@@ -137,42 +137,42 @@ class LayerNorm(data.Struct):
     src_base: 16  # residual scratchpad row of the first token
     src_stride: 12  # residual rows between tokens
     src_rows: 12  # residual rows of a token: ceil(D / epilogue_lanes)
-    tokens: 11
+    tokens: 11  # number of tokens
     dst_base: 16  # activation scratchpad row of the first token
-    dst_stride: 12
+    dst_stride: 12  # activation rows between tokens
     param_base: 16  # row of the norm-parameter memory (norm_lanes x {gamma int16, pad 16, beta int32})
-    dim: 11
-    log2_dim: 4
-    inv_dim: 17
-    eps: 32
-    shift: 5
+    dim: 11  # channels D
+    log2_dim: 4  # floor_log2(D)
+    inv_dim: 17  # round_half_even(2**(log2_dim + 16) / D)
+    eps: 32  # added to D*Q - S*S
+    shift: 5  # rounding shift of the outputs
 
 
 class MatMul(data.Struct):
-    """Matrix product of ``tokens`` activation rows with ``tiles`` x lanes_n stationary weight rows, and its epilogue."""
+    """Product of ``tokens`` activation rows and ``tiles`` x lanes_n stationary weight rows, and its epilogue."""
 
-    source: 1
+    source: 1  # memory of the activations (`Source`)
     unsigned: 1  # activations are uint8
     use_queue: 1  # the token count is the length of the queue of header.expert
     gather: 1  # source row = src_base + token number in the queue * src_stride
     scatter: 1  # destination token = token number in the queue
-    src_base: 16
-    src_stride: 12
-    k_steps: 8
+    src_base: 16  # source row of the first token
+    src_stride: 12  # source rows between tokens
+    k_steps: 8  # steps of a tile: ceil(K / lanes_k)
     weight_base: 16  # weight row of (tile, step) = weight_base + tile * k_steps + step
-    tiles: 10
-    tokens: 11
+    tiles: 10  # tiles of lanes_n output channels
+    tokens: 11  # number of tokens, unless `use_queue`
     min_gap: 8  # cycles between two tiles' starts, at least the epilogue's need
-    mode: 3
+    mode: 3  # what becomes of the results (`Mode`)
     channels: 13  # valid output channels over all tiles
-    dst_base: 16
-    dst_stride: 12
+    dst_base: 16  # destination row of the first token
+    dst_stride: 12  # destination rows between tokens
     dst_channel: 13  # first output channel's position in the destination row
-    param_base: 16
+    param_base: 16  # parameter row of the first epilogue_lanes channels
     param_uniform: 1  # all channels use the parameters of row param_base
-    row_factor: 2
-    gelu: 1
-    gelu_shift: 2
+    row_factor: 2  # a token's own multiplier (`RowFactor`)
+    gelu: 1  # requantize to 11 bits, then GELU
+    gelu_shift: 2  # docs/numerics.md, section 4
     accumulate: 1  # RESIDUAL: add to the row instead of overwriting it
     head_dim: 10  # KEY, VALUE: channels of one head (padded)
     head_stride: 16  # KEY, VALUE: weight rows between heads
@@ -180,10 +180,10 @@ class MatMul(data.Struct):
     token_quot: 8  # KEY: first token // lanes_n; VALUE: first token // lanes_k
     token_rem: 8  # KEY: first token % lanes_n; VALUE: first token % lanes_k
     keys: 11  # SCORE source and mode: number of valid keys
-    score_shift: 2
+    score_shift: 2  # SCORE source: docs/numerics.md, section 6
     max_base: 11  # SCORE source and mode: first token's entry of the row-maximum memory; GATE: first token number
-    num_experts: 6
-    top_k: 3
+    num_experts: 6  # GATE: experts of the layer
+    top_k: 3  # GATE: experts a token
     gate_first: 1  # GATE: empty all queues before the first token
 
 
