@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from edgemoe_hw.config import AcceleratorConfig
-
 from edgemoe.bundle import Phase
+from edgemoe_hw.config import AcceleratorConfig
 
 __all__ = ["Bound", "phase_bounds", "total_bound"]
 

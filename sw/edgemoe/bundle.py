@@ -20,11 +20,11 @@ import numpy as np
 import numpy.typing as npt
 import safetensors
 import safetensors.numpy
+
+from edgemoe.layout import OutputPart
 from edgemoe_hw.config import ISA_VERSION, AcceleratorConfig, ConfigError
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.graph import GraphError, IntegerGraph
-
-from edgemoe.layout import OutputPart
 
 __all__ = ["FORMAT_VERSION", "Bundle", "BundleError", "Phase", "Task"]
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from edgemoe_hw.isa import Mode, RowFactor, Source
-from edgemoe_models.graph import IntegerBlock, IntegerLinear
-
 from edgemoe.compiler.builder import Builder, Chunk, Group, Job, Region
 from edgemoe.compiler.errors import CompileError
 from edgemoe.compiler.packing import spread_heads
 from edgemoe.compiler.trace import Trace
+from edgemoe_hw.isa import Mode, RowFactor, Source
+from edgemoe_models.graph import IntegerBlock, IntegerLinear
 
 __all__ = ["Attention"]
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+
 from edgemoe_hw.config import AcceleratorConfig
 from edgemoe_hw.isa import ENGINES, Base, Engine, Memory, Mode, Opcode, RowFactor, Source, encode
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from edgemoe_hw.isa import Base, Mode, Opcode
-from edgemoe_models.graph import IntegerGraph
-
 from edgemoe.compiler.allocation import RowAllocator
 from edgemoe.compiler.builder import Builder, Chunk, Group, Job, Region
 from edgemoe.compiler.errors import CompileError
 from edgemoe.compiler.trace import Trace
 from edgemoe.layout import OutputPart, align
+from edgemoe_hw.isa import Base, Mode, Opcode
+from edgemoe_models.graph import IntegerGraph
 
 __all__ = ["emit_head"]
 

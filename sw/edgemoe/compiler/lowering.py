@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgemoe_hw.config import AcceleratorConfig
-from edgemoe_hw.isa import Base, Mode
-from edgemoe_models.graph import IntegerGraph, IntegerLayerNorm
-
 from edgemoe.compiler.attention import Attention
 from edgemoe.compiler.builder import Builder, Chunk, Group, Job, Region
 from edgemoe.compiler.errors import CompileError, CompilerOptions
@@ -17,6 +13,9 @@ from edgemoe.compiler.mlp import MlpPlan, emit_dense, emit_experts
 from edgemoe.compiler.packing import DramImage, DramObject
 from edgemoe.compiler.trace import Trace
 from edgemoe.layout import OutputPart, align
+from edgemoe_hw.config import AcceleratorConfig
+from edgemoe_hw.isa import Base, Mode
+from edgemoe_models.graph import IntegerGraph, IntegerLayerNorm
 
 __all__ = ["LoweredTask", "input_object", "lower_task"]
 

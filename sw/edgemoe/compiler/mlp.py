@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgemoe_hw.gate import gate_interval
-from edgemoe_hw.isa import Mode, RowFactor
-from edgemoe_models.graph import IntegerBlock, IntegerLinear
-
 from edgemoe.compiler.builder import Builder, Chunk, Group, Job, Phase, Region
 from edgemoe.compiler.errors import CompileError
 from edgemoe.compiler.trace import Trace
+from edgemoe_hw.gate import gate_interval
+from edgemoe_hw.isa import Mode, RowFactor
+from edgemoe_models.graph import IntegerBlock, IntegerLinear
 
 __all__ = ["MlpPlan", "emit_dense", "emit_experts"]
 

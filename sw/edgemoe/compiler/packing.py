@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from edgemoe_hw.config import AcceleratorConfig
-from edgemoe_models.graph import IntegerLayerNorm, IntegerLinear, Requant
 
 from edgemoe.layout import align, pack_rows
+from edgemoe_hw.config import AcceleratorConfig
+from edgemoe_models.graph import IntegerLayerNorm, IntegerLinear, Requant
 
 __all__ = ["DramImage", "DramObject", "WeightLayout", "spread_heads"]
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from edgemoe_hw.config import ISA_VERSION, AcceleratorConfig
-from edgemoe_hw.isa import Engine, Opcode, encode
-from edgemoe_models.graph import GraphError, IntegerGraph
-
 from edgemoe.compiler.commands import Command
 from edgemoe.compiler.errors import CompileError, CompilerOptions
 from edgemoe.compiler.lowering import LoweredTask, input_object, lower_task
 from edgemoe.compiler.packing import DramImage, DramObject
 from edgemoe.compiler.schedule import Timing, dispatch_order, estimate, load_bytes
 from edgemoe.compiler.trace import TracePart
+from edgemoe_hw.config import ISA_VERSION, AcceleratorConfig
+from edgemoe_hw.isa import Engine, Opcode, encode
+from edgemoe_models.graph import GraphError, IntegerGraph
 
 __all__ = ["CompiledModel", "Program", "compile_graph"]
 

@@ -11,11 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgemoe.compiler.commands import Command
 from edgemoe_hw.config import AcceleratorConfig
 from edgemoe_hw.isa import Engine, Memory, Opcode
 from edgemoe_models.config import ModelConfig
-
-from edgemoe.compiler.commands import Command
 
 __all__ = ["QUEUE_COMMANDS", "Timing", "dispatch_order", "estimate", "load_bytes"]
 

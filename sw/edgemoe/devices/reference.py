@@ -6,11 +6,11 @@ import time
 from typing import Any
 
 import numpy as np
-from edgemoe_models.graph import IntegerGraph
-from edgemoe_models.integer import reference
 
 from edgemoe.bundle import Bundle
 from edgemoe.devices.base import Device, Image, Progress, Result, check_image
+from edgemoe_models.graph import IntegerGraph
+from edgemoe_models.integer import reference
 
 __all__ = ["ReferenceDevice"]
 

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from edgemoe_hw.config import AcceleratorConfig
-from edgemoe_hw.isa import ENGINES, Engine, Opcode, decode
-from edgemoe_sim.model import ModelError, Stop, VerilatedModel
-from edgemoe_sim.pads import RtlPads
-from edgemoe_sim.trace import Comparison, TraceChecker
 
 from edgemoe.bundle import Bundle, Task
 from edgemoe.devices.base import Device, DeviceError, Image, Progress, Result, check_image, patchify
 from edgemoe.layout import align, gather_outputs, pack_patches
+from edgemoe_hw.config import AcceleratorConfig
+from edgemoe_hw.isa import ENGINES, Engine, Opcode, decode
+from edgemoe_sim.model import ModelError, Stop, VerilatedModel
+from edgemoe_sim.pads import RtlPads
+from edgemoe_sim.trace import TraceChecker
 
 __all__ = ["STALLS", "SimDevice"]
 

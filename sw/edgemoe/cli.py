@@ -1,0 +1,187 @@
+"""The command line: ``edgemoe``. Every refusal is one line on stderr and a non-zero exit code, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from edgemoe.bundle import Bundle
+from edgemoe.devices.base import DeviceError
+from edgemoe_hw.config import PRESETS as CONFIGS
+from edgemoe_hw.config import AcceleratorConfig, ConfigError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+                  help="Deploy multi-task Mixture-of-Experts Vision Transformers on an open FPGA accelerator.")
+console = Console()
+
+Config = Annotated[str, typer.Option(help=f"{', '.join(CONFIGS)}, or a JSON file")]
+Model = Annotated[str, typer.Option(help="preset, float checkpoint or integer graph file")]
+BundlePath = Annotated[Path, typer.Argument(help="bundle (.emoe)")]
+_FAILED = 1
+
+
+def find_config(name: str) -> AcceleratorConfig:
+    """A preset's name or a JSON file; ConfigError otherwise."""
+    if name in CONFIGS:
+        return CONFIGS[name]
+    path = Path(name)
+    if not path.is_file():
+        raise ConfigError(f"config must be one of {', '.join(CONFIGS)}, or a JSON file, not {name!r}")
+    return AcceleratorConfig.from_json(path.read_text())
+
+
+@app.command("compile")
+def compile_command(model: Model = "m3vit-micro", config: Config = "pynq-z2",
+                    output: Annotated[Path | None, typer.Option("--out", help="bundle to write")] = None) -> None:
+    """Compile a model for a configuration."""
+    from edgemoe.compiler import build_bundle
+    from edgemoe.workloads import load_graph
+    accelerator = find_config(config)
+    with console.status("quantizing and compiling"):
+        bundle = build_bundle(load_graph(model), accelerator)
+    path = output or Path("build") / f"{bundle.model.name}-{accelerator.name}.emoe"
+    bundle.save(path)
+    console.print(f"{path}: {path.stat().st_size:,} bytes, tasks {', '.join(bundle.tasks)}")
+
+
+@app.command()
+def info(bundle: BundlePath) -> None:
+    """What is in a bundle."""
+    loaded = Bundle.load(bundle)
+    model, config = loaded.model, loaded.config
+    console.print(f"model {model.name}: {model.image_width}x{model.image_height} pixels, {model.num_tokens} tokens of "
+                  f"{model.dim}, {model.depth} blocks, {model.num_experts} experts, top {model.top_k}")
+    console.print(f"config {config.name}: {config.lanes_k}x{config.lanes_n} MACs, {config.dram_bytes_per_cycle} DRAM bytes a "
+                  f"cycle, hash {config.content_hash[:16]}")
+    console.print(f"weights and parameters: {loaded.data.size:,} bytes, shared by all tasks")
+    table = Table("task", "commands", "bytes loaded", "estimated cycles", "output")
+    for task in loaded.tasks.values():
+        cycles = sum(phase.estimated_cycles for phase in task.phases)
+        table.add_row(task.name, f"{task.commands:,}", f"{task.load_bytes:,}", f"{cycles:,}",
+                      f"{task.output_rows} x {task.output_channels} int16, scale {task.output_scale:.4g}")
+    console.print(table)
+
+
+@app.command()
+def disasm(bundle: BundlePath, task: Annotated[str | None, typer.Option()] = None) -> None:
+    """A program's commands as text."""
+    from edgemoe.disassembler import disassemble
+    loaded = Bundle.load(bundle)
+    chosen = loaded.task(task or next(iter(loaded.tasks)))
+    for line in disassemble(chosen.program, [phase.name for phase in chosen.phases]):
+        sys.stdout.write(line + "\n")
+
+
+@app.command()
+def run(bundle: BundlePath, images: Annotated[list[Path], typer.Argument(help="image files of the model's size")],
+        device: Annotated[str, typer.Option(help="reference or sim")] = "reference",
+        task: Annotated[list[str] | None, typer.Option(help="task, default: all")] = None,
+        out: Annotated[Path, typer.Option(help="folder for pictures and the report")] = Path("build/run"),
+        trace: Annotated[bool, typer.Option(help="compare every tensor with the reference (sim)")] = False) -> None:
+    """Run images through a bundle's tasks."""
+    from edgemoe.runner import run_images
+    if device not in ("reference", "sim"):
+        raise ValueError(f"device must be reference or sim, not {device!r}")
+    with Progress(console=console, transient=True) as progress:
+        bar = progress.add_task(f"running on {device}", total=1.0)
+        exact = run_images(Bundle.load(bundle), images, device, task or [], out, trace,
+                           lambda share: progress.update(bar, completed=share))
+    console.print(f"results are in {out}")
+    if not exact:
+        raise DeviceError("tensors differ from the integer reference; see the report")
+
+
+@app.command()
+def sim(model: Model = "m3vit-micro", config: Config = "pynq-z2",
+        images: Annotated[int, typer.Option(min=1, help="number of scenes")] = 1,
+        out: Annotated[Path, typer.Option(help="folder for the report and the pictures")] = Path("build/sim")) -> None:
+    """Run a model on the Verilated accelerator and compare every tensor with the integer reference."""
+    from edgemoe.compiler import build_bundle
+    from edgemoe.devices.sim import SimDevice
+    from edgemoe.report import build_report, save_report, table
+    from edgemoe.simulate import is_trained, simulate
+    from edgemoe.workloads import load_graph
+    accelerator = find_config(config)
+    with console.status("quantizing and compiling"):
+        graph = load_graph(model)
+        bundle = build_bundle(graph, accelerator)
+    bundle.save(out / f"{bundle.model.name}-{accelerator.name}.emoe")
+    with SimDevice(accelerator) as device, Progress(console=console, transient=True) as progress:
+        bar = progress.add_task("simulating", total=1.0)
+        result = simulate(bundle, graph, device, images, out,
+                          lambda what, share: progress.update(bar, completed=share, description=f"simulating {what}"),
+                          is_trained(model))
+    report = build_report(bundle, result.runs, result.metrics, result.comparisons)
+    save_report(report, out / "report.json")
+    console.print(table(report))
+    _summary(report, out)
+    if not report["bit_exact"]:
+        raise DeviceError(f"{report['mismatches']} values differ from the integer reference; first: {result.first_mismatch}")
+
+
+def _summary(report: dict[str, Any], out: Path) -> None:
+    """The figures below the table."""
+    exact = "equal the integer reference, bit for bit" if report["bit_exact"] else "do NOT all equal the reference"
+    console.print(f"{report['tensors_compared']:,} tensors of {report['inferences']} inferences {exact}")
+    share = report["dram_bytes_read"] + report["dram_bytes_written"]
+    console.print(f"DRAM {share:,} bytes, {share / report['dram_lower_bound_bytes']:.3f} x the lower bound; "
+                  f"{report['assumed_latency_ms']:.2f} ms at an assumed {report['assumed_clock_mhz']:.0f} MHz; "
+                  f"simulated {report['sim_cycles_per_second'] / 1e3:,.0f} k cycles/s")
+    for task, values in report["metrics"].items():
+        console.print(f"{task}: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
+    console.print(f"report and pictures are in {out}")
+
+
+@app.command()
+def report(path: Annotated[Path, typer.Argument(help="report.json")] = Path("build/sim/report.json")) -> None:
+    """Print a report that ``sim`` or ``run`` wrote."""
+    from edgemoe.report import load_report, table
+    values = load_report(path)
+    console.print(table(values))
+    _summary(values, path.parent)
+
+
+@app.command()
+def ablation(model: Model = "m3vit-micro", config: Config = "pynq-z2",
+             out: Annotated[Path, typer.Option(help="folder for ablation.json")] = Path("build/ablation")) -> None:
+    """Measure cycles and DRAM bytes with techniques replaced by their naive forms."""
+    from edgemoe.ablation import run_ablation
+    from edgemoe.workloads import load_graph
+    rows = run_ablation(load_graph(model), find_config(config), lambda what: console.print(f"simulating: {what}"))
+    view = Table("variant", "cycles", "x", "DRAM bytes", "x", title=f"{model} on {config}")
+    for row in rows:
+        view.add_row(row["variant"], f"{row['cycles']:,}", f"{row['cycles'] / rows[0]['cycles']:.2f}",
+                     f"{row['dram_bytes']:,}", f"{row['dram_bytes'] / rows[0]['dram_bytes']:.2f}")
+    console.print(view)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "ablation.json").write_text(json.dumps(rows, indent=1) + "\n")
+
+
+@app.command()
+def synth(config: Config = "pynq-z2",
+          out: Annotated[Path, typer.Option(help="folder for <config>.json")] = Path("build/synth")) -> None:
+    """Resources of a configuration by Yosys."""
+    from edgemoe.synth import synthesize
+    with console.status("synthesizing"):
+        result = synthesize(find_config(config), out)
+    console.print_json(json.dumps(result))
+
+
+def main() -> None:
+    """Entry point: runs the command and turns refusals into one line."""
+    try:
+        app(standalone_mode=True)
+    except (ValueError, DeviceError, OSError) as error:
+        sys.stderr.write(f"edgemoe: {' '.join(str(error).split())}\n")
+        sys.exit(_FAILED)
+
+
+if __name__ == "__main__":
+    main()
