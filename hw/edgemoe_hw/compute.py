@@ -29,7 +29,7 @@ class ComputeSide(wiring.Component):
     store_valid, store_row, store_ready / store_data: residual rows for the STORE engine, data one cycle after both
     matmul_done, norm_done: completed commands, modulo 2**16
     expert_counts: length of each expert queue
-    queue_overflow: an expert queue received more than max_tokens entries
+    queue_overflow: an expert queue received more than max_tokens entries, or tokens came too fast for the gate
     array_busy, stall_*, idle: what happened to the array in this cycle (exactly one is set)
     command_index: number in the program of the last MATMUL that started
     """
@@ -72,7 +72,9 @@ class ComputeSide(wiring.Component):
         m.submodules.param = param = SlicedMemory(config.param_depth, rows["PARAM"], masters, axi_bytes)
         m.submodules.score = score = Memory(shape=unsigned(12 * config.lanes_k), depth=config.score_depth, init=[])
         m.submodules.maximum = maximum = Memory(shape=signed(12), depth=config.max_tokens, init=[])
-        score_read, score_write = score.read_port(), score.write_port(granularity=12)
+        # Written by whole groups of the epilogue, whose lanes past the last key are masked where scores are read:
+        # 12-bit lanes of their own would leave a third of each block RAM unused.
+        score_read, score_write = score.read_port(), score.write_port(granularity=12 * config.epilogue_lanes)
         maximum_read, maximum_write = maximum.read_port(), maximum.write_port()
 
         # Issue, operands, array, epilogue.
@@ -88,7 +90,8 @@ class ComputeSide(wiring.Component):
             epilogue.result.eq(operands.result),
             epilogue.softmax_row.eq(operands.softmax_row), epilogue.softmax_shift.eq(operands.softmax_shift),
             param.read_row.eq(epilogue.param_row), epilogue.param_data.eq(param.read_data),
-            score_write.en.eq(epilogue.score_write_mask & epilogue.score_write_valid.replicate(config.lanes_k)),
+            score_write.en.eq(Cat(epilogue.score_write_mask[lane] & epilogue.score_write_valid
+                                  for lane in range(0, config.lanes_k, config.epilogue_lanes))),
             score_write.addr.eq(epilogue.score_write_row), score_write.data.eq(epilogue.score_write_data),
             maximum_write.en.eq(epilogue.maximum_write_valid),
             maximum_write.addr.eq(epilogue.maximum_write_row),
@@ -115,7 +118,7 @@ class ComputeSide(wiring.Component):
             gate.num_experts.eq(epilogue.gate_num_experts), gate.top_k.eq(epilogue.gate_top_k),
             gate.read_expert.eq(issue.queue_expert), gate.read_index.eq(issue.queue_index),
             issue.queue_token.eq(gate.read_token), issue.queue_score.eq(gate.read_score),
-            self.queue_overflow.eq(gate.overflow),
+            self.queue_overflow.eq(gate.overflow | gate.overrun),
         ]
         for lane in range(self._config.epilogue_lanes):
             m.d.comb += gate.logits[lane].eq(epilogue.logits[lane])

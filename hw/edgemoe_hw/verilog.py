@@ -55,8 +55,15 @@ class _Flat(Elaboratable):
     def elaborate(self, platform):
         m = Module()
         m.domains.sync = ClockDomain()
+        m.domains.flop = ClockDomain(reset_less=True)
         m.submodules.top = self._component
-        m.d.comb += [ClockSignal().eq(self.ports["clk"]), ResetSignal().eq(self.ports["rst"])]
+        # A registered reset: short paths on a device, and no logic that hangs on an input pin in a simulator.
+        reset = Signal(init=1)
+        m.d.flop += reset.eq(self.ports["rst"])
+        m.d.comb += [
+            ClockSignal("sync").eq(self.ports["clk"]), ClockSignal("flop").eq(self.ports["clk"]),
+            ResetSignal("sync").eq(reset),
+        ]
         for port, value, is_output in self._joins:
             m.d.comb += port.eq(value) if is_output else Cat(value).eq(port)
         return m
