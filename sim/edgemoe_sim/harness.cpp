@@ -337,6 +337,15 @@ int em_run(Sim* sim, uint64_t cycles, const uint16_t* watch) {
     return 0;
 }
 
+// Commands that each engine has finished, without taking a cycle.
+void em_done(Sim* sim, uint16_t* done) {
+    const auto* root = sim->model.rootp;
+    done[0] = root->ENGINE_DONE_LOAD;
+    done[1] = root->ENGINE_DONE_MATMUL;
+    done[2] = root->ENGINE_DONE_NORM;
+    done[3] = root->ENGINE_DONE_STORE;
+}
+
 uint64_t em_cycles(Sim* sim) { return sim->cycle; }
 const char* em_violation(Sim* sim) { return sim->violation.c_str(); }
 

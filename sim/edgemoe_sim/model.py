@@ -74,6 +74,7 @@ def _load(path: Path) -> ctypes.CDLL:
         "em_write": (ctypes.c_int, [handle, u32, u32]),
         "em_read": (ctypes.c_int, [handle, u32, ctypes.POINTER(u32)]),
         "em_run": (ctypes.c_int, [handle, u64, ctypes.POINTER(ctypes.c_uint16)]),
+        "em_done": (None, [handle, ctypes.POINTER(ctypes.c_uint16)]),
         "em_cycles": (u64, [handle]),
         "em_violation": (ctypes.c_char_p, [handle]),
         "em_beats": (None, [handle, ctypes.POINTER(u64), ctypes.POINTER(u64)]),
@@ -184,6 +185,12 @@ class VerilatedModel:
         if violation := self._library.em_violation(self._handle):
             raise BusViolation(violation.decode())
         return Stop(reason)
+
+    def done(self) -> dict[str, int]:
+        """Commands of the program that each engine has finished; takes no cycles, unlike the DONE registers."""
+        counts = (ctypes.c_uint16 * len(ENGINES))()
+        self._library.em_done(self._handle, counts)
+        return dict(zip(ENGINES, counts, strict=True))
 
     def start(self, address: int, commands: int, *, weights: int = 0, input: int = 0, output: int = 0,
               watchdog: int = 0) -> None:

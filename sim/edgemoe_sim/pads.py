@@ -15,11 +15,11 @@ _SCORE_BITS = 12
 class RtlPads:
     """On-chip memories of a Verilated accelerator, fetched when first used; make a new one after each stop.
 
-    ``expert_counts``: tokens in each expert's queue (the EXPERT_COUNT registers).
+    Only ``queues`` takes cycles (it reads the EXPERT_COUNT registers), and a queue stays as it is until the next gate.
     """
 
-    def __init__(self, model: VerilatedModel, expert_counts: list[int]) -> None:
-        self._model, self._counts = model, expert_counts
+    def __init__(self, model: VerilatedModel) -> None:
+        self._model = model
         self._config = model.config
         self._cache: dict[str, np.ndarray] = {}
 
@@ -48,12 +48,8 @@ class RtlPads:
         return self._cache["weight"]
 
     @property
-    def score(self) -> np.ndarray:
-        if "score" not in self._cache:
-            bits = np.unpackbits(self._model.peek("compute.score"), axis=1, bitorder="little")
-            lanes = bits[:, :_SCORE_BITS * self._config.lanes_k].reshape(len(bits), -1, _SCORE_BITS)
-            self._cache["score"] = _signed(lanes @ (1 << np.arange(_SCORE_BITS)))
-        return self._cache["score"]
+    def score(self) -> _Scores:
+        return _Scores(self._model.peek("compute.score"), self._config.lanes_k)
 
     @property
     def row_max(self) -> np.ndarray:
@@ -63,10 +59,24 @@ class RtlPads:
     @property
     def queues(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """(token numbers, gate scores) of each expert."""
+        counts = [self._model.read_reg("EXPERT_COUNT", expert) for expert in range(self._config.max_experts)]
         raw = self._model.peek("compute.gate.queue").astype(np.int64)
         word = (raw << 8 * np.arange(raw.shape[1])).sum(1).reshape(self._config.max_experts, -1)
         return [(row[:count] & (1 << TOKEN_BITS) - 1, row[:count] >> TOKEN_BITS & 0xFFFF)
-                for row, count in zip(word, self._counts, strict=False)]
+                for row, count in zip(word, counts, strict=True)]
+
+
+class _Scores:
+    """Packed 12-bit scores, unpacked where they are indexed: ``scores[rows, lanes]``."""
+
+    def __init__(self, raw: np.ndarray, lanes: int) -> None:
+        self._raw, self._lanes = raw, lanes
+
+    def __getitem__(self, index: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        rows, lanes = np.broadcast_arrays(*index)
+        byte = lanes * _SCORE_BITS // 8
+        pair = self._raw[rows, byte].astype(np.int64) | self._raw[rows, byte + 1].astype(np.int64) << 8
+        return _signed(pair >> lanes * _SCORE_BITS % 8 & (1 << _SCORE_BITS) - 1)
 
 
 def _signed(values: np.ndarray) -> np.ndarray:

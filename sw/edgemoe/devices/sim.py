@@ -144,9 +144,7 @@ class _Run:
             if not watch or model.cycles - begin > limit:
                 break
             reason = model.run(limit, watch)
-            for engine in Engine:
-                if engine.name in watch:
-                    done[engine] = model.read_reg(f"DONE_{engine.name}")
+            done = {Engine[name]: count for name, count in model.done().items()}
             self._visit(done, place)
             if reason is not Stop.WATCH:
                 break
@@ -165,15 +163,19 @@ class _Run:
     def _visit(self, done: dict[Engine, int], place: dict[Engine, int]) -> None:
         """Handle all events that have happened."""
         pads: RtlPads | None = None
+        ended: list[int] = []
         for engine, counts in self.events.items():
             while place[engine] < len(counts) and counts[place[engine]] <= done[engine]:
                 count = counts[place[engine]]
                 place[engine] += 1
                 if engine == Engine.MATMUL and count in self.phase_ends:
-                    self._end_phase(count)
+                    ended.append(count)
                 if self.checker is not None:
-                    pads = pads or RtlPads(self.model, self._expert_counts())
+                    pads = pads or RtlPads(self.model)
                     self.checker.check(self.commands[engine][count - 1], pads)
+        # Registers take cycles to read, so they come after the scratchpads, which the program goes on changing.
+        for count in ended:
+            self._end_phase(count)
 
     def _expert_counts(self) -> list[int]:
         experts = self.bundle.model.num_experts
