@@ -2,7 +2,7 @@
 
 Tensors, all uint8: ``data`` (the DRAM image of weights and parameters), ``graph`` (the integer graph's file, for the
 reference device), and a task's ``program.<task>`` (commands) and ``trace.<task>`` (JSON, see ``edgemoe_sim.trace``).
-Metadata: ``edgemoe_bundle``, JSON with everything else, and ``sha256`` over all of it.
+Metadata: ``edgemoe_bundle``, JSON with ``document`` (everything else, JSON too) and ``sha256`` over all of it.
 """
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ class Bundle:
         if config.content_hash != self.config.content_hash:
             raise BundleError(
                 f"the bundle is for config {self.config.name} ({self.config.content_hash[:16]}), device {device} has "
-                f"{config.name} ({config.content_hash[:16]}); compile the model for it: edgemoe compile --config {config.name}")
+                f"{config.name} ({config.content_hash[:16]}); compile the model for it: "
+                f"edgemoe compile --config {config.name}")
 
     def graph(self) -> IntegerGraph:
         """The integer graph, checked."""
@@ -150,9 +151,9 @@ class Bundle:
             tensors[f"program.{name}"] = np.frombuffer(task.program, np.uint8)
             tensors[f"trace.{name}"] = np.frombuffer(json.dumps(task.trace).encode(), np.uint8)
         text = json.dumps(self._document(), sort_keys=True, allow_nan=False)
-        metadata = {METADATA_KEY: text, "sha256": _digest(tensors, text)}
+        stored = json.dumps({"document": text, "sha256": _digest(tensors, text)})  # one key: safetensors does not order keys
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_bytes(safetensors.numpy.save(tensors, metadata))
+        Path(path).write_bytes(safetensors.numpy.save(tensors, {METADATA_KEY: stored}))
 
     @classmethod
     def load(cls, path: Path | str) -> Bundle:
@@ -163,14 +164,15 @@ class Bundle:
         BundleError: the file is missing, damaged, of another version or inconsistent
         """
         tensors, metadata = _read(Path(path))
-        text = metadata[METADATA_KEY]
         try:
+            stored = json.loads(metadata[METADATA_KEY])
+            text = stored["document"]
             document = json.loads(text)
             _check_versions(path, document)
-            found, expected = metadata.get("sha256"), _digest(tensors, text)
+            found, expected = stored["sha256"], _digest(tensors, text)
             if found != expected:
-                raise BundleError(f"{path}: its contents have sha256 {expected[:16]}, but the file says {str(found)[:16]}: it is "
-                                  f"damaged; copy it again, or compile it again with edgemoe compile")
+                raise BundleError(f"{path}: its contents have sha256 {expected[:16]}, but the file says "
+                                  f"{str(found)[:16]}: it is damaged; copy it again, or compile it again with edgemoe compile")
             config = AcceleratorConfig.from_dict(document["config"])
             if config.content_hash != document["config_hash"]:
                 raise BundleError(f"{path}: its config has hash {config.content_hash[:16]}, but the file says "
@@ -182,7 +184,8 @@ class Bundle:
         except BundleError:
             raise
         except (KeyError, TypeError, ValueError, ConfigError) as error:
-            raise BundleError(f"{path}: the bundle is inconsistent ({error}); compile it again with edgemoe compile") from None
+            raise BundleError(f"{path}: the bundle is inconsistent ({error}); "
+                              f"compile it again with edgemoe compile") from None
 
 
 def _task(name: str, values: dict[str, Any], tensors: Mapping[str, Bytes]) -> Task:
@@ -194,7 +197,8 @@ def _task(name: str, values: dict[str, Any], tensors: Mapping[str, Bytes]) -> Ta
 
 
 def _check_versions(path: Path | str, document: Any) -> None:
-    for key, own, what in (("format_version", FORMAT_VERSION, "bundle format"), ("isa_version", ISA_VERSION, "ISA version")):
+    versions = (("format_version", FORMAT_VERSION, "bundle format"), ("isa_version", ISA_VERSION, "ISA version"))
+    for key, own, what in versions:
         found = document.get(key) if isinstance(document, dict) else None
         if found != own:
             raise BundleError(f"{path}: {what} {found!r}, but this edgemoe has {own}; compile the model again with it")
@@ -208,8 +212,8 @@ def _read(path: Path) -> tuple[dict[str, Bytes], dict[str, str]]:
     except FileNotFoundError:
         raise BundleError(f"{path}: there is no such file; make a bundle with edgemoe compile") from None
     except (safetensors.SafetensorError, OSError) as error:
-        raise BundleError(f"{path}: not a readable bundle, corrupt or truncated ({error}); copy it again, or compile it "
-                          f"again with edgemoe compile") from None
+        raise BundleError(f"{path}: not a readable bundle, corrupt or truncated ({error}); copy it again, or "
+                          f"compile it again with edgemoe compile") from None
     if METADATA_KEY not in metadata:
         raise BundleError(f"{path}: a safetensors file, but no bundle; make one with edgemoe compile")
     return tensors, metadata

@@ -1,0 +1,139 @@
+"""Compiled programs on the command-level model, in adversarial orders, against the integer reference."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from edgemoe.compiler import CompileError, CompilerOptions, build_bundle, compile_graph
+from edgemoe.devices.base import patchify
+from edgemoe.layout import gather_outputs, pack_patches
+from edgemoe_hw.config import PRESETS, AcceleratorConfig
+from edgemoe_hw.isa import COMMAND_BYTES, Opcode, decode, encode
+from edgemoe_models.config import PRESETS as MODELS
+from edgemoe_models.config import TaskConfig
+from edgemoe_models.integer import reference
+from edgemoe_sim.functional import POLICIES, Deadlock, FunctionalModel
+from edgemoe_sim.graphs import random_graph, small_model
+from edgemoe_sim.trace import TraceChecker
+
+CRAMPED = AcceleratorConfig(name="cramped", weight_depth=96, act_depth=512, residual_depth=160, score_depth=40,
+                            param_depth=64, max_dim=64, max_tokens=64)
+CONFIGS = {**PRESETS, "cramped": CRAMPED}
+
+
+def execute(bundle, task, policy, seed=3, program=None):
+    """Run one task on the command-level model: (outputs, reference, tensors, comparison)."""
+    model = bundle.model
+    image = np.random.default_rng(seed).integers(0, 256, (model.image_height, model.image_width, 3)).astype(np.uint8)
+    expected = {}
+    outputs = reference.run(bundle.graph(), image, task, expected)
+    info = bundle.task(task)
+    program = program or info.program
+    checker = TraceChecker(bundle.config, program, info.trace, expected, model.heads)
+    source = pack_patches(bundle.config, patchify(image, model.patch))
+    device = FunctionalModel(bundle.config, bundle.data.tobytes(), source, info.output_bytes, POLICIES[policy], seed,
+                             checker.check)
+    memory = device.run(program)
+    found = gather_outputs(info.outputs, memory, info.output_rows, info.output_channels)
+    return found, outputs, expected, checker.result
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_order_gives_the_reference(config, policy):
+    bundle = build_bundle(random_graph(small_model()), CONFIGS[config], CompilerOptions(group_tokens=4))
+    for task in bundle.tasks:
+        found, outputs, expected, result = execute(bundle, task, policy)
+        assert result.mismatches == 0, result.first_mismatch
+        np.testing.assert_array_equal(found, outputs)
+        untraced = {name.rsplit(".", 1)[-1] for name in set(expected) - result.tensors}
+        assert untraced <= {"probabilities", "gate_logits"}  # never stored on chip
+
+
+@pytest.mark.parametrize("changes", [
+    {"num_experts": 3, "top_k": 1}, {"num_experts": 9, "top_k": 4}, {"num_experts": 0, "top_k": 0, "expert_hidden": 0},
+    {"dim": 24, "heads": 3, "mlp_hidden": 17, "expert_hidden": 9}, {"image_height": 4, "image_width": 4},
+    {"depth": 4, "moe_every": 1}, {"tasks": tuple(TaskConfig(f"t{i}", "depth", channels=1, cells=3) for i in range(4))},
+])
+def test_odd_models(changes):
+    graph = random_graph(small_model(**changes), seed=1)
+    bundle = build_bundle(graph, PRESETS["tiny"], CompilerOptions(group_tokens=5))
+    for task in bundle.tasks:
+        found, outputs, _, result = execute(bundle, task, "random")
+        assert result.mismatches == 0, result.first_mismatch
+        np.testing.assert_array_equal(found, outputs)
+
+
+@pytest.mark.parametrize(("model", "config"), [("m3vit-micro", "tiny"), ("m3vit-tiny", "pynq-z2"),
+                                               ("m3vit-tiny", "zcu102"), ("deit-tiny", "pynq-z2")])
+def test_presets(model, config):
+    bundle = build_bundle(random_graph(MODELS[model]), PRESETS[config])
+    task = next(iter(bundle.tasks))
+    found, outputs, _, result = execute(bundle, task, "loads early, results late")
+    assert result.mismatches == 0, result.first_mismatch
+    np.testing.assert_array_equal(found, outputs)
+
+
+def test_a_missing_wait_is_found():
+    bundle = build_bundle(random_graph(small_model()), PRESETS["tiny"], CompilerOptions(group_tokens=4))
+    task = next(iter(bundle.tasks))
+    code = bundle.task(task).program
+    words = [code[i:i + COMMAND_BYTES] for i in range(0, len(code), COMMAND_BYTES)]
+    for cleared in ("wait_load", "wait_matmul", "wait_norm"):
+        changed = []
+        for word in words:
+            opcode, header, payload = decode(word)
+            if opcode not in (Opcode.BEGIN, Opcode.END):
+                header[cleared] = 0
+            changed.append(encode(opcode, header, payload))
+        program = b"".join(changed)
+        assert any(differs(bundle, task, policy, program) for policy in POLICIES), f"{cleared}: nobody noticed"
+
+
+def differs(bundle, task, policy, program):
+    """Whether a program without some waits computes something else, or reads parameters that are not there."""
+    try:
+        return execute(bundle, task, policy, program=program)[3].mismatches > 0
+    except ValueError as error:
+        assert "accumulator" in str(error)
+        return True
+
+
+def test_waits_point_backwards_so_dispatch_cannot_deadlock():
+    program = compile_graph(random_graph(small_model()), PRESETS["tiny"]).programs["segmentation"]
+    finished = [0, 0, 0, 0]
+    for command in program.commands:
+        assert all(wait <= count for wait, count in zip(command.waits, finished, strict=True)), command.label
+        assert command.ordinal == finished[command.engine]
+        finished[command.engine] += 1
+
+
+def test_a_wait_that_is_never_met_is_a_deadlock():
+    bundle = build_bundle(random_graph(small_model()), PRESETS["tiny"])
+    task = next(iter(bundle.tasks))
+    program = bundle.task(task).program
+    opcode, header, payload = decode(program[COMMAND_BYTES:2 * COMMAND_BYTES])
+    header["wait_store"] = 1
+    with pytest.raises(Deadlock, match="cannot be dispatched"):
+        execute(bundle, task, "random",
+                program=program[:COMMAND_BYTES] + encode(opcode, header, payload) + program[2 * COMMAND_BYTES:])
+
+
+@pytest.mark.parametrize(("field", "depth", "message"), [
+    ("residual_depth", 60, "need 65 rows of the residual scratchpad, which has 60: 5 too few"),
+    ("act_depth", 100, "rows of the activation scratchpad"), ("weight_depth", 16, "too few"),
+    ("score_depth", 2, "rows of the score scratchpad"), ("max_dim", 32, "allows max_dim = 32: 8 too many"),
+])
+def test_what_does_not_fit_is_refused(field, depth, message):
+    config = dataclasses.replace(PRESETS["tiny"], **{field: depth})
+    with pytest.raises(CompileError, match=message):
+        build_bundle(random_graph(small_model()), config)
+
+
+def test_tasks_share_weights():
+    graph = random_graph(small_model())
+    both = compile_graph(graph, PRESETS["tiny"])
+    private = sum(linear.weight.size for name, linear, _ in graph.linears() if "gate" in name or "heads" in name)
+    shared = sum(linear.weight.size for name, linear, _ in graph.linears()) - private
+    assert shared < len(both.data) < 2 * shared
