@@ -58,8 +58,8 @@ POLICIES: dict[str, Policy] = {
     "loads early, results late": _order(*_LOADS, *_REST),
     "loads late, results late": _order(*_REST, *_LOADS),
     "results early, loads last": _order(*_WRITES[1:], *_READS[1:], *_LOADS),
-    "matmul last": _order((Engine.NORM, False), (Engine.STORE, False), *_LOADS, (Engine.NORM, True), (Engine.STORE, True),
-                          (Engine.MATMUL, False), (Engine.MATMUL, True)),
+    "matmul last": _order((Engine.NORM, False), (Engine.STORE, False), *_LOADS, (Engine.NORM, True),
+                          (Engine.STORE, True), (Engine.MATMUL, False), (Engine.MATMUL, True)),
     "random": lambda steps, rng: steps[int(rng.integers(len(steps)))],
 }
 
@@ -68,8 +68,9 @@ POLICIES: dict[str, Policy] = {
 class Scratchpads:
     """On-chip memories; they start with noise, because hardware does not clear them.
 
-    ``weight`` int8 [depth, lanes_n, lanes_k], ``act`` uint8 [depth, lanes_k], ``residual`` int16 [depth, epilogue_lanes],
-    ``score`` int16 [depth, lanes_k], ``row_max`` int16 [max_tokens], ``param`` uint8 [depth, epilogue_lanes * 8],
+    ``weight`` int8 [depth, lanes_n, lanes_k], ``act`` uint8 [depth, lanes_k],
+    ``residual`` int16 [depth, epilogue_lanes], ``score`` int16 [depth, lanes_k],
+    ``row_max`` int16 [max_tokens], ``param`` uint8 [depth, epilogue_lanes * 8],
     ``norm`` uint8 [rows, norm_lanes * 8], ``gelu`` uint8 [rows, axi_bytes], ``queues``: (tokens, scores) an expert
     """
 
@@ -146,7 +147,9 @@ class FunctionalModel:
             steps = [(engine, True) for engine in Engine if pending[engine]]
             for engine in Engine:
                 limit = _IN_FLIGHT if engine == Engine.MATMUL else 1
-                if queues[engine] and len(pending[engine]) < limit and self._may_start(commands[queues[engine][0]][1], done):
+                if not queues[engine] or len(pending[engine]) >= limit:
+                    continue
+                if self._may_start(commands[queues[engine][0]][1], done):
                     steps.append((engine, False))
             if not steps:
                 raise Deadlock(f"command {place} of {len(commands)} cannot be dispatched; finished: {done}")
@@ -259,7 +262,8 @@ class FunctionalModel:
     def _write_channels(self, memory: Array, lanes: int, p: dict[str, int], tokens: Array, channel: int,
                         values: Array) -> None:
         rows, columns = self._places(lanes, p, tokens, channel, values.shape[1])
-        memory[rows, columns[None, :]] = values.astype(np.int16 if memory.dtype == np.int16 else np.int8).view(memory.dtype)
+        stored = values.astype(np.int16 if memory.dtype == np.int16 else np.int8)
+        memory[rows, columns[None, :]] = stored.view(memory.dtype)
 
     def _epilogue(self, p: dict[str, int], acc: Array, factor: Array, shift: Array, tokens: Array) -> None:
         c, pads, mode = self.config, self.pads, Mode(p["mode"])
@@ -274,7 +278,8 @@ class FunctionalModel:
         scaled = p["row_factor"] != RowFactor.NONE
         values = ops.requantize(
             acc, entries["bias"].astype(np.int64), entries["multiplier"].astype(np.int64),
-            entries["shift"].astype(np.int64), bits, factor[:, None] if scaled else None, shift[:, None] if scaled else 0)
+            entries["shift"].astype(np.int64), bits, factor[:, None] if scaled else None,
+            shift[:, None] if scaled else 0)
         if p["gelu"]:
             values = ops.gelu(values, pads.gelu.reshape(-1), p["gelu_shift"])
         if mode == Mode.ACT:
@@ -301,9 +306,11 @@ class FunctionalModel:
         token = p["token_quot"] * lanes + p["token_rem"] + np.arange(len(values))[:, None]
         base = p["dst_base"] + head * p["head_stride"]
         if mode == Mode.KEY:
-            self.pads.weight[base + token // lanes * p["tile_stride"] + d // c.lanes_k, token % lanes, d % c.lanes_k] = values
+            rows = base + token // lanes * p["tile_stride"] + d // c.lanes_k
+            self.pads.weight[rows, token % lanes, d % c.lanes_k] = values
         else:
-            self.pads.weight[base + d // c.lanes_n * p["tile_stride"] + token // lanes, d % c.lanes_n, token % lanes] = values
+            rows = base + d // c.lanes_n * p["tile_stride"] + token // lanes
+            self.pads.weight[rows, d % c.lanes_n, token % lanes] = values
 
     def _gate(self, p: dict[str, int], logits: Array) -> None:
         empty = np.zeros(0, np.int64)

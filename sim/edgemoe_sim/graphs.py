@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from edgemoe_models.graph import (
 __all__ = ["random_graph", "small_model"]
 
 
-def small_model(name: str = "small", **changes: object) -> ModelConfig:
+def small_model(name: str = "small", **changes: Any) -> ModelConfig:
     """A model of odd sizes that fits every preset: 13 tokens, dim 40, 2 blocks, 5 experts, 2 tasks."""
     tasks = (TaskConfig("segmentation", "segmentation", channels=5, head_hidden=20, cells=2),
              TaskConfig("classification", "classification", channels=11))

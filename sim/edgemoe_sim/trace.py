@@ -20,12 +20,18 @@ Part = Sequence[Any]  # tensor, command, engine, completion, token, tokens, chan
 class Pads(Protocol):
     """Scratchpad contents, as ``functional.Scratchpads`` describes them (arrays, or anything indexed like them)."""
 
-    weight: Array
-    act: Array
-    residual: Array
-    score: Array
-    row_max: Array
-    queues: Sequence[tuple[Array, Array]]
+    @property
+    def weight(self) -> Any: ...
+    @property
+    def act(self) -> Any: ...
+    @property
+    def residual(self) -> Any: ...
+    @property
+    def score(self) -> Any: ...
+    @property
+    def row_max(self) -> Any: ...
+    @property
+    def queues(self) -> Sequence[tuple[Array, Array]]: ...
 
 
 @dataclass
@@ -75,8 +81,9 @@ class TraceChecker:
         if wrong and not self.result.mismatches:
             where = np.argwhere(actual != expected)[0].tolist() if actual.shape == expected.shape else "shape"
             self.result.first_mismatch = (
-                f"{part[0]} at {where} of tokens {part[4]}.., channels {part[6]}.., head {part[8]} (command {part[1] + 1}): "
-                f"expected {expected.ravel()[:4].tolist()}.., found {actual.ravel()[:4].tolist()}..")
+                f"{part[0]} at {where} of tokens {part[4]}.., channels {part[6]}.., head {part[8]} "
+                f"(command {part[1] + 1}): expected {expected.ravel()[:4].tolist()}.., "
+                f"found {actual.ravel()[:4].tolist()}..")
         self.result.mismatches += wrong
 
     def _expected(self, part: Part) -> Array:
@@ -124,5 +131,7 @@ class TraceChecker:
         token = p["token_quot"] * lanes + p["token_rem"] + np.arange(count)[:, None]
         base = p["dst_base"] + head * p["head_stride"]
         if mode == Mode.KEY:
-            return np.asarray(pads.weight[base + token // lanes * p["tile_stride"] + d // c.lanes_k, token % lanes, d % c.lanes_k])
-        return np.asarray(pads.weight[base + d // c.lanes_n * p["tile_stride"] + token // lanes, d % c.lanes_n, token % lanes])
+            rows = base + token // lanes * p["tile_stride"] + d // c.lanes_k
+            return np.asarray(pads.weight[rows, token % lanes, d % c.lanes_k])
+        rows = base + d // c.lanes_n * p["tile_stride"] + token // lanes
+        return np.asarray(pads.weight[rows, d % c.lanes_n, token % lanes])

@@ -151,7 +151,7 @@ class Bundle:
             tensors[f"program.{name}"] = np.frombuffer(task.program, np.uint8)
             tensors[f"trace.{name}"] = np.frombuffer(json.dumps(task.trace).encode(), np.uint8)
         text = json.dumps(self._document(), sort_keys=True, allow_nan=False)
-        stored = json.dumps({"document": text, "sha256": _digest(tensors, text)})  # one key: safetensors does not order keys
+        stored = json.dumps({"document": text, "sha256": _digest(tensors, text)})  # safetensors does not order keys
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_bytes(safetensors.numpy.save(tensors, {METADATA_KEY: stored}))
 
@@ -172,7 +172,8 @@ class Bundle:
             found, expected = stored["sha256"], _digest(tensors, text)
             if found != expected:
                 raise BundleError(f"{path}: its contents have sha256 {expected[:16]}, but the file says "
-                                  f"{str(found)[:16]}: it is damaged; copy it again, or compile it again with edgemoe compile")
+                                  f"{str(found)[:16]}: it is damaged; copy it again, or compile it again "
+                                  f"with edgemoe compile")
             config = AcceleratorConfig.from_dict(document["config"])
             if config.content_hash != document["config_hash"]:
                 raise BundleError(f"{path}: its config has hash {config.content_hash[:16]}, but the file says "
@@ -223,5 +224,5 @@ def _digest(tensors: Mapping[str, Bytes], text: str) -> str:
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].shape}".encode())
-        digest.update(np.ascontiguousarray(tensors[name]))
+        digest.update(np.ascontiguousarray(tensors[name]).data)
     return digest.hexdigest()

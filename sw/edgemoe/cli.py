@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -56,10 +57,10 @@ def info(bundle: BundlePath) -> None:
     """What is in a bundle."""
     loaded = Bundle.load(bundle)
     model, config = loaded.model, loaded.config
-    console.print(f"model {model.name}: {model.image_width}x{model.image_height} pixels, {model.num_tokens} tokens of "
-                  f"{model.dim}, {model.depth} blocks, {model.num_experts} experts, top {model.top_k}")
-    console.print(f"config {config.name}: {config.lanes_k}x{config.lanes_n} MACs, {config.dram_bytes_per_cycle} DRAM bytes a "
-                  f"cycle, hash {config.content_hash[:16]}")
+    console.print(f"model {model.name}: {model.image_width}x{model.image_height} pixels, {model.num_tokens} tokens "
+                  f"of {model.dim}, {model.depth} blocks, {model.num_experts} experts, top {model.top_k}")
+    console.print(f"config {config.name}: {config.lanes_k}x{config.lanes_n} MACs, "
+                  f"{config.dram_bytes_per_cycle} DRAM bytes a cycle, hash {config.content_hash[:16]}")
     console.print(f"weights and parameters: {loaded.data.size:,} bytes, shared by all tasks")
     table = Table("task", "commands", "bytes loaded", "estimated cycles", "output")
     for task in loaded.tasks.values():
@@ -113,7 +114,8 @@ def sim(model: Model = "m3vit-micro", config: Config = "pynq-z2",
         graph = load_graph(model)
         bundle = build_bundle(graph, accelerator)
     bundle.save(out / f"{bundle.model.name}-{accelerator.name}.emoe")
-    with SimDevice(accelerator) as device, Progress(console=console, transient=True) as progress:
+    device = SimDevice(accelerator)
+    with contextlib.closing(device), Progress(console=console, transient=True) as progress:
         bar = progress.add_task("simulating", total=1.0)
         result = simulate(bundle, graph, device, images, out,
                           lambda what, share: progress.update(bar, completed=share, description=f"simulating {what}"),
@@ -123,7 +125,8 @@ def sim(model: Model = "m3vit-micro", config: Config = "pynq-z2",
     console.print(table(report))
     _summary(report, out)
     if not report["bit_exact"]:
-        raise DeviceError(f"{report['mismatches']} values differ from the integer reference; first: {result.first_mismatch}")
+        raise DeviceError(f"{report['mismatches']} values differ from the integer reference; "
+                          f"first: {result.first_mismatch}")
 
 
 def _summary(report: dict[str, Any], out: Path) -> None:

@@ -69,5 +69,6 @@ def gather_outputs(parts: Sequence[OutputPart], memory: bytes | Bytes, rows: int
     for part in parts:
         size = 2 * part.tokens * part.stride
         values = raw[part.offset:part.offset + size].copy().view("<i2").reshape(part.tokens, part.stride)
-        result[part.token:part.token + part.tokens, part.channel:part.channel + part.channels] = values[:, :part.channels]
+        columns = slice(part.channel, part.channel + part.channels)
+        result[part.token:part.token + part.tokens, columns] = values[:, :part.channels]
     return result

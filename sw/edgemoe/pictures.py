@@ -37,7 +37,7 @@ def read_image(path: Path, model: ModelConfig) -> RGB:
     if size != (model.image_width, model.image_height):
         raise ValueError(f"{path}: it is {size[0]}x{size[1]} pixels, but the model takes "
                          f"{model.image_width}x{model.image_height} (width x height); resize it first")
-    return pixels
+    return np.asarray(pixels, np.uint8)
 
 
 def _ramp(values: npt.NDArray[np.float64]) -> RGB:
@@ -51,12 +51,13 @@ def _ramp(values: npt.NDArray[np.float64]) -> RGB:
 def colour(kind: str, values: npt.NDArray[np.generic]) -> RGB:
     """A prediction or label as colours [H, W, 3]."""
     if kind == "segmentation":
-        return PALETTE[np.asarray(values, int) % len(PALETTE)].astype(np.uint8)
+        colours: RGB = PALETTE[np.asarray(values, int) % len(PALETTE)].astype(np.uint8)
+        return colours
     if kind == "depth":
         return _ramp(np.asarray(values, float) / MAX_DEPTH)
     if kind == "normals":
         return np.rint((np.asarray(values, float) + 1) * 127.5).clip(0, 255).astype(np.uint8)
-    return np.repeat(np.asarray(values, bool)[..., None], 3, -1).astype(np.uint8) * 255
+    return np.repeat(np.where(np.asarray(values, bool), 255, 0).astype(np.uint8)[..., None], 3, -1)
 
 
 def save_picture(path: Path, kind: str, image: RGB, prediction: npt.NDArray[np.generic],

@@ -38,7 +38,8 @@ def _totals(bundle: Bundle, run: Inference) -> dict[str, float]:
     backbone = [b for b in bounds if b.name != "head"]
     cycles = {phase["name"]: phase["cycles"] for phase in run.stats["phases"]}
     return {
-        "cycles": run.stats["cycles"], "macs": sum(b.macs for b in bounds), "bound_cycles": bound, "ideal_cycles": ideal,
+        "cycles": run.stats["cycles"], "macs": sum(b.macs for b in bounds), "bound_cycles": bound,
+        "ideal_cycles": ideal,
         "dram_bytes_read": run.stats["bytes_read"], "dram_bytes_written": run.stats["bytes_written"],
         "dram_lower_bound_bytes": sum(b.bytes for b in bounds), "backbone_macs": sum(b.macs for b in backbone),
         "backbone_cycles": sum(cycles[b.name] for b in backbone),
@@ -124,6 +125,7 @@ def table(report: dict[str, Any]) -> Table:
                      f"{layer['bound_cycles'] / cycles:.3f}", f"{layer['busy_cycles'] / cycles:.1%}",
                      f"{cause} {stall:,.0f}" if stall >= 1 else "")
     view.add_section()
-    view.add_row("total", f"{report['cycles']:,}", f"{report['bound_cycles']:,}", f"{report['roofline_efficiency']:.3f}",
+    view.add_row("total", f"{report['cycles']:,}", f"{report['bound_cycles']:,}",
+                 f"{report['roofline_efficiency']:.3f}",
                  f"{report['mac_utilisation']:.1%} MACs", "")
     return view

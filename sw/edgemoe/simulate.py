@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,7 +62,7 @@ def simulate(bundle: Bundle, graph: IntegerGraph, device: SimDevice, images: int
             done = number * len(model.tasks) + index
             expected = reference.run(bundle, scene.image, task.name)
             run = device.run(bundle, scene.image, task.name, expected=expected.stats["trace"],
-                             progress=lambda share, done=done: track(task.name, (done + share) / total))
+                             progress=functools.partial(_advance, track, task.name, done, total))
             track(task.name, (done + 1) / total)
             result.runs.append(Inference(task.name, f"demo-{number}", run.stats))
             result.comparisons.append(run.stats["comparison"])
@@ -78,6 +79,10 @@ def simulate(bundle: Bundle, graph: IntegerGraph, device: SimDevice, images: int
                 measures[task.name].update(full[None], getattr(scene, task.kind)[None])
     result.metrics = {name: measure.result() for name, measure in measures.items()}
     return result
+
+
+def _advance(track: Track, name: str, done: int, total: int, share: float) -> None:
+    track(name, (done + share) / total)
 
 
 def is_trained(model: str) -> bool:

@@ -70,8 +70,9 @@ class Attention:
         keys, values = self.heads * key_tiles * key_steps, self.heads * value_tiles * value_steps
         base = c.weight_depth - keys - values
         if base <= 0:
-            raise CompileError(f"{self.name}: keys and values of {self.tokens} tokens need {keys + values} rows of the "
-                               f"weight scratchpad, which has {c.weight_depth}: {keys + values - c.weight_depth} too few")
+            raise CompileError(f"{self.name}: keys and values of {self.tokens} tokens need {keys + values} rows of "
+                               f"the weight scratchpad, which has {c.weight_depth}: "
+                               f"{keys + values - c.weight_depth} too few, and weights need some")
         self.b.weights.reserve(base, keys + values, f"{self.name}: keys and values")
         return _Stationary(base, key_tiles, key_steps, base + keys, value_tiles, value_steps)
 

@@ -119,7 +119,8 @@ class Builder:
         self.commands.append(command)
         return command
 
-    def load(self, source: DramObject, first: int, rows: int, row: int, label: str, base: Base = Base.WEIGHTS) -> Command:
+    def load(self, source: DramObject, first: int, rows: int, row: int, label: str,
+             base: Base = Base.WEIGHTS) -> Command:
         """LOAD ``rows`` rows of a DRAM object, from its row ``first``, to scratchpad row ``row``."""
         return self.emit(Opcode.LOAD, label, memory=Memory[source.memory], base=base, offset=source.row_offset(first),
                          plane_stride=source.plane_stride, row=row, rows=rows)
@@ -263,5 +264,5 @@ class Builder:
             need = job.unit * job.layout.k_steps
             if need > free:
                 raise CompileError(
-                    f"{job.layout.name}: {job.unit} tile(s) need {need} rows of the weight scratchpad, but only {free} of "
-                    f"{self.weights.depth} are free: weight_depth is {need - free} rows too small")
+                    f"{job.layout.name}: {job.unit} tile(s) need {need} rows of the weight scratchpad, but only "
+                    f"{free} of {self.weights.depth} are free: weight_depth is {need - free} rows too small")

@@ -19,7 +19,7 @@ def emit_head(b: Builder, trace: Trace, graph: IntegerGraph, task: str, residual
 
     Outputs go through residual rows that no token needs any more, as many tokens and channels at a time as fit.
     """
-    head, model, config = graph.heads[task], b.model, b.config
+    head, model = graph.heads[task], b.model
     dense = model.task(task).is_dense
     first = int(dense)
     if dense:

@@ -53,7 +53,8 @@ def _require(need: int, depth: int, memory: str, what: str) -> None:
 def _check_limits(graph: IntegerGraph, config: AcceleratorConfig) -> None:
     model = graph.config
     for what, value, limit, field in (
-            ("dim", model.dim, config.max_dim, "max_dim"), ("tokens", model.num_tokens, config.max_tokens, "max_tokens"),
+            ("dim", model.dim, config.max_dim, "max_dim"),
+            ("tokens", model.num_tokens, config.max_tokens, "max_tokens"),
             ("experts", model.num_experts, config.max_experts, "max_experts"),
             ("top_k", model.top_k, config.max_top_k, "max_top_k")):
         if value > limit:
@@ -61,6 +62,10 @@ def _check_limits(graph: IntegerGraph, config: AcceleratorConfig) -> None:
                                f"{value - limit} too many")
     if model.dim < 8:
         raise CompileError(f"dim must be at least 8 (LayerNorm), not {model.dim}")
+
+
+def _nothing(group: Group) -> None:
+    """After the last block no LayerNorm follows here; the head has its own."""
 
 
 class _Lowering:
@@ -96,7 +101,7 @@ class _Lowering:
             phase = self.b.phase(f"{name}.moe" if block.is_moe else f"{name}.mlp")
             hidden_row = self.rows if other == self.buffers[0] else 0
             plan = MlpPlan(other, self.residual, hidden_row, self.config.act_depth - self.rows)
-            after: Callable[[Group], None] = lambda group: None
+            after: Callable[[Group], None] = _nothing
             if i + 1 < len(blocks):
                 after = self._norm(f"blocks.{i + 1}.norm1", blocks[i + 1].norm1, other)
             if block.is_moe:
@@ -134,7 +139,7 @@ class _Lowering:
         largest = max(group.count for group in self.groups) * stride
         available = self.config.act_depth - self.rows
         _require(largest, available, "activation",
-                 f"{largest // stride} patches of {model.patch_inputs} inputs (beside one tensor of {model.dim} channels)")
+                 f"{largest // stride} patches of {model.patch_inputs} inputs (beside one tensor of {model.dim})")
         slots = min(available // largest, len(self.groups))
         held: list[Group | None] = [None] * slots  # patches that are on chip; all groups at once if they fit
         positioned: set[Group] = set()

@@ -101,8 +101,9 @@ def emit_experts(b: Builder, trace: Trace, name: str, block: IntegerBlock, task:
     hidden_stride = -(-b.model.expert_hidden // b.config.lanes_k)
     need = b.model.num_tokens * hidden_stride
     if need > plan.hidden_rows:
-        raise CompileError(f"{name}: the hidden rows of a full expert queue ({b.model.num_tokens} tokens) need {need} rows "
-                           f"of the activation scratchpad, but {plan.hidden_rows} are free: {need - plan.hidden_rows} too few")
+        raise CompileError(f"{name}: the hidden rows of a full expert queue ({b.model.num_tokens} tokens) need {need} "
+                           f"rows of the activation scratchpad, but {plan.hidden_rows} are free: "
+                           f"{need - plan.hidden_rows} too few")
     slots = min(plan.hidden_rows // need, 2)
     every = Group(0, b.model.num_tokens)
     b.load_gelu(block.gelu, f"{name}.gelu")
@@ -114,12 +115,14 @@ def emit_experts(b: Builder, trace: Trace, name: str, block: IntegerBlock, task:
                     for kind, linear in zip(("fc1", "fc2"), pair, strict=True))
 
         def first(chunk: Chunk, group: Group, hidden: Region = hidden, number: int = number) -> None:
-            command = b.matmul(chunk, group, f"{name}.experts.{number}.fc1", use_queue=1, gather=1, src_base=plan.x.base,
-                               src_stride=plan.x.stride, dst_base=hidden.base, dst_stride=hidden.stride,
+            command = b.matmul(chunk, group, f"{name}.experts.{number}.fc1", use_queue=1, gather=1,
+                               src_base=plan.x.base, src_stride=plan.x.stride, dst_base=hidden.base,
+                               dst_stride=hidden.stride,
                                dst_channel=chunk.channel, gelu=1, gelu_shift=block.gelu.shift)
             trace.add(f"{name}.experts.{number}.hidden", command, group, chunk.channel, chunk.channels, expert=number)
 
-        def second(chunk: Chunk, group: Group, hidden: Region = hidden, number: int = number, last: bool = last) -> None:
+        def second(chunk: Chunk, group: Group, hidden: Region = hidden, number: int = number,
+                   last: bool = last) -> None:
             command = b.matmul(chunk, group, f"{name}.experts.{number}.fc2", use_queue=1, scatter=1,
                                src_base=hidden.base, src_stride=hidden.stride, mode=Mode.RESIDUAL, accumulate=1,
                                row_factor=RowFactor.GATE, dst_base=plan.residual.base, dst_stride=plan.residual.stride,

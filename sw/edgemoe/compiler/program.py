@@ -17,7 +17,7 @@ from edgemoe_models.graph import GraphError, IntegerGraph
 
 __all__ = ["CompiledModel", "Program", "compile_graph"]
 
-_MAX_COMMANDS = 1 << 16
+_MAX_COMMANDS = (1 << 16) - 1  # Begin.commands has 16 bits
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _assemble(graph: IntegerGraph, config: AcceleratorConfig, task: str, lowered
     if count > _MAX_COMMANDS:
         raise CompileError(f"task {task} needs {count} commands, the limit is {_MAX_COMMANDS}: "
                            f"{count - _MAX_COMMANDS} too many")
-    begin = encode(Opcode.BEGIN, {}, {"isa_version": ISA_VERSION, "config_hash": config.hash32, "commands": count % _MAX_COMMANDS})
+    begin = encode(Opcode.BEGIN, {}, {"isa_version": ISA_VERSION, "config_hash": config.hash32, "commands": count})
     totals = {f"wait_{engine.name.lower()}": sum(command.engine == engine for command in commands) for engine in Engine}
     ordered = [commands[index] for index in order]
     code = begin + b"".join(command.encode() for command in ordered) + encode(Opcode.END, totals)

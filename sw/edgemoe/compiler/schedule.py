@@ -1,8 +1,8 @@
 """Analytic timing of commands, and the order in which the sequencer dispatches them.
 
-One sequencer fills each engine's queue (``QUEUE_COMMANDS`` deep) in program order, so a command whose queue is full blocks
-all that follow. The program order therefore follows estimated start times: a LOAD stands where its waits are met or
-where its queue has room, a MATMUL shortly before its turn. Every command stands behind all commands it waits for,
+One sequencer fills each engine's queue (``QUEUE_COMMANDS`` deep) in program order, so a command whose queue is full
+blocks all that follow. The program order therefore follows estimated start times: a LOAD stands where its waits are
+met or its queue has room, a MATMUL shortly before its turn. Every command stands behind all commands it waits for,
 so the oldest unfinished command can always proceed: dispatch cannot deadlock, however wrong the estimate is.
 """
 
