@@ -21,15 +21,9 @@ class CompilerOptions:
     chunk_fraction: a weight chunk (one LOAD) takes at most this part of the free weight scratchpad
     resident_fraction: chunks that stay while all groups pass take at most this part of it; the rest is for prefetch
     prefetch: False makes every LOAD wait for all earlier commands (no overlap of DMA and compute)
-    attention_reordering: False fetches keys and values again for every query group
-    single_pass_softmax: False adds the two score passes that find each query's maximum and sum
-    expert_by_expert: False fetches the experts' weights again for every group of tokens
     """
 
     group_tokens: int = 32
     chunk_fraction: float = 1 / 6
     resident_fraction: float = 0.5
     prefetch: bool = True
-    attention_reordering: bool = True
-    single_pass_softmax: bool = True
-    expert_by_expert: bool = True
