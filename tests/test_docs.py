@@ -1,0 +1,115 @@
+"""The documentation's links and figures: what a page states is computed again here."""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgemoe.bound import Bound, phase_bounds, total_bound
+from edgemoe.compiler import build_bundle
+from edgemoe_hw.config import PRESETS as CONFIGS
+from edgemoe_models.config import PRESETS as MODELS
+from edgemoe_models.integer import ops, tables
+from edgemoe_sim.graphs import random_graph
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
+_LINK = re.compile(r"!?\[[^\]]*\]\(([^)#\s]*)(#[^)\s]*)?\)")
+_HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
+
+
+def anchor(heading: str) -> str:
+    """A heading's anchor, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.replace("`", "")).strip().lower().replace(" ", "-")
+
+
+def prose(page: Path) -> str:
+    """A page without code and comments."""
+    text = re.sub(r"```.*?```|<!--.*?-->", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return re.sub(r"`[^`\n]*`", "``", text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for target, fragment in _LINK.findall(prose(page)):
+        if "://" in target:
+            continue
+        path = (page.parent / target).resolve() if target else page
+        assert path.exists(), f"{page.name}: {target}"
+        if fragment:
+            anchors = {anchor(heading) for heading in _HEADING.findall(path.read_text(encoding="utf-8"))}
+            assert fragment[1:] in anchors, f"{page.name}: {target}{fragment}"
+
+
+def test_every_decision_is_listed():
+    pages = {page.name for page in (DOCS / "decisions").glob("0*.md")}
+    index = (DOCS / "decisions" / "README.md").read_text(encoding="utf-8")
+    assert pages and {name for name in pages if f"({name})" in index} == pages
+
+
+def table_rows(text: str) -> dict[str, list[float]]:
+    """Rows of all tables by their first cell: the numbers of the other cells."""
+    rows = {}
+    for line in text.splitlines():
+        cells = [cell.strip(" *") for cell in line.strip().strip("|").split("|")]
+        if line.startswith("|") and len(cells) > 1:
+            rows[cells[0]] = [float(c.replace(",", "")) for c in cells[1:] if re.fullmatch(r"[\d,]+(\.\d+)?", c)]
+    return rows
+
+
+def test_worked_bounds():
+    """docs/architecture.md, section 11: m3vit-tiny, segmentation, all experts used."""
+    model = MODELS["m3vit-tiny"]
+    graph = random_graph(model)
+    expected: dict[str, list[float]] = {}
+    for name in ("pynq-z2", "zcu102"):
+        config = CONFIGS[name]
+        phases = build_bundle(graph, config).task("segmentation").phases
+        used = {phase.name: model.num_experts for phase in phases if phase.expert_macs}
+        bounds = phase_bounds(config, phases, model.num_tokens * model.top_k, used)
+        sums = Bound("ideal", sum(b.macs for b in bounds), sum(b.bytes for b in bounds), 0, 0)
+        for kind, bound in {b.name.rsplit(".", 1)[-1]: b for b in [*bounds, sums]}.items():
+            row = expected.setdefault(kind, [bound.macs, bound.bytes])
+            row += [round(bound.macs / config.macs_per_cycle), round(bound.bytes / config.dram_bytes_per_cycle)]
+        expected.setdefault("bound", []).append(round(total_bound(config, bounds)[0]))
+    rows = table_rows((DOCS / "architecture.md").read_text(encoding="utf-8"))
+    found = {kind: next(row for cell, row in rows.items() if cell.split(" ")[0] == kind and len(row) == len(values))
+             for kind, values in expected.items()}
+    assert found == expected
+
+
+def test_reciprocal_square_root_error():
+    """docs/decisions/0003: at most 2^-10."""
+    u = np.arange(1 << 14, 1 << 16)
+    error = np.abs(tables.RSQRT[u >> 6] * np.sqrt(u) / 2.0**23 - 1)
+    assert error.max() <= 2.0**-10
+    assert math.sqrt(np.square(error).mean()) < 2.0**-11.7
+
+
+def test_reciprocal_error():
+    """docs/decisions/0002: at most 2^-10.9, for every sum that can occur."""
+    n = np.arange(1, 1 << 18)
+    row, shift = ops.reciprocal(n)
+    assert np.abs(row / 2.0 ** (15 + shift) * n - 1).max() < 2.0**-10.9
+
+
+@pytest.mark.parametrize("scale", [0.0061, 0.008, 0.01, 0.0164, 0.0165, 0.02, 0.033, 0.05, 0.066, 0.1, 0.3])
+def test_gelu_error(scale):
+    """docs/decisions/0008: 1/2 + 2^-(g+1) LSB of the exact function of the 11-bit input (1/2 for g = 0)."""
+    table, shift = tables.gelu_table(scale)
+    q = np.arange(-1023, 1024)
+    x = q * scale / 2**shift
+    exact = x / 2 * np.array([math.erfc(-value / math.sqrt(2)) for value in x]) / scale
+    found = ops.gelu(q, table, shift)
+    assert np.abs(found - np.clip(exact, -127, 127)).max() <= (0.5 + 0.5 / 2**shift if shift else 0.5) + 1e-9
+
+
+def test_softmax_error():
+    """docs/decisions/0002: probabilities of 129 keys sum to 1 within 0.06 %."""
+    scores = np.random.default_rng(0).normal(0, 2 * 64 * math.log2(math.e), (2000, 129)).round().astype(np.int64)
+    p, _ = ops.softmax_probabilities(np.clip(scores, -2047, 2047), 0)
+    row, shift = ops.reciprocal(p.sum(-1))
+    assert np.abs(p.sum(-1) * row / 2.0 ** (15 + shift) - 1).max() < 6e-4
