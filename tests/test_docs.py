@@ -10,6 +10,7 @@ import pytest
 from edgemoe.bound import Bound, phase_bounds, total_bound
 from edgemoe.compiler import build_bundle
 from edgemoe_hw.config import PRESETS as CONFIGS
+from edgemoe_hw.interfaces import memory_depths
 from edgemoe_models.config import PRESETS as MODELS
 from edgemoe_models.integer import ops, tables
 from edgemoe_sim.graphs import random_graph
@@ -79,6 +80,18 @@ def test_worked_bounds():
     found = {kind: next(row for cell, row in rows.items() if cell.split(" ")[0] == kind and len(row) == len(values))
              for kind, values in expected.items()}
     assert found == expected
+
+
+@pytest.mark.parametrize(("column", "config"), [(0, CONFIGS["pynq-z2"]), (1, CONFIGS["zcu102"])])
+def test_memory_sizes(column, config):
+    """docs/architecture.md, section 4."""
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    depths = {memory.name: depth for memory, depth in memory_depths(config).items()} | {"SCORE": config.score_depth}
+    widths = config.row_bytes | {"SCORE": config.lanes_k * 12 // 8}
+    for name in ("WEIGHT", "ACT", "RESIDUAL", "SCORE", "PARAM", "NORM"):
+        found = re.search(rf"^\| {name} \|.*\| (.*) \| (.*) \|$", text, re.MULTILINE)
+        kibibytes = depths[name] * widths[name] // 1024
+        assert found and found[1 + column] == f"{depths[name]} rows, {kibibytes} KiB", name
 
 
 def test_reciprocal_square_root_error():

@@ -34,10 +34,10 @@ class Opcode(enum.IntEnum):
 class Engine(enum.IntEnum):
     """Engines that run concurrently; the order of the ``wait_*`` fields and of the completion counters."""
 
-    LOAD = 0
-    MATMUL = 1
-    NORM = 2
-    STORE = 3
+    LOAD = 0  # DRAM to scratchpads
+    MATMUL = 1  # array and epilogue
+    NORM = 2  # LayerNorm unit
+    STORE = 3  # scratchpad to DRAM
 
 
 ENGINES = {Opcode.LOAD: Engine.LOAD, Opcode.MATMUL: Engine.MATMUL, Opcode.LAYERNORM: Engine.NORM,
@@ -47,46 +47,46 @@ ENGINES = {Opcode.LOAD: Engine.LOAD, Opcode.MATMUL: Engine.MATMUL, Opcode.LAYERN
 class Memory(enum.IntEnum):
     """Destinations of a LOAD (``AcceleratorConfig.row_bytes`` gives the bytes of one row)."""
 
-    WEIGHT = 0
-    ACT = 1
-    RESIDUAL = 2
-    PARAM = 3
-    NORM = 4
-    GELU = 5
+    WEIGHT = 0  # stationary rows: weights, keys, values
+    ACT = 1  # activations, int8 or uint8
+    RESIDUAL = 2  # residual stream, int16
+    PARAM = 3  # bias, multiplier and shift of output channels
+    NORM = 4  # gamma and beta of LayerNorm; master 0 only
+    GELU = 5  # the GELU table; master 0 only
 
 
 class Base(enum.IntEnum):
     """Base-address register that a DRAM offset is relative to."""
 
-    WEIGHTS = 0
-    INPUT = 1
-    OUTPUT = 2
+    WEIGHTS = 0  # BASE_WEIGHTS
+    INPUT = 1  # BASE_INPUT
+    OUTPUT = 2  # BASE_OUTPUT
 
 
 class Source(enum.IntEnum):
     """Where a MATMUL's activations come from."""
 
-    ACT = 0
-    SCORE = 1
+    ACT = 0  # the activation scratchpad
+    SCORE = 1  # the score scratchpad, as exponentials: P.V
 
 
 class Mode(enum.IntEnum):
     """What a MATMUL's epilogue does with the requantized accumulators."""
 
-    ACT = 0
-    RESIDUAL = 1
-    KEY = 2
-    VALUE = 3
-    SCORE = 4
-    GATE = 5
+    ACT = 0  # int8 into the activation scratchpad
+    RESIDUAL = 1  # int16 into the residual scratchpad
+    KEY = 2  # int8 into the weight scratchpad, a token a bank
+    VALUE = 3  # int8 into the weight scratchpad, a token a byte
+    SCORE = 4  # 12 bits into the score scratchpad, and the running maximum
+    GATE = 5  # logits to the gate unit
 
 
 class RowFactor(enum.IntEnum):
     """Per-row multiplier of a MATMUL's requantization."""
 
-    NONE = 0
-    SOFTMAX = 1
-    GATE = 2
+    NONE = 0  # 1
+    SOFTMAX = 1  # the reciprocal of the sum of the token's exponentials
+    GATE = 2  # the token's gate score, from the queue
 
 
 class Header(data.Struct):

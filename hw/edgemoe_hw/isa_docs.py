@@ -11,7 +11,7 @@ from amaranth.lib import data
 from . import isa
 from .config import ISA_VERSION
 
-__all__ = ["field_comments", "markdown"]
+__all__ = ["markdown", "member_comments"]
 
 _INTRODUCTION = f"""# Commands
 
@@ -29,15 +29,16 @@ compute is in [numerics](numerics.md), how the engines work is in [architecture]
 """
 
 
-def field_comments(struct: type[data.Struct]) -> dict[str, str]:
-    """The comment beside each field of a struct's declaration, by field."""
-    source = inspect.getsource(struct)
+def member_comments(declared: type) -> dict[str, str]:
+    """The comment beside each field of a struct's, or each value of an enumeration's declaration, by name."""
+    source = inspect.getsource(declared)
     by_line = {token.start[0]: token.string.lstrip("# ")
                for token in tokenize.generate_tokens(io.StringIO(source).readline) if token.type == tokenize.COMMENT}
     body = ast.parse(source).body[0]
     assert isinstance(body, ast.ClassDef)
-    return {node.target.id: by_line.get(node.lineno, "") for node in body.body
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)}
+    targets = [(node.lineno, node.target if isinstance(node, ast.AnnAssign) else node.targets[0])
+               for node in body.body if isinstance(node, (ast.AnnAssign, ast.Assign))]
+    return {target.id: by_line.get(line, "") for line, target in targets if isinstance(target, ast.Name)}
 
 
 def _summary(documented: object) -> str:
@@ -49,7 +50,7 @@ def _cell(text: str) -> str:
 
 
 def _fields(struct: type[data.Struct], first_bit: int) -> list[str]:
-    comments = field_comments(struct)
+    comments = member_comments(struct)
     lines = ["| bits | field | width | meaning |", "|---|---|---|---|"]
     for name, field in struct.as_shape():  # type: ignore[attr-defined]
         low = first_bit + field.offset
@@ -59,8 +60,9 @@ def _fields(struct: type[data.Struct], first_bit: int) -> list[str]:
 
 
 def _values(values: type[enum.IntEnum]) -> list[str]:
-    listed = ", ".join(f"{value.value} {value.name}" for value in values)
-    return [f"**{values.__name__}**: {listed}. {_summary(values)}", ""]
+    comments = member_comments(values)
+    return [f"### {values.__name__}", "", _summary(values), "", "| value | name | meaning |", "|---|---|---|",
+            *(f"| {value.value} | {value.name} | {_cell(comments[value.name])} |" for value in values), ""]
 
 
 def markdown() -> str:

@@ -146,7 +146,9 @@ def test_page_is_fresh():
     assert text == isa_docs.markdown(), "regenerate: python -m edgemoe_hw.isa_docs > docs/isa.md"
 
 
-def test_every_field_is_explained():
-    for struct in (isa.Header, *filter(None, isa.PAYLOADS.values())):
-        assert set(isa_docs.field_comments(struct)) == set(fields(struct))
-        assert all(isa_docs.field_comments(struct).values()), struct.__name__
+def test_every_field_and_value_is_explained():
+    structs = {struct: set(fields(struct)) for struct in (isa.Header, *filter(None, isa.PAYLOADS.values()))}
+    enums = {e: {value.name for value in e} for e in (Engine, Memory, isa.Base, isa.Source, isa.Mode, isa.RowFactor)}
+    for declared, names in (structs | enums).items():
+        comments = isa_docs.member_comments(declared)
+        assert set(comments) == names and all(comments.values()), declared.__name__
