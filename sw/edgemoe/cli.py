@@ -15,6 +15,7 @@ from rich.table import Table
 
 from edgemoe.bundle import Bundle
 from edgemoe.devices.base import DeviceError
+from edgemoe.synth import SynthesisError
 from edgemoe_hw.config import PRESETS as CONFIGS
 from edgemoe_hw.config import AcceleratorConfig, ConfigError
 
@@ -170,18 +171,16 @@ def ablation(model: Model = "m3vit-micro", config: Config = "pynq-z2",
 @app.command()
 def synth(config: Config = "pynq-z2",
           out: Annotated[Path, typer.Option(help="folder for <config>.json")] = Path("build/synth")) -> None:
-    """Resources of a configuration by Yosys."""
-    from edgemoe.synth import synthesize
-    with console.status("synthesizing"):
-        result = synthesize(find_config(config), out)
-    console.print_json(json.dumps(result))
+    """Resources of a configuration by Yosys; fails if it does not fit its device."""
+    from edgemoe.synth import synth_command
+    raise typer.Exit(synth_command(find_config(config), out))
 
 
 def main() -> None:
     """Entry point: runs the command and turns refusals into one line."""
     try:
         app(standalone_mode=True)
-    except (ValueError, DeviceError, OSError) as error:
+    except (ValueError, DeviceError, SynthesisError, OSError) as error:
         sys.stderr.write(f"edgemoe: {' '.join(str(error).split())}\n")
         sys.exit(_FAILED)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemoe.netlist import cells_by_unit
-from edgemoe_hw.config import PRESETS, AcceleratorConfig, ConfigError
+from edgemoe_hw.config import AcceleratorConfig
 
 __all__ = ["DEVICES", "FpgaDevice", "SynthesisError", "count_resources", "device_of", "synth_command", "synthesize"]
 
@@ -199,24 +199,17 @@ def _steps(process: subprocess.Popen[str], log: Path) -> Iterator[str]:
             time.sleep(0.3)
 
 
-def synth_command(config_name: str, out: Path) -> int:
-    """``edgemoe synth``: synthesize a preset or a configuration file, print the table; 1 if it does not fit.
-
-    Raises
-    ------
-    ConfigError: no such preset or file
-    SynthesisError: see ``synthesize``
-    """
+def synth_command(config: AcceleratorConfig, out: Path) -> int:
+    """``edgemoe synth``: synthesize, print the tables; the exit code is 1 if the configuration does not fit."""
     from rich.console import Console
     from rich.table import Table
 
-    config = _config(config_name)
     device = device_of(config)
     console = Console()
     with console.status(f"Synthesis of {config.name} for {device.name}") as status:
         result = synthesize(config, out, on_step=lambda step: status.update(
             f"Synthesis of {config.name} for {device.name}: {step}"))
-    table = Table(title=f"{config.name} on {device.name} ({result['tool']}, {result['seconds']:.0f} s)")
+    table = Table(title=f"{config.name} on {device.name}")
     for heading in ("resource", "used", "available", "%"):
         table.add_column(heading, justify="left" if heading == "resource" else "right")
     for resource, room in device.capacity.items():
@@ -224,20 +217,12 @@ def synth_command(config_name: str, out: Path) -> int:
         table.add_row(resource, f"{used:,}", f"{room:,}", f"{100 * used / room:.1f}",
                       style="" if used <= room else "bold red")
     console.print(table)
-    units = Table(title="by unit (logic counts for the unit that it drives)")
+    units = Table(title="by unit; logic counts where it leads")
     for heading in ("unit", *_RESOURCES):
         units.add_column(heading, justify="left" if heading == "unit" else "right")
     for unit, found in result["units"].items():
         units.add_row(unit, *(f"{found[resource]:,}" for resource in _RESOURCES))
     console.print(units)
-    console.print(f"{'Fits' if result['fits'] else 'Does NOT fit'}; {out / config.name}.json")
+    console.print(f"{'Fits' if result['fits'] else 'Does NOT fit'}, by {result['tool']} in {result['seconds']:.0f} s: "
+                  f"{out / config.name}.json")
     return 0 if result["fits"] else 1
-
-
-def _config(name: str) -> AcceleratorConfig:
-    """A preset by its name, or a configuration from a JSON file."""
-    if name in PRESETS:
-        return PRESETS[name]
-    if not Path(name).is_file():
-        raise ConfigError(f"config must be one of {', '.join(sorted(PRESETS))} or a JSON file, not {name!r}")
-    return AcceleratorConfig.from_json(Path(name).read_text(encoding="utf-8"))

@@ -4,9 +4,11 @@ import dataclasses
 import json
 
 import pytest
+from typer.testing import CliRunner
 
 from edgemoe import synth
-from edgemoe_hw.config import PRESETS, ConfigError
+from edgemoe.cli import app
+from edgemoe_hw.config import PRESETS
 
 CELLS = {
     "LUT1": 1, "LUT6": 10, "INV": 2, "FDRE": 7, "FDSE_1": 1, "DSP48E1": 3, "RAMB36E1": 2, "RAMB18E1": 3,
@@ -61,20 +63,17 @@ def test_fits_up_to_the_capacity(monkeypatch, tmp_path, kind, most):
         assert synth.synthesize(PRESETS["tiny"], tmp_path)["fits"] is fits
 
 
-def test_command(monkeypatch, tmp_path, capsys):
+def test_command(monkeypatch, tmp_path):
     fake_yosys(monkeypatch, {"DSP48E1": 221})
-    assert synth.synth_command("pynq-z2", tmp_path) == 1
-    assert "Does NOT fit" in capsys.readouterr().out
+    result = CliRunner().invoke(app, ["synth", "--config", "pynq-z2", "--out", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "Does NOT fit" in result.output
     own = tmp_path / "own.json"
     own.write_text(dataclasses.replace(PRESETS["tiny"], name="own").to_json())
     fake_yosys(monkeypatch, CELLS)
-    assert synth.synth_command(str(own), tmp_path / "out") == 0
+    result = CliRunner().invoke(app, ["synth", "--config", str(own), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 0
     assert json.loads((tmp_path / "out" / "own.json").read_text())["config"] == "own"
-
-
-def test_command_refuses_unknown_config(tmp_path):
-    with pytest.raises(ConfigError, match="must be one of pynq-z2, tiny, zcu102 or a JSON file, not 'pynq'"):
-        synth.synth_command("pynq", tmp_path)
 
 
 def test_failure_of_yosys(monkeypatch, tmp_path):
