@@ -199,6 +199,11 @@ class VerilatedModel:
                             ("BASE_INPUT", input), ("BASE_OUTPUT", output), ("WATCHDOG", watchdog)):
             self.write_reg(name, value)
         self.write_reg("CONTROL", 0b101)
+        for _ in range(16):  # the counters of an earlier program are cleared long before the first command is fetched
+            if not any(self.done().values()):
+                return
+            self.run(1)
+        raise ModelError("the engines' completion counters were not cleared at the start of the program")
 
     def finish(self, max_cycles: int) -> None:
         """Run a started program to its end and acknowledge the interrupt.
