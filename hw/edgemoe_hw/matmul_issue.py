@@ -128,7 +128,10 @@ class MatMulIssue(wiring.Component):
         last_step = step == current.k_steps - 1
         last_tile = tile == current.tiles - 1
         last_token = index == tokens - 1
-        gap_ok = (step != 0) | (gap == 0)
+        # min_gap spaces the starts of a command's tiles. Their ends come closer where a command of fewer steps follows
+        # another; the epilogue still needs its cycles between them.
+        drain = Signal(range(self._config.epilogue_cycles))
+        gap_ok = ((step != 0) | (gap == 0)) & (~last_step | (drain == 0))
         go = Signal()
         m.d.comb += [
             go.eq(running & token_ready & gap_ok),
@@ -156,6 +159,10 @@ class MatMulIssue(wiring.Component):
         ]
         with m.If(gap != 0):
             m.d.sync += gap.eq(gap - 1)
+        with m.If(drain != 0):
+            m.d.sync += drain.eq(drain - 1)
+        with m.If(go & last_step):
+            m.d.sync += drain.eq(self._config.epilogue_cycles - 1)
         with m.If(go):
             with m.If(step == 0):
                 m.d.sync += gap.eq(current.min_gap - (current.min_gap != 0))
