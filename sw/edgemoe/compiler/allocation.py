@@ -41,10 +41,11 @@ class RowAllocator:
         edges = np.flatnonzero(np.diff(np.concatenate(([True], self._stamp >= self._LIVE, [True])).astype(np.int8)))
         return max((int(stop - start) for start, stop in zip(edges[::2], edges[1::2], strict=True)), default=0)
 
-    def alloc(self, rows: int, what: str) -> int:
-        """First row of ``rows`` contiguous rows; CompileError when there is no such window."""
-        if rows <= self.depth:
-            latest = sliding_window_view(self._stamp, rows).max(axis=1)
+    def alloc(self, rows: int, what: str, below: int | None = None) -> int:
+        """First row of ``rows`` contiguous rows (all ``below`` that row); CompileError when there is no such window."""
+        stamps = self._stamp[:below]
+        if rows <= len(stamps):
+            latest = sliding_window_view(stamps, rows).max(axis=1)
             base = int(latest.argmin())
             if latest[base] < self._LIVE:
                 self._stamp[base:base + rows] = self._LIVE

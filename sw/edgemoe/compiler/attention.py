@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass, replace
 
 from edgemoe.compiler.builder import Builder, Chunk, Group, Job, Region
+from edgemoe.compiler.commands import Command
 from edgemoe.compiler.errors import CompileError
+from edgemoe.compiler.naive import Refetch, softmax_passes, split_groups
 from edgemoe.compiler.packing import spread_heads
 from edgemoe.compiler.trace import Trace
 from edgemoe_hw.isa import Mode, RowFactor, Source
@@ -25,6 +27,11 @@ class _Stationary:
     value_row: int
     value_tiles: int
     value_steps: int
+
+    @property
+    def larger_head(self) -> int:
+        """Rows of a head's keys or values, whichever are more."""
+        return max(self.key_tiles * self.key_steps, self.value_tiles * self.value_steps)
 
     def key_head(self, head: int) -> int:
         return self.key_row + head * self.key_tiles * self.key_steps
@@ -49,6 +56,12 @@ class Attention:
         config, model = builder.config, builder.model
         self.tokens, self.heads, self.head_dim = model.num_tokens, model.heads, model.head_dim
         self.padded = -(-self.head_dim // config.lanes_k) * config.lanes_k
+        self.refetch: Refetch | None = None
+        linears, macs = self._linears(), model.dim * model.dim
+        self.query, self.key, self.value, self.proj = (
+            builder.image.add_linear(f"{name}.{part}", linear, macs)
+            for part, linear in zip(("q", "k", "v", "proj"), linears, strict=True))
+        self._preloaded: list[Chunk | None] = [None, None, None]
 
     def _linears(self) -> tuple[IntegerLinear, IntegerLinear, IntegerLinear, IntegerLinear]:
         """q, k, v with each head's rows padded, and proj with each head's columns padded."""
@@ -62,7 +75,19 @@ class Attention:
         columns = spread_heads(proj.weight.T, self.heads, self.padded).T
         return rows(0), rows(1), rows(2), replace(proj, weight=columns)
 
-    def _reserve(self) -> _Stationary:
+    def preload(self) -> None:
+        """Fetch the first weights, so that attention can start while the rest follows."""
+        below = self._place().key_row
+        rows = min(int(self.b.config.weight_depth * self.b.options.preload_fraction), below // 3)
+        layouts = ((self.key, self._head_unit()), (self.query, 1), (self.value, self._head_unit()))
+        for index, (layout, unit) in enumerate(layouts):
+            chunk = self.b.preload(layout, unit, rows, below)
+            self._preloaded[index] = chunk
+            if chunk is None or chunk.tiles < layout.tiles:
+                return
+            rows -= chunk.tiles * layout.k_steps
+
+    def _place(self) -> _Stationary:
         """Keys and values take the end of the weight scratchpad until P.V has used them."""
         c = self.b.config
         key_tiles, key_steps = -(-self.tokens // c.lanes_n), self.padded // c.lanes_k
@@ -73,29 +98,29 @@ class Attention:
             raise CompileError(f"{self.name}: keys and values of {self.tokens} tokens need {keys + values} rows of "
                                f"the weight scratchpad, which has {c.weight_depth}: "
                                f"{keys + values - c.weight_depth} too few, and weights need some")
-        self.b.weights.reserve(base, keys + values, f"{self.name}: keys and values")
         return _Stationary(base, key_tiles, key_steps, base + keys, value_tiles, value_steps)
 
     def emit(self, x: Region, q: Region) -> None:
         """QKV and attention: reads ``x``, leaves the context in ``x``'s place. ``q`` is free afterwards."""
         b, image = self.b, self.b.image
-        linears = self._linears()
-        macs = b.model.dim * b.model.dim
-        layouts = [image.add_linear(f"{self.name}.{part}", linear, macs)
-                   for part, linear in zip("qkv", linears, strict=False)]
-        self.proj = image.add_linear(f"{self.name}.proj", linears[3], macs)
         params = [b.load_uniform(image.add_uniform(f"{self.name}.{kind}", requant), f"{self.name}.{kind} params")
                   for kind, requant in (("score", self.block.score), ("context", self.block.context))]
-        place = self._reserve()
-        unit = self._head_unit()
-        key = Job(layouts[1], lambda chunk, group: self._stationary(chunk, group, x, place, Mode.KEY), unit)
-        query = Job(layouts[0], lambda chunk, group: self._query(chunk, group, x, q))
-        value = Job(layouts[2], lambda chunk, group: self._stationary(chunk, group, x, place, Mode.VALUE), unit)
-        b.stream([key, query, value], self.groups, single_set=True)
+        place, unit = self._place(), self._head_unit()
+        stationary = b.config.weight_depth - place.key_row
+        b.weights.reserve(place.key_row, stationary, f"{self.name}: keys and values")
+        jobs = [
+            Job(self.key, lambda chunk, group: self._stationary(chunk, group, x, place, Mode.KEY), unit),
+            Job(self.query, lambda chunk, group: self._query(chunk, group, x, q)),
+            Job(self.value, lambda chunk, group: self._stationary(chunk, group, x, place, Mode.VALUE), unit),
+        ]
+        held = [(job, chunk) for job, chunk in zip(jobs, self._preloaded, strict=True) if chunk is not None]
+        rest = [replace(job, first=chunk.tiles if chunk is not None else 0)
+                for job, chunk in zip(jobs, self._preloaded, strict=True)]
+        b.stream(rest, self.groups, single_set=True, held=held)
         self._heads(place, params, x, q)
         for row in params:
             b.params.release(row, 1)
-        b.weights.release(place.key_row, b.config.weight_depth - place.key_row)
+        b.weights.release(place.key_row, stationary)
 
     def _head_unit(self) -> int:
         """Fewest tiles that end where a head ends."""
@@ -126,23 +151,37 @@ class Attention:
         """Q.K and P.V over (head, group); P.V runs one pair late, so that no command needs its predecessor's result."""
         depth = self.b.config.score_depth
         stride = -(-self.tokens // self.b.config.lanes_k)
-        largest = max(group.count for group in self.groups) * stride
-        slots = min(depth // largest, max(len(self.groups), 3))
+        size = self.b.options.attention_group
+        groups = split_groups(self.tokens, size) if size else self.groups
+        largest = max(group.count for group in groups) * stride
+        slots = min(depth // largest, max(len(groups), 3))
         if slots == 0:
             raise CompileError(f"{self.name}: scores of {largest // stride} tokens need {largest} rows of the score "
                                f"scratchpad, which has {depth}: {largest - depth} too few")
-        lag = 1 if slots >= 2 and len(self.groups) >= 2 else 0  # a lone group's row maxima have one place only
-        pairs = [(head, group) for head in range(self.heads) for group in self.groups]
+        self.refetch = Refetch(self.b, place.larger_head) if size else None
+        lag = 1 if slots >= 2 and len(groups) >= 2 else 0  # a lone group's row maxima have one place only
+        pairs = [(head, group) for head in range(self.heads) for group in groups]
         for number in range(len(pairs) + lag):
             if number < len(pairs):
                 self._scores(*pairs[number], number % slots * largest, stride, place, params[0], q)
             if number >= lag:
                 earlier = number - lag
                 self._context(*pairs[earlier], earlier % slots * largest, stride, place, params[1], x)
+        if self.refetch is not None:
+            self.refetch.release()
+
+    def _product(self, label: str, **payload: int) -> Command:
+        """A MATMUL with a head's keys or values; a naive order fetches them first."""
+        if self.refetch is None:
+            return self.b.emit_matmul(label, **payload)
+        fetched = self.refetch.fetch(payload["tiles"] * payload["k_steps"], f"{label} operands again")
+        command = self.b.emit_matmul(label, **payload)
+        self.refetch.used_by(command, fetched)
+        return command
 
     def _scores(self, head: int, group: Group, row: int, stride: int, place: _Stationary, param: int,
                 q: Region) -> None:
-        command = self.b.emit_matmul(
+        command = self._product(
             f"{self.name}.scores[{head}]", src_base=q.row(group.first) + head * place.key_steps, src_stride=q.stride,
             k_steps=place.key_steps, weight_base=place.key_head(head), tiles=place.key_tiles, tokens=group.count,
             mode=Mode.SCORE, channels=self.tokens, dst_base=row, dst_stride=stride, param_base=param, param_uniform=1,
@@ -152,10 +191,14 @@ class Attention:
 
     def _context(self, head: int, group: Group, row: int, stride: int, place: _Stationary, param: int,
                  context: Region) -> None:
-        command = self.b.emit_matmul(
-            f"{self.name}.context[{head}]", source=Source.SCORE, unsigned=1, src_base=row, src_stride=stride,
-            k_steps=place.value_steps, weight_base=place.value_head(head), tiles=place.value_tiles, tokens=group.count,
-            mode=Mode.ACT, channels=self.padded, dst_base=context.row(group.first), dst_stride=context.stride,
-            dst_channel=head * self.padded, param_base=param, param_uniform=1, row_factor=RowFactor.SOFTMAX,
-            keys=self.tokens, score_shift=self.block.score_shift, max_base=group.first)
+        fields = {
+            "src_base": row, "src_stride": stride, "k_steps": place.value_steps, "tokens": group.count,
+            "weight_base": place.value_head(head), "param_base": param, "keys": self.tokens,
+            "score_shift": self.block.score_shift, "max_base": group.first,
+        }
+        softmax_passes(self.b, f"{self.name}.context[{head}]", **fields)
+        command = self._product(
+            f"{self.name}.context[{head}]", source=Source.SCORE, unsigned=1, tiles=place.value_tiles, mode=Mode.ACT,
+            channels=self.padded, dst_base=context.row(group.first), dst_stride=context.stride,
+            dst_channel=head * self.padded, param_uniform=1, row_factor=RowFactor.SOFTMAX, **fields)
         self.trace.add(f"{self.name}.context", command, group, head * self.padded, self.padded)

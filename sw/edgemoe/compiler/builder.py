@@ -74,11 +74,15 @@ Emit = Callable[[Chunk, Group], None]
 
 @dataclass(frozen=True)
 class Job:
-    """A linear layer to stream: ``emit`` issues one chunk for one group; a chunk has a multiple of ``unit`` tiles."""
+    """A linear layer to stream: ``emit`` issues one chunk for one group; a chunk has a multiple of ``unit`` tiles.
+
+    ``first``: its first tile that is not resident yet.
+    """
 
     layout: WeightLayout
     emit: Emit
     unit: int = 1
+    first: int = 0
 
 
 @dataclass
@@ -184,7 +188,7 @@ class Builder:
         """Sets of (job, first tile, tiles) that are resident together."""
         per_tile = self.config.lanes_n // self.config.epilogue_lanes
         param_limit = self.params.depth // 2
-        total = sum(job.layout.tiles * job.layout.k_steps for job in jobs)
+        total = sum((job.layout.tiles - job.first) * job.layout.k_steps for job in jobs)
         limit = free * self.options.resident_fraction
         if single and total <= free * 0.9:
             limit = free
@@ -193,7 +197,7 @@ class Builder:
         resident: list[tuple[Job, int, int]] = []
         rows = params = 0
         for job in jobs:
-            tile = 0
+            tile = job.first
             while tile < job.layout.tiles:
                 tiles = min(self._chunk_tiles(job, free), job.layout.tiles - tile)
                 need = tiles * job.layout.k_steps
@@ -208,9 +212,8 @@ class Builder:
         if resident:
             yield resident
 
-    def load_chunk(self, job: Job, tile: int, tiles: int, weights: int) -> Chunk:
+    def load_chunk(self, layout: WeightLayout, tile: int, tiles: int, weights: int) -> Chunk:
         """Load tiles of a linear layer to weight row ``weights``, and their parameters."""
-        layout = job.layout
         lanes, per_tile = self.config.lanes_n, self.config.lanes_n // self.config.epilogue_lanes
         label = f"{layout.name}[{tile}:{tile + tiles}]"
         params = self.params.alloc(tiles * per_tile, layout.name)
@@ -224,33 +227,49 @@ class Builder:
         self.weights.release(chunk.weight_row, chunk.tiles * chunk.layout.k_steps)
         self.params.release(chunk.param_row, chunk.tiles * self.config.lanes_n // self.config.epilogue_lanes)
 
-    def stream(self, jobs: Sequence[Job], groups: Sequence[Group],
-               after: Callable[[Group], None] | None = None, single_set: bool = False) -> None:
+    def preload(self, layout: WeightLayout, unit: int, rows: int, below: int) -> Chunk | None:
+        """Load the first tiles of a layer, at most ``rows`` weight rows, ahead of what is emitted in between.
+
+        They lie ``below`` that weight row. ``stream`` takes the chunk as ``held``.
+        """
+        tiles = min(rows // (unit * layout.k_steps) * unit, layout.tiles)
+        if not tiles:
+            return None
+        base = self.weights.alloc(tiles * layout.k_steps, layout.name, below)
+        return self.load_chunk(layout, 0, tiles, base)
+
+    def stream(self, jobs: Sequence[Job], groups: Sequence[Group], after: Callable[[Group], None] | None = None,
+               single_set: bool = False, held: Sequence[tuple[Job, Chunk]] = ()) -> None:
         """Run linear layers over all groups: for each resident set, for each group, for each chunk.
 
         ``after(group)`` is called when the group's last chunk has been emitted. A set takes at most
         ``resident_fraction`` of the free weight scratchpad, so that the next set is fetched meanwhile; with
         ``single_set``, when nothing has to be fetched behind it, all layers stay together if they fit. A lone group
-        gives each chunk's rows back at once.
+        gives each chunk's rows back at once. ``held`` chunks are resident already and go with the first set.
         """
         free = self.weights.longest_free()
         self._check_units(jobs, free)
         if len(groups) == 1:
+            for job, chunk in held:
+                job.emit(chunk, groups[0])
+                self.release_chunk(chunk)
             for job, tile, tiles in itertools.chain(*self._plan(jobs, free, False)):
                 rows = self.weights.alloc(tiles * job.layout.k_steps, job.layout.name)
-                chunk = self.load_chunk(job, tile, tiles, rows)
+                chunk = self.load_chunk(job.layout, tile, tiles, rows)
                 job.emit(chunk, groups[0])
                 self.release_chunk(chunk)
             if after is not None:
                 after(groups[0])
             return
-        sets = list(self._plan(jobs, free, single_set))
+        sets = list(self._plan(jobs, free, single_set)) or [[]]
         for resident in sets:
+            chunks = list(held) if resident is sets[0] else []
             sizes = [tiles * job.layout.k_steps for job, _, tiles in resident]
-            base = self.weights.alloc(sum(sizes), resident[0][0].layout.name)  # one block: chunks cannot fragment it
-            starts = itertools.accumulate(sizes, initial=base)
-            chunks = [(job, self.load_chunk(job, tile, tiles, start))
-                      for (job, tile, tiles), start in zip(resident, starts, strict=False)]
+            if resident:  # one block: chunks cannot fragment it
+                base = self.weights.alloc(sum(sizes), resident[0][0].layout.name)
+                starts = itertools.accumulate(sizes, initial=base)
+                chunks += [(job, self.load_chunk(job.layout, tile, tiles, start))
+                           for (job, tile, tiles), start in zip(resident, starts, strict=False)]
             for group in groups:
                 for job, chunk in chunks:
                     job.emit(chunk, group)

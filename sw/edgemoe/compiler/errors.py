@@ -20,10 +20,22 @@ class CompilerOptions:
     group_tokens: most tokens of one MATMUL; LayerNorm of one group hides behind the MATMULs of the others
     chunk_fraction: a weight chunk (one LOAD) takes at most this part of the free weight scratchpad
     resident_fraction: chunks that stay while all groups pass take at most this part of it; the rest is for prefetch
+    preload_fraction: weights of the next block's attention that may be fetched ahead of a block's experts take at
+        most this part of the weight scratchpad: memory is idle while attention computes and busy while experts do
     prefetch: False makes every LOAD wait for all earlier commands (no overlap of DMA and compute)
+    moe_group: 0 runs expert by expert; otherwise gate and experts run for this many tokens at a time, and each
+        group's experts are fetched anew
+    attention_group: 0 keeps keys and values stationary; otherwise they are fetched for this many queries at a time
+    single_pass_softmax: False adds a pass over the scores for the maxima and one for the sums
+    fused_gelu: False adds a pass over the hidden rows
     """
 
     group_tokens: int = 32
     chunk_fraction: float = 1 / 6
     resident_fraction: float = 0.5
+    preload_fraction: float = 0.2
     prefetch: bool = True
+    moe_group: int = 0
+    attention_group: int = 0
+    single_pass_softmax: bool = True
+    fused_gelu: bool = True

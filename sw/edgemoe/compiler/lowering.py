@@ -15,7 +15,7 @@ from edgemoe.compiler.trace import Trace
 from edgemoe.layout import OutputPart, align
 from edgemoe_hw.config import AcceleratorConfig
 from edgemoe_hw.isa import Base, Mode
-from edgemoe_models.graph import IntegerGraph, IntegerLayerNorm
+from edgemoe_models.graph import IntegerBlock, IntegerGraph, IntegerLayerNorm
 
 __all__ = ["LoweredTask", "input_object", "lower_task"]
 
@@ -64,8 +64,22 @@ def _check_limits(graph: IntegerGraph, config: AcceleratorConfig) -> None:
         raise CompileError(f"dim must be at least 8 (LayerNorm), not {model.dim}")
 
 
-def _nothing(group: Group) -> None:
-    """After the last block no LayerNorm follows here; the head has its own."""
+class _Norm:
+    """Emits one LayerNorm group by group; its parameters are loaded at the first group, or earlier by ``load``."""
+
+    def __init__(self, lowering: _Lowering, name: str, norm: IntegerLayerNorm, target: Region) -> None:
+        self.lowering, self.name, self.norm, self.target = lowering, name, norm, target
+        self.row: int | None = None
+
+    def load(self) -> int:
+        if self.row is None:
+            self.row = self.lowering.b.load_norm(self.name, self.norm)
+        return self.row
+
+    def __call__(self, group: Group) -> None:
+        low = self.lowering
+        command = low.b.layernorm(self.norm, self.load(), group, low.residual, self.target, self.name)
+        low.trace.add(self.name, command, group, 0, low.b.model.dim)
 
 
 class _Lowering:
@@ -94,20 +108,24 @@ class _Lowering:
         """Emit everything. A LayerNorm belongs to the phase whose matrix products it hides behind."""
         blocks = self.graph.blocks
         x, other = self.buffers
-        self._embed(self._norm("blocks.0.norm1", blocks[0].norm1, x))
+        self._embed(_Norm(self, "blocks.0.norm1", blocks[0].norm1, x))
+        attention = self._attention_of(0)
         for i, block in enumerate(blocks):
             name = f"blocks.{i}"
-            self._attention(name, i, x, other)
+            self._attention(attention, block, x, other)
             phase = self.b.phase(f"{name}.moe" if block.is_moe else f"{name}.mlp")
             hidden_row = self.rows if other == self.buffers[0] else 0
             plan = MlpPlan(other, self.residual, hidden_row, self.config.act_depth - self.rows)
-            after: Callable[[Group], None] = _nothing
+            after = None
             if i + 1 < len(blocks):
-                after = self._norm(f"blocks.{i + 1}.norm1", blocks[i + 1].norm1, other)
+                after = _Norm(self, f"blocks.{i + 1}.norm1", blocks[i + 1].norm1, other)
+                attention = self._attention_of(i + 1)
             if block.is_moe:
-                emit_experts(self.b, self.trace, name, block, self.task, plan, self.groups, phase)
-                for group in self.groups:
-                    after(group)
+                preload = [] if after is None else [after.load, attention.preload]
+                emit_experts(self.b, self.trace, name, block, self.task, plan, self.groups, phase, preload)
+                if after is not None:
+                    for group in self.groups:
+                        after(group)
             else:
                 emit_dense(self.b, self.trace, name, block, plan, self.groups, after, phase)
                 phase.bytes_read += self._linear_bytes(f"{name}.fc1", f"{name}.fc2")
@@ -115,18 +133,6 @@ class _Lowering:
         outputs, size = emit_head(self.b, self.trace, self.graph, self.task, self.residual, self.buffers,
                                   self.groups)
         return LoweredTask(self.b, self.trace, outputs, size)
-
-    def _norm(self, name: str, norm: IntegerLayerNorm, target: Region) -> Callable[[Group], None]:
-        """A function that emits one group's LayerNorm; the parameters are loaded at its first call."""
-        row: list[int] = []
-
-        def emit(group: Group) -> None:
-            if not row:
-                row.append(self.b.load_norm(name, norm))
-            command = self.b.layernorm(norm, row[0], group, self.residual, target, name)
-            self.trace.add(name, command, group, 0, self.b.model.dim)
-
-        return emit
 
     def _embed(self, after: Callable[[Group], None]) -> None:
         """Position embeddings into the residual stream, then the patch embedding added to tokens 1 and up."""
@@ -171,11 +177,13 @@ class _Lowering:
         phase.bytes_read += (self._linear_bytes("patch_embed") + 2 * self.graph.pos_embed.size
                              + model.num_patches * model.patch_inputs + self._norm_bytes)
 
-    def _attention(self, name: str, index: int, x: Region, other: Region) -> None:
+    def _attention_of(self, index: int) -> Attention:
+        return Attention(self.b, self.trace, f"blocks.{index}", self.graph.blocks[index], self.groups)
+
+    def _attention(self, attention: Attention, block: IntegerBlock, x: Region, other: Region) -> None:
         """Attention with its projection: reads ``x``, leaves LayerNorm 2's output in ``other``."""
-        b, block, model = self.b, self.graph.blocks[index], self.b.model
+        b, model, name = self.b, self.b.model, attention.name
         phase = b.phase(f"{name}.attention")
-        attention = Attention(b, self.trace, name, block, self.groups)
         attention.emit(x, other)
 
         def project(chunk: Chunk, group: Group) -> None:
@@ -184,7 +192,7 @@ class _Lowering:
                                dst_stride=self.residual.stride, dst_channel=chunk.channel)
             self.trace.add(f"{name}.residual1", command, group, chunk.channel, chunk.channels)
 
-        b.stream([Job(attention.proj, project)], self.groups, self._norm(f"{name}.norm2", block.norm2, other))
+        b.stream([Job(attention.proj, project)], self.groups, _Norm(self, f"{name}.norm2", block.norm2, other))
         tokens, dim = model.num_tokens, model.dim
         phase.macs += 4 * tokens * dim * dim + 2 * tokens * tokens * dim
         phase.bytes_read += self._linear_bytes(f"{name}.qkv", f"{name}.proj") + self._norm_bytes

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from edgemoe.compiler.builder import Builder, Chunk, Group, Job, Phase, Region
+from edgemoe.compiler.commands import Command
 from edgemoe.compiler.errors import CompileError
+from edgemoe.compiler.naive import gelu_pass, split_groups
 from edgemoe.compiler.trace import Trace
 from edgemoe_hw.gate import gate_interval
 from edgemoe_hw.isa import Mode, RowFactor
@@ -44,7 +46,7 @@ def _token_parts(groups: list[Group], rows_per_token: int, available: int, name:
 
 
 def emit_dense(b: Builder, trace: Trace, name: str, block: IntegerBlock, plan: MlpPlan, groups: list[Group],
-               after: Callable[[Group], None], phase: Phase) -> None:
+               after: Callable[[Group], None] | None, phase: Phase) -> None:
     """fc1 + GELU, fc2, residual add. ``after(group)`` follows a group's last residual write.
 
     When the hidden rows of all tokens do not fit, tokens go in parts and the weights are fetched once a part.
@@ -64,6 +66,9 @@ def emit_dense(b: Builder, trace: Trace, name: str, block: IntegerBlock, plan: M
             trace.add(f"{name}.hidden", command, group, chunk.channel, chunk.channels)
 
         def second(chunk: Chunk, group: Group, hidden: Region = hidden) -> None:
+            if chunk.tile == 0:
+                gelu_pass(b, name, src_base=hidden.row(group.first), src_stride=stride, k_steps=stride,
+                          tokens=group.count, weight_base=chunk.weight_row)
             command = b.matmul(chunk, group, f"{name}.fc2", src_base=hidden.row(group.first), src_stride=stride,
                                mode=Mode.RESIDUAL, accumulate=1, dst_base=plan.residual.row(group.first),
                                dst_stride=plan.residual.stride, dst_channel=chunk.channel)
@@ -75,57 +80,92 @@ def emit_dense(b: Builder, trace: Trace, name: str, block: IntegerBlock, plan: M
 
 
 def _emit_gate(b: Builder, trace: Trace, name: str, gate: IntegerLinear, task: str, x: Region,
-               groups: list[Group]) -> None:
-    """Gate logits, top-k and the expert queues, one group after the other."""
+               groups: list[Group]) -> Iterator[bool]:
+    """Gate logits, top-k and the expert queues, one group after the other.
+
+    Yields when experts may work on the queues, and whether no token comes after: once, or every ``moe_group`` tokens.
+    """
     layout = b.image.add_linear(f"{name}.gate.{task}", gate)
     interval = gate_interval(b.config, b.model.num_experts, b.model.top_k)
     gap = max(1, b.config.epilogue_cycles, -(-interval // layout.tiles))
 
-    def emit(chunk: Chunk, group: Group) -> None:
-        command = b.matmul(chunk, group, f"{name}.gate", src_base=x.row(group.first), src_stride=x.stride,
-                           mode=Mode.GATE, min_gap=gap, max_base=group.first, num_experts=b.model.num_experts,
-                           top_k=b.model.top_k, gate_first=int(group == groups[0]))
+    def emit(chunk: Chunk, group: Group, clear: bool) -> Command:
+        return b.matmul(chunk, group, f"{name}.gate", src_base=x.row(group.first), src_stride=x.stride,
+                        mode=Mode.GATE, min_gap=gap, max_base=group.first, num_experts=b.model.num_experts,
+                        top_k=b.model.top_k, gate_first=int(clear))
+
+    def emit_traced(chunk: Chunk, group: Group) -> None:
+        command = emit(chunk, group, group == groups[0])
         if group == groups[-1]:
             every = Group(0, b.model.num_tokens)
             for expert in range(b.model.num_experts):
                 trace.add(f"{name}.queues", command, every, 0, 1, expert=expert)
                 trace.add(f"{name}.gate_scores", command, every, 0, 1, expert=expert)
 
-    b.stream([Job(layout, emit, layout.tiles)], groups)
+    if not b.options.moe_group:
+        b.stream([Job(layout, emit_traced, layout.tiles)], groups)
+        yield True
+        return
+    rows = b.weights.alloc(layout.tiles * layout.k_steps, layout.name)
+    resident = b.load_chunk(layout, 0, layout.tiles, rows)
+    for group in split_groups(b.model.num_tokens, b.options.moe_group):
+        emit(resident, group, clear=True)
+        yield group.first + group.count == b.model.num_tokens
+    b.release_chunk(resident)
 
 
 def emit_experts(b: Builder, trace: Trace, name: str, block: IntegerBlock, task: str, plan: MlpPlan,
-                 groups: list[Group], phase: Phase) -> None:
-    """The gate, then every expert with a queue: fetched once, its tokens gathered, scaled and scattered."""
-    _emit_gate(b, trace, name, block.gates[task], task, plan.x, groups)
+                 groups: list[Group], phase: Phase, preload: Sequence[Callable[[], object]]) -> None:
+    """The gate, then every expert with a queue: fetched once, its tokens gathered, scaled and scattered.
+
+    ``preload`` fetches what the next block starts with: experts wait for the gate, and memory has nothing else to do.
+    """
     hidden_stride = -(-b.model.expert_hidden // b.config.lanes_k)
     need = b.model.num_tokens * hidden_stride
     if need > plan.hidden_rows:
         raise CompileError(f"{name}: the hidden rows of a full expert queue ({b.model.num_tokens} tokens) need {need} "
                            f"rows of the activation scratchpad, but {plan.hidden_rows} are free: "
                            f"{need - plan.hidden_rows} too few")
+    fetches = list(preload)
+    for final in _emit_gate(b, trace, name, block.gates[task], task, plan.x, groups):
+        while fetches:
+            fetches.pop(0)()
+        b.load_gelu(block.gelu, f"{name}.gelu")
+        _emit_queued(b, trace, name, block, plan, final)
+    for fc1, fc2 in zip(block.expert_fc1, block.expert_fc2, strict=True):
+        phase.expert_macs = fc1.weight.size + fc2.weight.size
+        phase.expert_bytes = phase.expert_macs + 4 * (fc1.outputs + fc2.outputs)
+    gate = block.gates[task]
+    phase.macs += b.model.num_tokens * gate.weight.size
+    phase.bytes_read += gate.weight.size + 4 * gate.outputs
+
+
+def _emit_queued(b: Builder, trace: Trace, name: str, block: IntegerBlock, plan: MlpPlan, final: bool) -> None:
+    """All experts for the tokens in their queues; ``final`` when the block's residual stream is complete afterwards."""
+    stride = -(-b.model.expert_hidden // b.config.lanes_k)
+    need = b.model.num_tokens * stride
     slots = min(plan.hidden_rows // need, 2)
-    every = Group(0, b.model.num_tokens)
-    b.load_gelu(block.gelu, f"{name}.gelu")
-    experts = list(enumerate(zip(block.expert_fc1, block.expert_fc2, strict=True)))
-    for number, pair in experts:
-        hidden = Region(plan.hidden_row + number % slots * need, hidden_stride)
-        last = number == len(experts) - 1
-        fc1, fc2 = (b.image.add_linear(f"{name}.experts.{number}.{kind}", linear)
+    every = Group(0, b.model.num_tokens)  # whichever they are
+    for number, pair in enumerate(zip(block.expert_fc1, block.expert_fc2, strict=True)):
+        hidden = plan.hidden_row + number % slots * need
+        label, last = f"{name}.experts.{number}", final and number == b.model.num_experts - 1
+        fc1, fc2 = (b.image.add_linear(f"{label}.{kind}", linear)
                     for kind, linear in zip(("fc1", "fc2"), pair, strict=True))
 
-        def first(chunk: Chunk, group: Group, hidden: Region = hidden, number: int = number) -> None:
-            command = b.matmul(chunk, group, f"{name}.experts.{number}.fc1", use_queue=1, gather=1,
-                               src_base=plan.x.base, src_stride=plan.x.stride, dst_base=hidden.base,
-                               dst_stride=hidden.stride,
+        def first(chunk: Chunk, group: Group, hidden: int = hidden, number: int = number, label: str = label) -> None:
+            command = b.matmul(chunk, group, f"{label}.fc1", use_queue=1, gather=1, src_base=plan.x.base,
+                               src_stride=plan.x.stride, dst_base=hidden, dst_stride=stride,
                                dst_channel=chunk.channel, gelu=1, gelu_shift=block.gelu.shift)
-            trace.add(f"{name}.experts.{number}.hidden", command, group, chunk.channel, chunk.channels, expert=number)
+            if not b.options.moe_group:  # the reference's hidden rows are those of a whole queue
+                trace.add(f"{label}.hidden", command, group, chunk.channel, chunk.channels, expert=number)
 
-        def second(chunk: Chunk, group: Group, hidden: Region = hidden, number: int = number,
-                   last: bool = last) -> None:
-            command = b.matmul(chunk, group, f"{name}.experts.{number}.fc2", use_queue=1, scatter=1,
-                               src_base=hidden.base, src_stride=hidden.stride, mode=Mode.RESIDUAL, accumulate=1,
-                               row_factor=RowFactor.GATE, dst_base=plan.residual.base, dst_stride=plan.residual.stride,
+        def second(chunk: Chunk, group: Group, hidden: int = hidden, label: str = label, last: bool = last) -> None:
+            if chunk.tile == 0:
+                gelu_pass(b, label, use_queue=1, src_base=hidden, src_stride=stride, k_steps=stride,
+                          tokens=group.count, weight_base=chunk.weight_row)
+            command = b.matmul(chunk, group, f"{label}.fc2", use_queue=1, scatter=1, src_base=hidden,
+                               src_stride=stride, mode=Mode.RESIDUAL, accumulate=1, row_factor=RowFactor.GATE,
+                               dst_base=plan.residual.base, dst_stride=plan.residual.stride,
                                dst_channel=chunk.channel)
             if last:
                 trace.add(f"{name}.residual2", command, group, chunk.channel, chunk.channels)
@@ -133,8 +173,3 @@ def emit_experts(b: Builder, trace: Trace, name: str, block: IntegerBlock, task:
         b.expert = number
         b.stream([Job(fc1, first), Job(fc2, second)], [every])
         b.expert = None
-        phase.expert_macs = fc1.macs + fc2.macs
-        phase.expert_bytes = fc1.macs + fc2.macs + 4 * (fc1.outputs + fc2.outputs)
-    gate = block.gates[task]
-    phase.macs += b.model.num_tokens * gate.weight.size
-    phase.bytes_read += gate.weight.size + 4 * gate.outputs
