@@ -76,6 +76,7 @@ class Scratchpads:
 
     config: AcceleratorConfig
     seed: int = 0
+    whole_queues = False  # they have exactly the queued tokens
     queues: list[tuple[Array, Array]] = field(default_factory=list)
 
     def __post_init__(self) -> None:

@@ -13,10 +13,9 @@ _SCORE_BITS = 12
 
 
 class RtlPads:
-    """On-chip memories of a Verilated accelerator, fetched when first used; make a new one after each stop.
+    """On-chip memories of a Verilated accelerator, fetched when first used; make a new one after each stop."""
 
-    Only ``queues`` takes cycles (it reads the EXPERT_COUNT registers), and a queue stays as it is until the next gate.
-    """
+    whole_queues = True  # the lengths are in registers, and reading those takes cycles in which memories change
 
     def __init__(self, model: VerilatedModel) -> None:
         self._model = model
@@ -58,12 +57,10 @@ class RtlPads:
 
     @property
     def queues(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """(token numbers, gate scores) of each expert."""
-        counts = [self._model.read_reg("EXPERT_COUNT", expert) for expert in range(self._config.max_experts)]
+        """(token numbers, gate scores) of each expert: as many as its queue can hold."""
         raw = self._model.peek("compute.gate.queue").astype(np.int64)
         word = (raw << 8 * np.arange(raw.shape[1])).sum(1).reshape(self._config.max_experts, -1)
-        return [(row[:count] & (1 << TOKEN_BITS) - 1, row[:count] >> TOKEN_BITS & 0xFFFF)
-                for row, count in zip(word, counts, strict=True)]
+        return [(row & (1 << TOKEN_BITS) - 1, row >> TOKEN_BITS & 0xFFFF) for row in word]
 
 
 class _Scores:

@@ -32,6 +32,8 @@ class Pads(Protocol):
     def row_max(self) -> Any: ...
     @property
     def queues(self) -> Sequence[tuple[Array, Array]]: ...
+    @property
+    def whole_queues(self) -> bool: ...
 
 
 @dataclass
@@ -86,6 +88,14 @@ class TraceChecker:
                 f"found {actual.ravel()[:4].tolist()}..")
         self.result.mismatches += wrong
 
+    def check_lengths(self, block: str, lengths: Sequence[int]) -> None:
+        """Compare the lengths of a block's expert queues."""
+        expected = [len(queue) for queue in self.expected[f"{block}.queues"]]
+        if list(lengths) != expected:
+            self.result.mismatches += 1
+            self.result.first_mismatch = (self.result.first_mismatch
+                                          or f"{block}: expert queues hold {list(lengths)} tokens, expected {expected}")
+
     def _expected(self, part: Part) -> Array:
         """The reference's values of a part; head padding is filled with the hardware's zeros."""
         tensor, _, _, _, token, tokens, channel, channels, head, expert = part
@@ -107,7 +117,9 @@ class TraceChecker:
         tensor, channels, expert = part[0], part[7], part[9]
         name = tensor.rsplit(".", 1)[-1]
         if name in ("queues", "gate_scores"):
-            return np.asarray(pads.queues[expert][int(name == "gate_scores")])
+            # A queue may be given as its whole memory; its length is then compared elsewhere.
+            queue = np.asarray(pads.queues[expert][int(name == "gate_scores")])
+            return queue[:count] if pads.whole_queues else queue
         if name == "score_max":
             return np.asarray(pads.row_max[p["max_base"]:p["max_base"] + count])
         c = self.config

@@ -188,6 +188,8 @@ class _Run:
             tokens = self._expert_counts()
             self.expert_tokens[phase.name] = tokens
             self.experts_used[phase.name] = sum(count > 0 for count in tokens)
+            if self.checker is not None:
+                self.checker.check_lengths(phase.name.removesuffix(".moe"), tokens)
         if self.progress is not None:
             self.progress(len(self.marks) / len(self.task.phases))
 
