@@ -5,6 +5,7 @@ from __future__ import annotations
 from edgemoe.compiler.allocation import RowAllocator
 from edgemoe.compiler.builder import Builder, Chunk, Group, Job, Region
 from edgemoe.compiler.errors import CompileError
+from edgemoe.compiler.naive import gelu_pass
 from edgemoe.compiler.trace import Trace
 from edgemoe.layout import OutputPart, align
 from edgemoe_hw.isa import Base, Mode, Opcode
@@ -87,6 +88,9 @@ def _output_layer(b: Builder, trace: Trace, graph: IntegerGraph, task: str, sour
         nonlocal end
         width = -(-chunk.channels // config.epilogue_lanes)
         limit = max(config.residual_depth // (2 * width), 1)  # tokens at a time, so that STORE overlaps MATMUL
+        if chunk.tile == 0 and graph.heads[task].fc1 is not None:
+            gelu_pass(b, name, src_base=source.row(group.first), src_stride=source.stride, k_steps=layout.k_steps,
+                      tokens=group.count, weight_base=chunk.weight_row)
         for start in range(group.first, group.first + group.count, limit):
             part = Group(start, min(limit, group.first + group.count - start))
             need = part.count * width

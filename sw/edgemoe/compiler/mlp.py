@@ -132,9 +132,9 @@ def emit_experts(b: Builder, trace: Trace, name: str, block: IntegerBlock, task:
             fetches.pop(0)()
         b.load_gelu(block.gelu, f"{name}.gelu")
         _emit_queued(b, trace, name, block, plan, final)
-    for fc1, fc2 in zip(block.expert_fc1, block.expert_fc2, strict=True):
-        phase.expert_macs = fc1.weight.size + fc2.weight.size
-        phase.expert_bytes = phase.expert_macs + 4 * (fc1.outputs + fc2.outputs)
+    fc1, fc2 = block.expert_fc1[0], block.expert_fc2[0]  # all have one shape
+    phase.expert_macs = fc1.weight.size + fc2.weight.size
+    phase.expert_bytes = phase.expert_macs + 4 * (fc1.outputs + fc2.outputs)
     gate = block.gates[task]
     phase.macs += b.model.num_tokens * gate.weight.size
     phase.bytes_read += gate.weight.size + 4 * gate.outputs
