@@ -1,0 +1,248 @@
+"""Everything that can go wrong on the RTL is reported with its code and command; afterwards it computes as before."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from edgemoe.bundle import Bundle, BundleError
+from edgemoe.compiler import build_bundle
+from edgemoe.devices.base import DeviceError, patchify
+from edgemoe.devices.reference import ReferenceDevice
+from edgemoe.devices.sim import SimDevice
+from edgemoe.layout import gather_outputs, pack_patches
+from edgemoe_hw.config import PRESETS
+from edgemoe_hw.isa import COMMAND_BYTES, Memory, Mode, Opcode, decode, encode
+from edgemoe_hw.regs import ErrorCode
+from edgemoe_sim.graphs import random_graph, small_model
+from edgemoe_sim.model import ProgramError, VerilatedModel
+
+CONFIG = PRESETS["tiny"]
+TASK = "segmentation"
+WEIGHTS, INPUT, OUTPUT, PROGRAM, SIZE = 0, 0x8_0000, 0x9_0000, 0xA_0000, 0x10_0000
+LIMIT = 1_000_000
+
+Fields = dict[str, int]
+Change = Callable[[Fields, Fields], None]
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return build_bundle(random_graph(small_model()), CONFIG)
+
+
+class Machine:
+    """The accelerator with a bundle's data and an image in its memory."""
+
+    def __init__(self, bundle: Bundle, stall: float = 0.0) -> None:
+        model = bundle.model
+        self.bundle, self.info = bundle, bundle.task(TASK)
+        self.rtl = VerilatedModel(bundle.config, dram_bytes=SIZE, stall=stall, quiet=True)
+        shape = (model.image_height, model.image_width, 3)
+        image = np.random.default_rng(7).integers(0, 256, shape).astype(np.uint8)
+        self.expected = ReferenceDevice().run(bundle, image, TASK).outputs
+        assert bundle.data.size <= INPUT
+        self.fill(WEIGHTS, bundle.data.tobytes())
+        self.fill(INPUT, pack_patches(bundle.config, patchify(image, model.patch)))
+
+    def fill(self, address: int, content: bytes) -> None:
+        self.rtl.dram[address:address + len(content)] = np.frombuffer(content, np.uint8)
+
+    def start(self, program: bytes, commands: int | None = None) -> None:
+        self.fill(PROGRAM, program)
+        self.rtl.dram[OUTPUT:OUTPUT + self.info.output_bytes] = 0
+        self.rtl.start(PROGRAM, len(program) // COMMAND_BYTES if commands is None else commands, weights=WEIGHTS,
+                       input=INPUT, output=OUTPUT, watchdog=5000)
+
+    def expect(self, code: ErrorCode, command: int) -> None:
+        with pytest.raises(ProgramError) as caught:
+            self.rtl.finish(LIMIT)
+        assert (caught.value.code, caught.value.command) == (code, command)
+        assert self.rtl.read_field("STATUS", "done") == 0
+
+    def expect_recovery(self) -> None:
+        """After a soft reset the right program gives the right outputs."""
+        self.rtl.soft_reset()
+        assert self.rtl.read_reg("STATUS") == 0 and self.rtl.read_reg("ERROR_CODE") == 0
+        self.start(self.info.program)
+        self.rtl.finish(LIMIT)
+        memory = self.rtl.dram[OUTPUT:OUTPUT + self.info.output_bytes]
+        found = gather_outputs(self.info.outputs, memory, self.info.output_rows, self.info.output_channels)
+        np.testing.assert_array_equal(found, self.expected)
+
+
+@pytest.fixture
+def machine(bundle):
+    machine = Machine(bundle)
+    yield machine
+    machine.rtl.close()
+
+
+def words(program: bytes) -> list[bytes]:
+    return [program[i:i + COMMAND_BYTES] for i in range(0, len(program), COMMAND_BYTES)]
+
+
+def find(program: bytes, opcode: Opcode, number: int, **wanted: int) -> int:
+    """Index of the ``number``-th command with this opcode and these payload fields."""
+    places = [i for i, word in enumerate(words(program)) if decode(word)[0] == opcode
+              and all(decode(word)[2][name] == value for name, value in wanted.items())]
+    return places[number]
+
+
+def changed(program: bytes, index: int, change: Change) -> bytes:
+    """The program with one command's header and payload changed."""
+    parts = words(program)
+    opcode, header, payload = decode(parts[index])
+    change(header, payload)
+    del header["opcode"]
+    parts[index] = encode(opcode, header, payload)
+    return b"".join(parts)
+
+
+def test_other_isa_version_and_config(machine):
+    for code, change in ((ErrorCode.ISA_VERSION, {"isa_version": 99}), (ErrorCode.CONFIG_HASH, {"config_hash": 1})):
+        machine.start(changed(machine.info.program, 0, lambda header, payload, new=change: payload.update(new)))
+        machine.expect(code, 0)
+        machine.expect_recovery()
+
+
+def test_program_for_other_hardware(machine):
+    """A bundle of another configuration is refused by the device, and by the RTL if its program gets there."""
+    other = dataclasses.replace(CONFIG, weight_depth=256)
+    foreign = build_bundle(random_graph(small_model()), other)
+    with SimDevice(CONFIG, quiet=True) as device, pytest.raises(BundleError, match="compile the model for it"):
+        device.run(foreign, np.zeros((12, 16, 3), np.uint8), TASK)
+    machine.start(foreign.task(TASK).program)
+    machine.expect(ErrorCode.CONFIG_HASH, 0)
+    machine.expect_recovery()
+
+
+@pytest.mark.parametrize("index", [0, 1, 40])
+@pytest.mark.parametrize("opcode", [0, 7, 15])
+def test_illegal_opcode(machine, index, opcode):
+    program = bytearray(machine.info.program)
+    program[COMMAND_BYTES * index] = program[COMMAND_BYTES * index] & 0xF0 | opcode
+    machine.start(bytes(program))
+    machine.expect(ErrorCode.ILLEGAL_OPCODE, index)
+    machine.expect_recovery()
+
+
+def test_program_lengths_disagree(machine):
+    last = machine.info.commands - 1
+    machine.start(machine.info.program, commands=last)
+    machine.expect(ErrorCode.PROGRAM_LENGTH, 0)
+    machine.expect_recovery()
+
+
+@pytest.mark.parametrize(("memory", "rows"), [
+    (Memory.WEIGHT, CONFIG.weight_depth), (Memory.ACT, CONFIG.act_depth), (Memory.RESIDUAL, CONFIG.residual_depth),
+    (Memory.PARAM, CONFIG.param_depth), (Memory.GELU, 64)])
+def test_load_beyond_a_memory(machine, memory, rows):
+    index = find(machine.info.program, Opcode.LOAD, 0, memory=memory)
+
+    def beyond(header: Fields, payload: Fields) -> None:
+        payload["row"] = rows - payload["rows"] + 1
+
+    machine.start(changed(machine.info.program, index, beyond))
+    machine.expect(ErrorCode.ADDRESS_RANGE, index)
+    machine.expect_recovery()
+
+
+def test_unknown_memory_and_base(machine):
+    index = find(machine.info.program, Opcode.LOAD, 3)
+    for field, value in (("memory", 9), ("base", 3)):
+        machine.start(changed(machine.info.program, index,
+                              lambda header, payload, new=(field, value): payload.update([new])))
+        machine.expect(ErrorCode.ADDRESS_RANGE, index)
+        machine.expect_recovery()
+
+
+@pytest.mark.parametrize("number", [0, 5, -1])
+def test_read_error(machine, number):
+    """The first LOAD that touches the bad bytes is named."""
+    program = machine.info.program
+    index = find(program, Opcode.LOAD, number, base=0)
+    payload = decode(words(program)[index])[2]
+    begin = WEIGHTS + payload["offset"]
+    earlier = [i for i, word in enumerate(words(program)[:index]) if decode(word)[0] == Opcode.LOAD
+               and decode(word)[2]["base"] == 0 and decode(word)[2]["offset"] == payload["offset"]]
+    machine.rtl.inject("read_error", (begin, begin + 8))
+    machine.start(program)
+    machine.expect(ErrorCode.READ_BUS, (earlier or [index])[0])
+    machine.rtl.inject("read_error", None)
+    machine.expect_recovery()
+
+
+def test_write_error(machine):
+    index = find(machine.info.program, Opcode.STORE, 0)
+    begin = OUTPUT + decode(words(machine.info.program)[index])[2]["offset"]
+    machine.rtl.inject("write_error", (begin, begin + 8))
+    machine.start(machine.info.program)
+    machine.expect(ErrorCode.WRITE_BUS, index)
+    machine.rtl.inject("write_error", None)
+    machine.expect_recovery()
+
+
+def test_memory_that_does_not_answer(machine):
+    """The watchdog names a command, and the soft reset works as soon as the bus answers again."""
+    index = find(machine.info.program, Opcode.LOAD, 6, base=0)
+    begin = WEIGHTS + decode(words(machine.info.program)[index])[2]["offset"]
+    machine.rtl.inject("hang", (begin, begin + 8))
+    machine.start(machine.info.program)
+    with pytest.raises(ProgramError) as caught:
+        machine.rtl.finish(LIMIT)
+    assert caught.value.code is ErrorCode.WATCHDOG
+    assert 0 < caught.value.command < machine.info.commands
+    machine.rtl.inject("hang", None)
+    machine.expect_recovery()
+
+
+def test_wait_that_is_never_met(machine):
+    index = find(machine.info.program, Opcode.MATMUL, 4)
+    machine.start(changed(machine.info.program, index, lambda header, payload: header.update(wait_store=60000)))
+    with pytest.raises(ProgramError) as caught:
+        machine.rtl.finish(LIMIT)
+    assert caught.value.code is ErrorCode.WATCHDOG
+    machine.expect_recovery()
+
+
+def test_expert_queue_overflows(seed):
+    """Two gates into the same queues, which hold one layer's tokens only."""
+    model = small_model(image_height=64, image_width=60, depth=2, moe_every=1, num_experts=2, top_k=2, dim=16,
+                        mlp_hidden=16, expert_hidden=16)
+    bundle = build_bundle(random_graph(model, seed), CONFIG)
+    assert model.num_tokens <= CONFIG.max_tokens < 2 * model.num_tokens
+    machine = Machine(bundle)
+    index = find(machine.info.program, Opcode.MATMUL, -1, mode=Mode.GATE, gate_first=1)
+    machine.start(changed(machine.info.program, index, lambda header, payload: payload.update(gate_first=0)))
+    with pytest.raises(ProgramError) as caught:
+        machine.rtl.finish(LIMIT)
+    assert caught.value.code is ErrorCode.QUEUE_OVERFLOW
+    assert caught.value.command >= index
+    machine.expect_recovery()
+    machine.rtl.close()
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.3])
+def test_soft_reset_at_any_time(bundle, stall, rng):
+    machine = Machine(bundle, stall)
+    for cycles in [1, 3, *rng.integers(10, 20_000, 8).tolist()]:
+        machine.start(machine.info.program)
+        machine.rtl.run(int(cycles))
+        machine.expect_recovery()
+    machine.rtl.close()
+
+
+def test_the_device_reports_code_and_command(bundle):
+    """What the command line prints: one message with command, code and its meaning; the next run works."""
+    task = bundle.task(TASK)
+    index = find(task.program, Opcode.LOAD, 7)
+    broken = changed(task.program, index, lambda header, payload: payload.update(row=65535))
+    wrong = dataclasses.replace(bundle, tasks={**bundle.tasks, TASK: dataclasses.replace(task, program=broken)})
+    image = np.zeros((12, 16, 3), np.uint8)
+    with SimDevice(CONFIG, quiet=True) as device:
+        with pytest.raises(DeviceError, match=f"command {index}: ADDRESS_RANGE, a command's memory, base or"):
+            device.run(wrong, image, TASK)
+        expected = ReferenceDevice().run(bundle, image, TASK).outputs
+        np.testing.assert_array_equal(device.run(bundle, image, TASK).outputs, expected)
