@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
@@ -52,6 +55,16 @@ class RowAllocator:
                 return base
         raise CompileError(f"{what} needs {rows} contiguous rows of the {self.name} scratchpad, but only "
                            f"{self.longest_free()} of {self.depth} are free: {rows - self.longest_free()} too few")
+
+    def alloc_each(self, sizes: Sequence[int], what: str) -> list[int]:
+        """Rows for several regions: each where it is free soonest, or, if that would fragment, one after the other."""
+        stamps = self._stamp.copy()
+        try:
+            return [self.alloc(rows, what) for rows in sizes]
+        except CompileError:
+            self._stamp = stamps
+        base = self.alloc(sum(sizes), what)
+        return list(itertools.accumulate(sizes[:-1], initial=base))
 
     def reserve(self, base: int, rows: int, what: str) -> int:
         """Hold the given rows, which must be free."""

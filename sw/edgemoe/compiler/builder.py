@@ -265,11 +265,10 @@ class Builder:
         for resident in sets:
             chunks = list(held) if resident is sets[0] else []
             sizes = [tiles * job.layout.k_steps for job, _, tiles in resident]
-            if resident:  # one block: chunks cannot fragment it
-                base = self.weights.alloc(sum(sizes), resident[0][0].layout.name)
-                starts = itertools.accumulate(sizes, initial=base)
+            if resident:
+                starts = self.weights.alloc_each(sizes, resident[0][0].layout.name)
                 chunks += [(job, self.load_chunk(job.layout, tile, tiles, start))
-                           for (job, tile, tiles), start in zip(resident, starts, strict=False)]
+                           for (job, tile, tiles), start in zip(resident, starts, strict=True)]
             for group in groups:
                 for job, chunk in chunks:
                     job.emit(chunk, group)

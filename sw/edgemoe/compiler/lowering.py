@@ -150,7 +150,8 @@ class _Lowering:
         held: list[Group | None] = [None] * slots  # patches that are on chip; all groups at once if they fit
         positioned: set[Group] = set()
 
-        def emit(chunk: Chunk, group: Group) -> None:
+        def fetch(group: Group) -> tuple[Group, int]:
+            """Loads of a group that are not there yet; returns its tokens that have patches, and the patches' row."""
             first = max(group.first, 1)
             count = group.first + group.count - first
             slot = self.groups.index(group) % slots
@@ -164,14 +165,18 @@ class _Lowering:
             if count and held[slot] != group:
                 held[slot] = group
                 b.load(source, (first - 1) * stride, count * stride, patches, "patches", Base.INPUT)
-            if count:
-                part = Group(first, count)
+            return Group(first, count), patches
+
+        def emit(chunk: Chunk, group: Group) -> None:
+            part, patches = fetch(group)
+            if part.count:
                 command = b.matmul(chunk, part, "patch_embed", unsigned=1, src_base=patches,
                                    src_stride=stride, mode=Mode.RESIDUAL, accumulate=1,
-                                   dst_base=self.residual.row(first), dst_stride=self.residual.stride,
+                                   dst_base=self.residual.row(part.first), dst_stride=self.residual.stride,
                                    dst_channel=chunk.channel)
                 self.trace.add("embed", command, part, chunk.channel, chunk.channels)
 
+        fetch(self.groups[0])  # ahead of the weights: computing can start with their first chunk
         b.stream([Job(layout, emit)], self.groups, after, single_set=slots < len(self.groups))
         phase.macs += model.num_patches * layout.macs
         phase.bytes_read += (self._linear_bytes("patch_embed") + 2 * self.graph.pos_embed.size
