@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from edgemoe.compiler import CompileError, CompilerOptions, build_bundle, compile_graph
+from edgemoe.compiler import CompileError, CompilerOptions, build_bundle, compile_graph, program
 from edgemoe.devices.base import patchify
 from edgemoe.layout import gather_outputs, pack_patches
 from edgemoe_hw.config import PRESETS, AcceleratorConfig
@@ -137,3 +137,31 @@ def test_tasks_share_weights():
     private = sum(linear.weight.size for name, linear, _ in graph.linears() if "gate" in name or "heads" in name)
     shared = sum(linear.weight.size for name, linear, _ in graph.linears()) - private
     assert shared < len(both.data) < 2 * shared
+
+
+LARGE = AcceleratorConfig(name="large", weight_depth=60000, act_depth=60000, residual_depth=60000, score_depth=60000,
+                          param_depth=60000, max_dim=1024, max_tokens=1024)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"dim": 1024, "heads": 1}, "attention heads of 1024 channels, 1024 with padding .* can express 1023"),
+    ({"dim": 1020, "heads": 1}, "attention heads of 1020 channels, 1024 with padding"),
+    ({"mlp_hidden": 2100}, "blocks.0.fc2.*too large for a command: MatMul.k_steps must be between 0 and 255, not 263"),
+    ({"depth": 130, "dim": 8, "heads": 1}, "too large for a command: Header.phase must be between 0 and 255, not 256"),
+])
+def test_what_a_command_cannot_express_is_refused(changes, message):
+    model = small_model(**({"num_experts": 0, "top_k": 0, "expert_hidden": 0, "depth": 1} | changes))
+    with pytest.raises(CompileError, match=message):
+        compile_graph(random_graph(model), LARGE)
+
+
+def test_too_many_commands_are_refused(monkeypatch):
+    """The limit is what BEGIN's field holds; here it is lowered to a small program's size."""
+    graph = random_graph(small_model())
+    commands = max(len(p.commands) for p in compile_graph(graph, PRESETS["tiny"]).programs.values()) + 2
+    assert program._MAX_COMMANDS == 65535
+    monkeypatch.setattr(program, "_MAX_COMMANDS", commands)
+    compile_graph(graph, PRESETS["tiny"])
+    monkeypatch.setattr(program, "_MAX_COMMANDS", commands - 1)
+    with pytest.raises(CompileError, match=f"needs {commands} commands, the limit is {commands - 1}: 1 too many"):
+        compile_graph(graph, PRESETS["tiny"])

@@ -60,6 +60,10 @@ def _check_limits(graph: IntegerGraph, config: AcceleratorConfig) -> None:
         if value > limit:
             raise CompileError(f"{model.name} has {what} {value}, but {config.name} allows {field} = {limit}: "
                                f"{value - limit} too many")
+    head_dim = align(model.head_dim, config.lanes_k)
+    if head_dim >= 1 << 10:
+        raise CompileError(f"{model.name} has attention heads of {model.head_dim} channels, {head_dim} with padding to "
+                           f"{config.lanes_k} lanes; a command can express 1023: use more heads")
     if model.dim < 8:
         raise CompileError(f"dim must be at least 8 (LayerNorm), not {model.dim}")
 

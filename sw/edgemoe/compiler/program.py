@@ -63,6 +63,14 @@ class CompiledModel:
     programs: dict[str, Program]
 
 
+def _encode(command: Command) -> bytes:
+    """The command's bytes; CompileError when the model is larger than its fields can express."""
+    try:
+        return command.encode()
+    except ValueError as error:
+        raise CompileError(f"{command.label}: the model is too large for a command: {error}") from None
+
+
 def _assemble(graph: IntegerGraph, config: AcceleratorConfig, task: str, lowered: LoweredTask) -> Program:
     commands = lowered.builder.commands
     timings = estimate(config, graph.config, commands)
@@ -75,7 +83,7 @@ def _assemble(graph: IntegerGraph, config: AcceleratorConfig, task: str, lowered
     begin = encode(Opcode.BEGIN, {}, {"isa_version": ISA_VERSION, "config_hash": config.hash32, "commands": count})
     totals = {f"wait_{engine.name.lower()}": sum(command.engine == engine for command in commands) for engine in Engine}
     ordered = [commands[index] for index in order]
-    code = begin + b"".join(command.encode() for command in ordered) + encode(Opcode.END, totals)
+    code = begin + b"".join(map(_encode, ordered)) + encode(Opcode.END, totals)
     fetched = sum(load_bytes(config, command.payload) for command in commands if command.opcode == Opcode.LOAD)
     return Program(task, code, ordered, order, [timings[index] for index in order], lowered,
                    lowered.trace.renumber(places), fetched)
