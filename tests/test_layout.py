@@ -27,9 +27,10 @@ MAY_IMPORT = {
     "edgemoe": {"edgemoe_hw", "edgemoe_models", "edgemoe_sim"},
 }
 
-# Not for boards: what builds or simulates the accelerator. Every other module of `edgemoe` is
+# Not for boards: what builds or simulates the accelerator, and the developer's commands that need
+# that (measurements on the simulated device, programs as text). Every other module of `edgemoe` is
 # runtime, the command line too, and must be importable with nothing but the core dependencies.
-NOT_RUNTIME = re.compile(r"edgemoe\.(compiler|devices\.sim)(\.|$)")
+NOT_RUNTIME = re.compile(r"edgemoe\.(compiler|devices\.sim|ablation|bench|disassembler|simulate)(\.|$)")
 NOT_ON_BOARD = ["amaranth", "torch", "brevitas", "cocotb", "cocotbext", "edgemoe_sim"]
 
 
