@@ -154,18 +154,43 @@ def report(path: Annotated[Path, typer.Argument(help="report.json")] = Path("bui
 
 @app.command()
 def ablation(model: Model = "m3vit-micro", config: Config = "pynq-z2",
-             out: Annotated[Path, typer.Option(help="folder for ablation.json")] = Path("build/ablation")) -> None:
-    """Measure cycles and DRAM bytes with techniques replaced by their naive forms."""
-    from edgemoe.ablation import run_ablation
+             out: Annotated[Path, typer.Option(help="folder for ablation.json")] = Path("build")) -> None:
+    """Cycles and DRAM bytes with each technique replaced by its naive form, on the RTL."""
+    from edgemoe.ablation import ablation_table, gelu_table_view, run_ablation
     from edgemoe.workloads import load_graph
-    rows = run_ablation(load_graph(model), find_config(config), lambda what: console.print(f"simulating: {what}"))
-    view = Table("variant", "cycles", "x", "DRAM bytes", "x", title=f"{model} on {config}")
-    for row in rows:
-        view.add_row(row["variant"], f"{row['cycles']:,}", f"{row['cycles'] / rows[0]['cycles']:.2f}",
-                     f"{row['dram_bytes']:,}", f"{row['dram_bytes'] / rows[0]['dram_bytes']:.2f}")
-    console.print(view)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "ablation.json").write_text(json.dumps(rows, indent=1) + "\n")
+    result = run_ablation(load_graph(model), find_config(config), lambda what: console.print(f"simulating: {what}"))
+    console.print(ablation_table(result))
+    console.print(gelu_table_view(result))
+    _write(out / "ablation.json", result)
+
+
+@app.command()
+def bench(model: Annotated[list[str] | None, typer.Option(help="preset or file; several allowed")] = None,
+          config: Annotated[list[str] | None, typer.Option(help="preset or file; several allowed")] = None,
+          out: Annotated[Path, typer.Option(help="folder for bench.json")] = Path("build")) -> None:
+    """Run a matrix of models and configurations on the RTL, beside published figures."""
+    from edgemoe.bench import (
+        CONFIGURATIONS,
+        MODELS,
+        PUBLISHED,
+        bench_row,
+        bench_table,
+        published_table,
+    )
+    from edgemoe.workloads import load_graph
+    rows = []
+    for name in model or MODELS:
+        for chosen in config or CONFIGURATIONS:
+            console.print(f"simulating: {name} on {chosen}")
+            rows.append(bench_row(load_graph(name), find_config(chosen)))
+            _write(out / "bench.json", rows + PUBLISHED)
+    console.print(bench_table(rows))
+    console.print(published_table())
+
+
+def _write(path: Path, values: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(values, indent=1) + "\n")
 
 
 @app.command()
