@@ -19,8 +19,8 @@ from edgemoe_models.config import ModelConfig
 __all__ = ["QUEUE_COMMANDS", "Timing", "dispatch_order", "estimate", "load_bytes"]
 
 QUEUE_COMMANDS = 16
-_LOAD_AHEAD = 12  # LOADs dispatched before their turn: fewer than the queue holds, so that it never blocks
-_ISSUE_AHEAD = 6
+_LOAD_AHEAD = 4  # LOADs dispatched before their turn: fewer than the queue holds, so that it never blocks
+_ISSUE_AHEAD = 14
 _EPILOGUE_LATENCY = 40
 _COMMAND_OVERHEAD = 4
 
