@@ -1,15 +1,13 @@
 """cocotb tests of the control plane against cocotbext-axi; run by test_control_cocotb.py, once for each STALL."""
 
-import itertools
-import logging
 import os
 import random
 
 import cocotb
 import numpy as np
-from cocotb.clock import Clock
-from cocotb.triggers import ClockCycles, RisingEdge, with_timeout
-from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam, AxiResp
+from axi_bench import AxiBench, pauses
+from cocotb.triggers import ClockCycles, RisingEdge
+from cocotbext.axi import AxiResp
 
 from edgemoe_hw import regs
 from edgemoe_hw.config import AcceleratorConfig
@@ -21,104 +19,26 @@ STALL = float(os.environ["STALL"])
 PROGRAM, WEIGHTS, OUTPUT, BYTES = 0x0, 0x4000, 0x1_8000, 0x2_0000
 
 
-def pauses(seed: int):
-    """Endless pause pattern of one channel."""
-    generator = random.Random(seed)
-    return (generator.random() < STALL for _ in itertools.count())
-
-
-def refuse_beyond(ram: AxiRam) -> None:
-    """Answer accesses beyond the RAM with SLVERR; by itself it wraps around."""
-    def checked(access):
-        async def access_if_mapped(address, *arguments):
-            if address >= BYTES:
-                raise IndexError(address)
-            return await access(address, *arguments)
-        return access_if_mapped
-
-    ram.read_if._read = checked(ram.read_if._read)
-    ram.write_if._write = checked(ram.write_if._write)
-
-
-class Bench:
-    """The design with an AXI-Lite master and one RAM, shared by all masters."""
+class Bench(AxiBench):
+    """The control plane with pauses on its memories too."""
 
     def __init__(self, dut):
-        self.dut = dut
-        for logger in ("edgemoe", "cocotb.edgemoe"):
-            logging.getLogger(logger).setLevel(logging.WARNING)
-        cocotb.start_soon(Clock(dut.clk, 10, unit="ns").start())
-        self.registers = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axi"), dut.clk, dut.rst)
-        self.rams = []
-        for master in range(CONFIG.axi_masters):
-            mem = self.rams[0].mem if self.rams else None
-            bus = AxiBus.from_prefix(dut, f"m{master}_axi")
-            self.rams.append(AxiRam(bus, dut.clk, dut.rst, size=BYTES, **({"mem": mem} if mem else {})))
-            refuse_beyond(self.rams[-1])
-        seed = random.randrange(1 << 30)
-        channels = [self.registers.write_if.aw_channel, self.registers.write_if.w_channel,
-                    self.registers.write_if.b_channel, self.registers.read_if.ar_channel,
-                    self.registers.read_if.r_channel]
-        for ram in self.rams:
-            channels += [ram.write_if.aw_channel, ram.write_if.w_channel, ram.write_if.b_channel,
-                         ram.read_if.ar_channel, ram.read_if.r_channel]
+        super().__init__(dut, CONFIG, STALL, BYTES)
         if STALL:
-            for number, channel in enumerate(channels):
-                channel.set_pause_generator(pauses(seed + number))
-            cocotb.start_soon(self._stall_memories(seed))
+            cocotb.start_soon(self._stall_memories())
 
-    async def _stall_memories(self, seed: int):
-        for value in pauses(seed - 1):
+    async def _stall_memories(self):
+        for value in pauses(self.seed - 1, STALL):
             await RisingEdge(self.dut.clk)
             self.dut.memory_stall.value = int(value)
 
     async def reset(self):
         self.dut.memory_stall.value = 0
-        self.dut.rst.value = 1
-        await ClockCycles(self.dut.clk, 4)
-        self.dut.rst.value = 0
-        await ClockCycles(self.dut.clk, 2)
-        self.fill(0, np.frombuffer(random.randbytes(BYTES), np.uint8))
+        await super().reset()
 
-    def fill(self, address: int, values: np.ndarray):
-        self.rams[0].write(address, values.tobytes())
-
-    def dram(self) -> np.ndarray:
-        return np.frombuffer(self.rams[0].read(0, BYTES), np.uint8)
-
-    async def read(self, name: str) -> int:
-        register = regs.find(name)
-        words = [await self.registers.read_dword(register.offset + 4 * i) for i in range(register.words)]
-        return sum(word << 32 * i for i, word in enumerate(words))
-
-    async def write(self, name: str, value: int):
-        register = regs.find(name)
-        for i in range(register.words):
-            await self.registers.write_dword(register.offset + 4 * i, value >> 32 * i & 0xFFFF_FFFF)
-
-    async def start(self, program: np.ndarray):
+    async def run(self, program: np.ndarray):
         self.fill(PROGRAM, program)
-        for name, value in (("PROGRAM_ADDR", PROGRAM), ("PROGRAM_COMMANDS", len(program) // 64),
-                            ("BASE_WEIGHTS", WEIGHTS), ("BASE_OUTPUT", OUTPUT), ("WATCHDOG", 3000)):
-            await self.write(name, value)
-        await self.write("CONTROL", 0b101)
-
-    async def finish(self) -> tuple[regs.ErrorCode, int]:
-        if not self.dut.irq.value:
-            await with_timeout(RisingEdge(self.dut.irq), 500, "us")
-        await self.write("STATUS", 1 << 3)
-        await ClockCycles(self.dut.clk, 2)
-        assert not self.dut.irq.value
-        code = regs.ErrorCode(await self.read("ERROR_CODE"))
-        assert (await self.read("STATUS") >> 1 & 3) == (1 if code is regs.ErrorCode.NONE else 2)
-        return code, await self.read("ERROR_COMMAND")
-
-    async def soft_reset(self):
-        await self.write("CONTROL", 0b010)
-        for _ in range(500):
-            if await self.read("STATUS") == 0:
-                return
-        raise AssertionError("still busy after a soft reset")
+        await self.start(PROGRAM, len(program) // 64, BASE_WEIGHTS=WEIGHTS, BASE_OUTPUT=OUTPUT, WATCHDOG=3000)
 
 
 def load(**fields: int):
@@ -132,7 +52,7 @@ def store(loads: int, **fields: int):
 async def copy(bench: Bench, rows: int, row: int, offset: int):
     """A program that copies residual rows through the accelerator; checks code and data."""
     command = load(memory=Memory.RESIDUAL, rows=rows, row=row, offset=offset)
-    await bench.start(assemble(CONFIG, [load(memory=Memory.GELU), command, load(memory=Memory.NORM, rows=3),
+    await bench.run(assemble(CONFIG, [load(memory=Memory.GELU), command, load(memory=Memory.NORM, rows=3),
                                         store(3, rows=rows, row=row, offset=0x40)]))
     assert await bench.finish() == (regs.ErrorCode.NONE, 0)
     dram = bench.dram()
@@ -185,7 +105,7 @@ async def refused_programs(dut):
         (assemble(CONFIG, body, config_hash=0), regs.ErrorCode.CONFIG_HASH, 0),
         (illegal, regs.ErrorCode.ILLEGAL_OPCODE, 3),
     ):
-        await bench.start(program)
+        await bench.run(program)
         assert await bench.finish() == (code, command)
     await copy(bench, 10, 0, 0)
 
@@ -198,7 +118,7 @@ async def bus_errors(dut):
     far = {"offset": 0x4000_0000}
     for command, code in ((load(memory=Memory.WEIGHT, rows=16, **far), regs.ErrorCode.READ_BUS),
                           (store(1, rows=50, **far), regs.ErrorCode.WRITE_BUS)):
-        await bench.start(assemble(CONFIG, [load(memory=Memory.ACT), command, load(memory=Memory.WEIGHT, rows=16)]))
+        await bench.run(assemble(CONFIG, [load(memory=Memory.ACT), command, load(memory=Memory.WEIGHT, rows=16)]))
         assert await bench.finish() == (code, 2)
         await bench.soft_reset()
         await copy(bench, 20, 3, 0x100)
@@ -210,10 +130,10 @@ async def soft_resets(dut):
     bench = Bench(dut)
     await bench.reset()
     for cycles in (10, 60, 150, 333):
-        await bench.start(assemble(CONFIG, [store(0, rows=60), load(memory=Memory.WEIGHT, rows=16)] * 3))
+        await bench.run(assemble(CONFIG, [store(0, rows=60), load(memory=Memory.WEIGHT, rows=16)] * 3))
         await ClockCycles(dut.clk, cycles)
         await bench.soft_reset()
         await copy(bench, 8, cycles % 7, 0)
-    await bench.start(assemble(CONFIG, [(Opcode.MATMUL, {"wait_store": 1}, {})]))
+    await bench.run(assemble(CONFIG, [(Opcode.MATMUL, {"wait_store": 1}, {})]))
     assert (await bench.finish())[0] is regs.ErrorCode.WATCHDOG
     await copy(bench, 8, 0, 0)
