@@ -44,12 +44,18 @@ class Variant:
     split: bool = False
 
 
+
+def _by_tokens(size: int) -> CompilerOptions:
+    """Experts for ``size`` tokens at a time; a linear layer in one LOAD if possible, so that the program is short."""
+    return CompilerOptions(moe_group=size, chunk_fraction=0.5, preload_fraction=0.0)
+
+
 #: The first is the product.
 VARIANTS: tuple[Variant, ...] = (
     Variant("all techniques", 0, "the product"),
     Variant("attention, {attention_group} query at a time", 1,
-            "the rows of the head's keys and values are fetched again for every query, over the real bus into rows that "
-            "nothing reads; the products use the rows on chip",
+            "the rows of the head's keys and values are fetched again for every query, over the real bus into rows "
+            "that nothing reads; the products use the rows on chip",
             (CompilerOptions(attention_group=1),)),
     Variant("attention, {attention_group} queries at a time", 1, "the same for groups of queries",
             (CompilerOptions(attention_group=8),)),
@@ -57,18 +63,19 @@ VARIANTS: tuple[Variant, ...] = (
             "before P·V two more passes read the scores, lanes_k a cycle: one for the maxima, one for the sums",
             (CompilerOptions(single_pass_softmax=False),)),
     Variant("unfused GELU", 3,
-            "between the two layers of an MLP, an expert or a head a pass reads the hidden rows, lanes_k values a cycle",
+            "between the two layers of an MLP, an expert or a head a pass reads the hidden rows, lanes_k "
+            "values a cycle",
             (CompilerOptions(fused_gelu=False),)),
     Variant("three arrays", 4,
-            "linear layers, attention's products and experts have an array each, a third of the columns, and take turns, "
-            "as they depend on each other: the model runs on a third of the array, with all memories and the bus as "
-            "large as before", split=True),
+            "linear layers, attention's products and experts have an array each, a third of the columns, and take "
+            "turns, as they depend on each other: the model runs on a third of the array, with all memories and "
+            "the bus as large as before", split=True),
     Variant("experts, {moe_group} token(s) at a time", 5,
             "gate, then all chosen experts, for one token, or for as few as the longest program allows; experts are "
             "fetched anew each time",
-            tuple(CompilerOptions(moe_group=size, chunk_fraction=0.5) for size in (1, 2, 4, 8))),
+            tuple(_by_tokens(size) for size in (1, 2, 4, 8))),
     Variant("experts, {moe_group} tokens at a time", 5, "the same for groups of tokens",
-            (CompilerOptions(moe_group=8, chunk_fraction=0.5),)),
+            (_by_tokens(8),)),
     Variant("no prefetch", 0, "a command starts when the one before it has finished: DMA and compute take turns",
             (CompilerOptions(prefetch=False),)),
 )

@@ -1,7 +1,7 @@
 """The forms that techniques of Edge-MoE replace, for ``edgemoe ablation``: they cost what they would, and stay exact.
 
-Extra passes are MATMULs without valid channels: they read their operands like any other and write nothing. Operands that
-a naive order would fetch again are fetched, beside the ones that are used.
+Extra passes are MATMULs without valid channels: they read their operands like any other and write nothing. Operands
+that a naive order would fetch again are fetched, beside the ones that are used.
 """
 
 from __future__ import annotations
