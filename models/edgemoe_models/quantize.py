@@ -29,6 +29,7 @@ from edgemoe_models.graph import (
     IntegerLinear,
 )
 from edgemoe_models.quantize_search import (
+    SMALLEST_GELU_SCALE,
     InputScale,
     QuantizeError,
     activation_scale,
@@ -257,6 +258,7 @@ class _Quantizer:
     def _hidden(self, trace: str, hidden: Floats, weights: list[Floats]) -> tuple[InputScale, float]:
         """The scale of a GELU's outputs, one for all channels."""
         _, scale = smooth(hidden, weights, allow_channels=False)
+        scale = max(scale, SMALLEST_GELU_SCALE)  # a finer one would cut the table's tail off
         self.scales[trace] = np.float32(scale).reshape(())
         return InputScale.fit(hidden, np.asarray(scale)), scale
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edgemoe_models.graph import Gelu, IntegerLayerNorm, IntegerLinear, Requant
 from edgemoe_models.integer.ops import ACCUMULATOR_LIMIT, MAX_SHIFT
-from edgemoe_models.integer.tables import gelu_table, norm_constants
+from edgemoe_models.integer.tables import GELU_ENTRIES, GELU_SUPPORT, gelu_table, norm_constants
 
 Floats = npt.NDArray[np.floating[Any]]
 LIMIT = 127
@@ -184,6 +184,10 @@ def scalar_requant(ratio: float) -> Requant:
     """One multiplier and shift for all channels."""
     multiplier, shift = fixed_point(np.asarray(ratio))
     return Requant(int(multiplier), int(shift))
+
+
+#: Least scale of a GELU's output with which the delta table reaches as far as delta does (docs/numerics.md, section 4).
+SMALLEST_GELU_SCALE = GELU_SUPPORT / (GELU_ENTRIES - 1)
 
 
 def make_gelu(scale: float) -> Gelu:

@@ -11,13 +11,16 @@ import safetensors.numpy
 
 from edgemoe_models import float_reference
 from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig
-from edgemoe_models.integer import reference
+from edgemoe_models.integer import ops, reference
 from edgemoe_models.integer.postprocess import arrange, decode_output, postprocess, upsample
 from edgemoe_models.quantize import QuantizeError, load_checkpoint, quantize, quantize_checkpoint
 from edgemoe_models.quantize_search import (
+    SMALLEST_GELU_SCALE,
     InputScale,
     attention_scales,
     fixed_point,
+    gelu_unit,
+    make_gelu,
     make_linear,
     make_norm,
     smooth,
@@ -270,3 +273,21 @@ def test_load_checkpoint_refuses(state, tmp_path, write, match):
     with pytest.raises(QuantizeError, match=match) as caught:
         load_checkpoint(path)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("scale", [SMALLEST_GELU_SCALE, 0.01, 0.0164, 0.0165, 0.033, 0.05, 0.0658, 0.2])
+def test_gelu_is_within_one_step_of_the_rounded_function(scale):
+    x = np.linspace(-12, 12, 40001)
+    exact = np.array([0.5 * v * math.erfc(-v / math.sqrt(2)) for v in x])
+    table = make_gelu(scale)
+    q = np.clip(np.rint(x / gelu_unit(scale)), -1023, 1023).astype(np.int64)
+    y = ops.gelu(q, table.table, table.shift)
+    assert np.abs(y - np.clip(np.rint(exact / scale), -127, 127)).max() <= 1
+
+
+def test_gelu_scale_never_cuts_the_table(state):
+    shrunk = (".mlp.fc1.weight", ".moe.w1")
+    small = {name: value * (1e-3 if name.endswith(shrunk) else 1) for name, value in state.items()}
+    graph = quantize(small, MIXED, random_images(MIXED, 2))
+    for i in range(MIXED.depth):
+        assert graph.scales[f"blocks.{i}.hidden"] >= np.float32(SMALLEST_GELU_SCALE)
