@@ -15,12 +15,14 @@ from edgemoe.devices.base import DeviceError
 from edgemoe.devices.reference import ReferenceDevice
 from edgemoe.devices.sim import SimDevice
 from edgemoe.gelu_forms import compare_gelu
+from edgemoe.isolated import isolated
 from edgemoe_hw.config import AcceleratorConfig
 from edgemoe_models import scenes
 from edgemoe_models.graph import IntegerGraph
 
 __all__ = ["VARIANTS", "Variant", "ablation_table", "gelu_table_view", "run_ablation", "split_arrays"]
 
+_SCENE = scenes.SPLITS["demo"].start
 _ARRAYS = 3  # linear layers, attention's products, experts
 
 
@@ -47,7 +49,7 @@ class Variant:
 
 def _by_tokens(size: int) -> CompilerOptions:
     """Experts for ``size`` tokens at a time; a linear layer in one LOAD if possible, so that the program is short."""
-    return CompilerOptions(moe_group=size, chunk_fraction=0.5, preload_fraction=0.0)
+    return CompilerOptions(moe_group=size, chunk_fraction=0.75, preload_fraction=0.0)
 
 
 #: The first is the product.
@@ -124,31 +126,36 @@ def run_ablation(graph: IntegerGraph, config: AcceleratorConfig, track: Callable
     DeviceError: a variant's outputs differ from the reference
     """
     model = graph.config
-    seed = scenes.SPLITS["demo"].start
-    image = scenes.generate_scene(seed, model.image_height, model.image_width).image
-    task = model.tasks[0].name
     rows: list[dict[str, Any]] = []
     for variant in variants:
         chosen = split_arrays(config) if variant.split else config
         bundle, options = compile_variant(graph, chosen, variant)
         name = variant.name.format(**dataclasses.asdict(options))
         track(name)
-        expected = ReferenceDevice().run(bundle, image, task)
-        with SimDevice(chosen) as device:
-            result = device.run(bundle, image, task)
-        if (result.outputs != expected.outputs).any():
-            raise DeviceError(f"variant {name!r} differs from the integer reference")
-        size = result.stats["bytes_read"] + result.stats["bytes_written"]
-        base = rows[0] if rows else {"cycles": result.stats["cycles"], "dram_bytes": size}
+        stats = isolated(_measure, bundle, name)
+        size = stats["bytes_read"] + stats["bytes_written"]
+        base = rows[0] if rows else {"cycles": stats["cycles"], "dram_bytes": size}
         rows.append({
             "variant": name, "technique": variant.technique, "form": variant.form,
             "options": _changes(options), "array": f"{chosen.lanes_k} x {chosen.lanes_n}",
-            "cycles": result.stats["cycles"], "dram_bytes": size,
-            "cycles_ratio": result.stats["cycles"] / base["cycles"], "bytes_ratio": size / base["dram_bytes"],
-            "sim_seconds": result.stats["seconds"],
+            "cycles": stats["cycles"], "dram_bytes": size,
+            "cycles_ratio": stats["cycles"] / base["cycles"], "bytes_ratio": size / base["dram_bytes"],
+            "sim_seconds": stats["seconds"],
         })
-    return {"model": model.name, "config": config.name, "scene": seed, "task": task, "rows": rows,
+    return {"model": model.name, "config": config.name, "scene": _SCENE, "task": model.tasks[0].name, "rows": rows,
             "gelu": compare_gelu()}
+
+
+def _measure(bundle: Bundle, name: str) -> dict[str, Any]:
+    """Statistics of one inference on the RTL."""
+    model, task = bundle.model, bundle.model.tasks[0].name
+    image = scenes.generate_scene(_SCENE, model.image_height, model.image_width).image
+    expected = ReferenceDevice().run(bundle, image, task)
+    with SimDevice(bundle.config) as device:
+        result = device.run(bundle, image, task)
+    if (result.outputs != expected.outputs).any():
+        raise DeviceError(f"variant {name!r} differs from the integer reference")
+    return result.stats
 
 
 def _changes(options: CompilerOptions) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from edgemoe.compiler import build_bundle
 from edgemoe.devices.base import DeviceError
 from edgemoe.devices.reference import ReferenceDevice
 from edgemoe.devices.sim import SimDevice
+from edgemoe.isolated import isolated
 from edgemoe.report import Inference, build_report
 from edgemoe_hw.config import AcceleratorConfig
 from edgemoe_hw.isa import COMMAND_BYTES, Base, Memory, Opcode, decode
@@ -66,6 +67,10 @@ def bench_row(graph: IntegerGraph, config: AcceleratorConfig) -> dict[str, Any]:
     ------
     DeviceError: the outputs differ from the reference
     """
+    return isolated(_measure, graph, config)
+
+
+def _measure(graph: IntegerGraph, config: AcceleratorConfig) -> dict[str, Any]:
     bundle = build_bundle(graph, config)
     model, task = bundle.model, bundle.model.tasks[0].name
     seed = scenes.SPLITS["demo"].start
@@ -93,16 +98,16 @@ def _row(bundle: Bundle, task: str, seed: int, stats: dict[str, Any]) -> dict[st
 def bench_table(rows: Sequence[dict[str, Any]]) -> Table:
     """The simulated rows."""
     view = Table(title="Cycles of the RTL; ms at an ASSUMED clock")
-    for name in ("model", "config", "cycles", "ms", "bound", "MACs", "DRAM", "reloaded", "kHz"):
-        view.add_column(name, justify="left" if name in ("model", "config") else "right")
+    for name in ("model", "config", "cycles", "ms", "bound", "MACs", "DRAM", "again", "kHz"):
+        view.add_column(name, justify="left" if name in ("model", "config") else "right", no_wrap=True)
     for row in rows:
         if row["source"] == "simulated":
             view.add_row(row["model"], row["config"], f"{row['cycles']:,}", f"{row['ms']:.2f}",
                          f"{row['roofline_efficiency']:.3f}", f"{row['mac_utilisation']:.1%}",
-                         f"{row['dram_ratio']:.3f}", f"{row['reloaded_bytes']:,}",
+                         f"{row['dram_ratio']:.3f}", f"{row['reloaded_bytes'] / 1e6:.1f}",
                          f"{row['sim_cycles_per_second'] / 1e3:,.0f}")
-    view.caption = ("bound: least cycles / cycles; DRAM: bytes / least bytes; reloaded: bytes of weights fetched more "
-                    "than once; kHz: simulated cycles a millisecond here")
+    view.caption = ("bound: least cycles / cycles; DRAM: bytes / least bytes; again: MB of weights fetched more than once; "
+                    "kHz: simulated cycles a millisecond here")
     return view
 
 
