@@ -106,7 +106,7 @@ def bench_table(rows: Sequence[dict[str, Any]]) -> Table:
                          f"{row['roofline_efficiency']:.3f}", f"{row['mac_utilisation']:.1%}",
                          f"{row['dram_ratio']:.3f}", f"{row['reloaded_bytes'] / 1e6:.1f}",
                          f"{row['sim_cycles_per_second'] / 1e3:,.0f}")
-    view.caption = ("bound: least cycles / cycles; DRAM: bytes / least bytes; again: MB of weights fetched more than once; "
+    view.caption = ("bound: least cycles / cycles; DRAM: bytes / least bytes; again: MB of weights fetched again; "
                     "kHz: simulated cycles a millisecond here")
     return view
 
