@@ -32,7 +32,7 @@ class UnitBench(wiring.Component):
     """
 
     def __init__(self) -> None:
-        self._units = {
+        self._units: dict[str, wiring.Component] = {
             "mac": MacArray(8, 6), "requantize": Requantizer(LANES), "gelu": Gelu(LANES, 8), "exp2": Exp2Lanes(LANES),
             "reciprocal": Reciprocal(18), "norm": LayerNormUnit(UNITS), "gate": GateUnit(UNITS),
             "weight": WeightScratchpad(UNITS),

@@ -86,15 +86,23 @@ def run(bundle: BundlePath, images: Annotated[list[Path], typer.Argument(help="i
         device: Annotated[str, typer.Option(help="reference or sim")] = "reference",
         task: Annotated[list[str] | None, typer.Option(help="task, default: all")] = None,
         out: Annotated[Path, typer.Option(help="folder for pictures and the report")] = Path("build/run"),
-        trace: Annotated[bool, typer.Option(help="compare every tensor with the reference (sim)")] = False) -> None:
+        trace: Annotated[bool, typer.Option(help="compare every tensor with the reference (sim)")] = False,
+        waves: Annotated[Path | None, typer.Option(help="VCD file of the first inference (sim)")] = None,
+        waves_from: Annotated[int, typer.Option(help="first command in it, as disasm numbers them")] = 0,
+        waves_to: Annotated[int | None, typer.Option(help="last command in it, default: END")] = None) -> None:
     """Run images through a bundle's tasks."""
     from edgemoe.runner import run_images
     if device not in ("reference", "sim"):
         raise ValueError(f"device must be reference or sim, not {device!r}")
+    if waves is None and (waves_from or waves_to is not None):
+        raise ValueError("--waves-from and --waves-to choose a part of --waves FILE, which is missing")
+    if waves is not None and device != "sim":
+        raise ValueError(f"--waves needs --device sim, not {device}")
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task(f"running on {device}", total=1.0)
         exact = run_images(Bundle.load(bundle), images, device, task or [], out, trace,
-                           lambda share: progress.update(bar, completed=share))
+                           lambda share: progress.update(bar, completed=share),
+                           None if waves is None else (waves, waves_from, waves_to))
     console.print(f"results are in {out}")
     if not exact:
         raise DeviceError("tensors differ from the integer reference; see the report")

@@ -229,6 +229,15 @@ def test_unknown_names(edgemoe, bundle, image, tmp_path):
     edgemoe("report", tmp_path / "bad.json").refused("not a report")
 
 
+def test_waveforms_that_cannot_be(edgemoe, bundle, image, tmp_path):
+    vcd = tmp_path / "x.vcd"
+    edgemoe("run", bundle, image, "--waves", vcd).refused("--waves needs --device sim, not reference")
+    edgemoe("run", bundle, image, "--device", "sim", "--waves-to", 3).refused("--waves FILE, which is missing")
+    edgemoe("run", bundle, image, "--device", "sim", "--waves", vcd, "--waves-from", 9999).refused(
+        "waves must be of commands 0 to ", "not 9999 to")
+    assert not vcd.exists()
+
+
 @pytest.mark.parametrize(("text", "message"), [
     ("{", "config must be JSON"), ("[1]", "config must be a JSON object"), ('{"lanes": 3}', "unknown fields lanes"),
     ('{"lanes_k": 12}', "lanes_k must be a power of two, not 12"), ('{"lanes_n": "8"}', "lanes_n must be a positive"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,13 +19,37 @@ from edgemoe_sim.model import ModelError, Stop, VerilatedModel
 from edgemoe_sim.pads import RtlPads
 from edgemoe_sim.trace import TraceChecker
 
-__all__ = ["STALLS", "SimDevice"]
+__all__ = ["STALLS", "SimDevice", "Waves"]
 
 #: Stall counters by their name in reports.
 STALLS = {"load": "STALL_LOAD", "matmul": "STALL_MATMUL", "norm": "STALL_NORM", "store": "STALL_STORE",
           "epilogue": "STALL_EPILOGUE", "command": "STALL_COMMAND"}
 _PAGE = 4096
 _CYCLE_MARGIN = 20  # a program may take this many times its estimate before it is given up
+
+
+@dataclass(frozen=True)
+class Waves:
+    """Waveforms of a range of commands, as a VCD file.
+
+    Parameters
+    ----------
+    path: file to write
+    first: program index (as ``edgemoe disasm`` shows it); recording begins when the command before it on the same
+        engine has finished, or with the program
+    last: program index of the command whose end ends the recording; None: the program's end
+    """
+
+    path: Path
+    first: int = 0
+    last: int | None = None
+
+    def check(self, commands: int) -> None:
+        """Raise ValueError unless both are commands of a program and in order."""
+        last = commands - 1 if self.last is None else self.last
+        if not 0 <= self.first <= last < commands:
+            raise ValueError(f"waves must be of commands 0 to {commands - 1}, the first not after the last, "
+                             f"not {self.first} to {last}")
 
 
 class SimDevice(Device):
@@ -33,13 +59,16 @@ class SimDevice(Device):
     ----------
     config: the accelerator that is simulated; a bundle for another one is refused
     stall, seed: random pauses on the bus (see ``VerilatedModel``)
+    waves: record waveforms of the first inference; needs a build of its own, which is slower
     """
 
     name = "sim"
 
-    def __init__(self, config: AcceleratorConfig, stall: float = 0.0, seed: int = 0, quiet: bool = False) -> None:
+    def __init__(self, config: AcceleratorConfig, stall: float = 0.0, seed: int = 0, quiet: bool = False,
+                 waves: Waves | None = None) -> None:
         self.config = config
-        self._options: dict[str, Any] = {"stall": stall, "seed": seed, "quiet": quiet}
+        self._waves = waves
+        self._options: dict[str, Any] = {"stall": stall, "seed": seed, "quiet": quiet, "trace": waves is not None}
         self._model: VerilatedModel | None = None
         self._held: Bundle | None = None
         self._places: dict[str, int] = {}
@@ -83,14 +112,17 @@ class SimDevice(Device):
         """
         info = bundle.task(task)
         check_image(bundle, image)
+        waves, self._waves = self._waves, None
+        if waves is not None:
+            waves.check(info.commands)
         model = self._prepare(bundle)
         source = np.frombuffer(pack_patches(self.config, patchify(image, bundle.model.patch)), np.uint8)
         model.dram[self._places["input"]:][:source.size] = source
         output = model.dram[self._places["output"]:][:info.output_bytes]
         output[:] = 0
-        run = _Run(bundle, info, model, expected, progress)
         begin = time.perf_counter()
         try:
+            run = _Run(bundle, info, model, expected, progress, waves)
             model.start(self._places[f"program.{task}"], info.commands, weights=self._places["data"],
                         input=self._places["input"], output=self._places["output"], watchdog=1_000_000)
             stats = run.to_end()
@@ -105,7 +137,7 @@ class _Run:
     """One started program: stops at phase ends and traced completions, reads counters and scratchpads there."""
 
     def __init__(self, bundle: Bundle, task: Task, model: VerilatedModel, expected: Mapping[str, Any] | None,
-                 progress: Progress | None) -> None:
+                 progress: Progress | None, waves: Waves | None) -> None:
         self.bundle, self.task, self.model, self.progress = bundle, task, model, progress
         self.phase_ends = {phase.matmuls: phase for phase in task.phases[:-1]}
         self.events: dict[Engine, list[int]] = {engine: [] for engine in Engine}
@@ -115,8 +147,12 @@ class _Run:
             self.checker = TraceChecker(bundle.config, task.program, task.trace, expected, bundle.model.heads)
             for part in task.trace:
                 self.events[Engine(part[2])].append(part[3])
-        self.events = {engine: sorted(set(counts)) for engine, counts in self.events.items()}
         self.commands = self._command_numbers()
+        self.recorded = waves is not None
+        self.waves: dict[tuple[Engine, int], Path | None] = self._wave_events(waves) if waves is not None else {}
+        for engine, count in self.waves:
+            self.events[engine].append(count)
+        self.events = {engine: sorted(set(counts)) for engine, counts in self.events.items()}
         self.marks: list[dict[str, Any]] = []
         self.experts_used: dict[str, int] = {}
         self.expert_tokens: dict[str, list[int]] = {}
@@ -130,6 +166,24 @@ class _Run:
             if opcode in ENGINES:
                 numbers[ENGINES[opcode]].append(index)
         return numbers
+
+    def _wave_events(self, waves: Waves) -> dict[tuple[Engine, int], Path | None]:
+        """Completions at which recording begins (its file) and ends (None); begins at once if none comes before."""
+        place = {index: (engine, number) for engine, numbers in self.commands.items()
+                 for number, index in enumerate(numbers)}
+        events: dict[tuple[Engine, int], Path | None] = {}
+        # BEGIN and END have no engine: from the start, or from the end of the command before END.
+        engine, number = place.get(waves.first, (Engine.LOAD, 0))
+        if waves.first == self.task.commands - 1:
+            engine, number = place[waves.first - 1][0], place[waves.first - 1][1] + 1
+        if number:
+            events[engine, number] = waves.path
+        else:
+            self.model.trace(waves.path)
+        if waves.last in place:
+            engine, number = place[waves.last]
+            events[engine, number + 1] = None
+        return events
 
     def to_end(self) -> dict[str, Any]:
         """Run to the interrupt; returns the statistics."""
@@ -149,6 +203,8 @@ class _Run:
             if reason is not Stop.WATCH:
                 break
         model.finish(limit)
+        if self.recorded:
+            model.trace(None)
         cycles = model.read_reg("CYCLES")
         self._mark(task.phases[-1].name, cycles)
         stats = {
@@ -168,6 +224,8 @@ class _Run:
             while place[engine] < len(counts) and counts[place[engine]] <= done[engine]:
                 count = counts[place[engine]]
                 place[engine] += 1
+                if (engine, count) in self.waves:
+                    self.model.trace(self.waves[engine, count])
                 if engine == Engine.MATMUL and count in self.phase_ends:
                     ended.append(count)
                 if self.checker is not None:
