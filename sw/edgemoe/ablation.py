@@ -20,7 +20,8 @@ from edgemoe_hw.config import AcceleratorConfig
 from edgemoe_models import scenes
 from edgemoe_models.graph import IntegerGraph
 
-__all__ = ["VARIANTS", "Variant", "ablation_table", "gelu_table_view", "run_ablation", "split_arrays"]
+__all__ = ["VARIANTS", "Variant", "ablation_markdown", "ablation_table", "compile_variant", "gelu_markdown",
+           "gelu_table_view", "run_ablation", "split_arrays"]
 
 _SCENE = scenes.SPLITS["demo"].start
 _ARRAYS = 3  # linear layers, attention's products, experts
@@ -183,3 +184,21 @@ def gelu_table_view(result: dict[str, Any]) -> Table:
         view.add_row(f"{row['scale']:g}", row["form"], f"{row['table_bits']:,}", f"{row['largest']:.3f}",
                      f"{row['mean']:.3f}")
     return view
+
+
+def ablation_markdown(result: dict[str, Any]) -> str:
+    """The measured variants as a page's table."""
+    lines = ["| technique | variant | cycles | × | DRAM bytes | × |", "|---|---|---:|---:|---:|---:|"]
+    for row in result["rows"]:
+        lines.append(f"| {row['technique'] or ''} | {row['variant']} | {row['cycles']:,} | {row['cycles_ratio']:.2f} | "
+                     f"{row['dram_bytes']:,} | {row['bytes_ratio']:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def gelu_markdown(result: dict[str, Any]) -> str:
+    """The forms of GELU as a page's table."""
+    lines = ["| output scale | form | table bits a lane | largest error | mean error |", "|---|---|---:|---:|---:|"]
+    for row in result["gelu"]:
+        lines.append(f"| {row['scale']:g} | {row['form']} | {row['table_bits']:,} | {row['largest']:.3f} | "
+                     f"{row['mean']:.3f} |")
+    return "\n".join(lines) + "\n"

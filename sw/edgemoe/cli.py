@@ -162,14 +162,21 @@ def report(path: Annotated[Path, typer.Argument(help="report.json")] = Path("bui
 
 @app.command()
 def ablation(model: Model = "m3vit-micro", config: Config = "pynq-z2",
-             out: Annotated[Path, typer.Option(help="folder for ablation.json")] = Path("build")) -> None:
+             out: Annotated[Path, typer.Option(help="folder for ablation.json and .md")] = Path("build")) -> None:
     """Cycles and DRAM bytes with each technique replaced by its naive form, on the RTL."""
-    from edgemoe.ablation import ablation_table, gelu_table_view, run_ablation
+    from edgemoe.ablation import (
+        ablation_markdown,
+        ablation_table,
+        gelu_markdown,
+        gelu_table_view,
+        run_ablation,
+    )
     from edgemoe.workloads import load_graph
     result = run_ablation(load_graph(model), find_config(config), lambda what: console.print(f"simulating: {what}"))
     console.print(ablation_table(result))
     console.print(gelu_table_view(result))
     _write(out / "ablation.json", result)
+    (out / "ablation.md").write_text(ablation_markdown(result) + "\n" + gelu_markdown(result))
 
 
 @app.command()
