@@ -19,8 +19,8 @@ from edgemoe_models.config import ModelConfig
 __all__ = ["QUEUE_COMMANDS", "Timing", "dispatch_order", "estimate", "load_bytes"]
 
 QUEUE_COMMANDS = 16
-_LOAD_AHEAD = 4  # LOADs dispatched before their turn: fewer than the queue holds, so that it never blocks
-_ISSUE_AHEAD = 14
+_LOAD_AHEAD = 1  # a LOAD that waits for a late memory must not keep MATMULs behind it: later is better (measured)
+_ISSUE_AHEAD = QUEUE_COMMANDS - 1  # the others are dispatched as early as their queues allow
 _EPILOGUE_LATENCY = 40
 _COMMAND_OVERHEAD = 4
 
