@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from edgemoe.bundle import Bundle, Task
@@ -97,7 +98,8 @@ def _row(bundle: Bundle, task: str, seed: int, stats: dict[str, Any]) -> dict[st
 
 def bench_table(rows: Sequence[dict[str, Any]]) -> Table:
     """The simulated rows."""
-    view = Table(title="Cycles of the RTL; ms at an ASSUMED clock")
+    view = Table(title="Cycles of the RTL; ms at an ASSUMED clock", box=box.SIMPLE, collapse_padding=True,
+                 pad_edge=False)
     for name in ("model", "config", "cycles", "ms", "bound", "MACs", "DRAM", "again", "kHz"):
         view.add_column(name, justify="left" if name in ("model", "config") else "right", no_wrap=True)
     for row in rows:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgemoe.ablation import VARIANTS, ablation_table, compile_variant, run_ablation, split_arrays
-from edgemoe.bench import reloaded_bytes
+from edgemoe.bench import bench_row, bench_table, reloaded_bytes
 from edgemoe.compiler import CompilerOptions, build_bundle, compile_graph
 from edgemoe.gelu_forms import compare_gelu
 from edgemoe_hw.config import PRESETS
@@ -128,3 +128,12 @@ def test_reloaded_bytes_are_those_of_weights_that_are_fetched_twice(depth, reloa
     config = dataclasses.replace(PRESETS["tiny"], act_depth=depth)
     task = next(iter(build_bundle(random_graph(model), config, CompilerOptions(group_tokens=4)).tasks.values()))
     assert (reloaded_bytes(config, task) > 0) == reloads
+
+
+def test_a_bench_row_is_of_a_run_on_the_rtl():
+    row = bench_row(GRAPH, PRESETS["tiny"])
+    assert row["source"] == "simulated" and row["cycles"] > row["bound_cycles"] >= row["ideal_cycles"] > 0
+    assert row["ms"] == pytest.approx(row["cycles"] / PRESETS["tiny"].assumed_clock_mhz / 1000, rel=1e-3)
+    assert row["roofline_efficiency"] == pytest.approx(row["bound_cycles"] / row["cycles"], rel=1e-3)
+    assert row["dram_bytes"] >= row["dram_lower_bound_bytes"]
+    assert bench_table([row]).row_count == 1
