@@ -43,7 +43,7 @@ class Outcome:
 @pytest.fixture
 def edgemoe(monkeypatch, capsys):
     """Runs the command in this process."""
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(cli.console, "width", 500)  # no line breaks in long paths
 
     def run(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["edgemoe", *map(str, arguments)])
