@@ -4,6 +4,7 @@
 import numpy as np
 import pytest
 from amaranth.sim import Simulator
+
 from edgemoe_hw.config import AcceleratorConfig
 from edgemoe_hw.scratchpad import SlicedMemory, WeightScratchpad
 
