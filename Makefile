@@ -46,7 +46,7 @@ lint: $(VENV)/.lint ## ruff and mypy
 	$(BIN)/ruff check $(PACKAGES) tests
 	$(BIN)/mypy $(PACKAGES)
 
-bench: tools $(VENV)/.test ## compare with baselines on this machine
+bench: tools $(VENV)/.sim ## cycles of models and configurations on the simulated RTL
 	$(BIN)/edgemoe bench $(SELECTED) $(if $(OUT),--out $(OUT))
 
 ablation: tools $(VENV)/.sim ## cycles and DRAM bytes with each technique replaced by its naive form
