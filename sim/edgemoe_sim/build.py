@@ -24,9 +24,12 @@ HARNESS = Path(__file__).with_name("harness.cpp")
 PREFIX = "Vedgemoe"
 VERILATOR_FLAGS = (
     "--cc", "--prefix", PREFIX, "--top-module", "edgemoe", "-O3", "--flatten", "--x-assign", "fast",
-    "--x-initial", "fast", "--no-assert", "--output-split", "20000", "--output-split-cfuncs", "2000", "-Wno-fatal", "-Wno-lint", "-Wno-style",
+    "--x-initial", "fast", "--no-assert", "--output-split", "20000", "--output-split-cfuncs", "2000",
+    "-Wno-fatal", "-Wno-lint", "-Wno-style",
 )
-CXX_FLAGS = ("-std=gnu++20", "-fPIC", "-pthread", "-march=native", "-w")
+# Several configurations' libraries live in one process: a unique symbol would make them share statics, among them the
+# table of memories, whose size differs.
+CXX_FLAGS = ("-std=gnu++20", "-fPIC", "-pthread", "-march=native", "-w", "-fno-gnu-unique")
 # Functions are split because gcc takes minutes over one of 10,000 lines; __Slow files run once, at construction.
 FAST, RUNTIME, SLOW = "-O2", "-O1", "-O0"
 # The completion counters must survive optimisation; memories do anyhow, since arrays are never split.
@@ -138,7 +141,7 @@ def _memory_table(header: str, masters: int, axi_bytes: int) -> str:
 #define AXI_BYTES {axi_bytes}
 {chr(10).join(done)}
 struct Memory {{ const char* name; const void* data; uint32_t width, depth, stride; }};
-inline int memory_table({PREFIX}___024root* root, const Memory** table) {{
+static inline int memory_table({PREFIX}___024root* root, const Memory** table) {{
     static thread_local Memory memories[] = {{
 {rows}
         {{nullptr, nullptr, 0, 0, 0}},
