@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 
 __all__ = ["ISA_VERSION", "PRESETS", "AcceleratorConfig", "ConfigError"]
@@ -76,9 +77,10 @@ class AcceleratorConfig:
             if field.name == "name":
                 _require(isinstance(value, str), f"name must be a string, not {value!r}")
             elif field.name == "assumed_clock_mhz":
-                _require(value > 0, f"assumed_clock_mhz must be positive, not {value!r}")
+                _require(isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf,
+                         f"assumed_clock_mhz must be a positive number, not {value!r}")
             else:
-                _require(isinstance(value, int) and value > 0,
+                _require(isinstance(value, int) and not isinstance(value, bool) and value > 0,
                          f"{field.name} must be a positive integer, not {value!r}")
         for field_name in ("lanes_k", "epilogue_lanes"):
             value = getattr(self, field_name)

@@ -43,8 +43,8 @@ class StepMeta(data.Struct):
 class MatMulIssue(wiring.Component):
     """Issues one array step a cycle.
 
-    A tile starts only ``min_gap`` cycles after the one before it, so that the epilogue, whose rate is static, never has to
-    stall the array. Between commands there is one idle cycle.
+    A tile starts only ``min_gap`` cycles after the one before it, so that the epilogue, whose rate is static, never has
+    to stall the array. Between commands there is one idle cycle.
 
     Members
     -------

@@ -19,9 +19,9 @@ _SUM_BITS = 18  # 255 * 1024 tokens
 class OperandPath(wiring.Component):
     """Reads a step's operands, turns scores into probabilities, multiplies, and delivers finished tiles.
 
-    The addresses of activations and weights are delayed, not the data, until the exponentials of the same step are ready.
-    The sum of a token's exponentials is taken during its first tile; its reciprocal reaches the epilogue together with
-    that tile's result.
+    The addresses of activations and weights are delayed, not the data, until the exponentials of the same step are
+    ready. The sum of a token's exponentials is taken during its first tile; its reciprocal reaches the epilogue
+    together with that tile's result.
 
     Members
     -------

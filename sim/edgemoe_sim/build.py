@@ -198,7 +198,8 @@ def build_library(verilog: str, *, masters: int, axi_bytes: int, trace: bool = F
     if library.exists():
         return library
     if not quiet:
-        print("building the Verilated accelerator (once for each configuration)", file=sys.stderr, flush=True)
+        print("building the Verilated accelerator (once for each configuration, about a minute)", file=sys.stderr,
+              flush=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{key}-", dir=folder.parent) as name:
         work = Path(name)
