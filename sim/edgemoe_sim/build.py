@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,11 @@ from pathlib import Path
 import edgemoe_hw
 from edgemoe_hw.config import AcceleratorConfig
 
-__all__ = ["BuildError", "accelerator_verilog", "build_library", "cache_root", "parse_memories", "verilator_root"]
+__all__ = ["BuildError", "accelerator_verilog", "build_accelerator", "build_library", "cache_root", "parse_memories",
+           "verilator_root"]
+
+Progress = Callable[[str, float], None]
+_VERILATE_FROM, _COMPILE_FROM = 0.2, 0.35  # shares of a build's time
 
 HARNESS = Path(__file__).with_name("harness.cpp")
 PREFIX = "Vedgemoe"
@@ -157,7 +162,7 @@ static inline int memory_table({PREFIX}___024root* root, const Memory** table) {
 """
 
 
-def _compile(sources: list[Path], folder: Path, includes: list[str]) -> list[str]:
+def _compile(sources: list[Path], folder: Path, includes: list[str], progress: Progress) -> list[str]:
     """Compile in parallel; returns the object files."""
     compiler = _tool(os.environ.get("CXX", "g++"))
 
@@ -169,11 +174,24 @@ def _compile(sources: list[Path], folder: Path, includes: list[str]) -> list[str
 
     # The largest first, so that the workers end together.
     order = sorted(sources, key=lambda source: source.stat().st_size, reverse=True)
+    objects = []
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        return list(pool.map(compile_one, order))
+        for target in pool.map(compile_one, order):
+            objects.append(target)
+            progress("compiling the simulator", _COMPILE_FROM + (1 - _COMPILE_FROM) * len(objects) / len(order))
+    return objects
 
 
-def build_library(verilog: str, *, masters: int, axi_bytes: int, trace: bool = False, quiet: bool = False) -> Path:
+def build_accelerator(config: AcceleratorConfig, trace: bool = False, progress: Progress | None = None) -> Path:
+    """Shared library of an accelerator, from the cache where it is there; ``progress`` as for ``build_library``."""
+    if progress is not None:
+        progress("writing Verilog", 0.0)
+    return build_library(accelerator_verilog(config), masters=config.axi_masters, axi_bytes=config.axi_bytes,
+                         trace=trace, progress=progress)
+
+
+def build_library(verilog: str, *, masters: int, axi_bytes: int, trace: bool = False, quiet: bool = False,
+                  progress: Progress | None = None) -> Path:
     """Shared library of ``verilog`` (module ``edgemoe``) and the harness, from the cache where it is there.
 
     Parameters
@@ -181,7 +199,8 @@ def build_library(verilog: str, *, masters: int, axi_bytes: int, trace: bool = F
     verilog: text of the design
     masters, axi_bytes: of its configuration
     trace: with waveforms (slower)
-    quiet: no progress message
+    quiet: no message
+    progress: told each step and the share of the work that is done, instead of the message
 
     Raises
     ------
@@ -197,7 +216,7 @@ def build_library(verilog: str, *, masters: int, axi_bytes: int, trace: bool = F
     library = folder / "libedgemoe.so"
     if library.exists():
         return library
-    if not quiet:
+    if progress is None and not quiet:
         print("building the Verilated accelerator (once for each configuration, about a minute)", file=sys.stderr,
               flush=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -205,6 +224,8 @@ def build_library(verilog: str, *, masters: int, axi_bytes: int, trace: bool = F
         work = Path(name)
         (work / "edgemoe.v").write_text(verilog, encoding="utf-8")
         (work / "edgemoe.vlt").write_text(VLT, encoding="utf-8")
+        report = progress or (lambda step, share: None)
+        report("running Verilator", _VERILATE_FROM)
         _run([_tool("perl"), str(root / "bin" / "verilator"), *VERILATOR_FLAGS, *(["--trace-vcd"] if trace else []),
               "--Mdir", str(work), "edgemoe.vlt", "edgemoe.v"], work, {**os.environ, "VERILATOR_ROOT": str(root)})
         header = (work / f"{PREFIX}___024root.h").read_text(encoding="utf-8")
@@ -214,7 +235,7 @@ def build_library(verilog: str, *, masters: int, axi_bytes: int, trace: bool = F
         sources = [*work.glob(f"{PREFIX}*.cpp"), HARNESS, *(include / name for name in runtime)]
         includes = [f"-I{work}", f"-I{include}", f"-I{include / 'vltstd'}", f"-DVM_TRACE={int(trace)}",
                     f"-DVM_TRACE_VCD={int(trace)}"]
-        objects = _compile(sources, work, includes)
+        objects = _compile(sources, work, includes, report)
         _run([_tool(os.environ.get("CXX", "g++")), "-shared", "-pthread", "-o", str(work / "libedgemoe.so"),
               *objects], work)
         # A partial folder is never seen: the library appears by a rename, and whoever is first wins.

@@ -125,7 +125,9 @@ def sim(model: Model = "m3vit-micro", config: Config = "pynq-z2",
     bundle.save(out / f"{bundle.model.name}-{accelerator.name}.emoe")
     device = SimDevice(accelerator)
     with contextlib.closing(device), Progress(console=console, transient=True) as progress:
-        bar = progress.add_task("simulating", total=1.0)
+        bar = progress.add_task("building the simulator", total=1.0)
+        if console.is_terminal:  # elsewhere one line says it
+            device.build(lambda step, share: progress.update(bar, completed=share, description=step))
         result = simulate(bundle, graph, device, images, out,
                           lambda what, share: progress.update(bar, completed=share, description=f"simulating {what}"),
                           is_trained(model))

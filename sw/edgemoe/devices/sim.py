@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from edgemoe.devices.base import Device, DeviceError, Image, Progress, Result, c
 from edgemoe.layout import align, gather_outputs, pack_patches
 from edgemoe_hw.config import AcceleratorConfig
 from edgemoe_hw.isa import ENGINES, Engine, Opcode, decode
+from edgemoe_sim.build import build_accelerator
 from edgemoe_sim.model import ModelError, Stop, VerilatedModel
 from edgemoe_sim.pads import RtlPads
 from edgemoe_sim.trace import TraceChecker
@@ -72,6 +73,13 @@ class SimDevice(Device):
         self._model: VerilatedModel | None = None
         self._held: Bundle | None = None
         self._places: dict[str, int] = {}
+
+    def build(self, progress: Callable[[str, float], None]) -> None:
+        """Build the simulator unless it is cached; ``progress(step, share)`` is told how far it is."""
+        try:
+            build_accelerator(self.config, trace=self._options["trace"], progress=progress)
+        except (RuntimeError, OSError) as error:
+            raise DeviceError(f"cannot build the simulated accelerator: {error}") from error
 
     def close(self) -> None:
         """End the simulation."""
