@@ -87,12 +87,13 @@ $(VENV)/.synth: $(VENV)/.base
 # torch by itself and first: pip then takes a CPU build where one is at hand, instead of what another
 # package's requirement would pull in.
 $(VENV)/.test: $(VENV)/.base
-	@echo 'Set-up: PyTorch (once, some minutes)'
-	@$(PIP) torch==2.13.0
-	@echo 'Set-up: test dependencies (once, about a minute)'
-	@$(PIP) --quiet -e '.[sim,train,dev]'
+	@$(PIP) --quiet find_libpython
 	@$(BIN)/python -c 'import sys, find_libpython as f; sys.exit(not f.find_libpython())' || { \
 	    echo 'edgemoe: the shared library of $(PYTHON) (libpython3) is missing' >&2; \
 	    echo '  needed for: cocotb, which runs Python inside the simulator' >&2; \
 	    echo '  install:    sudo apt-get install libpython3-dev   (Fedora: sudo dnf install python3-libs)' >&2; exit 1; }
+	@echo 'Set-up: PyTorch (once, some minutes)'
+	@$(PIP) torch==2.13.0
+	@echo 'Set-up: test dependencies (once, about a minute)'
+	@$(PIP) --quiet -e '.[sim,train,dev]'
 	@touch $@ $(VENV)/.sim $(VENV)/.lint

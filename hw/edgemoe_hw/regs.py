@@ -42,7 +42,7 @@ ERROR_TEXT = {
     ErrorCode.ADDRESS_RANGE: "a command's memory, base or rows do not exist",
     ErrorCode.READ_BUS: "a read was answered with an error response",
     ErrorCode.WRITE_BUS: "a write was answered with an error response",
-    ErrorCode.QUEUE_OVERFLOW: "more tokens than an expert's queue holds",
+    ErrorCode.QUEUE_OVERFLOW: "more tokens than an expert's queue holds, or tokens faster than the gate takes",
     ErrorCode.WATCHDOG: "WATCHDOG cycles passed without progress",
 }
 

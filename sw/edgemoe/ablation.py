@@ -79,7 +79,7 @@ VARIANTS: tuple[Variant, ...] = (
             tuple(_by_tokens(size) for size in (1, 2, 4, 8))),
     Variant("experts, {moe_group} tokens at a time", 5, "the same for groups of tokens",
             (_by_tokens(8),)),
-    Variant("no prefetch", 0, "a command starts when the one before it has finished: DMA and compute take turns",
+    Variant("no overlap", 0, "a command starts when the one before it has finished: no prefetch, no concurrency",
             (CompilerOptions(prefetch=False),)),
 )
 

@@ -68,7 +68,10 @@ def _layers(bundle: Bundle, runs: Sequence[Inference]) -> list[dict[str, Any]]:
 
 def build_report(bundle: Bundle, runs: Sequence[Inference], metrics: dict[str, Any],
                  comparisons: Sequence[Any] = ()) -> dict[str, Any]:
-    """The report of at least one inference; cycles, MACs and bytes are means over all of them."""
+    """The report of at least one inference; cycles, MACs and bytes are means over all of them.
+
+    ``bit_exact`` is None where nothing was compared.
+    """
     config = bundle.config
     totals = [_totals(bundle, run) for run in runs]
     mean = {key: sum(total[key] for total in totals) / len(totals) for key in totals[0]}
@@ -79,7 +82,7 @@ def build_report(bundle: Bundle, runs: Sequence[Inference], metrics: dict[str, A
     return {
         "model": bundle.model.name, "config": config.name, "config_hash": config.content_hash,
         "images": len({run.image for run in runs}), "tasks": list(dict.fromkeys(run.task for run in runs)),
-        "inferences": len(runs), "bit_exact": bool(comparisons) and mismatches == 0, "tensors_compared": tensors,
+        "inferences": len(runs), "bit_exact": mismatches == 0 if comparisons else None, "tensors_compared": tensors,
         "mismatches": mismatches, **{key: round(value) for key, value in mean.items()},
         "mac_utilisation": mean["macs"] / (mean["cycles"] * config.macs_per_cycle),
         "roofline_efficiency": mean["bound_cycles"] / mean["cycles"],
@@ -108,7 +111,10 @@ def load_report(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: there is no report; run edgemoe sim first") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a report ({error}); run edgemoe sim again") from None
-    if not isinstance(report, dict) or "layers" not in report:
+    needed = {"model", "config", "cycles", "bound_cycles", "mac_utilisation", "bit_exact", "tensors_compared", "layers",
+              "roofline_efficiency", "dram_bytes_read", "dram_bytes_written", "dram_lower_bound_bytes", "metrics",
+              "inferences", "assumed_latency_ms", "assumed_clock_mhz", "sim_cycles_per_second"}
+    if not isinstance(report, dict) or not needed <= set(report):
         raise ValueError(f"{path}: not a report; run edgemoe sim again")
     return report
 

@@ -34,11 +34,6 @@ class RowAllocator:
         self._stamp = np.zeros(depth, dtype=np.int64)
         self._clock = 0
 
-    @property
-    def free_rows(self) -> int:
-        """Rows that no live region holds (they may be fragmented)."""
-        return int((self._stamp < self._LIVE).sum())
-
     def longest_free(self) -> int:
         """Rows of the longest window that ``alloc`` could give out now."""
         edges = np.flatnonzero(np.diff(np.concatenate(([True], self._stamp >= self._LIVE, [True])).astype(np.int8)))

@@ -22,7 +22,7 @@ class CompilerOptions:
     resident_fraction: chunks that stay while all groups pass take at most this part of it; the rest is for prefetch
     preload_fraction: weights of the next block's attention that may be fetched ahead of a block's experts take at
         most this part of the weight scratchpad: memory is idle while attention computes and busy while experts do
-    prefetch: False makes every LOAD wait for all earlier commands (no overlap of DMA and compute)
+    prefetch: False makes every command wait for the one before it (no overlap of any kind)
     moe_group: 0 runs expert by expert; otherwise gate and experts run for this many tokens at a time, and each
         group's experts are fetched anew
     attention_group: 0 keeps keys and values stationary; otherwise they are fetched for this many queries at a time

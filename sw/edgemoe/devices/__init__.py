@@ -1,4 +1,4 @@
-"""Where a bundle can run: ``reference``, ``sim``, ``pynq``. Import the device's own module: each needs others."""
+"""Where a bundle can run: ``reference`` or ``sim``. Import the device's own module: each needs others."""
 
 from edgemoe.devices.base import Device, DeviceError, Result
 

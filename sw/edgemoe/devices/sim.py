@@ -116,7 +116,7 @@ class SimDevice(Device):
         """One inference on the RTL.
 
         ``stats``: ``cycles``, ``phases`` (name, cycles, stalls), ``bytes_read``, ``bytes_written``, ``experts_used``,
-        ``seconds``; with ``expected`` (the reference's trace) also ``comparison``.
+        ``seconds``; with ``expected`` (the reference's trace) also ``comparison``, of the outputs in DRAM too.
         """
         info = bundle.task(task)
         check_image(bundle, image)
@@ -138,7 +138,10 @@ class SimDevice(Device):
             self.close()
             raise DeviceError(f"simulated accelerator: {error}") from error
         stats["seconds"] = time.perf_counter() - begin
-        return Result(gather_outputs(info.outputs, output, info.output_rows, info.output_channels), stats)
+        result = Result(gather_outputs(info.outputs, output, info.output_rows, info.output_channels), stats)
+        if expected is not None:  # what arrived in DRAM, beside the tensors on chip
+            stats["comparison"].mismatches += int((result.outputs != expected[f"heads.{task}"]).sum())
+        return result
 
 
 class _Run:

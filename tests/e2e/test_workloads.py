@@ -1,0 +1,44 @@
+"""The reference workloads on the large configurations, whole inferences on RTL: exact, efficient, few DRAM bytes."""
+
+import pytest
+
+from edgemoe.compiler import build_bundle
+from edgemoe.devices.reference import ReferenceDevice
+from edgemoe.devices.sim import SimDevice
+from edgemoe.report import Inference, build_report
+from edgemoe.workloads import load_graph
+from edgemoe_hw.config import PRESETS
+from edgemoe_models.random_weights import random_images
+
+pytestmark = pytest.mark.slow  # simulators of the large configurations take minutes to build
+
+#: Least bound / cycles and most DRAM bytes / lower bound. deit-tiny's hidden rows do not fit pynq-z2: MLP weights come
+#: twice.
+LIMITS = {
+    ("m3vit-tiny", "pynq-z2"): (0.80, 1.05), ("m3vit-tiny", "zcu102"): (0.80, 1.05),
+    ("deit-tiny", "pynq-z2"): (0.80, 1.70), ("deit-tiny", "zcu102"): (0.80, 1.05),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "config"), LIMITS, ids="-".join)
+def test_workload(model, config, tmp_path):
+    graph = load_graph(model, tmp_path)
+    bundle = build_bundle(graph, PRESETS[config])
+    image = random_images(graph.config, 1, seed=3)[0]
+    task = graph.config.tasks[0].name
+    expected = ReferenceDevice().run(bundle, image, task).stats["trace"]
+    device = SimDevice(PRESETS[config])
+    try:
+        stats = device.run(bundle, image, task, expected=expected).stats
+    finally:
+        device.close()
+    report = build_report(bundle, [Inference(task, "random", stats)], {}, [stats["comparison"]])
+    assert report["bit_exact"] is True, stats["comparison"].first_mismatch
+    assert report["tensors_compared"] > 100
+    efficiency, traffic = LIMITS[model, config]
+    assert report["roofline_efficiency"] >= efficiency
+    moved = report["dram_bytes_read"] + report["dram_bytes_written"]
+    assert moved <= traffic * report["dram_lower_bound_bytes"]
+    if not graph.config.num_experts:  # which experts are used, the analytic model cannot know
+        for layer in report["layers"][:-1]:
+            assert layer["cycles"] == pytest.approx(layer["estimated_cycles"], rel=0.1), layer["name"]
