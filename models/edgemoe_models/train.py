@@ -29,7 +29,7 @@ from torch import Tensor
 from edgemoe_models import scenes
 from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig
 from edgemoe_models.dataset import MILLIMETRES, NORMAL_STEPS, load_split
-from edgemoe_models.metrics import TaskMetrics
+from edgemoe_models.evaluate import evaluate as measure
 from edgemoe_models.model import M3ViT
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -194,20 +194,10 @@ def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> N
 
 
 @torch.no_grad()
-def evaluate(model: M3ViT, data: Arrays, count: int, batch: int = 32) -> dict[str, dict[str, float]]:
+def evaluate(model: M3ViT, data: Arrays, count: int) -> dict[str, dict[str, float]]:
     """Metrics of every task on the first ``count`` scenes."""
     model.eval()
-    results = {}
-    for task in model.config.tasks:
-        metrics = TaskMetrics(task)
-        for start in range(0, count, batch):
-            rows = slice(start, min(start + batch, count))
-            label = data[task.kind][rows]
-            if task.kind == "depth":
-                label = label / np.float32(MILLIMETRES)
-            metrics.update(model(pixels(data["image"][rows]), task.name).numpy(), label)
-        results[task.name] = metrics.result()
-    return results
+    return measure(model.config, lambda task, images: model(pixels(images), task).numpy(), data, count)
 
 
 def score(metrics: dict[str, dict[str, float]]) -> float:
