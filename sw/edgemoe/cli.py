@@ -100,9 +100,14 @@ def run(bundle: BundlePath, images: Annotated[list[Path], typer.Argument(help="i
         raise ValueError(f"--waves needs --device sim, not {device}")
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task(f"running on {device}", total=1.0)
+
+        def building(step: str, share: float) -> None:
+            progress.update(bar, completed=share, description=step)
+
         exact = run_images(Bundle.load(bundle), images, device, task or [], out, trace,
-                           lambda share: progress.update(bar, completed=share),
-                           None if waves is None else (waves, waves_from, waves_to))
+                           lambda share: progress.update(bar, completed=share, description=f"running on {device}"),
+                           None if waves is None else (waves, waves_from, waves_to),
+                           building if console.is_terminal else None)
     console.print(f"results are in {out}")
     if not exact:
         raise DeviceError("tensors differ from the integer reference; see the report")

@@ -17,10 +17,12 @@ __all__ = ["run_images"]
 
 
 def run_images(bundle: Bundle, paths: Sequence[Path], device: str, tasks: Sequence[str], out: Path, trace: bool,
-               track: Callable[[float], None], waves: tuple[Path, int, int | None] | None = None) -> bool:
+               track: Callable[[float], None], waves: tuple[Path, int, int | None] | None = None,
+               building: Callable[[str, float], None] | None = None) -> bool:
     """Run every image and task; writes raw outputs, pictures and, on ``sim``, ``report.json`` to ``out``.
 
-    ``waves``: file, first and last command of the waveforms of the first inference on ``sim``.
+    ``waves``: file, first and last command of the waveforms of the first inference on ``sim``. ``building`` is told how
+    far the build of the simulator is.
 
     Returns False when tensors were compared and differ.
     """
@@ -34,6 +36,8 @@ def run_images(bundle: Bundle, paths: Sequence[Path], device: str, tasks: Sequen
     if device == "sim":
         from edgemoe.devices.sim import SimDevice, Waves
         simulated = SimDevice(bundle.config, waves=None if waves is None else Waves(*waves))
+        if building is not None:
+            simulated.build(building)
     out.mkdir(parents=True, exist_ok=True)
     total, done = len(images) * len(names), 0
     for path, image in images.items():
