@@ -7,7 +7,10 @@ from amaranth.lib.wiring import In, Out
 from . import isa
 from .interfaces import COMMAND, queued_layout
 
-__all__ = ["CommandQueue"]
+__all__ = ["QUEUE_COMMANDS", "CommandQueue"]
+
+QUEUE_COMMANDS = 16
+"""Commands that an engine's queue holds; the compiler orders programs by it."""
 
 
 class CommandQueue(wiring.Component):
@@ -32,7 +35,7 @@ class CommandQueue(wiring.Component):
     empty: there is no head
     """
 
-    def __init__(self, payload, *, max_experts: int, depth: int = 16):
+    def __init__(self, payload, *, max_experts: int, depth: int = QUEUE_COMMANDS):
         if depth < 2:
             raise ValueError(f"depth must be at least 2, not {depth!r}")
         self._payload = payload

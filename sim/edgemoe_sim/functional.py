@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from edgemoe_hw.command_queue import QUEUE_COMMANDS
 from edgemoe_hw.config import AcceleratorConfig
 from edgemoe_hw.isa import (
     COMMAND_BYTES,
@@ -30,7 +31,6 @@ from edgemoe_models.integer import ops
 
 __all__ = ["Deadlock", "FunctionalModel", "POLICIES", "Policy", "Scratchpads"]
 
-QUEUE_COMMANDS = 16
 _IN_FLIGHT = 3  # matrix products between issue and their last result
 Step = tuple[Engine, bool]  # engine; True to write results, False to read operands
 Policy = Callable[[Sequence[Step], np.random.Generator], Step]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from edgemoe_hw import interfaces
 from edgemoe_hw.config import AcceleratorConfig
 from edgemoe_hw.isa import ENGINES, Base, Engine, Memory, Mode, Opcode, RowFactor, Source, encode
 
@@ -18,7 +19,6 @@ __all__ = ["Access", "Command", "HazardTracker", "accesses", "memory_depths"]
 
 Rows = np.ndarray
 Access = tuple[str, Rows]
-GELU_TABLE_BYTES = 512
 
 #: Memories whose rows a MATMUL reads when it issues: it must wait for an earlier MATMUL's epilogue. The others
 #: (RESIDUAL accumulate, PARAM, GELU) are read by the epilogue itself, which works in program order.
@@ -104,7 +104,7 @@ def _matmul_reads(config: AcceleratorConfig, p: dict[str, int], expert: int | No
     params = 1 if p.get("param_uniform") else -(-p["channels"] // config.epilogue_lanes)
     yield "PARAM", _span(p["param_base"], params)
     if p.get("gelu"):
-        yield "GELU", _span(0, GELU_TABLE_BYTES // config.axi_bytes)
+        yield "GELU", _span(0, memory_depths(config)["GELU"])
     if p.get("use_queue") or p.get("row_factor") == RowFactor.GATE:
         assert expert is not None
         yield "QUEUE", _span(expert, 1)
@@ -136,12 +136,8 @@ def accesses(config: AcceleratorConfig, command: Command) -> tuple[list[Access],
 
 def memory_depths(config: AcceleratorConfig) -> dict[str, int]:
     """Rows of every on-chip memory that hazards are tracked in."""
-    return {
-        "WEIGHT": config.weight_depth, "ACT": config.act_depth, "RESIDUAL": config.residual_depth,
-        "SCORE": config.score_depth, "PARAM": config.param_depth,
-        "NORM": 2 * config.max_dim // config.norm_lanes, "GELU": GELU_TABLE_BYTES // config.axi_bytes,
-        "ROWMAX": config.max_tokens, "QUEUE": config.max_experts,
-    }
+    loaded = {memory.name: depth for memory, depth in interfaces.memory_depths(config).items()}
+    return loaded | {"SCORE": config.score_depth, "ROWMAX": config.max_tokens, "QUEUE": config.max_experts}
 
 
 class HazardTracker:

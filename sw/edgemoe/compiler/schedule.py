@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgemoe.compiler.commands import Command
+from edgemoe_hw.command_queue import QUEUE_COMMANDS
 from edgemoe_hw.config import AcceleratorConfig
 from edgemoe_hw.isa import Engine, Memory, Opcode
 from edgemoe_models.config import ModelConfig
 
-__all__ = ["QUEUE_COMMANDS", "Timing", "dispatch_order", "estimate", "load_bytes"]
+__all__ = ["Timing", "dispatch_order", "estimate", "load_bytes"]
 
-QUEUE_COMMANDS = 16
 _LOAD_AHEAD = 1  # a LOAD that waits for a late memory must not keep MATMULs behind it: later is better (measured)
 _ISSUE_AHEAD = QUEUE_COMMANDS - 1  # the others are dispatched as early as their queues allow
 _EPILOGUE_LATENCY = 40

@@ -201,7 +201,6 @@ class _Run:
         model, task = self.model, self.task
         begin = model.cycles
         limit = _CYCLE_MARGIN * max(sum(phase.estimated_cycles for phase in task.phases), 10_000)
-        done = dict.fromkeys(Engine, 0)
         place = dict.fromkeys(Engine, 0)
         while True:
             watch = {engine.name: counts[place[engine]] for engine, counts in self.events.items()
