@@ -124,7 +124,7 @@ class MoE(nn.Module):
             for e, queue in enumerate(queues)
         ]
         weighted = torch.cat(gathered) * scores.reshape(-1)[order, None]
-        return torch.zeros_like(tokens).index_add(0, order // self.top_k, weighted)
+        return torch.zeros_like(tokens).index_add(0, order // self.top_k, weighted.to(tokens.dtype))
 
 
 class Block(nn.Module):

@@ -48,6 +48,7 @@ class TrainConfig:
     warmup: int = 200
     balance: float = 0.01
     seed: int = 1
+    init: str = ""
     train_scenes: int = 20000
     val_scenes: int = 768
     evaluate_minutes: float = 5.0
@@ -111,6 +112,8 @@ class Trainer:
         self.model_config = PRESETS[config.preset]
         torch.manual_seed(config.seed)
         self.model = M3ViT(self.model_config)
+        if config.init:
+            take_weights(self.model, Path(config.init))
         decayed = [p for p in self.model.parameters() if p.dim() >= 2 and p is not self.model.pos_embed]
         rest = [p for p in self.model.parameters() if not any(p is q for q in decayed)]
         groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
@@ -219,6 +222,17 @@ def export(trainer: Trainer, path: Path, metrics: dict[str, dict[str, float]], c
         "train_seconds": f"{trainer.seconds:.0f}",
     }
     _save(dict(trainer.model.state_dict()), path, metadata)
+
+
+def take_weights(model: M3ViT, path: Path) -> None:
+    """Start from a weights file: tensors of the same name and shape are taken, the rest stays as drawn."""
+    with safe_open(path, "pt") as file:
+        found = {key: file.get_tensor(key).float() for key in file.keys()}
+    own = model.state_dict()
+    fitting = {key: value for key, value in found.items() if key in own and own[key].shape == value.shape}
+    if not fitting:
+        raise ValueError(f"{path} must have tensors that fit {model.config.name}, but none does")
+    model.load_state_dict(own | fitting)
 
 
 def load_weights(path: Path) -> M3ViT:
