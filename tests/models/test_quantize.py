@@ -113,7 +113,7 @@ def test_attention_scales_do_not_clip_what_matters(rng):
 def test_make_linear_keeps_within_the_accumulator():
     weight = np.sign(np.random.default_rng(0).standard_normal((4, 768))).astype(np.float32)  # no row has a tail
     inputs = InputScale(np.zeros(768), np.full(768, 1 / 256), np.zeros(768))
-    linear = make_linear(weight, np.array([0.0, 20.0, -30.0, 0.0]), inputs, 1e-3, 255)
+    linear = make_linear(weight, np.array([0.0, 20.0, -30.0, 0.0]), inputs, 1e-3, max_activation=255)
     assert linear.bounds(255).max() < 2**24
     x = np.random.default_rng(1).integers(0, 256, (20, 768))
     acc = x @ linear.weight.T.astype(np.int64) + linear.bias
