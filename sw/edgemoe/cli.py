@@ -59,7 +59,8 @@ def info(bundle: BundlePath) -> None:
     loaded = Bundle.load(bundle)
     model, config = loaded.model, loaded.config
     console.print(f"model {model.name}: {model.image_width}x{model.image_height} pixels, {model.num_tokens} tokens "
-                  f"of {model.dim}, {model.depth} blocks, {model.num_experts} experts, top {model.top_k}")
+                  f"of {model.dim}, {model.depth} blocks, {model.num_experts} experts, top {model.top_k}"
+                  + (f", expert weights int{loaded.graph().expert_bits}" if model.num_experts else ""))
     console.print(f"config {config.name}: {config.lanes_k}x{config.lanes_n} MACs, "
                   f"{config.dram_bytes_per_cycle} DRAM bytes a cycle, hash {config.content_hash[:16]}")
     console.print(f"weights and parameters: {loaded.data.size:,} bytes, shared by all tasks")
