@@ -94,7 +94,7 @@ def test_log_int_softmax_gives_exponents():
     assert k.min() >= 0 and k.max() == 15
     assert np.array_equal(ints * scale, 2.0**-k)
     exact = exact_softmax(scores, SCALE)
-    assert np.abs(np.log2(exact) + k)[exact > 2.0**-8].max() < 0.65  # log2(1.5) by the rounding, the rest by i-exp
+    assert np.abs(np.log2(exact) + k)[exact > 2.0**-8].max() < 0.7  # log2(1.5) by the rounding, the rest by i-exp
 
 
 # --- Edge-MoE --------------------------------------------------------------------------------------------------------

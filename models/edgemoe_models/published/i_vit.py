@@ -1,9 +1,9 @@
 """I-ViT (Li and Gu, ICCV 2023, arXiv 2207.01405): Shiftmax, ShiftGELU and I-LayerNorm.
 
 Section 3.3 (Shiftmax, algorithm 1), 3.4 (ShiftGELU, algorithm 2), 3.5 (I-LayerNorm). N, the exponential's fraction
-bits, is 15 in softmax and 23 in GELU, and ShiftExp's shift is limited to N, both as in its authors' program. M, the bits
-of the division, is 48 here and so no source of error; their program has int32 and M = 31, which is enough for their
-coarser 8-bit inputs only: ``PROGRAM_DIVIDER_BITS`` gives that.
+bits, is 15 in softmax and 23 in GELU, and ShiftExp's shift is limited to N, both as in its authors' program. M, the
+bits of the division, is 48 here and so no source of error; their program has int32 and M = 31, which is enough for
+their coarser 8-bit inputs only: ``PROGRAM_DIVIDER_BITS`` gives that.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def softmax(scores: Ints, scale: float, bits: int = 8) -> Quantized:
 
 
 def gelu(q: Ints, scale: float, bits: int = 8, divider_bits: int = _DIVIDER_BITS) -> Quantized:
-    """ShiftGELU of rows [..., D]: x * sigmoid(1.6875 x), with sigmoid = e^(p - m) / (e^(p - m) + e^-m), m their maximum.
+    """ShiftGELU of rows [..., D]: x * sigmoid(1.6875 x), sigmoid = e^(p - m) / (e^(p - m) + e^-m), m their maximum.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def gelu(q: Ints, scale: float, bits: int = 8, divider_bits: int = _DIVIDER_BITS
 
 
 def iterated_sqrt(n: Ints) -> Ints:
-    """sqrt(n) of integers n >= 0 by ten integer Newton steps from a power of two (equation 16)."""
+    """sqrt(n) of integers n >= 0 by ten integer Newton steps from a power of two."""
     bits = np.frexp(n.astype(np.float64))[1].astype(np.int64)
     x = np.int64(1) << bits // 2
     for _ in range(_ITERATIONS):
