@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgemoe_models.config import ModelConfig
 from edgemoe_models.graph import Gelu, IntegerBlock, IntegerGraph, IntegerLayerNorm, IntegerLinear
 from edgemoe_models.integer import ops
 from edgemoe_models.integer.tables import Ints
@@ -85,23 +86,37 @@ def run(
     ------
     ValueError: the image does not fit the model, or there is no such task.
     """
+    graph.config.task(task)
+    check_image(graph, image)
+    return run_batch(graph, image[None], task, trace, functions)[0]
+
+
+def run_batch(
+    graph: IntegerGraph,
+    images: npt.NDArray[np.uint8],
+    task: str,
+    trace: Trace | None = None,
+    functions: Functions = OURS,
+) -> Ints:
+    """:func:`run` of several images [B, H, W, 3] at once -> [B, rows, outputs]; traces have their rows joined."""
     config = graph.config
     is_dense = config.task(task).is_dense
-    check_image(graph, image)
     trace = {} if trace is None else trace
-    residual = graph.pos_embed.astype(np.int64)
-    patches = patchify(image, config.patch)
-    residual[1:] = ops.clamp(residual[1:] + linear(patches, graph.patch_embed, 16), 16)
-    trace["embed"] = residual
+    patches = np.stack([patchify(image, config.patch) for image in images])
+    residual = np.repeat(graph.pos_embed[None].astype(np.int64), len(images), 0)
+    residual[:, 1:] = ops.clamp(residual[:, 1:] + linear(patches, graph.patch_embed, 16), 16)
+    residual = trace["embed"] = residual.reshape(-1, config.dim)
     for i, block in enumerate(graph.blocks):
-        residual = _attention(block, residual, config.heads, f"blocks.{i}", trace, functions)
+        residual = _attention(block, residual, config, f"blocks.{i}", trace, functions)
         residual = _mlp(block, residual, task, config.top_k, f"blocks.{i}", trace, functions)
-    x = trace["norm"] = functions.norm(residual[1:] if is_dense else residual[:1], graph.norm)
+    tokens = residual.reshape(len(images), -1, config.dim)
+    rows = tokens[:, 1:] if is_dense else tokens[:, :1]
+    x = trace["norm"] = functions.norm(rows.reshape(-1, config.dim), graph.norm)
     head = graph.heads[task]
     if head.fc1 is not None and head.gelu is not None:
         x = trace[f"heads.{task}.hidden"] = functions.gelu(linear(x, head.fc1, 11), head.gelu)
     output = trace[f"heads.{task}"] = linear(x, head.out, 16)
-    return output
+    return output.reshape(len(images), -1, head.out.outputs)
 
 
 def linear(x: npt.NDArray[Any], layer: IntegerLinear, bits: int, row: Ints | None = None) -> Ints:
@@ -110,18 +125,24 @@ def linear(x: npt.NDArray[Any], layer: IntegerLinear, bits: int, row: Ints | Non
     return ops.requantize(acc, layer.bias, layer.multiplier, layer.shift, bits, row)
 
 
+def _split_heads(x: Ints, config: ModelConfig) -> Ints:
+    """Joined rows [B * T, D] -> [B * heads, T, head_dim]."""
+    heads = x.reshape(-1, config.num_tokens, config.heads, config.head_dim).transpose(0, 2, 1, 3)
+    return heads.reshape(-1, config.num_tokens, config.head_dim)
+
+
 def _attention(
-    block: IntegerBlock, residual: Ints, heads: int, name: str, trace: Trace, functions: Functions
+    block: IntegerBlock, residual: Ints, config: ModelConfig, name: str, trace: Trace, functions: Functions
 ) -> Ints:
-    tokens, dim = residual.shape
     x = trace[f"{name}.norm1"] = functions.norm(residual, block.norm1)
     qkv = linear(x, block.qkv, 8)
     q, k, v = np.split(qkv, 3, axis=1)
     trace |= {f"{name}.q": q, f"{name}.k": k, f"{name}.v": v}
-    q, k, v = (part.reshape(tokens, heads, -1).transpose(1, 0, 2) for part in (q, k, v))  # [heads, T, head_dim]
+    q, k, v = (_split_heads(part, config) for part in (q, k, v))
     scores = ops.requantize(ops.matmul(q, k), 0, block.score.multiplier, block.score.shift, 12)
     context, seen = functions.attend(scores, v, block)
-    context = context.transpose(1, 0, 2).reshape(tokens, dim)
+    context = context.reshape(-1, config.heads, config.num_tokens, config.head_dim).transpose(0, 2, 1, 3)
+    context = context.reshape(residual.shape)
     residual = ops.clamp(residual + linear(context, block.proj, 16), 16)
     seen = {"scores": scores, **seen, "context": context, "residual1": residual}
     trace |= {f"{name}.{part}": value for part, value in seen.items()}
