@@ -23,7 +23,7 @@ class TrainConfig:
 
     Parameters
     ----------
-    tasks: names of labels (segmentation, depth, normals, edges) between commas; empty: the preset's
+    tasks: names of labels (segmentation, depth, normals, edges) between commas; empty: the preset's that ``data`` has
     tasks_per_step: how many tasks, drawn anew, a step trains; 0: all
     batch: pictures of each task in a step, of all processes together
     balance: weight of the balance loss
@@ -83,8 +83,9 @@ class TrainConfig:
     def model_config(self) -> ModelConfig:
         """The preset with the tasks that are chosen, its heads' form, and the data set's number of classes."""
         preset = PRESETS[self.preset]
-        wanted = [name.strip() for name in self.tasks.split(",")] if self.tasks else [t.kind for t in preset.tasks]
         kinds = self.data_set.kinds
+        usual = [task.kind for task in preset.tasks if task.kind in kinds]
+        wanted = [name.strip() for name in self.tasks.split(",")] if self.tasks else usual
         if not self.tasks and not all(task.is_dense for task in preset.tasks):
             raise ValueError(f"preset must have dense tasks only to be trained on {self.data}, not {self.preset!r}")
         if unknown := [name for name in wanted if name not in kinds]:
