@@ -43,18 +43,24 @@ def row_ratio(multiplier: Any, shift: Any, row: Tensor, row_shift: Tensor | floa
     return torch.ldexp(factor, -(shift + row_shift))
 
 
+def _unless_saturated(grad: Tensor, y: Tensor, limit: int) -> Tensor:
+    """The gradient, zero where |y| has reached the limit."""
+    return torch.ops.aten.hardtanh_backward(grad, y, -limit, limit)
+
+
 class _Requantize(Function):
     @staticmethod
     def forward(ctx: Any, acc: Tensor, real: Tensor, row: Tensor | None, ratio: Tensor, limit: int) -> Tensor:
         # |acc| < 2^24 and ratio has 16 bits: their product has 40 and is exact.
         y = (acc.double() * ratio).round_().clamp_(-limit, limit).float()
-        ctx.save_for_backward(acc, real, row, y.abs() < limit)
+        ctx.save_for_backward(acc, real, row, y)
+        ctx.limit = limit
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        acc, real, row, inside = ctx.saved_tensors
-        grad = grad * inside
+        acc, real, row, y = ctx.saved_tensors
+        grad = _unless_saturated(grad, y, ctx.limit)
         scaled = grad if row is None else grad * row
         d_real = d_row = None
         if ctx.needs_input_grad[1]:
@@ -79,12 +85,13 @@ def requantize(acc: Tensor, real: Tensor, ratio: Tensor, limit: int, row: Tensor
 class _Replace(Function):
     @staticmethod
     def forward(ctx: Any, surrogate: Tensor, exact: Tensor, limit: int) -> Tensor:
-        ctx.save_for_backward(exact.abs() < limit)
+        ctx.save_for_backward(exact)
+        ctx.limit = limit
         return exact
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return grad * ctx.saved_tensors[0], None, None
+        return _unless_saturated(grad, ctx.saved_tensors[0], ctx.limit), None, None
 
 
 class _Lookup(Function):

@@ -66,6 +66,10 @@ class _Pixels(UintQuant, _ParameterScale, ActQuantSolver):
     restrict_scaling_type = RestrictValueType.FP
 
 
+#: Flags as tensors, made once: there are hundreds of QuantTensors in a step.
+_TRAINING = {flag: torch.tensor(flag) for flag in (False, True)}
+
+
 class Quantizer(QuantIdentity):
     """An activation's format: ``bits``, and one scale that training leaves alone.
 
@@ -77,6 +81,7 @@ class Quantizer(QuantIdentity):
         super().__init__(_Signed if signed else _Pixels, return_quant_tensor=True, bit_width=bits)
         self.bits, self.signed = bits, signed
         self.scale.requires_grad_(False)
+        self._zero, self._bits, self._signed = torch.tensor(0.0), torch.tensor(float(bits)), torch.tensor(signed)
 
     @property
     def scale(self) -> Tensor:
@@ -90,7 +95,8 @@ class Quantizer(QuantIdentity):
 
     def tensor(self, values: Tensor) -> IntQuantTensor:
         """The QuantTensor of integer ``values``."""
-        return IntQuantTensor(values * self.scale, self.scale, 0.0, float(self.bits), self.signed, self.training)
+        training = _TRAINING[self.training]
+        return IntQuantTensor(values * self.scale, self.scale, self._zero, self._bits, self._signed, training)
 
 
 def scale_parameter(tensor_quant: Any) -> Tensor:
