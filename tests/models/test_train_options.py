@@ -108,7 +108,7 @@ def test_depth_counts_in_shares_of_the_data_sets_end():
     assert task_loss(wrong, label, task, far=50.0).item() == pytest.approx((20 - 0.25) / 5)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_mixed_precision_trains_alike(precision):
     trainer = Trainer(TrainConfig("small", tasks=ALL, batch=4, warmup=5, learning_rate=1e-2, precision=precision))
     losses = [trainer.train_step(random_data(1)) for _ in range(40)]
@@ -169,7 +169,6 @@ def test_refusals_of_a_file(name, text, message, tmp_path):
         (["--tasks", "depth,depth"], r"must have different names, not \['depth', 'depth'\]"),
         (["--tasks-per-step", "3"], "tasks_per_step must be at most the tasks' number 2, not 3"),
         (["--precision", "int8"], r"precision must be one of \['float32', 'bfloat16', 'float16'\], not 'int8'"),
-        (["--precision", "float16"], "precision must be float32 or bfloat16 on a CPU, not 'float16'"),
         (["--device", "cuda"], "device must be cpu or auto, not cuda: PyTorch finds no GPU here"),
         (["--init", "no/such.safetensors"], "no/such.safetensors"),
     ],
@@ -196,3 +195,14 @@ def test_m3vit_tiny_takes_two_steps(tmp_path):
     with safe_open(tmp_path / "m3vit-tiny.safetensors", "pt") as file:
         assert file.metadata()["steps"] == "2"
         assert all(file.get_tensor(key).isfinite().all() for key in file.keys())
+
+
+def test_a_checkpoint_keeps_the_scale_of_float16(tmp_path):
+    config = TrainConfig("small", batch=2, precision="float16")
+    trainer, resumed = Trainer(config), Trainer(config)
+    for _ in range(3):
+        trainer.train_step(random_data())
+    trainer.save(tmp_path / "checkpoint.safetensors")
+    resumed.load(tmp_path / "checkpoint.safetensors")
+    assert resumed.scaler.state_dict() == trainer.scaler.state_dict() != Trainer(config).scaler.state_dict()
+    assert resumed.train_step(random_data()) == trainer.train_step(random_data())

@@ -86,11 +86,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="edgemoe-train", description="Train a preset on several tasks.")
     parser.add_argument("--config", type=Path, help="TOML or JSON file of options; the command line goes before it")
     for field in dataclasses.fields(TrainConfig):
-        name, text = "--" + field.name.replace("_", "-"), f"default: {field.default!r}"
+        name, text = "--" + field.name.replace("_", "-"), field.metadata["help"]
+        if field.default not in ("", False):
+            text += f" (default: {field.default})"
         if isinstance(field.default, bool):
             parser.add_argument(name, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
         else:
-            parser.add_argument(name, type=type(field.default), default=argparse.SUPPRESS, help=text)
+            parser.add_argument(name, type=type(field.default), metavar="X", default=argparse.SUPPRESS, help=text)
     parser.add_argument("--out", type=Path, help="default: build/train/<preset>")
     parser.add_argument("--cache", type=Path, default=Path("build/scenes"), help="prepared pictures; %(default)s")
     parser.add_argument("--resume", action="store_true", help="continue from <out>/checkpoint.safetensors")

@@ -10,50 +10,48 @@ from pathlib import Path
 from typing import Any
 
 from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig
-from edgemoe_models.datasets import DataSet, find
+from edgemoe_models.datasets import DATA_SETS, DataSet, find
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 DEVICES = ("auto", "cpu", "cuda")
 _CHANNELS = {"depth": 1, "normals": 3, "edges": 1}
 
 
+def _option(default: Any, text: str) -> Any:
+    """A field with its default and its line of ``--help``."""
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """How to train. ``minutes`` (of training time), when not 0, ends the run and its schedule in place of ``steps``.
+    """How to train.
 
-    Parameters
-    ----------
-    tasks: names of labels (segmentation, depth, normals, edges) between commas; empty: the preset's that ``data`` has
-    tasks_per_step: how many tasks, drawn anew, a step trains; 0: all
-    batch: pictures of each task in a step, of all processes together
-    balance: weight of the balance loss
-    gate_noise: deviation of the noise on the gates' logits, in 1 / experts
-    init: weights file to start from
-    train_scenes, val_scenes: pictures of the data set's splits to use at most
-    data, data_root: data set and its folder
+    Raises
+    ------
+    ValueError: an option that is out of range, or not of its default's type.
     """
 
-    preset: str = "m3vit-micro"
-    tasks: str = ""
-    tasks_per_step: int = 0
-    steps: int = 3000
-    minutes: float = 0.0
-    batch: int = 32
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.05
-    warmup: int = 200
-    balance: float = 0.01
-    gate_noise: float = 1.0
-    seed: int = 1
-    init: str = ""
-    data: str = "scenes"
-    data_root: str = ""
-    train_scenes: int = 20000
-    val_scenes: int = 768
-    evaluate_minutes: float = 5.0
-    device: str = "auto"
-    precision: str = "float32"
-    tensorboard: bool = False
+    preset: str = _option("m3vit-micro", f"model, one of {', '.join(sorted(PRESETS))}")
+    tasks: str = _option("", "of segmentation,depth,normals,edges, between commas; default: the preset's")
+    tasks_per_step: int = _option(0, "tasks that a step trains, drawn anew each time; 0: all")
+    steps: int = _option(3000, "length of the run")
+    minutes: float = _option(0.0, "of training time; when not 0, they end the run and its schedule in place of steps")
+    batch: int = _option(32, "pictures of each task in a step, of all processes together")
+    learning_rate: float = _option(1e-3, "highest, after the warm-up")
+    weight_decay: float = _option(0.05, "of matrices")
+    warmup: int = _option(200, "steps of it")
+    balance: float = _option(0.01, "weight of the balance loss")
+    gate_noise: float = _option(1.0, "deviation of the noise on the gates' logits, in 1 / experts")
+    seed: int = _option(1, "of weights, batches and noise")
+    init: str = _option("", "weights file to start from; what fits is taken")
+    data: str = _option("scenes", f"data set, one of {', '.join(DATA_SETS)}")
+    data_root: str = _option("", "folder of the data set")
+    train_scenes: int = _option(20000, "pictures to train on, at most")
+    val_scenes: int = _option(768, "held-out pictures to measure, at most")
+    evaluate_minutes: float = _option(5.0, "of training time between evaluations and checkpoints")
+    device: str = _option("auto", f"one of {', '.join(DEVICES)}; auto: a GPU if there is one")
+    precision: str = _option("float32", f"of products, one of {', '.join(PRECISIONS)}; weights stay in float32")
+    tensorboard: bool = _option(False, "also write TensorBoard's files to <out>/tensorboard")
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

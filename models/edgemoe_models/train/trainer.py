@@ -43,8 +43,6 @@ class Trainer:
         if config.batch % self.processes.count:
             wanted = f"batch must be a multiple of the number of processes ({self.processes.count})"
             raise ValueError(f"{wanted}, not {config.batch!r}")
-        if config.precision == "float16" and device.type == "cpu":
-            raise ValueError("precision must be float32 or bfloat16 on a CPU, not 'float16'")
         torch.manual_seed(config.seed)
         self.model = M3ViT(self.model_config)
         for module in self.model.modules():
