@@ -27,14 +27,17 @@ class Processes:
 
         Raises
         ------
-        ValueError: a GPU is asked for and there is none.
+        ValueError: a GPU is asked for and there is none, or there are fewer than processes on this machine.
         """
         if device == "cuda" and not torch.cuda.is_available():
             raise ValueError("device must be cpu or auto, not cuda: PyTorch finds no GPU here")
         kind = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
         count = int(os.environ.get("WORLD_SIZE", "1"))
         if kind == "cuda":
-            chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            number = int(os.environ.get("LOCAL_RANK", "0"))
+            if number >= torch.cuda.device_count():
+                raise ValueError(f"there must be a GPU for each process, not {torch.cuda.device_count()} only")
+            chosen = torch.device("cuda", number)
             torch.cuda.set_device(chosen)
         else:
             chosen = torch.device("cpu")
