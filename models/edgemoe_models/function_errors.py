@@ -319,8 +319,12 @@ def main(arguments: list[str] | None = None) -> int:
     for name, (_, columns) in TABLES.items():
         _print(console, name, columns, [row for row in rows if row["function"] == name])
     if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        try:
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            print(f"function_errors: cannot write {options.json}: {error.strerror}", file=sys.stderr)
+            return 1
     return 0
 
 

@@ -85,3 +85,5 @@ def test_command_prints_three_tables_and_writes_json(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert all(title in printed for title in ("softmax", "GELU", "LayerNorm", "from rounded, LSB"))
     assert {row["function"] for row in json.loads(path.read_text())} == set(TABLES)
+    assert function_errors.main(["--json", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"function_errors: cannot write {tmp_path}: Is a directory\n"
