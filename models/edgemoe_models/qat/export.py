@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -57,11 +59,15 @@ def _block(block: Block, name: str, scales: Scales) -> IntegerBlock:
         f"{name}.residual1": _scale(block.residual), f"{name}.residual2": _scale(block.residual),
         f"{name}.scores": _scale(attn.scores), f"{name}.context": _scale(attn.context),
     } | {f"{name}.{part}": _scale(getattr(attn, part).output) for part in "qkv"}  # fmt: skip
-    common = dict(
-        norm1=block.norm1.integer(residual), norm2=block.norm2.integer(residual), qkv=_qkv(attn, block.norm1.output),
-        score=scalar(*attn.score_ratio()), score_shift=attn.score_shift, context=scalar(*attn.context_ratio()),
-        proj=attn.proj.integer(attn.context),
-    )  # fmt: skip
+    common: dict[str, Any] = {
+        "norm1": block.norm1.integer(residual),
+        "qkv": _qkv(attn, block.norm1.output),
+        "score": scalar(*attn.score_ratio()),
+        "score_shift": attn.score_shift,
+        "context": scalar(*attn.context_ratio()),
+        "proj": attn.proj.integer(attn.context),
+        "norm2": block.norm2.integer(residual),
+    }
     x = block.norm2.output
     if isinstance(block.mlp, MoE):
         moe = block.mlp

@@ -33,7 +33,7 @@ def multiplier_ratio(multiplier: np.ndarray[Any, Any], shift: np.ndarray[Any, An
 
 
 def row_ratio(multiplier: Any, shift: Any, row: Tensor, row_shift: Tensor | float = 0.0) -> Tensor:
-    """The ratio with a row factor (docs/numerics.md, section 2): ``((multiplier * row + 2^14) >> 15) / 2^(shift + row_shift)``.
+    """With a row factor (section 2): ``((multiplier * row + 2^14) >> 15) / 2^(shift + row_shift)``.
 
     row, row_shift: integers in float64, broadcastable with multiplier. Exact: multiplier * row < 2^31.
     """

@@ -19,7 +19,16 @@ from edgemoe_models.float_reference import PIXEL_SCALE
 from edgemoe_models.graph import IntegerBlock, IntegerGraph, IntegerLayerNorm, IntegerLinear
 from edgemoe_models.integer.tables import norm_constants
 from edgemoe_models.qat.layers import Gelu, LayerNorm, Linear
-from edgemoe_models.qat.model import GATE_UNIT, MLP, SCORE_UNIT, Attention, Block, MoE, QatConfig, QuantM3ViT
+from edgemoe_models.qat.model import (
+    GATE_UNIT,
+    MLP,
+    SCORE_UNIT,
+    Attention,
+    Block,
+    MoE,
+    QatConfig,
+    QuantM3ViT,
+)
 from edgemoe_models.qat.quantizers import Quantizer, scale_parameter
 from edgemoe_models.quantize import QuantizeOptions, check_state, quantize
 from edgemoe_models.quantize_search import gelu_unit, weight_limit
@@ -64,8 +73,8 @@ class _Initializer:
         self.model, self.state, self.graph = model, state, graph
         _set(model.residual, graph.residual_scale)
         model.pos_embed.copy_(_tensor(graph.pos_embed * graph.residual_scale))
-        pixels = np.asarray(PIXEL_SCALE)
-        self.linear(model.patch_embed, graph.patch_embed, *self.layer("patch_embed"), pixels, model.pixels, self.residual)
+        weight, pixels = self.layer("patch_embed"), np.asarray(PIXEL_SCALE)
+        self.linear(model.patch_embed, graph.patch_embed, weight, pixels, model.pixels, self.residual)
         for i, (block, integer) in enumerate(zip(model.blocks, graph.blocks, strict=True)):
             self.block(block, integer, f"blocks.{i}")
         self.norm(model.norm, graph.norm, "norm")
@@ -76,9 +85,9 @@ class _Initializer:
     def residual(self) -> Floats:
         return np.asarray(self.graph.residual_scale)
 
-    def layer(self, name: str) -> tuple[Floats]:
+    def layer(self, name: str) -> Floats:
         """The weight of a layer of the state dict (biases are taken from the graph, which corrected them)."""
-        return (self.state[f"{name}.weight"].astype(np.float64),)
+        return self.state[f"{name}.weight"].astype(np.float64)
 
     def units(self, trace: str) -> Floats:
         return self.graph.scales[trace].astype(np.float64)
@@ -129,14 +138,14 @@ class _Initializer:
         _set(attn.k.output, unit * integer.score.multiplier / 2.0**integer.score.shift / s_q)
         _set(attn.v.output, s_v)
         _set(attn.context, s_v / (integer.context.multiplier / 2.0**integer.context.shift))
-        (weight,) = self.layer(f"{name}.attn.qkv")
+        weight = self.layer(f"{name}.attn.qkv")
         for part, layer in enumerate((attn.q, attn.k, attn.v)):
             rows = slice(part * len(weight) // 3, (part + 1) * len(weight) // 3)
             one = IntegerLinear(integer.qkv.weight[rows], integer.qkv.bias[rows],
                                 integer.qkv.multiplier[rows], integer.qkv.shift[rows])  # fmt: skip
             self.linear(layer, one, weight[rows], self.units(f"{name}.norm1"), x, self.units(f"{name}.{'qkv'[part]}"))
         context = self.units(f"{name}.context")
-        self.linear(attn.proj, integer.proj, *self.layer(f"{name}.attn.proj"), context, attn.context, self.residual)
+        self.linear(attn.proj, integer.proj, self.layer(f"{name}.attn.proj"), context, attn.context, self.residual)
 
     def mlp(
         self, mlp: MLP, fc1: IntegerLinear, fc2: IntegerLinear, name: str, hidden: str, units: Floats, x: Quantizer,
@@ -144,8 +153,8 @@ class _Initializer:
     ) -> None:  # fmt: skip
         self.gelu(mlp.fc1, hidden)
         middle = self.units(hidden)
-        self.linear(mlp.fc1.linear, fc1, *self.layer(f"{name}.fc1"), units, x, _gelu_units(middle))
-        self.linear(mlp.fc2, fc2, *self.layer(f"{name}.fc2"), middle, mlp.fc1.output, out_units)
+        self.linear(mlp.fc1.linear, fc1, self.layer(f"{name}.fc1"), units, x, _gelu_units(middle))
+        self.linear(mlp.fc2, fc2, self.layer(f"{name}.fc2"), middle, mlp.fc1.output, out_units)
 
     def gelu(self, layer: Gelu, trace: str) -> None:
         _set(layer.output, float(self.units(trace)))
@@ -172,7 +181,7 @@ class _Initializer:
             assert integer.fc1 is not None
             self.mlp(layer, integer.fc1, integer.out, name, f"{name}.hidden", units, x, out_units)
         else:
-            self.linear(layer, integer.out, *self.layer(name), units, x, out_units)
+            self.linear(layer, integer.out, self.layer(name), units, x, out_units)
 
 
 def _gelu_units(hidden: Floats) -> Floats:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
+import contextlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,9 +16,9 @@ from edgemoe_models.graph import IntegerLayerNorm, IntegerLinear, Requant
 from edgemoe_models.integer.ops import MAX_SCORE
 from edgemoe_models.qat import functions
 from edgemoe_models.qat.quantizers import Bias, Quantizer, integers, weight_options
-from edgemoe_models.quantize_search import InputScale, fixed_point, make_gelu, make_norm
+from edgemoe_models.quantize_search import InputScale, fixed_point, make_norm
 
-__all__ = ["Gelu", "LayerNorm", "Linear", "fixed_ratio"]
+__all__ = ["Gelu", "LayerNorm", "Linear", "fixed_ratio", "scalar", "shared_weights"]
 
 
 def fixed_ratio(*factors: Tensor | float, divisor: Tensor) -> tuple[Any, Any]:
@@ -26,6 +27,16 @@ def fixed_ratio(*factors: Tensor | float, divisor: Tensor) -> tuple[Any, Any]:
     for factor in factors:
         ratio = ratio * np.asarray(factor.detach().numpy() if isinstance(factor, Tensor) else factor, np.float64)
     return fixed_point(ratio / divisor.double().numpy())
+
+
+class Quantized(NamedTuple):
+    """A linear layer's integers as floats, weight [N, K] and bias [N], its weights' scale [N], multiplier and shift."""
+
+    weight: Tensor
+    bias: Tensor
+    scale: Tensor
+    multiplier: Any
+    shift: Any
 
 
 class Linear(QuantLinear):
@@ -45,20 +56,41 @@ class Linear(QuantLinear):
         options = weight_options(weight_bits, power_of_two)
         super().__init__(inputs, outputs, bias=True, bias_quant=Bias, return_quant_tensor=True, **options)
         self.output = Quantizer(bits)
+        self.share = False
+        self._shared: tuple[Quantized, Quantized] | None = None
+
+    def quantized(self, x: IntQuantTensor) -> Quantized:
+        """The layer's integers for inputs of the scale of ``x``."""
+        weight = self.quant_weight()
+        bias = self.bias_quant(self.bias, x, weight)
+        scale = weight.scale.view(-1)
+        multiplier, shift = fixed_ratio(x.scale, scale, divisor=self.output.scale)
+        return Quantized(integers(weight), integers(bias), scale, multiplier, shift)
 
     def forward(self, x: IntQuantTensor, row: Tensor | None = None) -> IntQuantTensor:
         """Rows [..., K] -> [..., N]; ``row`` [..., 1] holds real row factors (gate scores), multiples of 2^-15."""
-        weight = self.quant_weight()
-        bias = self.bias_quant(self.bias, x, weight)
-        acc = nn.functional.linear(integers(x), integers(weight), integers(bias))
-        weight_scale = weight.scale.view(-1)
-        multiplier, shift = fixed_ratio(x.scale, weight_scale, divisor=self.output.scale)
+        layer = self._once(x) if self.share else self.quantized(x)
+        acc = nn.functional.linear(integers(x), layer.weight, layer.bias)
         if row is None:
-            ratio = functions.multiplier_ratio(multiplier, shift)
+            ratio = functions.multiplier_ratio(layer.multiplier, layer.shift)
         else:
-            ratio = functions.row_ratio(multiplier, shift, (row.detach() * MAX_SCORE).double())
-        real = weight_scale * (x.scale / self.output.scale)
+            ratio = functions.row_ratio(layer.multiplier, layer.shift, (row.detach() * MAX_SCORE).double())
+        real = layer.scale * (x.scale / self.output.scale)
         return self.output.tensor(functions.requantize(acc, real, ratio, self.output.limit, row))
+
+    def _once(self, x: IntQuantTensor) -> Quantized:
+        """:meth:`quantized`, computed once until :meth:`gradients` is called; its tensors are leaves of the graph."""
+        if self._shared is None:
+            source = self.quantized(x)
+            weight, bias, scale = (tensor.detach().requires_grad_() for tensor in source[:3])
+            self._shared = source, Quantized(weight, bias, scale, source.multiplier, source.shift)
+        return self._shared[1]
+
+    def gradients(self) -> list[tuple[Tensor, Tensor]]:
+        """What the shared tensors have gathered: ``(tensor, gradient)`` to go on from; the next step starts anew."""
+        pairs = zip(*(part[:3] for part in self._shared), strict=True) if self._shared else ()
+        self._shared = None
+        return [(source, leaf.grad) for source, leaf in pairs if leaf.grad is not None]
 
     def plain(self, x: IntQuantTensor) -> IntQuantTensor:
         """The layer in Brevitas' own arithmetic."""
@@ -67,12 +99,25 @@ class Linear(QuantLinear):
     @torch.no_grad()
     def integer(self, x: Quantizer) -> IntegerLinear:
         """As the graph holds it, for inputs of the format ``x``."""
-        weight = self.quant_weight()
-        bias = self.bias_quant(self.bias, x.tensor(torch.zeros(1, self.in_features)), weight)
-        multiplier, shift = fixed_ratio(x.scale, weight.scale.view(-1), divisor=self.output.scale)
-        return IntegerLinear(
-            integers(weight).numpy().astype(np.int8), integers(bias).numpy().astype(np.int32), multiplier, shift
-        )
+        layer = self.quantized(x.tensor(torch.zeros(1, self.in_features)))
+        weight, bias = layer.weight.numpy().astype(np.int8), layer.bias.numpy().astype(np.int32)
+        return IntegerLinear(weight, bias, layer.multiplier, layer.shift)
+
+
+@contextlib.contextmanager
+def shared_weights(model: nn.Module) -> Iterator[None]:
+    """Quantize each layer's weights once for all the forwards and backwards inside, and end with their gradients."""
+    layers = [module for module in model.modules() if isinstance(module, Linear)]
+    for layer in layers:
+        layer.share = True
+    try:
+        yield
+    finally:
+        pairs = [pair for layer in layers for pair in layer.gradients()]
+        for layer in layers:
+            layer.share = False
+    if pairs:
+        torch.autograd.backward(*zip(*pairs, strict=True))
 
 
 class LayerNorm(nn.Module):

@@ -1,14 +1,13 @@
-"""M3ViT for quantization-aware training: every value is what the accelerator computes, every gradient straight through.
+"""M3ViT for quantization-aware training: every value is what the accelerator computes.
 
-Unlike the float model, scores are base-2 logarithms from the start (``log2(e) / sqrt(head_dim)`` is part of q's weights,
-``log2(e)`` of the gates'), so that with power-of-two scales every requantization is one. Shapes as in
+Unlike the float model's, scores are base-2 logarithms from the start (``log2(e) / sqrt(head_dim)`` is in q's weights,
+``log2(e)`` in the gates'), so that with power-of-two scales every requantization is one. Shapes as in
 :mod:`edgemoe_models.model`; N tokens of all images joined where experts are chosen.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import numpy as np
@@ -124,8 +123,9 @@ class MoE(nn.Module):
         c = config.model
         self.top_k = c.top_k
         self.gate = nn.ModuleDict({task.name: config.linear(c.dim, c.num_experts, 16) for task in c.tasks})
-        self.fc1 = nn.ModuleList(config.linear(c.dim, c.expert_hidden, 11, config.expert_bits) for _ in range(c.num_experts))
-        self.fc2 = nn.ModuleList(config.linear(c.expert_hidden, c.dim, 16, config.expert_bits) for _ in range(c.num_experts))
+        bits, experts = config.expert_bits, range(c.num_experts)
+        self.fc1 = nn.ModuleList(config.linear(c.dim, c.expert_hidden, 11, bits) for _ in experts)
+        self.fc2 = nn.ModuleList(config.linear(c.expert_hidden, c.dim, 16, bits) for _ in experts)
         self.hidden = Quantizer(8)
         self.loss: Tensor | None = None
 
@@ -214,8 +214,8 @@ class QuantM3ViT(nn.Module):
     def rows(self, images: Tensor, task: str, trace: Trace | None = None) -> IntQuantTensor:
         """The head's outputs [B, rows, outputs], as the integer reference orders them.
 
-        trace: filled with every tensor's integers by the reference's names (:func:`edgemoe_models.integer.reference.run`),
-        with a leading batch axis; queues are of all images joined
+        trace: filled with integers (int64) by the names of :func:`edgemoe_models.integer.reference.run`, with a leading
+            batch axis; gates and experts have the tokens of all images joined
         """
         x = self.tokens(images)
         _seen(trace, embed=x)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from edgemoe_models.qat import storage
 from edgemoe_models.qat.initialize import from_float
+from edgemoe_models.qat.layers import shared_weights
 from edgemoe_models.qat.model import QuantM3ViT
 from edgemoe_models.quantize import calibration_images, load_checkpoint
 from edgemoe_models.train import augment, pixels, task_loss
@@ -27,7 +28,7 @@ _LABEL_TYPES = {"segmentation": np.uint8, "depth": np.int32, "normals": np.int8,
 
 @dataclasses.dataclass(frozen=True)
 class QatOptions:
-    """How to fine-tune. ``minutes`` (of training time), when not 0, ends the run and its schedule in place of ``steps``.
+    """How to fine-tune. ``minutes`` (of training time), when not 0, ends the run and its schedule, not ``steps``.
 
     Raises
     ------
@@ -106,16 +107,18 @@ class QatTrainer:
         tasks = self.model.config.model.tasks
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.rate(self.step, self.progress)
-        self.model.train()
+        if not self.model.training:
+            self.model.train()
         self.optimizer.zero_grad()
         losses = {"balance": 0.0}
-        for task in tasks:
-            images, label = self._batch(data, task.kind)
-            loss = task_loss(self.model(images, task.name), label, task)
-            balance = self.model.balance_loss()
-            (loss + self.options.balance * balance).backward()
-            losses[task.name] = loss.item()
-            losses["balance"] += balance.item() / len(tasks)
+        with shared_weights(self.model):
+            for task in tasks:
+                images, label = self._batch(data, task.kind)
+                loss = task_loss(self.model(images, task.name), label, task)
+                balance = self.model.balance_loss()
+                (loss + self.options.balance * balance).backward()
+                losses[task.name] = loss.item()
+                losses["balance"] += balance.item() / len(tasks)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1
@@ -123,7 +126,8 @@ class QatTrainer:
         return losses
 
     def _batch(self, data: Arrays, kind: str) -> tuple[Tensor, Tensor]:
-        picked = torch.randint(len(data["image"]), (self.options.batch,), generator=self.generator).sort().values.numpy()
+        picked = torch.randint(len(data["image"]), (self.options.batch,), generator=self.generator).sort().values
+        picked = picked.numpy()
         label = torch.from_numpy(data[kind][picked].astype(_LABEL_TYPES[kind]))
         return augment(pixels(data["image"][picked]), label, self.generator, kind)
 
