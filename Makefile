@@ -54,7 +54,7 @@ ablation: tools $(VENV)/.sim ## cycles and DRAM bytes with each technique replac
 
 accuracy: tools $(VENV)/.test ## metrics of float, PTQ, QAT, Brevitas and RTL on held-out scenes, and expert loads
 	OMP_NUM_THREADS=1 $(BIN)/edgemoe accuracy $(SELECTED)
-	OMP_NUM_THREADS=1 $(BIN)/edgemoe expert-load
+	OMP_NUM_THREADS=1 $(BIN)/edgemoe expert-load $(call given,MODEL,--model)
 
 synth: $(VENV)/.synth ## resources of CONFIG by Yosys
 	$(BIN)/edgemoe synth --config $(CONFIG) $(if $(OUT),--out $(OUT))
