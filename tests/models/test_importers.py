@@ -251,7 +251,8 @@ def test_m3vit_one_gate_for_all_tasks(tmp_path):
 
 @pytest.mark.parametrize(("extra", "options", "message"), [
     ({}, {"seed_heads": None}, "only the backbone can be imported"),
-    ({}, {"top_k": None}, "how many experts a token visits: give --top-k"),
+    ({}, {"top_k": None}, "how many experts a token visits and how many attention heads there are: give --top-k"),
+    ({}, {"heads": None}, "give --top-k and --heads (moe_top_k and num_heads of its training)"),
     ({}, {"tasks": None}, "(it has the decoders depth, semseg): give --tasks in the order of its 2 gates"),
     ({}, {"tasks": "depth"}, "2 gates a block, but --tasks names 1 tasks"),
     ({}, {"tasks": "depth,parts"}, "not 'parts'"),

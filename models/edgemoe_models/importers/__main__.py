@@ -31,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--to", type=Path, required=True, help="float checkpoint to write (.safetensors)")
     parser.add_argument("--format", choices=FORMATS, help="detected unless given")
     parser.add_argument("--name", help="the model's name (default: the written file's)")
-    parser.add_argument("--heads", type=int, help="attention heads (default: width / 64)")
+    parser.add_argument("--heads", type=int, help="attention heads (default: width / 64; m3vit: must be given)")
     parser.add_argument("--image-height", type=int, help="pixels")
     parser.add_argument("--image-width", type=int, help="pixels")
     for field, meaning in (("mean", "mean"), ("std", "deviation")):

@@ -15,7 +15,7 @@ from edgemoe_models.float_reference import Floats, state_shapes
 
 #: Of RGB in 0..1, what timm, DeiT and M3ViT train with.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-#: Width of an attention head wherever a checkpoint does not say it.
+#: Width of an attention head in timm's, DeiT's and Edge-MoE's networks, which checkpoints do not say.
 HEAD_DIM = 64
 _CELLS = 4  # output cells along a patch's side of a head that is made here
 _CHANNELS = {"depth": 1, "normals": 3, "edges": 1}

@@ -98,13 +98,13 @@ def _gates(source: Source) -> list[str]:
 
 
 def _required(source: Source, options: ImportOptions, gates: list[str]) -> tuple[int, int, str]:
-    """Seed of the heads, top_k and tasks, which must be given."""
+    """Seed of the heads, top_k and tasks; they and the number of heads must be given (vit_small has heads of 32)."""
     if options.seed_heads is None:
         raise ImportRefused("M3ViT's decoders are convolutions, which our heads are not: only the backbone can be "
                             "imported. Give --seed-heads SEED to get heads of seeded values, which have to be trained")
-    if options.top_k is None:
-        raise ImportRefused("the checkpoint does not say how many experts a token visits: give --top-k (moe_top_k of "
-                            "its training configuration)")
+    if options.top_k is None or options.heads is None:
+        raise ImportRefused("the checkpoint does not say how many experts a token visits and how many attention heads "
+                            "there are: give --top-k and --heads (moe_top_k and num_heads of its training)")
     if options.tasks is None:
         names = sorted({match[1] for name in source.left if (match := re.match(r"decoders\.([^.]+)\.", name))})
         decoders = f" (it has the decoders {', '.join(names)})" if names else ""
