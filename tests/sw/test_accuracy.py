@@ -200,7 +200,8 @@ def test_card(weights, measured, monkeypatch, tmp_path):
     draw_expert_load(loads, results / "expert_load.png")
     card = model_card.update_card("small", results, folder)
     text = card.read_text()
-    for part in ("1,200 steps in 2 minutes, seed 3; preset small, init x, batch 4. Before that, nothing.", "| QAT W8A8 | Brevitas | 3 |",
+    for part in ("1,200 steps in 2 minutes, seed 3; preset small, init x, batch 4. Before that, nothing.",
+                 "| QAT W8A8 | Brevitas | 3 |",
                  "for semantic segmentation, depth, surface normals and edges", "## Limits"):
         assert part in text
     assert "/some" not in text and model_card.card_problems("small", folder) == []
