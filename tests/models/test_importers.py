@@ -339,12 +339,14 @@ def test_edge_moe_missing_files_are_listed_or_filled(folder):
     with pytest.raises(ImportRefused, match=re.escape("missing: l0_norm1_bias.float32.bin [24].")):
         import_checkpoint(folder, ImportOptions(heads=HEADS, fill_missing=4))
     (folder / "l0_norm1_bias.float32.bin").write_bytes(np.zeros(DIM, "<f4").tobytes())
+    (folder / "extra.float32.bin").touch()
     filled = [import_checkpoint(folder, ImportOptions(heads=HEADS, fill_missing=seed)) for seed in (4, 4, 5)]
     first = filled[0]
     assert "drawn with seed 4 because they are missing: l1_htoh4_weight.float32.bin, l3_h4toh_bias" in first.notes[1]
     weights = [x.state["blocks.1.moe.w1"] for x in filled]
     assert np.array_equal(weights[0], weights[1]) and not np.array_equal(weights[0], weights[2])
     assert not first.state["blocks.3.moe.b2"].any()
+    assert first.unused == ("extra.float32.bin", "l3_x_post_moe.float32.bin")
 
 
 @pytest.mark.parametrize(("name", "content", "message"), [
@@ -353,7 +355,7 @@ def test_edge_moe_missing_files_are_listed_or_filled(folder):
     ("image", np.full((3, 8, 16), 2.0), "image.float32.bin must lie in 0..1, not 2..2"),
     ("l1_norm1_weight", np.full(DIM, np.inf), "blocks.1.norm1.weight holds 24 NaN or infinite"),
     ("pos_embed", np.zeros((8, DIM)), "7 position embeddings"),
-    ("l1_w_gate_T_task2", np.zeros((EXPERTS, DIM)), "gates of 3 tasks, but --tasks names 2"),
+    ("l1_w_gate_T_task2", np.zeros((EXPERTS, DIM)), "gates of 3 tasks, but 2 are named: give --tasks"),
 ])  # fmt: skip
 def test_edge_moe_refusals(folder, name, content, message):
     (folder / f"{name}.float32.bin").write_bytes(content.astype("<f4").tobytes())

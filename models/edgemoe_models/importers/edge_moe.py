@@ -48,29 +48,28 @@ def import_edge_moe(folder: Path, options: ImportOptions) -> Imported:
     sizes = {path.name.removesuffix(SUFFIX): path.stat().st_size for path in sorted(folder.glob(f"*{SUFFIX}"))}
     config = _config(sizes, options)
     files = _files(config)
-    filled = [] if options.fill_missing is None else [
-        name for name in files if name not in sizes and name.split("_", 1)[1] in _EXPERT_PARTS.values()]  # fmt: skip
+    if "image" in sizes:
+        files["image"] = "image", (3, config.image_height, config.image_width)
+    absent = [name for name in files if name not in sizes and name.split("_", 1)[1] in _EXPERT_PARTS.values()]
+    filled = [] if options.fill_missing is None else absent
     _check_sizes(sizes, {name: shape for name, (_, shape) in files.items() if name not in filled})
+    state = {ours: _read(folder, name).reshape(shape) for name, (ours, shape) in files.items() if name not in filled}
     rng = np.random.Generator(np.random.PCG64(options.fill_missing or 0))
-    state = {}
-    for name, (ours, shape) in files.items():
-        if name not in filled:
-            state[ours] = _read(folder, name).reshape(shape)
-        else:
-            state[ours] = np.zeros(shape, np.float32) if name.endswith("bias") else draw_weights(rng, shape)
+    for ours, shape in (files[name] for name in filled):
+        state[ours] = np.zeros(shape, np.float32) if ours.endswith((".b1", ".b2")) else draw_weights(rng, shape)
+    image = _pixels(state.pop("image")) if "image" in sizes else None
     seed = options.seed_heads or 0
     state |= {"cls_token": np.zeros(config.dim, np.float32), **unit_norm(config.dim), **seeded_heads(config, seed)}
-    if "image" in sizes:
-        _check_sizes(sizes, {"image": (3, config.image_height, config.image_width)})
-    image = _image(folder, config) if "image" in sizes else None
     notes = [f"heads drawn with seed {seed}: the network has none, its output is the tokens of the last block"]
     if filled:
         files_filled = ", ".join(f"{name}{SUFFIX}" for name in filled)
         notes.append(f"drawn with seed {options.fill_missing} because they are missing: {files_filled}")
     last = f"l{config.depth - 1}_x_post_{'moe' if config.is_moe(config.depth - 1) else 'mlp'}"
+    used = set(files)
     if last in sizes and image is not None and not filled:
         notes.append(_compare(folder, last, check_state(state, config), config, image))
-    unused = tuple(f"{name}{SUFFIX}" for name in sizes if name not in {*files, "image", last})
+        used.add(last)
+    unused = tuple(f"{name}{SUFFIX}" for name in sizes if name not in used)
     return Imported(state, config, tuple(notes), unused, image)
 
 
@@ -90,15 +89,15 @@ def _config(sizes: dict[str, int], options: ImportOptions) -> ModelConfig:
     depth = 1 + max((int(match[1]) for name in sizes if (match := re.match(r"l(\d+)_", name))), default=0)
     odd = range(1, depth, 2)
     experts = hidden = 0
-    tasks = parse_tasks(options.tasks or _TASKS, patch)
+    gates = {match[1] for name in sizes if (match := re.match(r"l\d+_w_gate_T_task(\d+)$", name))}
+    tasks = parse_tasks(options.tasks, patch) if options.tasks else parse_tasks(_TASKS, patch)[: len(gates) or None]
     if odd:
         experts = max(1, values(*(f"l{i}_w_gate_T_task0" for i in odd)) // dim)
         biases = [f"l{i}_htoh4_bias" for i in odd if f"l{i}_htoh4_bias" in sizes]
         weights = [f"l{i}_{part}_weight" for i in odd for part in ("htoh4", "h4toh")]
         hidden = values(*biases) // experts if biases else values(*weights) // (experts * dim)
-        gates = {match[1] for name in sizes if (match := re.match(r"l\d+_w_gate_T_task(\d+)$", name))}
         if len(gates) != len(tasks):
-            raise ImportRefused(f"the folder has gates of {len(gates)} tasks, but --tasks names {len(tasks)}")
+            raise ImportRefused(f"the folder has gates of {len(gates)} tasks, but {len(tasks)} are named: give --tasks")
     height, width = image_size(options, tokens - 1, patch, _ASPECT)
     require_patches(height, width, patch, tokens - 1)
     return ModelConfig(
@@ -140,10 +139,8 @@ def _read(folder: Path, name: str) -> Floats:
     return np.fromfile(folder / f"{name}{SUFFIX}", "<f4").astype(np.float32)
 
 
-def _image(folder: Path, config: ModelConfig) -> npt.NDArray[np.uint8]:
-    """``image.float32.bin`` [3, H, W] as 8-bit pixels, truncated as Edge-MoE's fixed-point type does: k / 256."""
-    shape = (3, config.image_height, config.image_width)
-    values = _read(folder, "image").reshape(shape)
+def _pixels(values: Floats) -> npt.NDArray[np.uint8]:
+    """An image [3, H, W] in 0..1 as 8-bit pixels [H, W, 3], truncated to k / 256 as Edge-MoE's pixel type does."""
     if not (values.min() >= 0 and values.max() <= 1):
         raise ImportRefused(f"image{SUFFIX} must lie in 0..1, not {values.min():g}..{values.max():g}: remove the file "
                             "to import the network without it")
