@@ -21,12 +21,12 @@ from edgemoe_models.quantize_search import InputScale, fixed_point, make_norm
 __all__ = ["Gelu", "LayerNorm", "Linear", "fixed_ratio", "scalar", "shared_weights"]
 
 
-def fixed_ratio(*factors: Tensor | float, divisor: Tensor) -> tuple[Any, Any]:
+def fixed_ratio(*factors: Tensor, divisor: Tensor) -> tuple[Any, Any]:
     """Multiplier and shift of a ratio of scales, as the quantizer computes them."""
-    ratio: Any = 1.0
+    ratio: Any = 1.0 / divisor.detach().double().numpy()
     for factor in factors:
-        ratio = ratio * np.asarray(factor.detach().numpy() if isinstance(factor, Tensor) else factor, np.float64)
-    return fixed_point(ratio / divisor.double().numpy())
+        ratio = ratio * factor.detach().double().numpy()
+    return fixed_point(ratio)
 
 
 class Quantized(NamedTuple):

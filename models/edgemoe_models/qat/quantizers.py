@@ -81,7 +81,12 @@ class Quantizer(QuantIdentity):
         super().__init__(_Signed if signed else _Pixels, return_quant_tensor=True, bit_width=bits)
         self.bits, self.signed = bits, signed
         self.scale.requires_grad_(False)
+        # Brevitas makes its quantizers anew when a state dict is loaded.
+        self.register_load_state_dict_post_hook(Quantizer._freeze)
         self._zero, self._bits, self._signed = torch.tensor(0.0), torch.tensor(float(bits)), torch.tensor(signed)
+
+    def _freeze(self, _: Any) -> None:
+        self.scale.requires_grad_(False)
 
     @property
     def scale(self) -> Tensor:
