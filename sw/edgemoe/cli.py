@@ -191,6 +191,8 @@ def ablation(model: Model = "m3vit-micro", config: Config = "pynq-z2",
 @app.command()
 def bench(model: Annotated[list[str] | None, typer.Option(help="preset or file; several allowed")] = None,
           config: Annotated[list[str] | None, typer.Option(help="preset or file; several allowed")] = None,
+          expert_bits: Annotated[list[int] | None, typer.Option(
+              help="8 or 4, for models that are quantized here; both allowed, default: 8")] = None,
           out: Annotated[Path, typer.Option(help="folder for bench.json")] = Path("build")) -> None:
     """Run a matrix of models and configurations on the RTL, beside published figures."""
     from edgemoe.bench import (
@@ -205,9 +207,10 @@ def bench(model: Annotated[list[str] | None, typer.Option(help="preset or file; 
     rows = []
     for name in model or MODELS:
         for chosen in config or CONFIGURATIONS:
-            console.print(f"simulating: {name} on {chosen}")
-            rows.append(bench_row(load_graph(name), find_config(chosen)))
-            _write(out / "bench.json", rows + PUBLISHED)
+            for bits in expert_bits or (8,):
+                console.print(f"simulating: {name} on {chosen}")
+                rows.append(bench_row(load_graph(name, expert_bits=bits), find_config(chosen)))
+                _write(out / "bench.json", rows + PUBLISHED)
     console.print(bench_table(rows))
     console.print(published_table())
 
@@ -233,13 +236,13 @@ def accuracy(model: Annotated[str, typer.Option(help="trained preset or float ch
 
     def done(row: dict[str, Any]) -> None:
         rows.append(row)
-        progress.console.print(summary(row), highlight=False)
-        _write(path, rows)
+        progress.console.print(summary(row), highlight=False, soft_wrap=True)
 
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task("", total=1.0)
         missing = run_accuracy(float_weights(model), options, lambda what, share: progress.update(
             bar, completed=share, description=what), done)
+    _write(path, rows)
     console.print(accuracy_table(rows))
     for line in missing:
         console.print(f"missing: {line}", highlight=False, soft_wrap=True)

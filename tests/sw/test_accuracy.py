@@ -10,6 +10,7 @@ from PIL import Image
 
 from edgemoe import accuracy, expert_load, model_card, packaged, workloads
 from edgemoe.accuracy import AccuracyOptions, accuracy_table, differing, drop, run_accuracy
+from edgemoe.bundle import Bundle
 from edgemoe.expert_plot import draw_expert_load
 from edgemoe_hw.config import PRESETS as CONFIGS
 from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig
@@ -95,6 +96,15 @@ def test_a_difference_is_found(weights, measured, monkeypatch, tmp_path):
     assert "NOT equal" in accuracy.summary(row)
 
 
+def test_graph_of_other_weights(weights, tmp_path):
+    for path in weights.parent.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    random_graph(small_model(tasks=TASKS)).save(tmp_path / "small-w8a8.graph.safetensors")
+    options = AccuracyOptions(CONFIGS["tiny"], scenes=1, rtl_images=1, brevitas_images=1, cache=tmp_path)
+    with pytest.raises(ValueError, match="is of another model than small.safetensors; make it again with: python -m"):
+        run_accuracy(tmp_path / "small.safetensors", options, lambda what, share: None, lambda row: None)
+
+
 def test_command(edgemoe, measured, weights, monkeypatch, tmp_path):  # noqa: F811
     rows, missing = measured
 
@@ -112,6 +122,20 @@ def test_command(edgemoe, measured, weights, monkeypatch, tmp_path):  # noqa: F8
     edgemoe("accuracy", "--model", "m3vit-tiny").refused("no trained weights", "--preset m3vit-tiny")
     edgemoe("accuracy", "--model", "none").refused("m3vit-micro", "not 'none'")
     assert accuracy_table(rows).row_count == len(rows)
+
+
+def test_packaged_graphs_have_names(edgemoe, weights, monkeypatch, tmp_path):  # noqa: F811
+    monkeypatch.setattr(workloads, "weights_path", lambda name: weights.with_name(f"{name}.safetensors"))
+    monkeypatch.chdir(tmp_path)
+    assert edgemoe("compile", "--model", "small-w8a8", "--config", "tiny").code == 0
+    (path,) = (tmp_path / "build").iterdir()
+    assert path.name == "small-w8a8-tiny.emoe"
+    assert bytes(Bundle.load(path).graph_file) == workloads.qat_files(weights, "w8a8").graph.read_bytes()
+    assert edgemoe("expert-load", "--model", "small-w8a8", "--scenes", 2).code == 0
+    statistics = json.loads((tmp_path / "build" / "expert_load.json").read_text())
+    assert (statistics["precision"], statistics["images"]) == ("QAT W8A8", 2)
+    assert workloads.best_model("small") == "small-w8a8" and workloads.best_model("other") == "other"
+    edgemoe("compile", "--model", "small-w4a8").refused("small-w8a8", "not 'small-w4a8'")
 
 
 def test_latent_weights_are_no_model(weights):
