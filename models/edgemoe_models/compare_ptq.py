@@ -39,6 +39,7 @@ class Variant:
     functions: Callable[[IntegerGraph], Functions] = lambda graph: OURS
 
 
+PLAIN = QuantizeOptions(ranges="min-max", equalize=False, correct_bias=False, per_channel=False, refit=False)
 VARIANTS = (
     Variant("ours"),
     Variant("percentile ranges", QuantizeOptions(ranges="percentile")),
@@ -46,7 +47,8 @@ VARIANTS = (
     Variant("no equalization", QuantizeOptions(equalize=False)),
     Variant("no bias correction", QuantizeOptions(correct_bias=False)),
     Variant("one weight scale a layer", QuantizeOptions(per_channel=False)),
-    Variant("all of these", QuantizeOptions(ranges="min-max", equalize=False, correct_bias=False, per_channel=False)),
+    Variant("heads not refitted", QuantizeOptions(refit=False)),
+    Variant("all of these, min-max", PLAIN),
     Variant("power-of-two scales", QuantizeOptions(power_of_two=True)),
     Variant("4-bit experts", QuantizeOptions(expert_bits=4)),
     Variant("I-ViT's functions", functions=i_vit_functions),

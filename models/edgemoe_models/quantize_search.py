@@ -25,12 +25,12 @@ _ATTENTION_CLIPS = (1.0, 0.9, 0.8, 0.65)
 _TENSOR_CLIPS = tuple(np.geomspace(1.0, 0.25, 16))
 #: By bits of the weights.
 _WEIGHT_CLIPS = {8: (1.0, 0.96, 0.92, 0.88, 0.84, 0.8), 4: tuple(np.linspace(1.0, 0.4, 16))}
-#: Share of the activations' magnitudes, in percent, that "percentile" ranges hold (Wu et al. 2020, section 5.2).
+#: Percentile of the activations' magnitudes for "percentile" ranges (one of those of Wu et al. 2020, arXiv 2004.09602).
 _PERCENTILE = 99.99
+#: Ridges to try, in multiples of what as many rows as there are inputs say.
+_RIDGES = (0.01, 0.1, 1.0, 10.0)
 _SMALLEST_RATIO = 2.0**-30
 _LARGEST_BIAS = 1 << 22
-
-
 RANGES = ("min-max", "percentile", "mse")
 
 
@@ -50,6 +50,7 @@ class QuantizeOptions:
         what the values are for (a linear layer's outputs, softmax's probabilities), weights weighed by their inputs
     equalize: whether channels' ranges and means move between activations and weights (Xiao et al. 2023, SmoothQuant)
     correct_bias: whether biases make up for the mean of the rounding errors
+    refit: whether the heads' last weights are fitted to what the integer layers before them really give
     per_channel: whether weights have a scale for each output channel; else one a layer
 
     Raises
@@ -62,6 +63,7 @@ class QuantizeOptions:
     ranges: Literal["min-max", "percentile", "mse"] = "mse"
     equalize: bool = True
     correct_bias: bool = True
+    refit: bool = True
     per_channel: bool = True
 
     def __post_init__(self) -> None:
@@ -88,6 +90,9 @@ class QuantizeOptions:
             peak = float(np.percentile(np.abs(x), _PERCENTILE))
         tried = [max(peak * clip, TINY) / LIMIT for clip in (clips if self.ranges == "mse" else (1.0,))]
         return list(dict.fromkeys(float(self.rounded(scale)) for scale in tried))
+
+
+DEFAULT = QuantizeOptions()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,9 +122,6 @@ class InputScale:
         return dataclasses.replace(self, x_mean=self.integers(x, self.mean, self.unit).mean(0))
 
 
-DEFAULT = QuantizeOptions()
-
-
 def sample_rows(x: Floats, rows: int = _SAMPLE_ROWS) -> Floats:
     """At most ``rows`` evenly spaced rows."""
     return x[:: -(-len(x) // rows)] if len(x) > rows else x
@@ -135,6 +137,31 @@ def activation_scale(x: Floats, options: QuantizeOptions) -> float:
     scales = options.scales(flat, peak, _TENSOR_CLIPS)
     errors = [np.square(np.clip(np.rint(flat / s), -LIMIT, LIMIT) * s - flat).mean() for s in scales]
     return scales[int(np.argmin(errors))]
+
+
+def refit_weights(weight: Floats, inputs: Floats, outputs: Floats) -> Floats:
+    """Weights [M, K] near ``weight`` whose products with inputs [R, K] are nearest to outputs [R, M], means apart.
+
+    Least squares a layer as in AdaQuant (Hubara et al. 2021), but in closed form: ridge regression, with the ridge that
+    does best when half of the rows predict the other half; ``weight`` itself if none does better.
+    """
+    inputs = inputs - inputs.mean(0)
+    missing = outputs - inputs @ weight.T
+    missing = missing - missing.mean(0)
+    half = np.arange(len(inputs)) < len(inputs) // 2
+    losses = [np.square(missing).sum()]
+    for ridge in _RIDGES:
+        left = [missing[~h] - inputs[~h] @ _regression(inputs[h], missing[h], ridge) for h in (half, ~half)]
+        losses.append(np.square(np.concatenate(left)).sum())
+    best = int(np.argmin(losses))
+    return weight + _regression(inputs, missing, _RIDGES[best - 1]).T if best else weight
+
+
+def _regression(inputs: Floats, outputs: Floats, ridge: float) -> Floats:
+    """The matrix [K, M] whose product with inputs [R, K] is nearest to outputs [R, M]."""
+    gram = inputs.T @ inputs
+    gram[np.diag_indices_from(gram)] += ridge * np.trace(gram) / len(inputs) + TINY
+    return np.linalg.solve(gram, inputs.T @ outputs)
 
 
 def weight_limit(bits: int) -> int:

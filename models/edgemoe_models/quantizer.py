@@ -2,11 +2,13 @@
 
 All of these keep the float function exactly and only make it easier to round: channel ranges move between a LayerNorm
 (or v) and the next layer's weights, means of LayerNorm outputs, keys and values move into biases, q and k share their
-ranges, gate rows are centred. Which ranges are best is measured on the calibration images.
+ranges, gate rows are centred. Which ranges are best is measured on the calibration images. At the end the last layer
+of each head is fitted to what the integer layers before it give.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -24,6 +26,7 @@ from edgemoe_models.graph import (
     IntegerLayerNorm,
     IntegerLinear,
 )
+from edgemoe_models.integer import reference
 from edgemoe_models.quantize_search import (
     SMALLEST_GELU_SCALE,
     InputScale,
@@ -35,6 +38,7 @@ from edgemoe_models.quantize_search import (
     make_gelu,
     make_linear,
     make_norm,
+    refit_weights,
     scalar_requant,
     smooth,
 )
@@ -90,6 +94,7 @@ class Quantizer:
         peak = max(float(np.abs(value).max()) for value in residuals)
         self.residual_scale = float(options.rounded(max(peak, 1e-6) * RESIDUAL_HEADROOM / 32767))
         self.scales: dict[str, npt.NDArray[np.float32]] = {}
+        self.head_inputs: dict[str, InputScale] = {}  # of each head's last layer, by task
 
     def graph(self) -> IntegerGraph:
         config, state = self.config, self.state
@@ -110,6 +115,9 @@ class Quantizer:
             scales=self._all_scales(),
             expert_bits=self.options.expert_bits,
         )
+        if self.options.refit:
+            heads = {name: self._refit(graph, name, head) for name, head in graph.heads.items()}
+            graph = dataclasses.replace(graph, heads=heads)
         graph.bound_check()
         return graph
 
@@ -276,10 +284,28 @@ class Quantizer:
         out_scale = float(self.options.rounded(max(peak, 1e-6) * OUTPUT_HEADROOM / 32767))
         self.scales[name] = np.float32(out_scale).reshape(())
         if layer == name:
+            self.head_inputs[task] = inputs
             return IntegerHead(self._linear(layer, None, inputs, out_scale, None), out_scale)
         hidden = self.seen[f"{name}.hidden"]
         hidden = hidden.reshape(-1, hidden.shape[-1])
         middle, scale = self._hidden(f"{name}.hidden", hidden, [self.state[f"{name}.fc2.weight"]])
+        self.head_inputs[task] = middle
         fc1 = self._linear(layer, None, inputs, gelu_unit(scale), None)
         out = self._linear(f"{name}.fc2", None, middle, out_scale, hidden)
         return IntegerHead(out, out_scale, fc1, make_gelu(scale))
+
+    def _refit(self, graph: IntegerGraph, task: str, head: IntegerHead) -> IntegerHead:
+        """The head with a last layer that makes up for errors before it, as far as they follow from its inputs."""
+        name, inputs = f"heads.{task}", self.head_inputs[task]
+        trace: reference.Trace = {}
+        reference.run_batch(graph, self.images, task, trace)
+        integers = trace[f"{name}.hidden" if head.fc1 is not None else "norm"].astype(np.float64)
+        if len(integers) < _ENOUGH_ROWS:
+            return head
+        last = f"{name}.fc2" if head.fc1 is not None else name
+        bias, outputs = self.state[f"{last}.bias"], self.seen[name].reshape(len(integers), -1).astype(np.float64)
+        weight = refit_weights(self.state[f"{last}.weight"], integers * inputs.unit, outputs)
+        return dataclasses.replace(head, out=make_linear(
+            weight, bias, dataclasses.replace(inputs, x_mean=integers.mean(0)), head.output_scale, self.options,
+            out_mean=outputs.mean(0) - bias, power=np.square(integers).mean(0),
+        ))  # fmt: skip

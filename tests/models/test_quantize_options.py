@@ -16,6 +16,7 @@ from edgemoe_models.quantize_search import (
     activation_scale,
     attention_scales,
     make_linear,
+    refit_weights,
     smooth,
 )
 from edgemoe_models.random_weights import random_images, random_state
@@ -25,7 +26,7 @@ SMALL = ModelConfig(
     num_experts=4, top_k=2, expert_hidden=44,
     tasks=(TaskConfig("segmentation", "segmentation", 7, head_hidden=30, cells=2), TaskConfig("depth", "depth", 1)),
 )  # fmt: skip
-PLAIN = QuantizeOptions(ranges="min-max", equalize=False, correct_bias=False)
+PLAIN = QuantizeOptions(ranges="min-max", equalize=False, correct_bias=False, refit=False)
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,7 @@ def _relative_error(state, graph):
         (QuantizeOptions(equalize=False), 0.3),
         (QuantizeOptions(correct_bias=False), 0.3),
         (QuantizeOptions(per_channel=False), 0.3),
+        (QuantizeOptions(refit=False), 0.3),
         (dataclasses.replace(PLAIN, per_channel=False, expert_bits=4, power_of_two=True), 0.8),
     ],
 )
@@ -92,6 +94,18 @@ def test_ranges(rng):
     assert scales["min-max"] == pytest.approx(90 / 127)
     assert scales["percentile"] < 0.2 * scales["min-max"]
     assert scales["mse"] < scales["min-max"]
+
+
+def test_refit_weights(rng):
+    """Inputs that were rounded coarsely still tell about each other's errors; noise changes nothing."""
+    x = rng.standard_normal((2000, 2)) @ rng.standard_normal((2, 12))
+    weight = rng.standard_normal((5, 12))
+    rounded, unseen = np.rint(x[:1000]), np.rint(x[1000:])
+    refitted = refit_weights(weight, rounded, x[:1000] @ weight.T + 3.0)
+    errors = [np.var(unseen @ w.T - x[1000:] @ weight.T) for w in (refitted, weight)]
+    assert errors[0] < 0.5 * errors[1]
+    noise = rng.standard_normal((100, 5))
+    assert refit_weights(weight, x[:100], x[:100] @ weight.T + noise) is weight
 
 
 def test_power_of_two_scales(rng):
