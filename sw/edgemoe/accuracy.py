@@ -233,7 +233,8 @@ def run_accuracy(weights: Path, options: AccuracyOptions, track: Callable[[str, 
                 continue
             graph = IntegerGraph.load(qat.graph)
             if graph.config != study.config:
-                raise ValueError(f"{qat.graph} is of another model than {weights.name}; make it again with: {qat.command}")
+                raise ValueError(f"{qat.graph} is of another model than {weights.name}; "
+                                 f"make it again with: {qat.command}")
             done(study.integer_row(qat.precision, graph, [qat.graph]))
             if not qat.latent.is_file():
                 missing.append(f"{qat.precision}, Brevitas: {qat.latent.name} is missing; make it with: {qat.command}")
