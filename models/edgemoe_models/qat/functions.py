@@ -94,17 +94,22 @@ class _Replace(Function):
         return _unless_saturated(grad, ctx.saved_tensors[0], ctx.limit), None, None
 
 
+def _look_up(table: Tensor, index: Tensor) -> Tensor:
+    """``table[index]``, by the fastest of torch's ways."""
+    return table.index_select(0, index.view(-1)).view(index.shape)
+
+
 class _Lookup(Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, values: Tensor, slopes: Tensor) -> Tensor:
-        index = (q + len(values) // 2).long()
+        index = (q + len(values) // 2).int()
         ctx.save_for_backward(index, slopes)
-        return values[index]
+        return _look_up(values, index)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         index, slopes = ctx.saved_tensors
-        return grad * slopes[index], None, None
+        return grad * _look_up(slopes, index), None, None
 
 
 @functools.lru_cache(maxsize=256)
@@ -153,8 +158,7 @@ def _integer_layer_norm(x: Tensor, layer: IntegerLayerNorm) -> Tensor:
 @functools.lru_cache(maxsize=4)
 def _probability_table(score_shift: int) -> Tensor:
     """Probabilities of ``M - s`` = 0..4094, through the reference's own function."""
-    scores = -np.arange(4095)[:, None] + np.array([[0, 4095]]) * 0
-    scores = np.concatenate([np.zeros_like(scores[:, :1]), scores[:, :1]], 1)
+    scores = np.stack([np.zeros(4095, np.int64), -np.arange(4095)], 1)  # of two keys, the first has the maximum
     return torch.from_numpy(ops.softmax_probabilities(scores, score_shift)[0][:, 1]).float()
 
 
@@ -162,7 +166,7 @@ class _Softmax(Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, score_shift: int) -> tuple[Tensor, Tensor]:
         index = (scores.amax(-1, keepdim=True) - scores).int()
-        p = _probability_table(score_shift)[index]
+        p = _look_up(_probability_table(score_shift), index)
         total = p.sum(-1, keepdim=True)  # at most 255 * tokens: exact
         ctx.save_for_backward(p, total)
         ctx.unit = LN_2 * 2.0**score_shift / 64
