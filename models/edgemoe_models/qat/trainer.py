@@ -46,7 +46,7 @@ class QatOptions:
     balance: float = 0.001
     seed: int = 1
     train_scenes: int = 20000
-    val_scenes: int = 256
+    val_scenes: int = 128
     save_minutes: float = 5.0
 
     def __post_init__(self) -> None:
