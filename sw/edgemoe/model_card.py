@@ -145,7 +145,7 @@ def _files(weights: Path) -> str:
 
 
 def _training(weights: Path) -> str:
-    """How each trained file came to be, from its metadata (``history``: what was before, in words)."""
+    """How each trained file came to be, from its metadata."""
     lines = ["Options are those that the files' metadata holds. The time is wall clock, one thread of a shared x86-64",
              "virtual machine.", ""]
     for path, _ in _model_files(weights):
@@ -158,7 +158,7 @@ def _training(weights: Path) -> str:
         said = ", ".join(f"{key} {value}" for key, value in options.items())
         minutes = float(metadata["train_seconds"]) / 60
         lines.append(f"- `{path.name}`: {int(metadata['steps']):,} steps in {minutes:.0f} minutes, "
-                     f"seed {metadata['seed']}; {said}. {metadata.get('history', '')}".rstrip())
+                     f"seed {metadata['seed']}; {said}")
     return "\n".join(lines)
 
 

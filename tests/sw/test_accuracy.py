@@ -37,7 +37,7 @@ def weights(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
     options = {"preset": "small", "init": "/some/where/x", "batch": 4}
     metadata = {"config": MODEL.to_json(), "train": json.dumps(options), "seed": "3", "steps": "1200",
-                "train_seconds": "90.5", "history": "Before that, nothing."}
+                "train_seconds": "90.5"}
     safetensors.numpy.save_file(random_state(MODEL, 0), path, metadata)
     model = from_float(load_checkpoint(path)[0], MODEL, calibration_images(MODEL, 4)).eval()
     files = workloads.qat_files(path, "w8a8")
@@ -224,8 +224,7 @@ def test_card(weights, measured, monkeypatch, tmp_path):
     draw_expert_load(loads, results / "expert_load.png")
     card = model_card.update_card("small", results, folder)
     text = card.read_text()
-    for part in ("1,200 steps in 2 minutes, seed 3; preset small, init x, batch 4. Before that, nothing.",
-                 "| QAT W8A8 | Brevitas | 3 |",
+    for part in ("1,200 steps in 2 minutes, seed 3; preset small, init x, batch 4", "| QAT W8A8 | Brevitas | 3 |",
                  "for semantic segmentation, depth, surface normals and edges", "## Limits"):
         assert part in text
     assert "/some" not in text and model_card.card_problems("small", folder) == []
