@@ -30,7 +30,8 @@ MAY_IMPORT = {
 # Not for boards: what builds or simulates the accelerator, and the developer's commands that need
 # that (measurements on the simulated device, programs as text). Every other module of `edgemoe` is
 # runtime, the command line too, and must be importable with nothing but the core dependencies.
-NOT_RUNTIME = re.compile(r"edgemoe\.(compiler|devices\.sim|ablation|bench|disassembler|simulate)(\.|$)")
+NOT_RUNTIME = re.compile(
+    r"edgemoe\.(compiler|devices\.sim|runtime\.sim_platform|ablation|bench|disassembler|simulate)(\.|$)")
 NOT_ON_BOARD = ["amaranth", "torch", "brevitas", "cocotb", "cocotbext", "edgemoe_sim"]
 
 
