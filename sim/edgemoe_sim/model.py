@@ -204,6 +204,10 @@ class VerilatedModel:
                             ("BASE_INPUT", input), ("BASE_OUTPUT", output), ("WATCHDOG", watchdog)):
             self.write_reg(name, value)
         self.write_reg("CONTROL", 0b101)
+        self.await_launch()
+
+    def await_launch(self) -> None:
+        """Until a just started program counts its own completions."""
         for _ in range(16):  # the counters of an earlier program are cleared long before the first command is fetched
             if not any(self.done().values()):
                 return

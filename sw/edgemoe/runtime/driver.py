@@ -117,12 +117,17 @@ class Driver(Executor):
         buffer.invalidate()
         return gather_outputs(info.outputs, buffer.array, info.output_rows, info.output_channels)
 
+    def clear(self, target: int) -> None:
+        """Zero an output slot, so that what a program fails to write is seen; for checks."""
+        self._outputs[target].array[:] = 0
+        self._outputs[target].flush()
+
     def execute(self, task: str, source: int, target: int, cancel: threading.Event | None = None) -> Measured:
         for attempt in itertools.count(1):
             try:
                 wall, begin = time.perf_counter(), self._platform.now()
                 self.start(task, source, target)
-                self._finish(task, cancel)
+                self.finish(task, cancel)
                 seconds, wall = self._platform.now() - begin, time.perf_counter() - wall
                 return Measured(seconds, wall, self._registers.read("CYCLES"), self._expert_tokens(), attempt)
             except (ProgramStopped, DeviceTimeout) as error:
@@ -147,8 +152,8 @@ class Driver(Executor):
                 ("CONTROL", _START | (_IRQ_ENABLE if self._interrupt else 0))):
             self._registers.write(name, value)
 
-    def _finish(self, task: str, cancel: threading.Event | None) -> None:
-        """Wait for the end of a started program."""
+    def finish(self, task: str, cancel: threading.Event | None = None) -> None:
+        """Wait for the end of a started program; raises as ``execute``."""
         config, info = self.bundle.config, self.bundle.task(task)
         estimate = sum(phase.estimated_cycles for phase in info.phases) / (config.assumed_clock_mhz * 1e6)
         limit = _TIMEOUT + _MARGIN * estimate if self._timeout is None else self._timeout
@@ -166,9 +171,9 @@ class Driver(Executor):
                 self.reset()
                 raise Cancelled(f"device {self.name}: task {task} was given up")
             self._platform.wait(min(pause, limit))
-        self.acknowledge(task, status)
+        self._acknowledge(task, status)
 
-    def acknowledge(self, task: str, status: int) -> None:
+    def _acknowledge(self, task: str, status: int) -> None:
         """Clear the interrupt of a program that has ended; raises ProgramStopped if an error ended it."""
         self._registers.write("STATUS", _IRQ)
         if status & _ERROR:

@@ -56,8 +56,8 @@ def prepare(image: ImageLike, model: ModelConfig, resize: bool = False) -> RGB:
         return pixels
     if not resize or 0 in pixels.shape:
         raise ValueError(f"{where}it is {pixels.shape[1]}x{pixels.shape[0]} pixels, but the model takes "
-                         f"{model.image_width}x{model.image_height} (width x height); resize it first, or open the "
-                         f"device with resize=True")
+                         f"{model.image_width}x{model.image_height} (width x height); resize it first, or let "
+                         f"it be done: edgemoe.open(..., resize=True), edgemoe run --resize")
     from PIL import Image
     size = (model.image_width, model.image_height)
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR), np.uint8)

@@ -18,6 +18,7 @@ from edgemoe_sim.model import ModelError, VerilatedModel
 __all__ = ["SimBuffer", "SimPlatform", "open_platform"]
 
 _PAGE = 4096
+_FRAME_BYTES = 32 << 20  # for programs, inputs and outputs
 _LONGEST_RUN = 50_000  # cycles of one wait, so that the host gets a word in
 
 
@@ -64,7 +65,7 @@ class SimPlatform:
     name = "sim"
     has_interrupt = True
 
-    def __init__(self, config: AcceleratorConfig, *, dram_bytes: int = 64 << 20, **options: Any) -> None:
+    def __init__(self, config: AcceleratorConfig, *, dram_bytes: int = _FRAME_BYTES, **options: Any) -> None:
         self._hertz = config.assumed_clock_mhz * 1e6
         try:
             self.model = VerilatedModel(config, dram_bytes=align(dram_bytes, _PAGE), **options)
@@ -123,7 +124,8 @@ class SimPlatform:
             raise DeviceError(f"simulated accelerator: {error}") from error
 
 
-def open_platform(bundle: Bundle, *, config: AcceleratorConfig | None = None, dram_bytes: int = 64 << 20,
-                  stall: float = 0.0, seed: int = 0, quiet: bool = False) -> SimPlatform:
-    """The accelerator of the bundle's own configuration, or of another one."""
-    return SimPlatform(config or bundle.config, dram_bytes=dram_bytes, stall=stall, seed=seed, quiet=quiet)
+def open_platform(bundle: Bundle, *, config: AcceleratorConfig | None = None, dram_bytes: int | None = None,
+                  stall: float = 0.0, seed: int = 0, trace: bool = False, quiet: bool = False) -> SimPlatform:
+    """The accelerator of the bundle's own configuration, or of another one, with memory enough for the bundle."""
+    size = bundle.data.size + _FRAME_BYTES if dram_bytes is None else dram_bytes
+    return SimPlatform(config or bundle.config, dram_bytes=size, stall=stall, seed=seed, trace=trace, quiet=quiet)
