@@ -22,7 +22,7 @@ export PYTHON
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help sim test test-all lint bench ablation synth clean tools
+.PHONY: help sim test test-all lint bench ablation accuracy synth clean tools
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r t d; do \
@@ -51,6 +51,10 @@ bench: tools $(VENV)/.sim ## cycles of models and configurations on the simulate
 
 ablation: tools $(VENV)/.sim ## cycles and DRAM bytes with each technique replaced by its naive form
 	$(BIN)/edgemoe ablation $(SELECTED) $(if $(OUT),--out $(OUT))
+
+accuracy: tools $(VENV)/.test ## metrics of float, PTQ, QAT, Brevitas and RTL on held-out scenes, and expert loads
+	OMP_NUM_THREADS=1 $(BIN)/edgemoe accuracy $(SELECTED)
+	OMP_NUM_THREADS=1 $(BIN)/edgemoe expert-load $(call given,MODEL,--model)
 
 synth: $(VENV)/.synth ## resources of CONFIG by Yosys
 	$(BIN)/edgemoe synth --config $(CONFIG) $(if $(OUT),--out $(OUT))
@@ -95,5 +99,5 @@ $(VENV)/.test: $(VENV)/.base
 	@echo 'Set-up: PyTorch (once, some minutes)'
 	@$(PIP) torch==2.13.0
 	@echo 'Set-up: test dependencies (once, about a minute)'
-	@$(PIP) --quiet -e '.[sim,train,dev]'
+	@$(PIP) --quiet -e '.[sim,train,onnx,dev]'
 	@touch $@ $(VENV)/.sim $(VENV)/.lint

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 __all__ = ["ISA_VERSION", "PRESETS", "AcceleratorConfig", "ConfigError"]
 
-ISA_VERSION = 1
+ISA_VERSION = 2
 
 
 class ConfigError(ValueError):

@@ -160,6 +160,7 @@ class MatMul(data.Struct):
     src_stride: 12  # source rows between tokens
     k_steps: 8  # steps of a tile: ceil(K / lanes_k)
     weight_base: 16  # weight row of (tile, step) = weight_base + tile * k_steps + step
+    nibbles: 1  # int4 weights, row = weight_base + tile * ceil(k_steps / 2) + step // 2: odd steps in high nibbles
     tiles: 10  # tiles of lanes_n output channels
     tokens: 11  # number of tokens, unless `use_queue`
     min_gap: 8  # cycles between two tiles' starts, at least the epilogue's need

@@ -30,6 +30,7 @@ class StepMeta(data.Struct):
     first_tile: 1
     source: 1
     unsigned: 1
+    nibbles: 1
     softmax: 1
     score_shift: 2
     maximum_row: 11
@@ -144,6 +145,7 @@ class MatMulIssue(wiring.Component):
             self.step.first_tile.eq(tile == 0),
             self.step.source.eq(current.source),
             self.step.unsigned.eq(current.unsigned),
+            self.step.nibbles.eq(current.nibbles),
             self.step.softmax.eq(current.row_factor == RowFactor.SOFTMAX),
             self.step.score_shift.eq(current.score_shift),
             self.step.maximum_row.eq(current.max_base + index),
@@ -166,7 +168,8 @@ class MatMulIssue(wiring.Component):
         with m.If(go):
             with m.If(step == 0):
                 m.d.sync += gap.eq(current.min_gap - (current.min_gap != 0))
-            m.d.sync += [step.eq(step + 1), weight_row.eq(weight_row + 1)]
+            row_ends = ~current.nibbles | step[0] | last_step
+            m.d.sync += [step.eq(step + 1), weight_row.eq(weight_row + row_ends)]
             with m.If(last_step):
                 m.d.sync += [step.eq(0), tile.eq(tile + 1)]
                 with m.If(last_tile):

@@ -1,4 +1,4 @@
-"""Operand path of the MATMUL engine: scratchpads to array, with the exponentials of P.V taken on the way."""
+"""Operand path of the MATMUL engine: scratchpads to array. int4 weights and P.V's exponentials are made on the way."""
 
 from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
@@ -10,6 +10,7 @@ from .delay import delay
 from .mac_array import ACC_BITS, MacArray
 from .matmul_issue import StepMeta, TileMeta
 from .softmax import Exp2Lanes, Reciprocal
+from .unpack import WeightUnpack
 
 __all__ = ["OperandPath"]
 
@@ -79,6 +80,9 @@ class OperandPath(wiring.Component):
         m.d.comb += [self.act_row.eq(addressed.source_row), self.weight_row.eq(addressed.weight_row)]
         operand = delay(m, addressed, 1, "operand")
         probabilities = delay(m, Cat(exp2.p), extra, "probability")
+        m.submodules.unpack = unpack = WeightUnpack(lanes_k * self._config.lanes_n)
+        m.d.comb += unpack.data.eq(self.weight_data)
+        m.d.sync += [unpack.nibbles.eq(addressed.nibbles), unpack.high.eq(addressed.nibbles & addressed.step[0])]
         m.submodules.array = array = MacArray(lanes_k, self._config.lanes_n)
         for lane in range(lanes_k):
             byte = self.act_data[8 * lane:8 * lane + 8]
@@ -86,7 +90,7 @@ class OperandPath(wiring.Component):
             m.d.comb += array.activations[lane].eq(
                 Mux(operand.source, probabilities[8 * lane:8 * lane + 8], Cat(byte, sign).as_signed()))
         m.d.comb += [
-            array.weights.eq(self.weight_data),
+            array.weights.eq(unpack.weights),
             array.valid.eq(operand.valid),
             array.first.eq(operand.first),
             array.last.eq(operand.last),

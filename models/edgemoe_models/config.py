@@ -251,10 +251,10 @@ class ModelConfig:
         return cls.from_dict(data)
 
 
-def _dense_pair(head_hidden: int, cells: int) -> tuple[TaskConfig, ...]:
-    return (
-        TaskConfig("segmentation", "segmentation", channels=8, head_hidden=head_hidden, cells=cells),
-        TaskConfig("depth", "depth", channels=1, head_hidden=head_hidden, cells=cells),
+def _dense_tasks(head_hidden: int, cells: int, *kinds: str) -> tuple[TaskConfig, ...]:
+    """One task a kind, called like it."""
+    return tuple(
+        TaskConfig(kind, kind, _FIXED_CHANNELS.get(kind, 8), head_hidden=head_hidden, cells=cells) for kind in kinds
     )
 
 
@@ -264,11 +264,12 @@ PRESETS: dict[str, ModelConfig] = {
     for config in (
         ModelConfig(
             name="m3vit-tiny", image_height=128, image_width=256, patch=16, dim=192, depth=12, heads=3,
-            mlp_hidden=768, num_experts=16, top_k=2, expert_hidden=384, tasks=_dense_pair(0, 4),
+            mlp_hidden=768, num_experts=16, top_k=2, expert_hidden=384, tasks=_dense_tasks(0, 4, "segmentation", "depth"),
         ),
         ModelConfig(
             name="m3vit-micro", image_height=64, image_width=128, patch=8, dim=96, depth=6, heads=3,
-            mlp_hidden=384, num_experts=8, top_k=2, expert_hidden=192, tasks=_dense_pair(192, 8),
+            mlp_hidden=384, num_experts=8, top_k=2, expert_hidden=192,
+            tasks=_dense_tasks(192, 8, "segmentation", "depth", "normals", "edges"),
         ),
         ModelConfig(
             name="deit-tiny", image_height=224, image_width=224, patch=16, dim=192, depth=12, heads=3,

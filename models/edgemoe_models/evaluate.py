@@ -16,44 +16,53 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemoe_models import float_reference
-from edgemoe_models.config import ModelConfig
+from edgemoe_models.config import DEPTH_SCALE, ModelConfig
 from edgemoe_models.dataset import MILLIMETRES, load_split
+from edgemoe_models.float_reference import State
 from edgemoe_models.graph import IntegerGraph
 from edgemoe_models.integer import reference
 from edgemoe_models.integer.postprocess import arrange, decode_output, upsample
 from edgemoe_models.metrics import TaskMetrics
 from edgemoe_models.quantize import QuantizeError, calibration_images, load_checkpoint, quantize
 
-__all__ = ["evaluate", "main"]
+__all__ = ["evaluate", "float_outputs", "integer_outputs", "main"]
 
 Floats = npt.NDArray[np.float32]
 Images = npt.NDArray[np.uint8]
 WEIGHTS = Path(__file__).parent / "weights" / "m3vit-micro.safetensors"
 _BATCH = 16
+_INTEGER_BATCH = 8  # the fastest: more do not fit into caches
 
 
-def _float_outputs(state: dict[str, Floats], config: ModelConfig, task: str, images: Images) -> Iterable[Floats]:
+def float_outputs(state: State, config: ModelConfig, task: str, images: Images) -> Iterable[Floats]:
+    """The float model's head outputs [channels, h, w], image by image."""
     for rows in float_reference.forward(state, config, images, task):
         yield arrange(config, task, rows)
 
 
-def _integer_outputs(graph: IntegerGraph, task: str, images: Images) -> Iterable[Floats]:
-    for image in images:
-        yield decode_output(graph, task, reference.run(graph, image, task))
+def integer_outputs(
+    graph: IntegerGraph, task: str, images: Images, functions: reference.Functions = reference.OURS
+) -> Iterable[Floats]:
+    """The integer graph's, decoded to the float model's units."""
+    for start in range(0, len(images), _INTEGER_BATCH):
+        batch = images[start : start + _INTEGER_BATCH]
+        for raw in reference.run_batch(graph, batch, task, functions=functions):
+            yield decode_output(graph, task, raw)
 
 
 def evaluate(config: ModelConfig, outputs: Callable[[str, Images], Iterable[Floats]], data: dict[str, Any],
-             count: int) -> dict[str, dict[str, float]]:
+             count: int, far: float = DEPTH_SCALE) -> dict[str, dict[str, float]]:
     """Metrics of every dense task on the first ``count`` scenes.
 
     Parameters
     ----------
     outputs: a task's head outputs [channels, h, w] for uint8 images [B, H, W, 3]
-    data: arrays of ``dataset.load_split``
+    data: arrays of ``dataset.load_split`` or of a data set
+    far: metres at which the data set's depth ends
     """
     results = {}
     for task in config.tasks:
-        metrics = TaskMetrics(task)
+        metrics = TaskMetrics(task, far)
         for start in range(0, count, _BATCH):
             rows = slice(start, min(start + _BATCH, count))
             label = data[task.kind][rows]
@@ -87,8 +96,8 @@ def main(arguments: list[str] | None = None) -> int:
     data = load_split(options.cache, "val", options.scenes, config.image_height, config.image_width,
                       [task.kind for task in config.tasks])
     executors: dict[str, Callable[[str, Images], Iterable[Floats]]] = {
-        "float": lambda task, images: _float_outputs(state, config, task, images),
-        "integer (PTQ W8A8)": lambda task, images: _integer_outputs(graph, task, images),
+        "float": lambda task, images: float_outputs(state, config, task, images),
+        "integer (PTQ W8A8)": lambda task, images: integer_outputs(graph, task, images),
     }
     rows = []
     for name, outputs in executors.items():

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgemoe_models.config import TaskConfig
+from edgemoe_models.config import DEPTH_SCALE, TaskConfig
+from edgemoe_models.dataset import IGNORE
 
 Array = npt.NDArray[Any]
 
@@ -122,10 +123,14 @@ class EdgeMetrics:
 
 
 class TaskMetrics:
-    """The metrics of one dense task, from raw head outputs at image size; the same for float and integer models."""
+    """The metrics of one dense task, from raw head outputs at image size; the same for float and integer models.
 
-    def __init__(self, task: TaskConfig) -> None:
+    Pixels without a label (:mod:`edgemoe_models.dataset`) do not count, nor does depth of ``far`` metres or more.
+    """
+
+    def __init__(self, task: TaskConfig, far: float = DEPTH_SCALE) -> None:
         self.task = task
+        self.far = far
         kinds: dict[str, Any] = {"depth": DepthMetrics, "normals": NormalsMetrics, "edges": EdgeMetrics}
         if task.kind == "segmentation":
             self.metrics: Any = SegmentationMetrics(task.channels)
@@ -135,15 +140,13 @@ class TaskMetrics:
             raise ValueError(f"task must be dense to be measured on scenes, not {task.kind!r}")
 
     def update(self, output: Array, label: Array) -> None:
-        """Output [B, channels, H, W] in the head's units; label as a :class:`scenes.Scene` has it, with B in front.
-
-        Depth counts where the label is nearer than the sky.
-        """
+        """Output [B, channels, H, W] in the head's units; label as a :class:`scenes.Scene` has it, with B in front."""
         if self.task.kind == "segmentation":
-            self.metrics.update(output.argmax(1).astype(np.uint8), label)
+            labelled = label != IGNORE
+            self.metrics.update(output.argmax(1).astype(np.uint8)[labelled], label[labelled])
         elif self.task.kind == "depth":
             metres = output[:, 0] * self.task.output_scale
-            self.metrics.update(metres, label, label < self.task.output_scale)
+            self.metrics.update(metres, label, (label > 0) & (label < self.far))
         elif self.task.kind == "normals":
             self.metrics.update(output.transpose(0, 2, 3, 1), label)
         else:

@@ -69,27 +69,30 @@ def select_experts(logits: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
     return logits.softmax(1).gather(1, order), order
 
 
+def variation(x: Tensor) -> Tensor:
+    """Squared coefficient of variation, a scalar."""
+    return x.var(unbiased=False) / (x.mean() ** 2 + 1e-10)
+
+
 def balance_loss(logits: Tensor, noisy: Tensor, top_k: int, noise: float) -> Tensor:
     """Mean of the squared variation coefficients of importance and load (Shazeer et al. 2017), a scalar.
 
     Importance is an expert's summed softmax score; load its summed probability to be among the ``top_k`` if its
-    own noise were drawn again. logits, noisy: [N, E].
+    own noise were drawn again; without noise it has no gradient and is left out. logits, noisy: [N, E].
     """
     importance = noisy.softmax(1).sum(0)
+    if noise == 0:
+        return 0.5 * variation(importance)
     threshold = noisy.topk(top_k, dim=1).values[:, -1:]
     load = (0.5 * torch.erfc((threshold - logits) / (noise * math.sqrt(2)))).sum(0)
-
-    def variation(x: Tensor) -> Tensor:
-        return x.var(unbiased=False) / (x.mean() ** 2 + 1e-10)
-
     return 0.5 * (variation(importance) + variation(load))
 
 
 class MoE(nn.Module):
     """Experts of which each token visits ``top_k``, chosen by the task's own gate.
 
-    While training, the gate's logits get normal noise of deviation 1 / E, and ``loss`` holds the balance loss of
-    the last call.
+    While training, the gate's logits get normal noise of deviation ``noise``, and ``loss`` holds the balance loss of
+    the last call. In mixed precision the gate stays in float32 (Fedus et al. 2021, section 2.4).
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -106,7 +109,8 @@ class MoE(nn.Module):
 
     def forward(self, x: Tensor, task: str) -> Tensor:
         tokens = x.reshape(-1, x.shape[-1])  # [N, D]
-        logits = tokens @ self.gate[task].t()  # [N, E]
+        with torch.autocast(x.device.type, enabled=False):  # rounded logits would choose other experts
+            logits = tokens.to(self.gate[task].dtype) @ self.gate[task].t()  # [N, E]
         noisy = logits
         if self.training:
             noisy = logits + self.noise * torch.randn_like(logits)

@@ -214,7 +214,6 @@ class FunctionalModel:
 
     def _issue(self, header: dict[str, int], p: dict[str, int]) -> tuple[Array, ...]:
         """Accumulators [T, channels], row factors [T], row shifts [T] and destination tokens [T]."""
-        c = self.config
         tokens, scores = self.pads.queues[header["expert"]]
         count = len(tokens) if p["use_queue"] else p["tokens"]
         plain = np.arange(count)
@@ -234,10 +233,19 @@ class FunctionalModel:
             factor, shift = ops.reciprocal(np.maximum(x.sum(1), 1))
         elif p["row_factor"] == RowFactor.GATE:
             factor = scores
-        weight = self.pads.weight[p["weight_base"]:p["weight_base"] + p["tiles"] * p["k_steps"]]
-        weight = weight.reshape(p["tiles"], p["k_steps"], c.lanes_n, c.lanes_k).transpose(0, 2, 1, 3)
-        acc = ops.matmul(x, weight.reshape(p["tiles"] * c.lanes_n, -1))[:, :p["channels"]]
+        acc = ops.matmul(x, self._stationary_weights(p))[:, :p["channels"]]
         return acc, factor, shift, tokens if p["scatter"] else plain
+
+    def _stationary_weights(self, p: dict[str, int]) -> Array:
+        """The matrix int8 [tiles * lanes_n, k_steps * lanes_k]."""
+        c = self.config
+        tile_rows = -(-p["k_steps"] // 2) if p["nibbles"] else p["k_steps"]
+        rows = self.pads.weight[p["weight_base"]:p["weight_base"] + p["tiles"] * tile_rows]
+        tiles = rows.reshape(p["tiles"], tile_rows, c.lanes_n, c.lanes_k)
+        if p["nibbles"]:
+            steps = np.stack([tiles << 4 >> 4, tiles >> 4], axis=2)  # of int8, so signs are extended
+            tiles = steps.reshape(p["tiles"], 2 * tile_rows, c.lanes_n, c.lanes_k)[:, :p["k_steps"]]
+        return tiles.transpose(0, 2, 1, 3).reshape(p["tiles"] * c.lanes_n, -1)
 
     # -- writing ---------------------------------------------------------------------------------------------------
 

@@ -31,10 +31,10 @@ def small_model(name: str = "small", **changes: Any) -> ModelConfig:
     return dataclasses.replace(base, **changes)
 
 
-def _linear(rng: np.random.Generator, outputs: int, inputs: int, reach: int) -> IntegerLinear:
-    """Outputs spread over about ``reach`` / 3."""
-    shift = 15 + max(math.ceil(math.log2(40 * math.sqrt(inputs) * 90 / reach)), 0)
-    return IntegerLinear(rng.integers(-40, 41, (outputs, inputs)).astype(np.int8),
+def _linear(rng: np.random.Generator, outputs: int, inputs: int, reach: int, largest: int = 40) -> IntegerLinear:
+    """Weights up to ``largest``, outputs spread over about ``reach`` / 3."""
+    shift = 15 + max(math.ceil(math.log2(largest * math.sqrt(inputs) * 90 / reach)), 0)
+    return IntegerLinear(rng.integers(-largest, largest + 1, (outputs, inputs)).astype(np.int8),
                          rng.integers(-500, 500, outputs).astype(np.int32),
                          rng.integers(20000, 50000, outputs).astype(np.uint16), np.full(outputs, shift, np.uint8))
 
@@ -48,7 +48,7 @@ def _gelu(rng: np.random.Generator) -> Gelu:
     return Gelu(rng.integers(0, 60, 512).astype(np.uint8), 2)
 
 
-def _block(rng: np.random.Generator, model: ModelConfig, index: int) -> IntegerBlock:
+def _block(rng: np.random.Generator, model: ModelConfig, index: int, expert_bits: int) -> IntegerBlock:
     dim = model.dim
     block = IntegerBlock(
         norm1=_norm(rng, dim), qkv=_linear(rng, 3 * dim, dim, 127), score=Requant(30000, 22), score_shift=1,
@@ -56,14 +56,14 @@ def _block(rng: np.random.Generator, model: ModelConfig, index: int) -> IntegerB
     if not model.is_moe(index):
         return dataclasses.replace(block, fc1=_linear(rng, model.mlp_hidden, dim, 1023),
                                    fc2=_linear(rng, dim, model.mlp_hidden, 3000))
-    experts, hidden = range(model.num_experts), model.expert_hidden
+    experts, hidden, largest = range(model.num_experts), model.expert_hidden, 7 if expert_bits == 4 else 40
     return dataclasses.replace(
         block, gates={task.name: _linear(rng, model.num_experts, dim, 4000) for task in model.tasks},
-        expert_fc1=tuple(_linear(rng, hidden, dim, 1023) for _ in experts),
-        expert_fc2=tuple(_linear(rng, dim, hidden, 3000) for _ in experts))
+        expert_fc1=tuple(_linear(rng, hidden, dim, 1023, largest) for _ in experts),
+        expert_fc2=tuple(_linear(rng, dim, hidden, 3000, largest) for _ in experts))
 
 
-def random_graph(model: ModelConfig, seed: int = 0) -> IntegerGraph:
+def random_graph(model: ModelConfig, seed: int = 0, expert_bits: int = 8) -> IntegerGraph:
     """An integer graph whose tensors neither vanish nor saturate everywhere."""
     rng = np.random.default_rng(seed)
     heads = {}
@@ -74,4 +74,5 @@ def random_graph(model: ModelConfig, seed: int = 0) -> IntegerGraph:
         heads[task.name] = IntegerHead(out, 0.01, *first)
     position = rng.integers(-3000, 3000, (model.num_tokens, model.dim)).astype(np.int16)
     return IntegerGraph(model, 0.01, position, _linear(rng, model.dim, model.patch_inputs, 3000),
-                        tuple(_block(rng, model, i) for i in range(model.depth)), _norm(rng, model.dim), heads)
+                        tuple(_block(rng, model, i, expert_bits) for i in range(model.depth)), _norm(rng, model.dim),
+                        heads, expert_bits=expert_bits)

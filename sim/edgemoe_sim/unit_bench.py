@@ -12,6 +12,7 @@ from edgemoe_hw.gate import GateUnit
 from edgemoe_hw.gelu import Gelu
 from edgemoe_hw.layernorm import LayerNormUnit
 from edgemoe_hw.mac_array import MacArray
+from edgemoe_hw.operands import OperandPath
 from edgemoe_hw.requantize import Requantizer
 from edgemoe_hw.scratchpad import WeightScratchpad
 from edgemoe_hw.softmax import Exp2Lanes, Reciprocal
@@ -25,7 +26,8 @@ LANES = 3  # of the units without handshake; no power of two
 
 
 class UnitBench(wiring.Component):
-    """The units as ports ``mac``, ``requantize``, ``gelu``, ``exp2``, ``reciprocal``, ``norm``, ``gate``, ``weight``.
+    """The units as ports ``mac``, ``requantize``, ``gelu``, ``exp2``, ``reciprocal``, ``norm``, ``gate``, ``weight``,
+    ``operands``.
 
     In Verilog a unit's member ``x`` is ``<unit>_x``, an array's element ``<unit>_x<i>``, a stream's field
     ``<unit>_<stream><field>``.
@@ -35,7 +37,7 @@ class UnitBench(wiring.Component):
         self._units: dict[str, wiring.Component] = {
             "mac": MacArray(8, 6), "requantize": Requantizer(LANES), "gelu": Gelu(LANES, 8), "exp2": Exp2Lanes(LANES),
             "reciprocal": Reciprocal(18), "norm": LayerNormUnit(UNITS), "gate": GateUnit(UNITS),
-            "weight": WeightScratchpad(UNITS),
+            "weight": WeightScratchpad(UNITS), "operands": OperandPath(UNITS),
         }
         members = {name: Out(unit.signature) for name, unit in self._units.items()}
         fields = data.Layout.cast(isa.LayerNorm)  # a Struct has no list of fields from which ports could be made

@@ -25,7 +25,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 console = Console()
 
 Config = Annotated[str, typer.Option(help=f"{', '.join(CONFIGS)}, or a JSON file")]
-Model = Annotated[str, typer.Option(help="preset, float checkpoint or integer graph file")]
+Model = Annotated[str, typer.Option(help="preset, its QAT form (<preset>-w8a8), float checkpoint or integer graph")]
 BundlePath = Annotated[Path, typer.Argument(help="bundle (.emoe)")]
 _FAILED = 1
 
@@ -45,11 +45,11 @@ def compile_command(model: Model = "m3vit-micro", config: Config = "pynq-z2",
                     output: Annotated[Path | None, typer.Option("--out", help="bundle to write")] = None) -> None:
     """Compile a model for a configuration."""
     from edgemoe.compiler import build_bundle
-    from edgemoe.workloads import load_graph
+    from edgemoe.workloads import load_graph, model_label
     accelerator = find_config(config)
     with console.status("quantizing and compiling"):
         bundle = build_bundle(load_graph(model), accelerator)
-    path = output or Path("build") / f"{bundle.model.name}-{accelerator.name}.emoe"
+    path = output or Path("build") / f"{model_label(model)}-{accelerator.name}.emoe"
     bundle.save(path)
     console.print(f"{path}: {path.stat().st_size:,} bytes, tasks {', '.join(bundle.tasks)}")
 
@@ -60,7 +60,8 @@ def info(bundle: BundlePath) -> None:
     loaded = Bundle.load(bundle)
     model, config = loaded.model, loaded.config
     console.print(f"model {model.name}: {model.image_width}x{model.image_height} pixels, {model.num_tokens} tokens "
-                  f"of {model.dim}, {model.depth} blocks, {model.num_experts} experts, top {model.top_k}")
+                  f"of {model.dim}, {model.depth} blocks, {model.num_experts} experts, top {model.top_k}"
+                  + (f", expert weights int{loaded.graph().expert_bits}" if model.num_experts else ""))
     console.print(f"config {config.name}: {config.lanes_k}x{config.lanes_n} MACs, "
                   f"{config.dram_bytes_per_cycle} DRAM bytes a cycle, hash {config.content_hash[:16]}")
     console.print(f"weights and parameters: {loaded.data.size:,} bytes, shared by all tasks")
@@ -125,12 +126,12 @@ def sim(model: Model = "m3vit-micro", config: Config = "pynq-z2",
     from edgemoe.devices.sim import SimDevice
     from edgemoe.report import build_report, save_report, table
     from edgemoe.simulate import is_trained, simulate
-    from edgemoe.workloads import load_graph
+    from edgemoe.workloads import load_graph, model_label
     accelerator = find_config(config)
     with console.status("quantizing and compiling"):
         graph = load_graph(model)
         bundle = build_bundle(graph, accelerator)
-    bundle.save(out / f"{bundle.model.name}-{accelerator.name}.emoe")
+    bundle.save(out / f"{model_label(model)}-{accelerator.name}.emoe")
     device = SimDevice(accelerator)
     with contextlib.closing(device), Progress(console=console, transient=True) as progress:
         bar = progress.add_task("building the simulator", total=1.0)
@@ -193,6 +194,8 @@ def ablation(model: Model = "m3vit-micro", config: Config = "pynq-z2",
 @app.command()
 def bench(model: Annotated[list[str] | None, typer.Option(help="preset or file; several allowed")] = None,
           config: Annotated[list[str] | None, typer.Option(help="preset or file; several allowed")] = None,
+          expert_bits: Annotated[list[int] | None, typer.Option(
+              help="8 or 4, for models that are quantized here; both allowed, default: 8")] = None,
           out: Annotated[Path, typer.Option(help="folder for bench.json")] = Path("build")) -> None:
     """Run a matrix of models and configurations on the RTL, beside published figures."""
     from edgemoe.bench import (
@@ -207,9 +210,10 @@ def bench(model: Annotated[list[str] | None, typer.Option(help="preset or file; 
     rows = []
     for name in model or MODELS:
         for chosen in config or CONFIGURATIONS:
-            console.print(f"simulating: {name} on {chosen}")
-            rows.append(bench_row(load_graph(name), find_config(chosen)))
-            _write(out / "bench.json", rows + PUBLISHED)
+            for bits in expert_bits or (8,):
+                console.print(f"simulating: {name} on {chosen}")
+                rows.append(bench_row(load_graph(name, expert_bits=bits), find_config(chosen)))
+                _write(out / "bench.json", rows + PUBLISHED)
     console.print(bench_table(rows))
     console.print(published_table())
 
@@ -217,6 +221,82 @@ def bench(model: Annotated[list[str] | None, typer.Option(help="preset or file; 
 def _write(path: Path, values: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(values, indent=1) + "\n")
+
+
+@app.command()
+def accuracy(model: Annotated[str, typer.Option(help="trained preset or float checkpoint")] = "m3vit-micro",
+             config: Config = "pynq-z2",
+             scenes: Annotated[int, typer.Option(min=1, help="held-out scenes")] = 512,
+             rtl_images: Annotated[int, typer.Option(min=1, help="of these through the RTL")] = 8,
+             brevitas_images: Annotated[int, typer.Option(min=1, help="of these through the Brevitas model")] = 16,
+             path: Annotated[Path, typer.Option("--json", help="file for the rows")] = Path("build/accuracy.json"),
+             ) -> None:
+    """Metrics of every precision and executor on held-out scenes, and the drop against float."""
+    from edgemoe.accuracy import AccuracyOptions, accuracy_table, differing, run_accuracy, summary
+    from edgemoe.workloads import float_weights
+    options = AccuracyOptions(find_config(config), scenes, brevitas_images, rtl_images)
+    rows: list[dict[str, Any]] = []
+
+    def done(row: dict[str, Any]) -> None:
+        rows.append(row)
+        progress.console.print(summary(row), highlight=False, soft_wrap=True)
+
+    with Progress(console=console, transient=True) as progress:
+        bar = progress.add_task("", total=1.0)
+        missing = run_accuracy(float_weights(model), options, lambda what, share: progress.update(
+            bar, completed=share, description=what), done)
+    _write(path, rows)
+    console.print(accuracy_table(rows))
+    for line in missing:
+        console.print(f"missing: {line}", highlight=False, soft_wrap=True)
+    console.print(f"rows are in {path}")
+    if wrong := differing(rows):
+        raise DeviceError(f"outputs differ from the integer reference: {'; '.join(wrong)}")
+
+
+@app.command("expert-load")
+def expert_load(model: Annotated[str | None, typer.Option(help="default: m3vit-micro, QAT W8A8 if there")] = None,
+                scenes: Annotated[int, typer.Option(min=1, help="held-out scenes")] = 64,
+                out: Annotated[Path, typer.Option(help="folder for expert_load.json and .png")] = Path("build"),
+                ) -> None:
+    """Which experts each task uses, how evenly, and how far the tasks agree; with a picture."""
+    from edgemoe.expert_load import expert_load_table, held_out_load
+    from edgemoe.expert_plot import draw_expert_load
+    from edgemoe.workloads import best_model, load_graph
+    chosen = model or best_model()
+    with Progress(console=console, transient=True) as progress:
+        bar = progress.add_task("expert load", total=1.0)
+        statistics = held_out_load(chosen, load_graph(chosen), scenes, lambda share: progress.update(
+            bar, completed=share))
+    console.print(expert_load_table(statistics))
+    _write(out / "expert_load.json", statistics)
+    draw_expert_load(statistics, out / "expert_load.png")
+    console.print(f"figures and picture are in {out}")
+
+
+@app.command()
+def bundles(check: Annotated[bool, typer.Option("--check", help="write nothing, only compare")] = False) -> None:
+    """Compile the packaged integer graphs into models/bundles."""
+    from edgemoe.packaged import BUNDLES, COMMAND, stale_bundles, write_bundles
+    if not check:
+        for path in write_bundles():
+            console.print(f"{path.relative_to(BUNDLES.parents[1])}: {path.stat().st_size:,} bytes")
+    elif problems := stale_bundles():
+        raise ValueError(f"{'; '.join(problems)}; run {COMMAND}")
+
+
+@app.command("model-card")
+def model_card(model: Annotated[list[str] | None, typer.Option(help="preset; default: all")] = None,
+               results: Annotated[Path, typer.Option(help="folder of accuracy.json, expert_load.*")] = Path("build"),
+               check: Annotated[bool, typer.Option("--check", help="write nothing, only compare")] = False) -> None:
+    """Write docs/model_cards from the weights' metadata and from what `make accuracy` measured."""
+    from edgemoe.model_card import card_problems, update_card
+    from edgemoe_models.config import PRESETS
+    for name in model or PRESETS:
+        if not check:
+            console.print(f"{update_card(name, results)}")
+        elif problems := card_problems(name):
+            raise ValueError(f"{'; '.join(problems)}; run make accuracy, then edgemoe model-card")
 
 
 @app.command()

@@ -1,23 +1,41 @@
-"""Named models as integer graphs: trained weights where they are committed, seeded random ones elsewhere."""
+"""Named models as integer graphs: trained ones from the package's weights, seeded random ones elsewhere.
+
+``m3vit-micro``            float weights, quantized when they are asked for (PTQ W8A8)
+``m3vit-micro-w8a8``       the integer graph of quantization-aware training, as it is in the package
+``m3vit-micro-w4a8``       the same with 4-bit expert weights
+"""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
+import safetensors
 
 import edgemoe_models
-from edgemoe_models import graph as graph_module
-from edgemoe_models import quantize, quantize_search, random_weights, scenes
-from edgemoe_models.config import PRESETS, ModelConfig
+from edgemoe_models import quantize, random_weights
+from edgemoe_models.config import PRESETS
 from edgemoe_models.graph import GraphError, IntegerGraph
 
-__all__ = ["CALIBRATION_IMAGES", "load_graph", "preset_graph", "weights_path"]
+__all__ = ["QAT_PRECISIONS", "QatFiles", "best_model", "float_weights", "load_graph", "model_label", "named_graphs",
+           "precision_of", "preset_graph", "qat_files", "read_metadata",
+           "weights_path"]
 
-CALIBRATION_IMAGES = 8
-_CALIBRATION_SEED = scenes.SPLITS["train"].start
+#: Suffix of a quantization-aware trained model's name, and its precision.
+QAT_PRECISIONS = {"w8a8": "QAT W8A8", "w4a8": "QAT W4A8 experts"}
+_RANDOM_CALIBRATION = 8  # images that random weights are calibrated with
+_GRAPH = ".graph.safetensors"
+
+
+@dataclass(frozen=True)
+class QatFiles:
+    """Files of one quantization-aware training: latent weights, exported graph, and the command that makes them."""
+
+    precision: str
+    latent: Path
+    graph: Path
+    command: str
 
 
 def weights_path(name: str) -> Path:
@@ -25,17 +43,70 @@ def weights_path(name: str) -> Path:
     return Path(edgemoe_models.__file__).parent / "weights" / f"{name}.safetensors"
 
 
-def calibration_images(model: ModelConfig) -> npt.NDArray[np.uint8]:
-    """Training scenes of the model's size, uint8 [B, H, W, 3]."""
-    return np.stack([scenes.generate_scene(_CALIBRATION_SEED + i, model.image_height, model.image_width).image
-                     for i in range(CALIBRATION_IMAGES)])
+def read_metadata(path: Path) -> dict[str, str]:
+    """Metadata of a safetensors file."""
+    with safetensors.safe_open(path, framework="numpy") as file:
+        return dict(file.metadata() or {})
+
+
+def qat_files(weights: Path, suffix: str) -> QatFiles:
+    """Where the quantization-aware trained forms of float weights are: beside them."""
+    stem = weights.with_name(f"{weights.stem}-{suffix}")
+    command = (f"python -m edgemoe_models.qat --weights {_short(weights)} --expert-bits {4 if suffix == 'w4a8' else 8} "
+               f"--out {_short(weights.parent)}")
+    return QatFiles(QAT_PRECISIONS[suffix], stem.with_name(f"{stem.name}.safetensors"),
+                    stem.with_name(f"{stem.name}{_GRAPH}"), command)
+
+
+def _short(path: Path) -> Path:
+    """As seen from the current folder, where that is shorter."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def named_graphs() -> dict[str, Path]:
+    """Integer graphs in the package, by model name."""
+    return {path.name.removesuffix(_GRAPH): path for path in sorted(weights_path("any").parent.glob(f"*{_GRAPH}"))}
+
+
+def float_weights(model: str) -> Path:
+    """The float checkpoint of a trained preset, or the file that ``model`` names.
+
+    Raises
+    ------
+    ValueError: there is neither
+    """
+    path = weights_path(model) if model in PRESETS else Path(model)
+    if path.is_file():
+        return path
+    if model in PRESETS:
+        raise ValueError(f"{model} has no trained weights, so it has no accuracy; train it with: "
+                         f"python -m edgemoe_models.train --preset {model}, and give the file's name")
+    trained = ", ".join(name for name in PRESETS if weights_path(name).is_file())
+    raise ValueError(f"model must be a trained preset ({trained}) or a float checkpoint, not {model!r}")
+
+
+def best_model(preset: str = "m3vit-micro") -> str:
+    """A preset's quantization-aware trained W8A8 form if the package has it, else the preset, which is PTQ."""
+    return name if (name := f"{preset}-w8a8") in named_graphs() else preset
+
+
+def precision_of(model: str) -> str:
+    """The precision of what :func:`load_graph` gives for a name."""
+    if model in named_graphs():
+        return QAT_PRECISIONS.get(model.rpartition("-")[2], "integer graph")
+    return "PTQ W8A8" if model in PRESETS else "integer graph"
+
+
+def model_label(model: str) -> str:
+    """A short name of what ``--model`` was given, for files: the name itself, or a file's stem."""
+    return Path(model).name.removesuffix(".safetensors").removesuffix(".graph")
 
 
 def _cache_key(name: str, weights: Path, seed: int) -> str:
-    """Changes with the weights and with everything that quantizes them."""
-    digest = hashlib.sha256(f"{name} {seed} {CALIBRATION_IMAGES}".encode())
-    for module in (quantize, quantize_search, random_weights, scenes, graph_module):
-        digest.update(Path(str(module.__file__)).read_bytes())
+    """Changes with the weights and with every source that may take part in quantizing them."""
+    digest = hashlib.sha256(f"{name} {seed} {_RANDOM_CALIBRATION}".encode())
+    for source in sorted(Path(edgemoe_models.__file__).parent.rglob("*.py")):
+        digest.update(source.read_bytes())
     if weights.is_file():
         digest.update(weights.read_bytes())
     return digest.hexdigest()[:12]
@@ -49,9 +120,10 @@ def preset_graph(name: str, cache: Path = Path("build/graphs"), seed: int = 0) -
     ValueError: there is no such preset
     """
     if name not in PRESETS:
-        raise ValueError(f"model must be one of {', '.join(PRESETS)}, or a checkpoint or graph file, not {name!r}")
+        names = ", ".join([*PRESETS, *named_graphs()])
+        raise ValueError(f"model must be one of {names}, or a checkpoint or graph file, not {name!r}")
     weights = weights_path(name)
-    path = cache / f"{name}-{_cache_key(name, weights, seed)}.graph.safetensors"
+    path = cache / f"{name}-{_cache_key(name, weights, seed)}{_GRAPH}"
     if path.is_file():
         try:
             return IntegerGraph.load(path)
@@ -59,22 +131,23 @@ def preset_graph(name: str, cache: Path = Path("build/graphs"), seed: int = 0) -
             path.unlink()  # an interrupted run's; make it again
     model = PRESETS[name]
     if weights.is_file():
-        graph = quantize.quantize_checkpoint(weights, calibration_images(model))
+        graph = quantize.quantize_checkpoint(weights)
     else:
-        graph = quantize.quantize(random_weights.random_state(model, seed), model, calibration_images(model))
+        images = quantize.calibration_images(model, _RANDOM_CALIBRATION)
+        graph = quantize.quantize(random_weights.random_state(model, seed), model, images)
     cache.mkdir(parents=True, exist_ok=True)
     graph.save(path)
     return graph
 
 
 def load_graph(model: str, cache: Path = Path("build/graphs"), seed: int = 0) -> IntegerGraph:
-    """A preset's name, an integer graph's file or a float checkpoint.
+    """A preset's or a packaged graph's name, an integer graph's file or a float checkpoint.
 
     Raises
     ------
     ValueError: it is none of these, or its contents are refused
     """
-    path = Path(model)
+    path = named_graphs().get(model, Path(model))
     if model in PRESETS or not path.exists():
         return preset_graph(model, cache, seed)
     try:
@@ -82,5 +155,7 @@ def load_graph(model: str, cache: Path = Path("build/graphs"), seed: int = 0) ->
     except GraphError as error:
         if "no integer graph" not in str(error):
             raise
-    _, config = quantize.load_checkpoint(path)
-    return quantize.quantize_checkpoint(path, calibration_images(config))
+    if "qat" in read_metadata(path):
+        raise ValueError(f"{path}: latent weights of quantization-aware training; give the integer graph that was "
+                         f"written with them, {model_label(model)}{_GRAPH}")
+    return quantize.quantize_checkpoint(path)

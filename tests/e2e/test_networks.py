@@ -88,30 +88,62 @@ def test_queues_empty_and_full(config, gates, top_k, queued, device, check, seed
     assert result.stats["expert_tokens"]["blocks.1.moe"][:5] == queued
 
 
-def extreme(rng: np.random.Generator, linear: IntegerLinear, shift: int) -> IntegerLinear:
+@pytest.mark.parametrize("name", ["heads of 20", "one patch", "four tasks", "one head, all experts"])
+def test_int4_experts(config, name, device, check, seed):
+    """1 to 7 steps of int4 weights, odd numbers among them, K no multiple of the lanes."""
+    model = MODELS[name]
+    bundle = build_bundle(random_graph(model, seed, expert_bits=4), config)
+    for task in bundle.tasks:
+        check(device, bundle, images(model, seed)["random"], task)
+
+
+def test_int4_experts_with_random_bus_stalls(config, check, seed):
+    model = MODELS["four tasks"]
+    bundle = build_bundle(random_graph(model, seed, expert_bits=4), config, CompilerOptions(group_tokens=5))
+    with SimDevice(config, stall=0.3, seed=seed, quiet=True) as device:
+        for task in bundle.tasks:
+            check(device, bundle, images(model, seed)["random"], task)
+
+
+def test_int4_experts_halve_the_bytes_that_the_rtl_counts(config, device, check, seed):
+    """Two of five experts have all tokens, three have none: what is saved is half the steps of two experts, rounded."""
+    model, read = small_model(image_height=24, image_width=24), {}
+    for bits in (8, 4):
+        graph = with_gates(random_graph(model, seed, bits), constant_gate([32767, -32767, -32767, -32767, 32767]))
+        result = check(device, build_bundle(graph, config), images(model, seed)["random"], "segmentation")
+        assert result.stats["experts_used"] == {"blocks.1.moe": 2}
+        read[bits] = result.stats["bytes_read"]
+    rows = sum(-(-outputs // config.lanes_n) * (-(-inputs // config.lanes_k) // 2)
+               for outputs, inputs in ((model.expert_hidden, model.dim), (model.dim, model.expert_hidden)))
+    assert read[8] - read[4] == 2 * rows * config.row_bytes["WEIGHT"] > 0
+
+
+def extreme(rng: np.random.Generator, linear: IntegerLinear, shift: int, largest: int = 127) -> IntegerLinear:
     """Largest weights and multipliers; with a small shift every result is clamped."""
     bound = (1 << 24) - 1 - linear.weight.shape[1] * 127 * 255
     bias = rng.choice(np.array([-bound, 0, bound]), len(linear.bias))
-    return IntegerLinear(rng.choice(np.array([-127, 127], np.int8), linear.weight.shape), bias.astype(np.int32),
+    return IntegerLinear(rng.choice(np.array([-largest, largest], np.int8), linear.weight.shape), bias.astype(np.int32),
                          np.full_like(linear.multiplier, 65535), np.full_like(linear.shift, shift))
 
 
 def saturated(graph: IntegerGraph, seed: int) -> IntegerGraph:
     rng = np.random.default_rng(seed)
+    experts = 7 if graph.expert_bits == 4 else 127
     blocks = []
     for block in graph.blocks:
         changes: dict[str, object] = {name: extreme(rng, linear, 16) for name in ("qkv", "proj", "fc1", "fc2")
                                       if (linear := getattr(block, name)) is not None}
         changes["gates"] = {task: extreme(rng, gate, 9) for task, gate in block.gates.items()}
         for name in ("expert_fc1", "expert_fc2"):
-            changes[name] = tuple(extreme(rng, linear, 17) for linear in getattr(block, name))
+            changes[name] = tuple(extreme(rng, linear, 17, experts) for linear in getattr(block, name))
         blocks.append(dataclasses.replace(block, **changes))
     return dataclasses.replace(graph, patch_embed=extreme(rng, graph.patch_embed, 14), blocks=tuple(blocks))
 
 
-def test_saturation_and_extreme_pixels(config, device, check, seed):
+@pytest.mark.parametrize("expert_bits", [8, 4])
+def test_saturation_and_extreme_pixels(config, expert_bits, device, check, seed):
     model = small_model()
-    bundle = build_bundle(saturated(random_graph(model, seed), seed), config)
+    bundle = build_bundle(saturated(random_graph(model, seed, expert_bits), seed), config)
     trace = {}
     for name, image in images(model, seed).items():
         check(device, bundle, image, "segmentation")

@@ -9,7 +9,8 @@ import safetensors
 import safetensors.numpy
 
 from edgemoe_models.config import ModelConfig, TaskConfig
-from edgemoe_models.graph import METADATA_KEY, GraphError, IntegerGraph
+from edgemoe_models.graph import GraphError, IntegerGraph
+from edgemoe_models.graph_file import METADATA_KEY, digest
 from edgemoe_models.integer import reference
 from edgemoe_models.quantize import quantize
 from edgemoe_models.random_weights import random_images, random_state
@@ -41,6 +42,21 @@ def test_load_returns_what_was_saved(graph, tmp_path):
         for name, value in expected.items():
             for a, b in zip(value, found[name], strict=True):
                 assert np.array_equal(a, b), name
+
+
+def test_int4_experts_are_saved_and_loaded(graph, tmp_path):
+    def narrow(linears):
+        return tuple(dataclasses.replace(linear, weight=linear.weight >> 5) for linear in linears)
+
+    blocks = tuple(
+        dataclasses.replace(b, expert_fc1=narrow(b.expert_fc1), expert_fc2=narrow(b.expert_fc2)) for b in graph.blocks
+    )
+    narrowed = dataclasses.replace(graph, blocks=blocks, expert_bits=4)
+    narrowed.save(tmp_path / "a")
+    loaded = IntegerGraph.load(tmp_path / "a")
+    assert loaded.expert_bits == 4
+    for (_, expected, _), (_, found, _) in zip(narrowed.linears(), loaded.linears(), strict=True):
+        assert np.array_equal(expected.weight, found.weight)
 
 
 def test_trace_has_every_tensor_in_its_shape(graph):
@@ -100,12 +116,10 @@ def _rewrite(path, change):
 
 def _resign(path, change):
     """Like _rewrite, with the sha256 made right: only the checks behind it can refuse."""
-    from edgemoe_models.graph import _digest
-
     def sign(tensors, document):
         change(tensors, document)
         document.pop("sha256")
-        document["sha256"] = _digest(tensors, document)
+        document["sha256"] = digest(tensors, document)
 
     _rewrite(path, sign)
 
@@ -140,7 +154,7 @@ def test_load_refuses_another_safetensors_file(path):
 
 def test_load_refuses_another_version(path):
     _rewrite(path, lambda tensors, document: document.update(version=99))
-    _refused(path, "graph format 99, but this edgemoe reads 1; quantize the checkpoint again")
+    _refused(path, "graph format 99, but this edgemoe reads 2; quantize the checkpoint again")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -162,6 +176,8 @@ def test_load_refuses_metadata_that_is_not_finite(path, value):
         (lambda t, d: d["scalars"].update({"residual_scale": 0.0}), "residual_scale must be positive and finite"),
         (lambda t, d: d["config"].update(dim=25), "heads must divide dim"),
         (lambda t, d: d.pop("config"), "the graph lacks 'config'"),
+        (lambda t, d: d["scalars"].update(expert_bits=6), r"expert_bits must be one of \(8, 4\), not 6"),
+        (lambda t, d: d["scalars"].update(expert_bits=4), r"experts.0.fc1: with expert_bits 4 .* must lie in -7..7"),
         (lambda t, d: t["scale.norm"].fill(np.nan), "scale of norm must be positive and finite"),
     ],
 )

@@ -152,6 +152,6 @@ def test_imports_without_torch():
         "import sys; sys.modules['torch'] = None\n"
         "import edgemoe_models, edgemoe_models.config\n"
         "assert 'numpy' not in sys.modules\n"
-        "import edgemoe_models.scenes, edgemoe_models.metrics, edgemoe_models.dataset\n"
+        "import edgemoe_models.scenes, edgemoe_models.metrics, edgemoe_models.datasets\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

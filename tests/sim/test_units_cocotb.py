@@ -1,10 +1,13 @@
-"""Runs bench_units.py: the units without control plane under cocotb and Verilator, one build for all."""
+"""Runs the benches of units without control plane under cocotb and Verilator, one build for all."""
 
 from pathlib import Path
+
+import pytest
 
 from edgemoe_sim.cocotb_runner import run_bench
 from edgemoe_sim.unit_bench import unit_verilog
 
 
-def test_units():
-    run_bench(unit_verilog(), Path(__file__).with_name("bench_units.py"))
+@pytest.mark.parametrize("bench", ["bench_units.py", "bench_operands.py"])
+def test_units(bench):
+    run_bench(unit_verilog(), Path(__file__).with_name(bench))

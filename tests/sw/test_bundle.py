@@ -1,6 +1,7 @@
 """Bundles: round trip and refusals."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 
@@ -65,11 +66,11 @@ def test_damaged_payload(path):
         Bundle.load(path)
 
 
-@pytest.mark.parametrize(("key", "message"), [("format_version", "bundle format 99, but this edgemoe has 1"),
-                                              ("isa_version", "ISA version 99, but this edgemoe has 1")])
+@pytest.mark.parametrize(("key", "message"), [("format_version", "bundle format 99, but this edgemoe has"),
+                                              ("isa_version", "ISA version 99, but this edgemoe has")])
 def test_other_version(path, key, message):
     rewrite(path, lambda metadata, tensors: metadata.update(
-        {METADATA_KEY: metadata[METADATA_KEY].replace(f'\\"{key}\\": 1', f'\\"{key}\\": 99')}))
+        {METADATA_KEY: re.sub(rf'\\"{key}\\": \d', rf'\\"{key}\\": 99', metadata[METADATA_KEY])}))
     with pytest.raises(BundleError, match=message):
         Bundle.load(path)
 
@@ -83,7 +84,7 @@ def test_no_bundle(tmp_path):
 def test_other_device(bundle):
     with pytest.raises(BundleError, match="for config tiny .* has zcu102 .* compile the model for it"):
         bundle.check_device(PRESETS["zcu102"], "sim")
-    with pytest.raises(BundleError, match="ISA version 1, device pynq has 7"):
+    with pytest.raises(BundleError, match=r"ISA version \d, device pynq has 7"):
         bundle.check_device(bundle.config, "pynq", isa_version=7)
     bundle.check_device(dataclasses.replace(bundle.config, name="renamed"), "sim")
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +120,15 @@ def test_compile_info_and_disassembly(edgemoe, graph_file, tmp_path):
         assert len(lines) == loaded.task(task).commands and "BEGIN" in lines[0] and "END" in lines[-1]
 
 
+def test_int4_experts_need_no_option(edgemoe, image, tmp_path):
+    random_graph(MODEL, expert_bits=4).save(tmp_path / "small.safetensors")
+    assert edgemoe("compile", "--model", tmp_path / "small.safetensors", "--config", "tiny",
+                   "--out", tmp_path / "x.emoe").code == 0
+    assert "5 experts, top 2, expert weights int4" in edgemoe("info", tmp_path / "x.emoe").out
+    assert "nibbles=1" in edgemoe("disasm", tmp_path / "x.emoe").out
+    assert edgemoe("run", tmp_path / "x.emoe", image, "--out", tmp_path / "run").code == 0
+
+
 def test_compile_for_a_configuration_file(edgemoe, graph_file, tmp_path):
     (tmp_path / "mine.json").write_text(PRESETS["zcu102"].to_json())
     assert edgemoe("compile", "--model", graph_file, "--config", tmp_path / "mine.json",
@@ -188,10 +198,10 @@ def test_damaged_bundle(edgemoe, bundle, image):
     edgemoe("run", bundle, image).refused(str(bundle), "damaged; copy it again, or compile it again")
 
 
-@pytest.mark.parametrize(("key", "message"), [("format_version", "bundle format 99, but this edgemoe has 1"),
-                                              ("isa_version", "ISA version 99, but this edgemoe has 1")])
+@pytest.mark.parametrize(("key", "message"), [("format_version", "bundle format 99, but this edgemoe has"),
+                                              ("isa_version", "ISA version 99, but this edgemoe has")])
 def test_bundle_of_another_version(edgemoe, bundle, image, key, message):
-    rewrite(bundle, lambda text: text.replace(f'\\"{key}\\": 1', f'\\"{key}\\": 99'))
+    rewrite(bundle, lambda text: re.sub(rf'\\"{key}\\": \d', rf'\\"{key}\\": 99', text))
     edgemoe("run", bundle, image).refused(str(bundle), message)
 
 

@@ -65,6 +65,35 @@ def test_odd_models(changes):
         np.testing.assert_array_equal(found, outputs)
 
 
+@pytest.mark.parametrize("config", CONFIGS)
+def test_int4_experts(config):
+    """Odd and even numbers of steps; the experts' bytes in DRAM, in LOADs and in the bound are about half."""
+    for changes in ({}, {"dim": 24, "heads": 3, "expert_hidden": 9}, {"dim": 64, "expert_hidden": 33, "moe_every": 1}):
+        model = small_model(**changes)
+        wide, narrow = (build_bundle(random_graph(model, 1, bits), CONFIGS[config]) for bits in (8, 4))
+        for task in narrow.tasks:
+            found, outputs, _, result = execute(narrow, task, "random")
+            assert result.mismatches == 0, result.first_mismatch
+            np.testing.assert_array_equal(found, outputs)
+        weights = 2 * model.dim * model.expert_hidden
+        for before, after in zip(wide.tasks["segmentation"].phases, narrow.tasks["segmentation"].phases, strict=True):
+            assert before.expert_bytes - after.expert_bytes == (weights // 2 if before.expert_bytes else 0)
+            assert (before.macs, before.bytes_read, before.expert_macs) == (
+                after.macs, after.bytes_read, after.expert_macs)
+
+
+def test_int4_weights_take_half_the_rows():
+    """Nothing else in DRAM changes: what is saved are the experts' packed steps."""
+    config, model = PRESETS["zcu102"], MODELS["m3vit-tiny"]  # 6 and 12 steps, no padding
+    sizes, loaded = [], []
+    for bits in (8, 4):
+        compiled = compile_graph(random_graph(model, expert_bits=bits), config)
+        sizes.append(len(compiled.data))
+        loaded.append(compiled.programs["depth"].load_bytes)
+    experts = 6 * model.num_experts * 2 * model.dim * model.expert_hidden  # of six MoE blocks
+    assert sizes[0] - sizes[1] == loaded[0] - loaded[1] == experts // 2
+
+
 @pytest.mark.parametrize(("model", "config"), [("m3vit-micro", "tiny"), ("m3vit-tiny", "pynq-z2"),
                                                ("m3vit-tiny", "zcu102"), ("deit-tiny", "pynq-z2")])
 def test_presets(model, config):

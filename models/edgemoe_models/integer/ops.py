@@ -89,6 +89,12 @@ def gelu(q: Ints, table: npt.NDArray[np.uint8], shift: int) -> Ints:
 
 def layer_norm(x: Ints, gamma: npt.NDArray[Any], beta: npt.NDArray[Any], shift: int, eps: int) -> Ints:
     """LayerNorm of int16 residual rows [..., D] to int8 (section 5)."""
+    t = normalize(x, eps)
+    return clamp(rounding_shift(t * gamma.astype(np.int64) + beta.astype(np.int64), shift), 8)
+
+
+def normalize(x: Ints, eps: int) -> Ints:
+    """LayerNorm's normalised values ``t`` of int16 rows [..., D], in units of ``2^-10 * D / 2^floor_log2(D)``."""
     x = x.astype(np.int64)
     dim = x.shape[-1]
     log2_dim, inv = norm_constants(dim)
@@ -99,8 +105,7 @@ def layer_norm(x: Ints, gamma: npt.NDArray[Any], beta: npt.NDArray[Any], shift: 
     e = (51 - floor_log2(variance)) >> 1
     u = (variance << (2 * e)) >> 36
     difference = (x << 8) - mean
-    t = clamp(rounding_shift(difference * RSQRT[u >> 6], 39 - log2_dim - e), 16)
-    return clamp(rounding_shift(t * gamma.astype(np.int64) + beta.astype(np.int64), shift), 8)
+    return clamp(rounding_shift(difference * RSQRT[u >> 6], 39 - log2_dim - e), 16)
 
 
 def softmax_probabilities(scores: Ints, score_shift: int) -> tuple[Ints, Ints]:

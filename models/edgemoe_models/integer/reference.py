@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgemoe_models.config import ModelConfig
 from edgemoe_models.graph import Gelu, IntegerBlock, IntegerGraph, IntegerLayerNorm, IntegerLinear
 from edgemoe_models.integer import ops
 from edgemoe_models.integer.tables import Ints
@@ -30,7 +33,44 @@ def check_image(graph: IntegerGraph, image: npt.NDArray[Any]) -> None:
         raise ValueError(f"image must be uint8 {list(wanted)} (height, width, RGB), not {found}")
 
 
-def run(graph: IntegerGraph, image: npt.NDArray[np.uint8], task: str, trace: Trace | None = None) -> Ints:
+def attend(scores: Ints, v: Ints, block: IntegerBlock) -> tuple[Ints, Trace]:
+    """Softmax of scores [heads, T, T] times v [heads, T, head_dim]: int8 context, and what a trace adds to it."""
+    probabilities, maximum = ops.softmax_probabilities(scores, block.score_shift)
+    row, row_shift = ops.reciprocal(probabilities.sum(-1, keepdims=True))
+    acc = ops.matmul(probabilities, v.transpose(0, 2, 1))
+    context = ops.requantize(acc, 0, block.context.multiplier, block.context.shift, 8, row, row_shift)
+    return context, {"score_max": maximum, "probabilities": probabilities}
+
+
+def activate(q: Ints, gelu: Gelu) -> Ints:
+    """GELU of 11-bit rows [T, N] -> int8."""
+    return ops.gelu(q, gelu.table, gelu.shift)
+
+
+def norm(x: Ints, layer: IntegerLayerNorm) -> Ints:
+    """LayerNorm of residual rows [T, D] -> int8."""
+    return ops.layer_norm(x, layer.gamma, layer.beta, layer.shift, layer.eps)
+
+
+@dataclasses.dataclass(frozen=True)
+class Functions:
+    """The nonlinear functions of an inference; others than these only to compare the accelerator's with."""
+
+    attend: Callable[[Ints, Ints, IntegerBlock], tuple[Ints, Trace]] = attend
+    gelu: Callable[[Ints, Gelu], Ints] = activate
+    norm: Callable[[Ints, IntegerLayerNorm], Ints] = norm
+
+
+OURS = Functions()
+
+
+def run(
+    graph: IntegerGraph,
+    image: npt.NDArray[np.uint8],
+    task: str,
+    trace: Trace | None = None,
+    functions: Functions = OURS,
+) -> Ints:
     """One inference: image uint8 [H, W, 3] -> the head's raw outputs [rows, outputs] (int16 range).
 
     Parameters
@@ -40,28 +80,43 @@ def run(graph: IntegerGraph, image: npt.NDArray[np.uint8], task: str, trace: Tra
         ``.v``, ``.scores``, ``.score_max``, ``.probabilities``, ``.context``, ``.residual1``, ``.norm2``,
         ``.hidden`` or ``.gate_logits``, ``.queues``, ``.gate_scores``, ``.experts.{e}.hidden``, ``.residual2``;
         ``norm``, ``heads.{task}.hidden``, ``heads.{task}``
+    functions: the accelerator's, unless others are to be compared with them
 
     Raises
     ------
     ValueError: the image does not fit the model, or there is no such task.
     """
+    graph.config.task(task)
+    check_image(graph, image)
+    return run_batch(graph, image[None], task, trace, functions)[0]
+
+
+def run_batch(
+    graph: IntegerGraph,
+    images: npt.NDArray[np.uint8],
+    task: str,
+    trace: Trace | None = None,
+    functions: Functions = OURS,
+) -> Ints:
+    """:func:`run` of several images [B, H, W, 3] at once -> [B, rows, outputs]; traces have their rows joined."""
     config = graph.config
     is_dense = config.task(task).is_dense
-    check_image(graph, image)
     trace = {} if trace is None else trace
-    residual = graph.pos_embed.astype(np.int64)
-    patches = patchify(image, config.patch)
-    residual[1:] = ops.clamp(residual[1:] + linear(patches, graph.patch_embed, 16), 16)
-    trace["embed"] = residual
+    patches = np.stack([patchify(image, config.patch) for image in images])
+    residual = np.repeat(graph.pos_embed[None].astype(np.int64), len(images), 0)
+    residual[:, 1:] = ops.clamp(residual[:, 1:] + linear(patches, graph.patch_embed, 16), 16)
+    residual = trace["embed"] = residual.reshape(-1, config.dim)
     for i, block in enumerate(graph.blocks):
-        residual = _attention(block, residual, config.heads, f"blocks.{i}", trace)
-        residual = _mlp(block, residual, task, config.top_k, f"blocks.{i}", trace)
-    x = trace["norm"] = norm(residual[1:] if is_dense else residual[:1], graph.norm)
+        residual = _attention(block, residual, config, f"blocks.{i}", trace, functions)
+        residual = _mlp(block, residual, task, config.top_k, f"blocks.{i}", trace, functions)
+    tokens = residual.reshape(len(images), -1, config.dim)
+    rows = tokens[:, 1:] if is_dense else tokens[:, :1]
+    x = trace["norm"] = functions.norm(rows.reshape(-1, config.dim), graph.norm)
     head = graph.heads[task]
     if head.fc1 is not None and head.gelu is not None:
-        x = trace[f"heads.{task}.hidden"] = hidden(x, head.fc1, head.gelu)
+        x = trace[f"heads.{task}.hidden"] = functions.gelu(linear(x, head.fc1, 11), head.gelu)
     output = trace[f"heads.{task}"] = linear(x, head.out, 16)
-    return output
+    return output.reshape(len(images), -1, head.out.outputs)
 
 
 def linear(x: npt.NDArray[Any], layer: IntegerLinear, bits: int, row: Ints | None = None) -> Ints:
@@ -70,57 +125,53 @@ def linear(x: npt.NDArray[Any], layer: IntegerLinear, bits: int, row: Ints | Non
     return ops.requantize(acc, layer.bias, layer.multiplier, layer.shift, bits, row)
 
 
-def hidden(x: npt.NDArray[Any], layer: IntegerLinear, gelu: Gelu) -> Ints:
-    """A linear layer with GELU: rows [T, K] -> int8 [T, N]."""
-    return ops.gelu(linear(x, layer, 11), gelu.table, gelu.shift)
+def _split_heads(x: Ints, config: ModelConfig) -> Ints:
+    """Joined rows [B * T, D] -> [B * heads, T, head_dim]."""
+    heads = x.reshape(-1, config.num_tokens, config.heads, config.head_dim).transpose(0, 2, 1, 3)
+    return heads.reshape(-1, config.num_tokens, config.head_dim)
 
 
-def norm(x: Ints, layer: IntegerLayerNorm) -> Ints:
-    """LayerNorm of residual rows [T, D] -> int8."""
-    return ops.layer_norm(x, layer.gamma, layer.beta, layer.shift, layer.eps)
-
-
-def _attention(block: IntegerBlock, residual: Ints, heads: int, name: str, trace: Trace) -> Ints:
-    tokens, dim = residual.shape
-    x = trace[f"{name}.norm1"] = norm(residual, block.norm1)
+def _attention(
+    block: IntegerBlock, residual: Ints, config: ModelConfig, name: str, trace: Trace, functions: Functions
+) -> Ints:
+    x = trace[f"{name}.norm1"] = functions.norm(residual, block.norm1)
     qkv = linear(x, block.qkv, 8)
     q, k, v = np.split(qkv, 3, axis=1)
     trace |= {f"{name}.q": q, f"{name}.k": k, f"{name}.v": v}
-    q, k, v = (part.reshape(tokens, heads, -1).transpose(1, 0, 2) for part in (q, k, v))  # [heads, T, head_dim]
+    q, k, v = (_split_heads(part, config) for part in (q, k, v))
     scores = ops.requantize(ops.matmul(q, k), 0, block.score.multiplier, block.score.shift, 12)
-    probabilities, maximum = ops.softmax_probabilities(scores, block.score_shift)
-    row, row_shift = ops.reciprocal(probabilities.sum(-1, keepdims=True))
-    acc = ops.matmul(probabilities, v.transpose(0, 2, 1))
-    context = ops.requantize(acc, 0, block.context.multiplier, block.context.shift, 8, row, row_shift)
-    context = context.transpose(1, 0, 2).reshape(tokens, dim)
+    context, seen = functions.attend(scores, v, block)
+    context = context.reshape(-1, config.heads, config.num_tokens, config.head_dim).transpose(0, 2, 1, 3)
+    context = context.reshape(residual.shape)
     residual = ops.clamp(residual + linear(context, block.proj, 16), 16)
-    trace |= {
-        f"{name}.scores": scores, f"{name}.score_max": maximum, f"{name}.probabilities": probabilities,
-        f"{name}.context": context, f"{name}.residual1": residual,
-    }  # fmt: skip
+    seen = {"scores": scores, **seen, "context": context, "residual1": residual}
+    trace |= {f"{name}.{part}": value for part, value in seen.items()}
     return residual
 
 
-def _mlp(block: IntegerBlock, residual: Ints, task: str, top_k: int, name: str, trace: Trace) -> Ints:
-    x = trace[f"{name}.norm2"] = norm(residual, block.norm2)
+def _mlp(
+    block: IntegerBlock, residual: Ints, task: str, top_k: int, name: str, trace: Trace, functions: Functions
+) -> Ints:
+    x = trace[f"{name}.norm2"] = functions.norm(residual, block.norm2)
     if block.fc1 is not None and block.fc2 is not None:
-        h = trace[f"{name}.hidden"] = hidden(x, block.fc1, block.gelu)
+        h = trace[f"{name}.hidden"] = functions.gelu(linear(x, block.fc1, 11), block.gelu)
         residual = ops.clamp(residual + linear(h, block.fc2, 16), 16)
     else:
-        residual = _experts(block, x, residual, task, top_k, name, trace)
+        residual = _experts(block, x, residual, task, top_k, name, trace, functions)
     trace[f"{name}.residual2"] = residual
     return residual
 
 
 def _experts(
-    block: IntegerBlock, x: Ints, residual: Ints, task: str, top_k: int, name: str, trace: Trace
+    block: IntegerBlock, x: Ints, residual: Ints, task: str, top_k: int, name: str, trace: Trace, functions: Functions
 ) -> Ints:
     logits = linear(x, block.gates[task], 16)
     queues, scores = ops.expert_queues(logits, top_k)
     trace |= {f"{name}.gate_logits": logits, f"{name}.queues": queues, f"{name}.gate_scores": scores}
     residual = residual.copy()
     for e, (queue, score) in enumerate(zip(queues, scores, strict=True)):
-        h = trace[f"{name}.experts.{e}.hidden"] = hidden(x[queue], block.expert_fc1[e], block.gelu)
+        h = functions.gelu(linear(x[queue], block.expert_fc1[e], 11), block.gelu)
+        trace[f"{name}.experts.{e}.hidden"] = h
         increment = linear(h, block.expert_fc2[e], 16, score[:, None])
         residual[queue] = ops.clamp(residual[queue] + increment, 16)
     return residual

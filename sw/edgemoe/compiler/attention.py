@@ -85,7 +85,7 @@ class Attention:
             self._preloaded[index] = chunk
             if chunk is None or chunk.tiles < layout.tiles:
                 return
-            rows -= chunk.tiles * layout.k_steps
+            rows -= chunk.tiles * layout.tile_rows
 
     def _place(self) -> _Stationary:
         """Keys and values take the end of the weight scratchpad until P.V has used them."""

@@ -87,12 +87,13 @@ class Job:
 
 @dataclass
 class Builder:
-    """State of one program's lowering."""
+    """State of one program's lowering; ``expert_bits`` of the experts' weights (8 or 4)."""
 
     config: AcceleratorConfig
     model: ModelConfig
     options: CompilerOptions
     image: DramImage
+    expert_bits: int = 8
     commands: list[Command] = field(default_factory=list)
     phases: list[Phase] = field(default_factory=list)
 
@@ -138,6 +139,7 @@ class Builder:
         fields = {
             "k_steps": chunk.layout.k_steps, "weight_base": chunk.weight_row, "tiles": chunk.tiles,
             "tokens": group.count, "channels": chunk.channels, "param_base": chunk.param_row, "mode": Mode.ACT,
+            "nibbles": chunk.layout.nibbles,
         }
         return self.emit_matmul(label, **(fields | payload))
 
@@ -179,7 +181,7 @@ class Builder:
     def _chunk_tiles(self, job: Job, free: int) -> int:
         """Tiles of a chunk, a multiple of the job's unit."""
         limit = max(int(free * self.options.chunk_fraction), 1)
-        units = max(limit // (job.unit * job.layout.k_steps), 1)
+        units = max(limit // (job.unit * job.layout.tile_rows), 1)
         per_tile = self.config.lanes_n // self.config.epilogue_lanes
         units = min(units, max(self.params.depth // 8 // (job.unit * per_tile), 1))
         return units * job.unit
@@ -188,7 +190,7 @@ class Builder:
         """Sets of (job, first tile, tiles) that are resident together."""
         per_tile = self.config.lanes_n // self.config.epilogue_lanes
         param_limit = self.params.depth // 2
-        total = sum((job.layout.tiles - job.first) * job.layout.k_steps for job in jobs)
+        total = sum((job.layout.tiles - job.first) * job.layout.tile_rows for job in jobs)
         limit = free * self.options.resident_fraction
         if single and total <= free * 0.9:
             limit = free
@@ -200,7 +202,7 @@ class Builder:
             tile = job.first
             while tile < job.layout.tiles:
                 tiles = min(self._chunk_tiles(job, free), job.layout.tiles - tile)
-                need = tiles * job.layout.k_steps
+                need = tiles * job.layout.tile_rows
                 full = rows + need > limit or params + tiles * per_tile > param_limit
                 if resident and (full or rows >= target):
                     yield resident
@@ -218,13 +220,13 @@ class Builder:
         label = f"{layout.name}[{tile}:{tile + tiles}]"
         params = self.params.alloc(tiles * per_tile, layout.name)
         self.load(layout.params, tile * per_tile, tiles * per_tile, params, label + " params")
-        self.load(layout.weight, tile * layout.k_steps, tiles * layout.k_steps, weights, label)
+        self.load(layout.weight, tile * layout.tile_rows, tiles * layout.tile_rows, weights, label)
         channels = min(layout.outputs, (tile + tiles) * lanes) - tile * lanes
         return Chunk(layout, tile, tiles, weights, params, tile * lanes, channels)
 
     def release_chunk(self, chunk: Chunk) -> None:
         """Give a chunk's rows back."""
-        self.weights.release(chunk.weight_row, chunk.tiles * chunk.layout.k_steps)
+        self.weights.release(chunk.weight_row, chunk.tiles * chunk.layout.tile_rows)
         self.params.release(chunk.param_row, chunk.tiles * self.config.lanes_n // self.config.epilogue_lanes)
 
     def preload(self, layout: WeightLayout, unit: int, rows: int, below: int) -> Chunk | None:
@@ -232,10 +234,10 @@ class Builder:
 
         They lie ``below`` that weight row. ``stream`` takes the chunk as ``held``.
         """
-        tiles = min(rows // (unit * layout.k_steps) * unit, layout.tiles)
+        tiles = min(rows // (unit * layout.tile_rows) * unit, layout.tiles)
         if not tiles:
             return None
-        base = self.weights.alloc(tiles * layout.k_steps, layout.name, below)
+        base = self.weights.alloc(tiles * layout.tile_rows, layout.name, below)
         return self.load_chunk(layout, 0, tiles, base)
 
     def stream(self, jobs: Sequence[Job], groups: Sequence[Group], after: Callable[[Group], None] | None = None,
@@ -254,7 +256,7 @@ class Builder:
                 job.emit(chunk, groups[0])
                 self.release_chunk(chunk)
             for job, tile, tiles in itertools.chain(*self._plan(jobs, free, False)):
-                rows = self.weights.alloc(tiles * job.layout.k_steps, job.layout.name)
+                rows = self.weights.alloc(tiles * job.layout.tile_rows, job.layout.name)
                 chunk = self.load_chunk(job.layout, tile, tiles, rows)
                 job.emit(chunk, groups[0])
                 self.release_chunk(chunk)
@@ -264,7 +266,7 @@ class Builder:
         sets = list(self._plan(jobs, free, single_set)) or [[]]
         for resident in sets:
             chunks = list(held) if resident is sets[0] else []
-            sizes = [tiles * job.layout.k_steps for job, _, tiles in resident]
+            sizes = [tiles * job.layout.tile_rows for job, _, tiles in resident]
             if resident:
                 starts = self.weights.alloc_each(sizes, resident[0][0].layout.name)
                 chunks += [(job, self.load_chunk(job.layout, tile, tiles, start))
@@ -279,7 +281,7 @@ class Builder:
 
     def _check_units(self, jobs: Sequence[Job], free: int) -> None:
         for job in jobs:
-            need = job.unit * job.layout.k_steps
+            need = job.unit * job.layout.tile_rows
             if need > free:
                 raise CompileError(
                     f"{job.layout.name}: {job.unit} tile(s) need {need} rows of the weight scratchpad, but only "

@@ -100,7 +100,8 @@ def _matmul_reads(config: AcceleratorConfig, p: dict[str, int], expert: int | No
     else:
         yield "SCORE", _grid(p["src_base"], p["src_stride"], p["tokens"], p["k_steps"])
         yield "ROWMAX", _span(p["max_base"], p["tokens"])
-    yield "WEIGHT", _span(p["weight_base"], p["tiles"] * p["k_steps"])
+    tile_rows = -(-p["k_steps"] // 2) if p.get("nibbles") else p["k_steps"]
+    yield "WEIGHT", _span(p["weight_base"], p["tiles"] * tile_rows)
     params = 1 if p.get("param_uniform") else -(-p["channels"] // config.epilogue_lanes)
     yield "PARAM", _span(p["param_base"], params)
     if p.get("gelu"):

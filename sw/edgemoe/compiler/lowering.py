@@ -94,7 +94,7 @@ class _Lowering:
         _check_limits(graph, config)
         model = graph.config
         self.graph, self.config, self.task = graph, config, task
-        self.b = Builder(config, model, options, image)
+        self.b = Builder(config, model, options, image, graph.expert_bits)
         self.trace = Trace()
         self.groups = balanced_groups(model.num_tokens, options.group_tokens)
         self.residual = Region(0, -(-model.dim // config.epilogue_lanes))

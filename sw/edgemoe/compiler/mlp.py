@@ -106,7 +106,7 @@ def _emit_gate(b: Builder, trace: Trace, name: str, gate: IntegerLinear, task: s
         b.stream([Job(layout, emit_traced, layout.tiles)], groups)
         yield True
         return
-    rows = b.weights.alloc(layout.tiles * layout.k_steps, layout.name)
+    rows = b.weights.alloc(layout.tiles * layout.tile_rows, layout.name)
     resident = b.load_chunk(layout, 0, layout.tiles, rows)
     for group in split_groups(b.model.num_tokens, b.options.moe_group):
         emit(resident, group, clear=True)
@@ -134,7 +134,7 @@ def emit_experts(b: Builder, trace: Trace, name: str, block: IntegerBlock, task:
         _emit_queued(b, trace, name, block, plan, final)
     fc1, fc2 = block.expert_fc1[0], block.expert_fc2[0]  # all have one shape
     phase.expert_macs = fc1.weight.size + fc2.weight.size
-    phase.expert_bytes = phase.expert_macs + 4 * (fc1.outputs + fc2.outputs)
+    phase.expert_bytes = -(-phase.expert_macs * b.expert_bits // 8) + 4 * (fc1.outputs + fc2.outputs)
     gate = block.gates[task]
     phase.macs += b.model.num_tokens * gate.weight.size
     phase.bytes_read += gate.weight.size + 4 * gate.outputs
@@ -149,7 +149,7 @@ def _emit_queued(b: Builder, trace: Trace, name: str, block: IntegerBlock, plan:
     for number, pair in enumerate(zip(block.expert_fc1, block.expert_fc2, strict=True)):
         hidden = plan.hidden_row + number % slots * need
         label, last = f"{name}.experts.{number}", final and number == b.model.num_experts - 1
-        fc1, fc2 = (b.image.add_linear(f"{label}.{kind}", linear)
+        fc1, fc2 = (b.image.add_linear(f"{label}.{kind}", linear, bits=b.expert_bits)
                     for kind, linear in zip(("fc1", "fc2"), pair, strict=True))
 
         def first(chunk: Chunk, group: Group, hidden: int = hidden, number: int = number, label: str = label) -> None:
@@ -162,7 +162,7 @@ def _emit_queued(b: Builder, trace: Trace, name: str, block: IntegerBlock, plan:
         def second(chunk: Chunk, group: Group, hidden: int = hidden, label: str = label, last: bool = last) -> None:
             if chunk.tile == 0:
                 gelu_pass(b, label, use_queue=1, src_base=hidden, src_stride=stride, k_steps=stride,
-                          tokens=group.count, weight_base=chunk.weight_row)
+                          tokens=group.count, weight_base=chunk.weight_row, nibbles=chunk.layout.nibbles)
             command = b.matmul(chunk, group, f"{label}.fc2", use_queue=1, scatter=1, src_base=hidden,
                                src_stride=stride, mode=Mode.RESIDUAL, accumulate=1, row_factor=RowFactor.GATE,
                                dst_base=plan.residual.base, dst_stride=plan.residual.stride,

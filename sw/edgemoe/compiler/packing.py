@@ -17,7 +17,6 @@ from edgemoe_models.graph import IntegerLayerNorm, IntegerLinear, Requant
 __all__ = ["DramImage", "DramObject", "WeightLayout", "spread_heads"]
 
 
-
 @dataclass(frozen=True)
 class DramObject:
     """Rows in DRAM: ``rows`` rows for ``memory``, a slice of ``slice_bytes`` a row and master."""
@@ -38,7 +37,8 @@ class WeightLayout:
     """A linear layer in DRAM and its shape in scratchpad rows.
 
     ``outputs`` and ``inputs`` are the padded matrix's real extents, ``tiles`` = ceil(outputs / lanes_n), ``k_steps`` =
-    ceil(inputs / lanes_k); ``macs`` counts the model's own products for one token (without padding).
+    ceil(inputs / lanes_k); ``macs`` counts the model's own products for one token (without padding). With ``nibbles`` a
+    row holds two steps' weights: bytes of int4 pairs, the even step's in the low nibbles.
     """
 
     name: str
@@ -49,6 +49,20 @@ class WeightLayout:
     tiles: int
     k_steps: int
     macs: int
+    nibbles: bool
+
+    @property
+    def tile_rows(self) -> int:
+        """Weight rows of one tile."""
+        return -(-self.k_steps // 2) if self.nibbles else self.k_steps
+
+
+def pack_nibbles(rows: np.ndarray) -> np.ndarray:
+    """Steps of tiles int8 [tiles, k_steps, ...] in -8..7, two a row: uint8 [tiles, ceil(k_steps / 2), ...]."""
+    even, odd = rows[:, 0::2].view(np.uint8), rows[:, 1::2].view(np.uint8)
+    packed = even & 15
+    packed[:, :odd.shape[1]] |= odd << 4
+    return packed
 
 
 def spread_heads(array: np.ndarray, heads: int, padded: int) -> np.ndarray:
@@ -85,18 +99,23 @@ class DramImage:
             self._size += len(data)
         return self._objects[key]
 
-    def add_linear(self, name: str, linear: IntegerLinear, macs: int | None = None) -> WeightLayout:
-        """Store a linear layer once under ``name``; ``macs`` when its matrix has padding of its own."""
+    def add_linear(self, name: str, linear: IntegerLinear, macs: int | None = None, bits: int = 8) -> WeightLayout:
+        """Store a linear layer with weights of ``bits`` (8 or 4) once under ``name``.
+
+        ``macs``: when its matrix has padding of its own.
+        """
         if name not in self._layouts:
             c = self.config
             tiles, steps = -(-linear.outputs // c.lanes_n), -(-linear.inputs // c.lanes_k)
             padded = np.zeros((tiles * c.lanes_n, steps * c.lanes_k), np.int8)
             padded[:linear.outputs, :linear.inputs] = linear.weight
-            rows = padded.reshape(tiles, c.lanes_n, steps, c.lanes_k).transpose(0, 2, 1, 3)
-            stored = self.add_rows(name + ".weight", "WEIGHT", rows.reshape(tiles * steps, -1).view(np.uint8))
+            rows = np.ascontiguousarray(padded.reshape(tiles, c.lanes_n, steps, c.lanes_k).transpose(0, 2, 1, 3))
+            packed = pack_nibbles(rows) if bits == 4 else rows.view(np.uint8)
+            stored = self.add_rows(name + ".weight", "WEIGHT", packed.reshape(-1, c.lanes_n * c.lanes_k))
             params = self.add_params(name, tiles * c.lanes_n, linear)
             macs = linear.weight.size if macs is None else macs
-            self._layouts[name] = WeightLayout(name, stored, params, linear.outputs, linear.inputs, tiles, steps, macs)
+            self._layouts[name] = WeightLayout(name, stored, params, linear.outputs, linear.inputs, tiles, steps, macs,
+                                               bits == 4)
         return self._layouts[name]
 
     def add_params(self, name: str, count: int, linear: IntegerLinear) -> DramObject:

@@ -1,0 +1,151 @@
+"""What a data set is: its classes and labels, and a way to its arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from edgemoe_models import scenes
+from edgemoe_models.dataset import (
+    IGNORE,
+    MILLIMETRES,
+    NORMAL_STEPS,
+    Array,
+    Arrays,
+    Track,
+    array_names,
+    cached,
+    load_split,
+)
+from edgemoe_models.datasets import files
+
+#: Reads one array of a picture: (root, split, the picture's name, (height, width)) -> [height, width, ...], as
+#: uint8 RGB, uint8 classes, float metres (0: none), float vectors of any length (0: none), or booleans.
+Reader = Callable[[Path, str, str, tuple[int, int]], Array]
+
+
+class DataSet(Protocol):
+    """Pictures with labels."""
+
+    @property
+    def name(self) -> str:
+        """As ``--data`` wants it."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Classes of segmentation, in the order of their numbers."""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Which kinds of labels there are."""
+
+    @property
+    def far(self) -> float:
+        """Metres at which depth ends: what lies there or beyond has this label and does not count in metrics."""
+
+    def load(
+        self, root: str, cache: Path, split: str, count: int, size: tuple[int, int], labels: Iterable[str],
+        track: Track | None = None,
+    ) -> Arrays:
+        """At most ``count`` pictures of a split (``train``, ``val``) as read-only arrays [n, height, width, ...].
+
+        Raises
+        ------
+        ValueError: labels that the data set does not have, or a file that does not fit.
+        FileNotFoundError: a missing file, with where to get it and how the folder must look.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenes:
+    """Generated pictures (:mod:`edgemoe_models.scenes`); ``root`` is not used."""
+
+    name: str = "scenes"
+    class_names: tuple[str, ...] = scenes.CLASS_NAMES
+    kinds: tuple[str, ...] = ("segmentation", "depth", "normals", "edges")
+    far: float = scenes.MAX_DEPTH
+
+    def load(
+        self, root: str, cache: Path, split: str, count: int, size: tuple[int, int], labels: Iterable[str],
+        track: Track | None = None,
+    ) -> Arrays:
+        return load_split(cache, split, count, *size, labels, track)
+
+
+@dataclasses.dataclass(frozen=True)
+class Folder:
+    """Photographs in a folder of the user's.
+
+    Parameters
+    ----------
+    home: where to get it
+    tree: how the folder must look, for people
+    list_names: (root, split) -> the pictures' names
+    readers: how to read ``image`` and each label
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    far: float
+    home: str
+    tree: str
+    list_names: Callable[[Path, str], list[str]]
+    readers: Mapping[str, Reader]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return tuple(kind for kind in self.readers if kind != "image")
+
+    def load(
+        self, root: str, cache: Path, split: str, count: int, size: tuple[int, int], labels: Iterable[str],
+        track: Track | None = None,
+    ) -> Arrays:
+        names = array_names(labels)
+        if unknown := [name for name in names if name not in self.readers]:
+            raise ValueError(f"tasks of {self.name} must be among {sorted(self.kinds)}, not {unknown!r}")
+        if not root:
+            raise FileNotFoundError(f"--data {self.name} needs --data-root, a folder like this:\n{self._help()}")
+        folder = Path(root)
+        try:
+            pictures = self.list_names(folder, split)[:count]
+            if not pictures:
+                raise FileNotFoundError(f"{folder} has no pictures of the split {split!r}")
+            where = cache / self._key(folder, split, size, names, pictures)
+            return cached(
+                where, names, (len(pictures), *size),
+                lambda index: {name: self._read(folder, split, pictures[index], size, name) for name in names}, track,
+            )  # fmt: skip
+        except (FileNotFoundError, NotADirectoryError) as error:
+            missing = f"{error.filename} is missing" if error.filename else str(error)
+            raise FileNotFoundError(f"{self.name}: {missing}; {self._help()}") from error
+
+    def _help(self) -> str:
+        return f"the data set is to be had from {self.home}, and --data-root must hold\n{self.tree}"
+
+    def _key(self, root: Path, split: str, size: tuple[int, int], names: list[str], pictures: list[str]) -> str:
+        """A cache folder's name; it changes with this package's source, the folder and the list of pictures."""
+        digest = hashlib.sha256("\n".join([str(root.resolve()), *pictures]).encode())
+        for source in sorted(Path(__file__).parent.glob("*.py")):
+            digest.update(source.read_bytes())
+        shape = f"{size[0]}x{size[1]}-{len(pictures)}"
+        return f"{self.name}-{split}-{shape}-{'-'.join(names[1:])}-{digest.hexdigest()[:10]}"
+
+    def _read(self, root: Path, split: str, picture: str, size: tuple[int, int], name: str) -> Array:
+        array = self.readers[name](root, split, picture, size)
+        if name == "segmentation":
+            classes = len(self.class_names)
+            wrong = (array >= classes) & (array != IGNORE)
+            if wrong.any():
+                found = int(array[wrong][0])
+                raise ValueError(f"{self.name}: classes of {picture} must be below {classes} or {IGNORE}, not {found}")
+        elif name == "depth":
+            metres = np.nan_to_num(array.astype(np.float64), nan=0.0, posinf=self.far, neginf=0.0)
+            return np.rint(metres.clip(0, self.far) * MILLIMETRES).astype(np.uint16)
+        elif name == "normals":
+            return np.rint(files.unit_vectors(array) * NORMAL_STEPS).astype(np.int8)
+        return array

@@ -1,0 +1,101 @@
+"""Files of pictures and labels as arrays of the wanted size. A picture is squeezed to it whole, nothing is cut off."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Array = npt.NDArray[Any]
+Size = tuple[int, int]
+
+
+def read_picture(path: Path, size: Size) -> Array:
+    """An image file as uint8 RGB [height, width, 3], averaged down."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB").resize((size[1], size[0]), Image.Resampling.BILINEAR))
+
+
+def resize_picture(image: Array, size: Size) -> Array:
+    """uint8 [H, W, 3] -> [height, width, 3]."""
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+
+
+def read_image_values(path: Path) -> Array:
+    """An image file's stored numbers: classes of a palette image, 16-bit disparities, bytes. [H, W] or [H, W, 3]"""
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def read_array(folder: Path, name: str, key: str = "") -> Array:
+    """``name`` with .npy, .png or .mat, whichever is there; ``key`` is the variable of a .mat file.
+
+    Raises
+    ------
+    FileNotFoundError: none is there.
+    ValueError: a .mat file without SciPy, or without its variable; an .npy file with pickled objects.
+    """
+    for suffix, read in ((".npy", _read_npy), (".png", read_image_values)):
+        if (path := folder / f"{name}{suffix}").is_file():
+            return read(path)
+    if (path := folder / f"{name}.mat").is_file():
+        return _read_mat(path, key)
+    raise FileNotFoundError(2, "no such file", str(folder / f"{name}.npy (or .png, .mat)"))
+
+
+def _read_npy(path: Path) -> Array:
+    array: Array = np.load(path, allow_pickle=False)
+    return array
+
+
+def _read_mat(path: Path, key: str) -> Array:
+    try:
+        from scipy.io import loadmat
+    except ImportError as error:
+        raise ValueError(f"{path} is a MATLAB file: install SciPy to read it (pip install scipy)") from error
+    variables = loadmat(path)
+    own = [name for name in variables if not name.startswith("__")]
+    chosen = key if key in own or len(own) != 1 else own[0]
+    if chosen not in own:
+        raise ValueError(f"{path} must have the variable {key!r}, not only {sorted(own)!r}")
+    return np.asarray(variables[chosen])
+
+
+def nearest(array: Array, size: Size) -> Array:
+    """[H, W, ...] -> [height, width, ...]: the value at each new pixel's centre, so that no label is mixed."""
+    rows, columns = (((np.arange(n) + 0.5) * old / n).astype(int) for n, old in zip(size, array.shape, strict=False))
+    return array[rows[:, None], columns]
+
+
+def any_in_cell(array: Array, size: Size) -> Array:
+    """Booleans [H, W] -> [height, width]: whether any old pixel of a new one is set, so that thin lines stay whole."""
+    rows, columns = (np.arange(n) * old // n for n, old in zip(size, array.shape, strict=False))
+    return np.logical_or.reduceat(np.logical_or.reduceat(array, rows, 0), columns, 1)
+
+
+def boundaries(labels: Array) -> Array:
+    """Where the right or the lower neighbour has another label, as scenes mark edges. [H, W] -> bool [H, W]"""
+    edges = np.zeros(labels.shape, bool)
+    edges[:, :-1] = labels[:, :-1] != labels[:, 1:]
+    edges[:-1] |= labels[:-1] != labels[1:]
+    return edges
+
+
+def signed(array: Array) -> Array:
+    """Vectors from their file: bytes 0..255 stand for -1..1, floats for themselves."""
+    return array * (2.0 / 255) - 1 if array.dtype == np.uint8 else array.astype(np.float64)
+
+
+def unit_vectors(array: Array) -> Array:
+    """[..., 3] scaled to length 1; what is not finite or (nearly) 0 becomes 0."""
+    vectors = np.where(np.isfinite(array).all(-1, keepdims=True), array, 0)
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.where(length > 1e-3, vectors / np.maximum(length, 1e-3), 0)
+
+
+def read_names(path: Path) -> list[str]:
+    """One name a line."""
+    return path.read_text(encoding="utf-8").split()

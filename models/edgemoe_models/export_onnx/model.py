@@ -1,0 +1,217 @@
+"""An integer graph as a QONNX model of one task: docs/numerics.md in ONNX operators, bit for bit. Needs onnx.
+
+Tensors hold the integers themselves, under the reference's trace names. Products of Quant weights and Quant activations
+are exact in float32 (they stay below 2^24); a requantize and everything inside LayerNorm is exact in float64 (below
+2^53); tables are Gathers. Experts are dense: each computes all tokens, and the gate's score is zero for those that did
+not choose it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from onnx import ModelProto
+
+from edgemoe_models.export_onnx.writer import OnnxGraph
+from edgemoe_models.graph import Gelu, IntegerBlock, IntegerGraph, IntegerLayerNorm, IntegerLinear
+from edgemoe_models.integer import ops
+from edgemoe_models.integer.tables import EXP2G, RECIP, RSQRT, norm_constants
+
+#: Powers of two that a float64 integer can reach; floor_log2 counts them.
+_POWERS = 2.0 ** np.arange(64)
+_SOFTMAX_END = 9 * 64  # from this distance to the maximum on, a probability is zero
+
+
+def export(graph: IntegerGraph, task: str) -> ModelProto:
+    """The whole inference of one task.
+
+    Input ``image`` float32 [1, 3, H, W], pixels k / 256. Outputs ``heads.{task}`` float32 [rows, outputs], the head's
+    raw integers, and ``output``, the same arranged as an image [1, channels, h, w] (or [1, channels]) in the float
+    model's units.
+
+    Raises
+    ------
+    ValueError: the model has no such task.
+    """
+    return _Exporter(graph, task).model()
+
+
+class _Exporter:
+    def __init__(self, graph: IntegerGraph, task: str) -> None:
+        self.graph, self.config = graph, graph.config
+        self.head = graph.config.task(task)
+        self.task = task
+        self.onnx = OnnxGraph()
+
+    def model(self) -> ModelProto:
+        config, head = self.config, self.head
+        residual = self.embed("image")
+        for i, block in enumerate(self.graph.blocks):
+            residual = self.attention(block, residual, f"blocks.{i}")
+            residual = self.experts(block, residual, f"blocks.{i}") if block.is_moe else \
+                self.mlp(block, residual, f"blocks.{i}")  # fmt: skip
+        rows = (1, config.num_tokens) if head.is_dense else (0, 1)
+        raw = self.heads(self.norm(self.onnx.rows(residual, *rows), self.graph.norm, "norm"))
+        self.arrange(raw)
+        outputs = {raw: (rows[1] - rows[0], head.head_outputs), "output": (1, *config.output_shape(self.task))}
+        metadata = {
+            "edgemoe.config": config.to_json(), "edgemoe.task": self.task,
+            "edgemoe.scales": json.dumps({name: np.asarray(s).tolist() for name, s in self.graph.scales.items()}),
+        }  # fmt: skip
+        shape = (1, 3, config.image_height, config.image_width)
+        return self.onnx.model(config.name, {"image": shape}, outputs, metadata)
+
+    # --- Linear layers (sections 2 and 3) -----------------------------------------------------------------------------
+
+    def linear(self, x: str, layer: IntegerLinear, bits: int, name: str | None = None, row: str | None = None,
+               weight_bits: int = 8) -> str:
+        """``requantize(x @ weight.T + bias)``, with a row factor [T, 1] (float64) if given."""
+        weight = self.onnx.quant(self.onnx.constant(layer.weight.T.astype(np.float32)), weight_bits)
+        a = self.onnx.op("Add", self.onnx.op("MatMul", x, weight), layer.bias.astype(np.float32))
+        step = 2.0 ** -layer.shift.astype(np.float64)
+        multiplier = layer.multiplier.astype(np.float64)
+        if row is None:
+            return self.requantize(a, multiplier * step, bits, name)
+        return self.requantize(a, self.onnx.op("Mul", self.row_multiplier(multiplier, row), step), bits, name)
+
+    def requantize(self, a: str, factor: str | npt.NDArray[Any], bits: int, name: str | None = None) -> str:
+        """Round ``a * factor``, exact in float64, half to even to ``bits`` bits."""
+        return self.onnx.quant(self.onnx.op("Mul", self.onnx.double(a), factor), bits, name=name)
+
+    def row_multiplier(self, multiplier: npt.NDArray[Any] | float, row: str) -> str:
+        """``(multiplier * row + 2^14) >> 15``."""
+        product = self.onnx.op("Mul", row, np.asarray(multiplier) * 2.0**-15)
+        return self.onnx.op("Floor", self.onnx.op("Add", product, 0.5))
+
+    def add(self, residual: str, increment: str, name: str | None = None) -> str:
+        """The residual stream's saturating sum."""
+        return self.onnx.quant(self.onnx.op("Add", residual, increment), 16, name=name)
+
+    def embed(self, image: str) -> str:
+        p, (rows, columns) = self.config.patch, self.config.grid
+        x = self.onnx.quant(image, 8, scale=1 / 256, signed=False)
+        x = self.onnx.op("Mul", x, np.asarray(np.float32(256)))
+        x = self.onnx.op("Transpose", self.onnx.reshape(x, 3, rows, p, columns, p), perm=[1, 3, 0, 2, 4])
+        x = self.linear(self.onnx.reshape(x, rows * columns, 3 * p * p), self.graph.patch_embed, 16)
+        start = self.graph.pos_embed.astype(np.float32)
+        return self.onnx.op("Concat", start[:1], self.add(self.onnx.constant(start[1:]), x), axis=0, name="embed")
+
+    # --- Functions (sections 4 to 6) ----------------------------------------------------------------------------------
+
+    def floor_log2(self, n: str) -> str:
+        """Position of the highest set bit of integers [..., 1] in float64, by counting the powers of two below."""
+        reached = self.onnx.op("GreaterOrEqual", n, _POWERS[1:53])
+        return self.onnx.reduce_sum(self.onnx.double(reached))
+
+    def hidden(self, x: str, layer: IntegerLinear, gelu: Gelu, name: str, weight_bits: int = 8) -> str:
+        """A linear layer with GELU."""
+        q = self.onnx.double(self.linear(x, layer, 11, weight_bits=weight_bits))
+        delta = self.onnx.gather(np.append(gelu.table, np.zeros(512)), self.onnx.op("Abs", q))
+        y = self.onnx.op("Sub", self.onnx.op("Max", q, 0.0), delta)
+        return self.onnx.quant(self.onnx.op("Mul", y, 2.0**-gelu.shift), 8, name=name)
+
+    def norm(self, residual: str, layer: IntegerLayerNorm, name: str) -> str:
+        """LayerNorm of residual rows."""
+        g, dim = self.onnx, len(layer.gamma)
+        c, inverse = norm_constants(dim)
+        x = g.double(residual)
+        total, squares = g.reduce_sum(x), g.reduce_sum(g.op("Mul", x, x))
+        mean = g.op("Round", g.op("Mul", total, inverse * 2.0 ** -(c + 8)))
+        spread = g.op("Sub", g.op("Mul", squares, dim), g.op("Mul", total, total))
+        variance = g.op("Max", g.op("Add", spread, layer.eps), 1.0)
+        e = g.op("Floor", g.op("Mul", g.op("Sub", 51.0, self.floor_log2(variance)), 0.5))
+        power = g.gather(_POWERS, e)
+        u = g.op("Mul", g.op("Mul", variance, g.op("Mul", power, power)), 2.0**-42)
+        root = g.gather(RSQRT, g.op("Floor", u))
+        difference = g.op("Sub", g.op("Mul", x, 256.0), mean)
+        t = g.op("Mul", g.op("Mul", difference, root), g.op("Mul", power, 2.0 ** (c - 39)))
+        t = g.double(g.quant(t, 16))
+        y = g.op("Add", g.op("Mul", t, layer.gamma.astype(np.float64)), layer.beta.astype(np.float64))
+        return g.quant(g.op("Mul", y, 2.0**-layer.shift), 8, name=name)
+
+    def reciprocal(self, total: str) -> tuple[str, str]:
+        """``row`` and ``2^row_shift`` of the sums [..., 1]."""
+        power = self.onnx.gather(_POWERS, self.floor_log2(total))
+        mantissa = self.onnx.op("Floor", self.onnx.op("Mul", self.onnx.op("Div", total, power), 1024.0))
+        return self.onnx.gather(RECIP, self.onnx.op("Sub", mantissa, 1024.0)), power
+
+    def attention(self, block: IntegerBlock, residual: str, name: str) -> str:
+        g, config = self.onnx, self.config
+        qkv = self.linear(self.norm(residual, block.norm1, f"{name}.norm1"), block.qkv, 8)
+        sizes = np.full(3, config.dim, np.int64)
+        parts = g.ops("Split", qkv, sizes, names=[f"{name}.{part}" for part in "qkv"], axis=1)
+        split = [g.reshape(part, config.num_tokens, config.heads, config.head_dim) for part in parts]
+        q, k, v = (g.op("Transpose", x, perm=perm) for x, perm in zip(split, ([1, 0, 2], [1, 2, 0], [1, 0, 2]),
+                                                                      strict=True))  # fmt: skip
+        factor = np.asarray(block.score.multiplier * 2.0**-block.score.shift)
+        scores = self.requantize(g.op("MatMul", q, k), factor, 12, f"{name}.scores")
+        p = self.probabilities(scores, block.score_shift, name)
+        row, power = self.reciprocal(g.reduce_sum(g.double(p)))
+        multiplier = g.op("Mul", self.row_multiplier(block.context.multiplier, row), 2.0**-block.context.shift)
+        context = self.requantize(g.op("MatMul", p, v), g.op("Div", multiplier, power), 8)
+        context = g.op("Transpose", context, perm=[1, 0, 2])
+        context = g.reshape(context, config.num_tokens, config.dim, name=f"{name}.context")
+        return self.add(residual, self.linear(context, block.proj, 16), f"{name}.residual1")
+
+    def probabilities(self, scores: str, shift: int, name: str) -> str:
+        """Unsigned 8-bit exponentials, one table of the distance to the row's maximum."""
+        table, _ = ops.softmax_probabilities(-np.arange(_SOFTMAX_END + 1), 0)
+        maximum = self.onnx.op("ReduceMax", scores, axes=[-1], keepdims=1, name=f"{name}.score_max")
+        distance = self.onnx.op("Mul", self.onnx.double(self.onnx.op("Sub", maximum, scores)), 2.0**shift)
+        p = self.onnx.gather(table, self.onnx.op("Min", distance, float(_SOFTMAX_END)))
+        return self.onnx.quant(p, 8, signed=False, name=f"{name}.probabilities")
+
+    # --- MLP, experts and heads (sections 7 to 9) ---------------------------------------------------------------------
+
+    def mlp(self, block: IntegerBlock, residual: str, name: str) -> str:
+        assert block.fc1 is not None and block.fc2 is not None  # a dense block has both
+        x = self.norm(residual, block.norm2, f"{name}.norm2")
+        h = self.hidden(x, block.fc1, block.gelu, f"{name}.hidden")
+        return self.add(residual, self.linear(h, block.fc2, 16), f"{name}.residual2")
+
+    def experts(self, block: IntegerBlock, residual: str, name: str) -> str:
+        g, bits = self.onnx, self.graph.expert_bits
+        x = self.norm(residual, block.norm2, f"{name}.norm2")
+        logits = g.double(self.linear(x, block.gates[self.task], 16, f"{name}.gate_logits"))
+        names = [f"{name}.gate_scores.{e}" for e in range(self.config.num_experts)]
+        scores = g.ops("Split", self.gate(logits), np.ones(len(names), np.int64), names=names, axis=1)
+        for e, (fc1, fc2) in enumerate(zip(block.expert_fc1, block.expert_fc2, strict=True)):
+            h = self.hidden(x, fc1, block.gelu, f"{name}.experts.{e}.hidden", bits)
+            increment = self.linear(h, fc2, 16, row=scores[e], weight_bits=bits)
+            last = e == self.config.num_experts - 1
+            residual = self.add(residual, increment, f"{name}.residual2" if last else None)
+        return residual
+
+    def gate(self, logits: str) -> str:
+        """Scores [T, E] in units of 2^-15, zero for every expert that is not among the token's ``top_k``."""
+        g, experts = self.onnx, self.config.num_experts
+        table = np.array([EXP2G[i & 255] >> (i >> 8) if i >> 8 <= 15 else 0 for i in range(1 << 14)])
+        distance = g.op("Sub", g.op("ReduceMax", logits, axes=[-1], keepdims=1), logits)
+        p = g.gather(table, g.op("Floor", g.op("Mul", distance, 0.25)))
+        row, power = self.reciprocal(g.reduce_sum(p))
+        scores = g.op("Floor", g.op("Add", g.op("Div", g.op("Mul", p, row), power), 0.5))
+        scores = g.op("Min", scores, float(ops.MAX_SCORE))
+        # Distinct keys that order equal logits by expert number: the top_k-th largest key is the threshold.
+        keys = g.op("Add", g.op("Mul", logits, experts), -np.arange(experts, dtype=np.float64))
+        best, _ = g.ops("TopK", keys, np.array([self.config.top_k], np.int64), axis=-1,
+                        names=[f"TopK.{len(g.nodes)}", f"TopK.{len(g.nodes)}.experts"])
+        least = g.op("ReduceMin", best, axes=[-1], keepdims=1)
+        return g.op("Where", g.op("GreaterOrEqual", keys, least), scores, 0.0)
+
+    def heads(self, x: str) -> str:
+        head, name = self.graph.heads[self.task], f"heads.{self.task}"
+        if head.fc1 is not None and head.gelu is not None:
+            x = self.hidden(x, head.fc1, head.gelu, f"{name}.hidden")
+        return self.linear(x, head.out, 16, name)
+
+    def arrange(self, raw: str) -> str:
+        """The raw rows as an image, in the float model's units."""
+        head, shape = self.head, (1, *self.config.output_shape(self.task))
+        x = self.onnx.op("Mul", raw, np.asarray(np.float32(self.graph.heads[self.task].output_scale)))
+        if head.is_dense:
+            x = self.onnx.reshape(x, *self.config.grid, head.cells, head.cells, head.channels)
+            x = self.onnx.op("Transpose", x, perm=[4, 0, 2, 1, 3])
+        return self.onnx.reshape(x, *shape, name="output")

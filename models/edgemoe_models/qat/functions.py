@@ -1,0 +1,196 @@
+"""The integer functions of docs/numerics.md on tensors of integer-valued floats, with straight-through gradients.
+
+Forward: exact to the bit (float32 holds integers up to 2^24, float64 up to 2^53; a comment says why where it is not
+obvious). Backward: the gradient of the real function that the integers approximate, zero where a value saturates.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+
+from edgemoe_models.graph import Gelu, IntegerLayerNorm
+from edgemoe_models.integer import ops
+from edgemoe_models.integer.tables import RSQRT
+from edgemoe_models.quantize_search import make_gelu
+
+__all__ = ["gate_scores", "gelu", "layer_norm", "multiplier_ratio", "requantize", "row_ratio", "softmax"]
+
+LN_2 = math.log(2.0)
+_RSQRT = torch.from_numpy(RSQRT.copy()).double()
+
+
+def multiplier_ratio(multiplier: np.ndarray[Any, Any], shift: np.ndarray[Any, Any]) -> Tensor:
+    """``multiplier / 2^shift`` in float64, exact: 16 significant bits."""
+    return torch.as_tensor(np.ldexp(np.asarray(multiplier, np.float64), -np.asarray(shift, np.int32)))
+
+
+def row_ratio(multiplier: Any, shift: Any, row: Tensor, row_shift: Tensor | float = 0.0) -> Tensor:
+    """With a row factor (section 2): ``((multiplier * row + 2^14) >> 15) / 2^(shift + row_shift)``.
+
+    row, row_shift: integers in float64, broadcastable with multiplier. Exact: multiplier * row < 2^31.
+    """
+    multiplier = torch.as_tensor(np.asarray(multiplier, np.float64))
+    shift = torch.as_tensor(np.asarray(shift, np.float64))
+    factor = torch.floor((multiplier * row + 2.0**14) * 2.0**-15)
+    return torch.ldexp(factor, -(shift + row_shift))
+
+
+def _unless_saturated(grad: Tensor, y: Tensor, limit: int) -> Tensor:
+    """The gradient, zero where |y| has reached the limit."""
+    return torch.ops.aten.hardtanh_backward(grad, y, -limit, limit)
+
+
+class _Requantize(Function):
+    @staticmethod
+    def forward(ctx: Any, acc: Tensor, real: Tensor, row: Tensor | None, ratio: Tensor, limit: int) -> Tensor:
+        # |acc| < 2^24 and ratio has 16 bits: their product has 40 and is exact.
+        y = (acc.double() * ratio).round_().clamp_(-limit, limit).float()
+        ctx.save_for_backward(acc, real, row, y)
+        ctx.limit = limit
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        acc, real, row, y = ctx.saved_tensors
+        grad = _unless_saturated(grad, y, ctx.limit)
+        scaled = grad if row is None else grad * row
+        d_real = d_row = None
+        if ctx.needs_input_grad[1]:
+            d_real = (scaled * acc).sum_to_size(real.shape)
+        if row is not None and ctx.needs_input_grad[2]:
+            d_row = (grad * acc * real).sum_to_size(row.shape)
+        return scaled * real, d_real, d_row, None, None
+
+
+def requantize(acc: Tensor, real: Tensor, ratio: Tensor, limit: int, row: Tensor | None = None) -> Tensor:
+    """``clamp(rhe(acc * ratio))``.
+
+    Parameters
+    ----------
+    acc: accumulators with bias, |acc| < 2^24
+    real: the wanted ratio of scales, what the gradient is of, [N] or scalar; ``row`` real row factors [..., 1]
+    ratio: float64, what the hardware has in place of ``real * row``
+    """
+    return _Requantize.apply(acc, real, row, ratio, limit)
+
+
+class _Replace(Function):
+    @staticmethod
+    def forward(ctx: Any, surrogate: Tensor, exact: Tensor, limit: int) -> Tensor:
+        ctx.save_for_backward(exact)
+        ctx.limit = limit
+        return exact
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _unless_saturated(grad, ctx.saved_tensors[0], ctx.limit), None, None
+
+
+def _look_up(table: Tensor, index: Tensor) -> Tensor:
+    """``table[index]``, by the fastest of torch's ways."""
+    return table.index_select(0, index.view(-1)).view(index.shape)
+
+
+class _Lookup(Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, values: Tensor, slopes: Tensor) -> Tensor:
+        index = (q + len(values) // 2).int()
+        ctx.save_for_backward(index, slopes)
+        return _look_up(values, index)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        index, slopes = ctx.saved_tensors
+        return grad * _look_up(slopes, index), None, None
+
+
+@functools.lru_cache(maxsize=256)
+def _gelu_tables(scale: float) -> tuple[Tensor, Tensor]:
+    table: Gelu = make_gelu(scale)
+    q = np.arange(-1023, 1024)
+    y = ops.gelu(q, table.table, table.shift)
+    x = torch.from_numpy(q * (scale / 2**table.shift))
+    slope = torch.special.ndtr(x) + x * torch.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+    slope = torch.where(torch.from_numpy(np.abs(y) < 127), slope / 2**table.shift, 0.0)
+    return torch.from_numpy(y).float(), slope.float()
+
+
+def gelu(q: Tensor, scale: float) -> Tensor:
+    """GELU of 11-bit integers to int8 of ``scale`` (section 4)."""
+    return _Lookup.apply(q, *_gelu_tables(scale))
+
+
+def layer_norm(x: Tensor, gain: Tensor, bias: Tensor, eps: float, integer: IntegerLayerNorm, units: Tensor) -> Tensor:
+    """LayerNorm of residual integers [..., D] to int8 (section 5).
+
+    gain, bias: real, in units of the output's scale; eps: real, of the residual's real values; units: ``x`` as integers
+    """
+    surrogate = F.layer_norm(x, x.shape[-1:], gain, bias, eps)
+    with torch.no_grad():
+        exact = _integer_layer_norm(units.double(), integer).float()
+    return _Replace.apply(surrogate, exact, 127)
+
+
+def _integer_layer_norm(x: Tensor, layer: IntegerLayerNorm) -> Tensor:
+    """In float64, where all of it is exact: the largest values are D*Q < 2^52, t*gamma + beta < 2^32, d*R < 2^42."""
+    dim, c = x.shape[-1], layer.log2_dim
+    total = x.sum(-1, keepdim=True)
+    squares = x.square().sum(-1, keepdim=True)
+    mean = torch.round(total * (layer.inv_dim * 2.0 ** -(c + 8)))
+    variance = (dim * squares - total * total + layer.eps).clamp_(min=1)
+    log2 = torch.frexp(variance).exponent - 1
+    e = (51 - log2) >> 1
+    u = torch.ldexp(variance, 2 * e - 36).long()  # truncates, as the shift does: variance is positive
+    factor = torch.ldexp(_RSQRT[u >> 6], e + c - 39)
+    t = (x * 256.0).sub_(mean).mul_(factor).round_().clamp_(-32767, 32767)
+    gamma, beta = (torch.from_numpy(np.ldexp(v.astype(np.float64), -layer.shift)) for v in (layer.gamma, layer.beta))
+    return t.mul_(gamma).add_(beta).round_().clamp_(-127, 127)
+
+
+@functools.lru_cache(maxsize=4)
+def _probability_table(score_shift: int) -> Tensor:
+    """Probabilities of ``M - s`` = 0..4094, through the reference's own function."""
+    scores = np.stack([np.zeros(4095, np.int64), -np.arange(4095)], 1)  # of two keys, the first has the maximum
+    return torch.from_numpy(ops.softmax_probabilities(scores, score_shift)[0][:, 1]).float()
+
+
+class _Softmax(Function):
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, score_shift: int) -> tuple[Tensor, Tensor]:
+        index = (scores.amax(-1, keepdim=True) - scores).int()
+        p = _look_up(_probability_table(score_shift), index)
+        total = p.sum(-1, keepdim=True)  # at most 255 * tokens: exact
+        ctx.save_for_backward(p, total)
+        ctx.unit = LN_2 * 2.0**score_shift / 64
+        ctx.mark_non_differentiable(total)
+        return p, total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        p, total = ctx.saved_tensors
+        # With P = p / total and dP = grad * total: dS = P * (dP - sum(P * dP)), times the score's unit.
+        weighted = p * grad
+        return (weighted - p * (weighted.sum(-1, keepdim=True) / total)) * ctx.unit, None
+
+
+def softmax(scores: Tensor, score_shift: int) -> tuple[Tensor, Tensor]:
+    """uint8 probabilities of 12-bit scores [..., keys] and their sums [..., 1] (section 6).
+
+    The gradient of a probability reaches the scores as that of ``p / sum``.
+    """
+    return _Softmax.apply(scores, score_shift)
+
+
+def gate_scores(logits: Tensor, units: Tensor) -> Tensor:
+    """Scores of the gate in units of 2^-15 (section 7), from base-2 logits [N, E] and their integers ``units``."""
+    exact = torch.from_numpy(ops.gate_scores(units.detach().numpy().astype(np.int64))).float()
+    surrogate = (logits * LN_2).softmax(-1) * float(ops.MAX_SCORE)
+    return _Replace.apply(surrogate, exact, 2 * ops.MAX_SCORE)

@@ -1,0 +1,175 @@
+"""Fine-tuning of the Brevitas model: options, one step, checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgemoe_models.qat import storage
+from edgemoe_models.qat.initialize import from_float
+from edgemoe_models.qat.layers import shared_weights
+from edgemoe_models.qat.model import QuantM3ViT
+from edgemoe_models.quantize import calibration_images, load_checkpoint
+from edgemoe_models.train import augment, pixels, task_loss
+
+__all__ = ["QatOptions", "QatTrainer"]
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+_LABEL_TYPES = {"segmentation": np.uint8, "depth": np.int32, "normals": np.int8, "edges": np.bool_}
+
+
+@dataclasses.dataclass(frozen=True)
+class QatOptions:
+    """How to fine-tune. ``minutes`` (of training time), when not 0, ends the run and its schedule, not ``steps``.
+
+    Raises
+    ------
+    ValueError: a field is out of range.
+    """
+
+    weights: str = "models/edgemoe_models/weights/m3vit-micro.safetensors"
+    expert_bits: int = 8
+    scales: str = "multiplier"
+    steps: int = 1000
+    minutes: float = 0.0
+    batch: int = 16
+    learning_rate: float = 1e-4
+    warmup: int = 20
+    balance: float = 0.001
+    seed: int = 1
+    train_scenes: int = 20000
+    val_scenes: int = 128
+    save_minutes: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.expert_bits not in (4, 8):
+            raise ValueError(f"expert-bits must be 4 or 8, not {self.expert_bits!r}")
+        if self.scales not in ("multiplier", "power-of-two"):
+            raise ValueError(f"scales must be multiplier or power-of-two, not {self.scales!r}")
+        for field in ("steps", "batch", "train_scenes", "val_scenes"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field.replace('_', '-')} must be at least 1, not {getattr(self, field)!r}")
+        if self.minutes < 0:
+            raise ValueError(f"minutes must be at least 0, not {self.minutes!r}")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning-rate must be positive, not {self.learning_rate!r}")
+
+    def rate(self, step: int, progress: float) -> float:
+        """Learning rate: linear warm-up over ``warmup`` steps, cosine over ``progress`` 0..1 to 1 %."""
+        cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+        return self.learning_rate * min((step + 1) / max(self.warmup, 1), 0.01 + 0.99 * cosine)
+
+
+class QatTrainer:
+    """Model, optimizer, random state and step number; what a checkpoint holds."""
+
+    def __init__(self, options: QatOptions, model: QuantM3ViT) -> None:
+        if not all(task.is_dense for task in model.config.model.tasks):
+            raise ValueError("the model must have dense tasks only to be trained on scenes")
+        self.options, self.model = options, model
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.Adam(parameters, lr=options.learning_rate, betas=(0.9, 0.98))
+        self.generator = torch.Generator().manual_seed(options.seed)
+        self.step = 0
+        self.seconds = 0.0
+
+    @classmethod
+    def start(cls, options: QatOptions) -> QatTrainer:
+        """From a float checkpoint, quantized after training."""
+        state, config = load_checkpoint(options.weights)
+        images = calibration_images(config)
+        return cls(options, from_float(state, config, images, options.expert_bits, options.scales == "power-of-two"))
+
+    @property
+    def name(self) -> str:
+        """Of the files that training gives: ``m3vit-micro-w4a8`` has experts of 4 bits."""
+        config = self.model.config
+        return f"{config.model.name}-w{config.expert_bits}a8" + "-power-of-two" * config.power_of_two
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done, 0..1."""
+        if self.options.minutes:
+            return self.seconds / (60 * self.options.minutes)
+        return self.step / self.options.steps
+
+    def train_step(self, data: Arrays) -> dict[str, float]:
+        """One update from a batch of each task; returns the losses by task, and ``balance``."""
+        start = time.monotonic()
+        tasks = self.model.config.model.tasks
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.options.rate(self.step, self.progress)
+        if not self.model.training:
+            self.model.train()
+        self.optimizer.zero_grad()
+        losses = {"balance": 0.0}
+        with shared_weights(self.model):
+            for task in tasks:
+                images, label = self._batch(data, task.kind)
+                loss = task_loss(self.model(images, task.name), label, task)
+                balance = self.model.balance_loss()
+                (loss + self.options.balance * balance).backward()
+                losses[task.name] = loss.item()
+                losses["balance"] += balance.item() / len(tasks)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        self.seconds += time.monotonic() - start
+        return losses
+
+    def _batch(self, data: Arrays, kind: str) -> tuple[Tensor, Tensor]:
+        picked = torch.randint(len(data["image"]), (self.options.batch,), generator=self.generator).sort().values
+        picked = picked.numpy()
+        label = torch.from_numpy(data[kind][picked].astype(_LABEL_TYPES[kind]))
+        return augment(pixels(data["image"][picked]), label, self.generator, kind)
+
+    def save(self, path: Path) -> None:
+        """Write everything that :meth:`resume` needs."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
+        tensors["random.data"] = self.generator.get_state()
+        storage.write(path, tensors, self.metadata())
+
+    def metadata(self) -> dict[str, str]:
+        """Of a checkpoint or of the final weights: the model, and how it came to be."""
+        return storage.model_metadata(self.model.config) | {
+            "train": json.dumps(dataclasses.asdict(self.options)),
+            "seed": str(self.options.seed),
+            "steps": str(self.step),
+            "train_seconds": repr(self.seconds),
+        }
+
+    @classmethod
+    def resume(cls, options: QatOptions, path: Path) -> QatTrainer:
+        """Continue from a checkpoint.
+
+        Raises
+        ------
+        ValueError: it cannot be read, or was made with other options (an end or intervals may differ).
+        """
+        tensors, metadata = storage.read(path)
+        wanted, found = dataclasses.asdict(options), json.loads(metadata.get("train", "{}"))
+        for field in ("weights", "expert_bits", "scales", "batch", "learning_rate", "balance", "seed", "train_scenes"):
+            if found.get(field) != wanted[field]:
+                raise ValueError(f"{path} was made with {field.replace('_', '-')} {found.get(field)!r}, "
+                                 f"not {wanted[field]!r}; give the same options to continue it")  # fmt: skip
+        model = storage.rebuild({name[6:]: v for name, v in tensors.items() if name.startswith("model.")}, metadata)
+        trainer = cls(options, model)
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith("optimizer."):
+                _, index, name = key.split(".")
+                moments.setdefault(int(index), {})[name] = value
+        trainer.optimizer.load_state_dict({**trainer.optimizer.state_dict(), "state": moments})
+        trainer.generator.set_state(tensors["random.data"])
+        trainer.step, trainer.seconds = int(metadata["steps"]), float(metadata["train_seconds"])
+        return trainer

@@ -1,0 +1,5 @@
+"""``python -m edgemoe_models.train``"""
+
+from edgemoe_models.train.command import main
+
+main()

@@ -1,0 +1,123 @@
+"""Options of a training run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig
+from edgemoe_models.datasets import DATA_SETS, DataSet, find
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+DEVICES = ("auto", "cpu", "cuda")
+_CHANNELS = {"depth": 1, "normals": 3, "edges": 1}
+
+
+def _option(default: Any, text: str) -> Any:
+    """A field with its default and its line of ``--help``."""
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How to train.
+
+    Raises
+    ------
+    ValueError: an option that is out of range, or not of its default's type.
+    """
+
+    preset: str = _option("m3vit-micro", f"model, one of {', '.join(sorted(PRESETS))}")
+    tasks: str = _option("", "of segmentation,depth,normals,edges, between commas; default: the preset's")
+    tasks_per_step: int = _option(0, "tasks that a step trains, drawn anew each time; 0: all")
+    steps: int = _option(3000, "length of the run")
+    minutes: float = _option(0.0, "of training time; when not 0, they end the run and its schedule in place of steps")
+    batch: int = _option(32, "pictures of each task in a step, of all processes together")
+    learning_rate: float = _option(1e-3, "highest, after the warm-up")
+    weight_decay: float = _option(0.05, "of matrices")
+    warmup: int = _option(200, "steps of it")
+    balance: float = _option(0.01, "weight of the balance loss")
+    gate_noise: float = _option(1.0, "deviation of the noise on the gates' logits, in 1 / experts")
+    seed: int = _option(1, "of weights, batches and noise")
+    init: str = _option("", "weights file to start from; what fits is taken")
+    data: str = _option("scenes", f"data set, one of {', '.join(DATA_SETS)}")
+    data_root: str = _option("", "folder of the data set")
+    train_scenes: int = _option(20000, "pictures to train on, at most")
+    val_scenes: int = _option(768, "held-out pictures to measure, at most")
+    evaluate_minutes: float = _option(5.0, "of training time between evaluations and checkpoints")
+    device: str = _option("auto", f"one of {', '.join(DEVICES)}; auto: a GPU if there is one")
+    precision: str = _option("float32", f"of products, one of {', '.join(PRECISIONS)}; weights stay in float32")
+    tensorboard: bool = _option(False, "also write TensorBoard's files to <out>/tensorboard")
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, wanted = getattr(self, field.name), type(field.default)
+            fits = isinstance(value, (int, float) if wanted is float else wanted)
+            if not fits or (isinstance(value, bool) and wanted is not bool):
+                raise ValueError(f"{field.name} must be of type {wanted.__name__}, not {value!r}")
+        choices = {"preset": sorted(PRESETS), "device": DEVICES, "precision": PRECISIONS}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {list(allowed)}, not {getattr(self, name)!r}")
+        for name in ("steps", "batch", "train_scenes", "val_scenes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)!r}")
+        for name in ("minutes", "gate_noise", "tasks_per_step"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, not {getattr(self, name)!r}")
+        if self.tasks_per_step > (tasks := len(self.model_config.tasks)):
+            raise ValueError(f"tasks_per_step must be at most the tasks' number {tasks}, not {self.tasks_per_step!r}")
+
+    @property
+    def data_set(self) -> DataSet:
+        """Where pictures come from; ValueError for an unknown one."""
+        return find(self.data)
+
+    @property
+    def model_config(self) -> ModelConfig:
+        """The preset with the tasks that are chosen, its heads' form, and the data set's number of classes."""
+        preset = PRESETS[self.preset]
+        kinds = self.data_set.kinds
+        usual = [task.kind for task in preset.tasks if task.kind in kinds]
+        wanted = [name.strip() for name in self.tasks.split(",")] if self.tasks else usual
+        if not self.tasks and not all(task.is_dense for task in preset.tasks):
+            raise ValueError(f"preset must have dense tasks only to be trained on {self.data}, not {self.preset!r}")
+        if unknown := [name for name in wanted if name not in kinds]:
+            raise ValueError(f"tasks of {self.data} must be among {list(kinds)}, not {unknown!r}")
+        if not self.tasks and self.data == "scenes":
+            return preset
+        form = preset.tasks[0]
+        channels = _CHANNELS | {"segmentation": len(self.data_set.class_names)}
+        tasks = tuple(TaskConfig(kind, kind, channels[kind], form.head_hidden, form.cells) for kind in wanted)
+        return dataclasses.replace(preset, tasks=tasks)
+
+    def rate(self, step: int, progress: float) -> float:
+        """Learning rate: linear warm-up over ``warmup`` steps, cosine over ``progress`` 0..1 to 1 %."""
+        cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+        return self.learning_rate * min((step + 1) / max(self.warmup, 1), 0.01 + 0.99 * cosine)
+
+
+def read_options(path: Path) -> dict[str, Any]:
+    """Options of a TOML or JSON file, whose keys are the fields of :class:`TrainConfig`; ValueError for others."""
+    text = path.read_text(encoding="utf-8")
+    try:
+        options = json.loads(text) if path.suffix == ".json" else _parse_toml(text)
+    except ValueError as error:  # both parsers' errors are of this class
+        raise ValueError(f"{path} must be TOML, or JSON with a name that ends in .json: {error}") from error
+    known = [field.name for field in dataclasses.fields(TrainConfig)]
+    if not isinstance(options, dict) or (unknown := sorted(set(options) - set(known))):
+        found = unknown if isinstance(options, dict) else options
+        raise ValueError(f"{path} must have keys among {known}, not {found!r}")
+    return options
+
+
+def _parse_toml(text: str) -> Any:
+    if sys.version_info >= (3, 11):
+        import tomllib
+
+        return tomllib.loads(text)
+    raise ValueError("TOML needs Python 3.11 or newer; write the options as JSON")

@@ -1,0 +1,49 @@
+"""The bundles that the repository holds: the packaged integer graphs, compiled, in ``models/bundles``.
+
+A graph and a configuration give the same bytes everywhere, so a test can tell that a bundle is out of date.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import edgemoe_models
+from edgemoe.compiler import build_bundle
+from edgemoe.workloads import named_graphs
+from edgemoe_hw.config import PRESETS
+from edgemoe_models.graph import IntegerGraph
+
+__all__ = ["BUNDLES", "COMMAND", "stale_bundles", "write_bundles"]
+
+BUNDLES = Path(edgemoe_models.__file__).parents[1] / "bundles"
+COMMAND = "edgemoe bundles"
+_CONFIGURATIONS = ("pynq-z2",)
+
+
+def write_bundles(folder: Path = BUNDLES, graphs: Mapping[str, Path] | None = None) -> list[Path]:
+    """Compile every graph (default: the package's) for every board; returns the bundles' files.
+
+    Raises
+    ------
+    GraphError: a graph is unusable; CompileError: it does not fit
+    """
+    written = []
+    for name, path in (named_graphs() if graphs is None else graphs).items():
+        graph = IntegerGraph.load(path)
+        for config in _CONFIGURATIONS:
+            written.append(folder / f"{name}-{config}.emoe")
+            build_bundle(graph, PRESETS[config]).save(written[-1])
+    return written
+
+
+def stale_bundles(folder: Path = BUNDLES, graphs: Mapping[str, Path] | None = None) -> list[str]:
+    """What is wrong with the bundles in ``folder``, one line each: missing, out of date, of no graph."""
+    with tempfile.TemporaryDirectory() as fresh:
+        wanted = {path.name: path.read_bytes() for path in write_bundles(Path(fresh), graphs)}
+    found = {path.name: path.read_bytes() for path in folder.glob("*.emoe")}
+    problems = [f"{name} is missing" for name in wanted.keys() - found.keys()]
+    problems += [f"{name} has no integer graph in the package" for name in found.keys() - wanted.keys()]
+    problems += [f"{name} is out of date" for name in wanted.keys() & found.keys() if wanted[name] != found[name]]
+    return sorted(problems)

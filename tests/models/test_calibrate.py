@@ -1,0 +1,130 @@
+"""Calibration on a folder of pictures, the error report, and the command that has both."""
+
+import math
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from PIL import Image
+
+from edgemoe_models import quantize as command
+from edgemoe_models.config import ModelConfig, TaskConfig
+from edgemoe_models.graph import IntegerGraph
+from edgemoe_models.quantize import (
+    QuantizeError,
+    QuantizeOptions,
+    calibration_folder,
+    calibration_images,
+    quantize,
+)
+from edgemoe_models.quantize_report import layer_errors
+from edgemoe_models.random_weights import random_images, random_state
+
+CONFIG = ModelConfig(
+    name="small", image_height=24, image_width=32, patch=8, dim=40, depth=2, heads=2, mlp_hidden=72,
+    num_experts=4, top_k=2, expert_hidden=44,
+    tasks=(TaskConfig("segmentation", "segmentation", 7, head_hidden=30), TaskConfig("depth", "depth", 1)),
+)  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Scenes of two sizes, in a subfolder too, beside a file that is no picture."""
+    pictures = tmp_path / "pictures"
+    (pictures / "more").mkdir(parents=True)
+    for i, image in enumerate(random_images(CONFIG, 5)):
+        picture = Image.fromarray(image)
+        if i == 3:
+            picture = picture.resize((100, 50)).convert("L")
+        picture.save(pictures / ("more" if i > 2 else ".") / f"{i}.png")
+    (pictures / "notes.txt").write_text("no picture")
+    return pictures
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    path = tmp_path / "small.safetensors"
+    safetensors.numpy.save_file(random_state(CONFIG), path, {"config": CONFIG.to_json()})
+    return path
+
+
+def test_folder(folder):
+    images = calibration_folder(folder, CONFIG)
+    assert images.shape == (5, 24, 32, 3) and images.dtype == np.uint8
+    np.testing.assert_array_equal(images[:3], random_images(CONFIG, 3))  # of the model's size: as they are
+    assert (images[3, ..., 0] == images[3, ..., 1]).all()  # grey
+    np.testing.assert_array_equal(calibration_folder(folder, CONFIG, 2), images[[0, 2]])
+
+
+@pytest.mark.parametrize("case", ["none", "empty", "broken", "count"])
+def test_folder_refusals(folder, tmp_path, case):
+    path = {"none": tmp_path / "nothing", "empty": tmp_path / "empty"}.get(case, folder)
+    (tmp_path / "empty").mkdir()
+    (folder / "9.jpg").write_bytes(b"no picture")
+    expected = {"none": "nothing: no such folder", "empty": "empty: no pictures in this folder",
+                "broken": "9.jpg: not a readable picture .* remove it", "count": "at least 1"}  # fmt: skip
+    with pytest.raises(QuantizeError, match=expected[case]):
+        calibration_folder(path, CONFIG, 0 if case == "count" else 16)
+
+
+def test_layer_errors():
+    """All layers have a ratio; what is quantized more coarsely has a smaller one."""
+    state, images = random_state(CONFIG), calibration_images(CONFIG, 4)
+    fine, routing = layer_errors(state, quantize(state, CONFIG, images), images)
+    coarse, _ = layer_errors(state, quantize(state, CONFIG, images, QuantizeOptions(expert_bits=4)), images)
+    assert fine.keys() >= {"embed", "blocks.0.q", "blocks.0.hidden", "blocks.1.hidden", "norm", "heads.depth"}
+    assert not any(".experts." in name for name in fine)
+    assert all(15 < ratio < 70 for ratio in fine.values())
+    assert coarse["blocks.0.residual2"] == pytest.approx(fine["blocks.0.residual2"])
+    assert coarse["blocks.1.residual2"] < fine["blocks.1.residual2"] - 3
+    assert routing.keys() == {"blocks.1"} and 0.9 < routing["blocks.1"] <= 1
+
+
+def test_layer_errors_are_ratios_of_powers():
+    """An error added to the integer graph's head bias alone shows as what it is."""
+    state, images = random_state(CONFIG), calibration_images(CONFIG, 2)
+    graph = quantize(state, CONFIG, images)
+    head = graph.heads["depth"]
+    ratio = layer_errors(state, graph, images)[0]["heads.depth"]
+    added = 2000 * (2.0 ** head.out.shift[0]) / head.out.multiplier[0]
+    head.out.bias[:] += round(added)
+    worse = layer_errors(state, graph, images)[0]["heads.depth"]
+    assert worse < ratio
+    noise = 10 ** (-worse / 10) - 10 ** (-ratio / 10)  # in units of the signal's variance
+    outputs = 2000 * head.output_scale
+    assert math.sqrt(outputs**2 / noise) == pytest.approx(_deviation(state, images), rel=0.05)
+
+
+def _deviation(state, images):
+    from edgemoe_models import float_reference
+
+    return np.concatenate([float_reference.forward(state, CONFIG, image[None], "depth")[0] for image in images]).std()
+
+
+def test_command(folder, checkpoint, tmp_path, capsys):
+    out = tmp_path / "new" / "graph.safetensors"
+    options = ["--images", str(folder), "--count", "4", "--expert-bits", "4", "--ranges", "min-max", "--power-of-two"]
+    assert command.main([str(checkpoint), *options, "--out", str(out)]) == 0
+    graph = IntegerGraph.load(out)
+    assert graph.expert_bits == 4
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:-1]] == [
+        "layer", "embed", "blocks.0", "blocks.1", "norm", "heads.segmentation", "heads.depth"
+    ]  # fmt: skip
+    assert lines[4].endswith("%") and lines[-1].startswith(f"{out}: small from 4 images, ")
+
+
+def test_command_without_images(checkpoint, tmp_path):
+    out = tmp_path / "graph"
+    assert command.main([str(checkpoint), "--count", "3", "--out", str(out)]) == 0
+    wanted = quantize(random_state(CONFIG), CONFIG, calibration_images(CONFIG, 3))
+    wanted.save(tmp_path / "wanted")
+    assert out.read_bytes() == (tmp_path / "wanted").read_bytes()
+
+
+def test_command_refusals(checkpoint, tmp_path, capsys):
+    assert command.main([str(tmp_path / "none"), "--out", str(tmp_path / "g")]) == 1
+    assert command.main([str(checkpoint), "--images", str(tmp_path / "none"), "--out", str(tmp_path / "g")]) == 1
+    assert command.main([str(checkpoint), "--count", "1", "--out", str(tmp_path)]) == 1
+    messages = capsys.readouterr().err.splitlines()
+    assert len(messages) == 3 and all(message.startswith("quantize: ") for message in messages)

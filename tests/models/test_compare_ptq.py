@@ -1,0 +1,59 @@
+"""The comparison command: one row a variant, losses against float, and refusals."""
+
+import json
+
+import pytest
+import safetensors.numpy
+
+from edgemoe_models import compare_ptq
+from edgemoe_models.compare_ptq import COLUMNS, VARIANTS
+from edgemoe_models.config import ModelConfig, TaskConfig
+from edgemoe_models.random_weights import random_state
+
+CONFIG = ModelConfig(
+    name="small", image_height=24, image_width=32, patch=8, dim=40, depth=2, heads=2, mlp_hidden=72,
+    num_experts=4, top_k=2, expert_hidden=44,
+    tasks=(TaskConfig("segmentation", "segmentation", 8), TaskConfig("depth", "depth", 1, head_hidden=20),
+           TaskConfig("normals", "normals", 3), TaskConfig("edges", "edges", 1)),
+)  # fmt: skip
+
+
+def _checkpoint(path, config):
+    safetensors.numpy.save_file(random_state(config), path, {"config": config.to_json()})
+    return ["--weights", str(path), "--cache", str(path.parent)]
+
+
+def test_table(tmp_path, capsys):
+    out = tmp_path / "rows.json"
+    arguments = _checkpoint(tmp_path / "small.safetensors", CONFIG)
+    assert compare_ptq.main([*arguments, "--scenes", "2", "--json", str(out)]) == 0
+    rows = json.loads(out.read_text())
+    assert [row["precision"] for row in rows] == ["float", *(variant.name for variant in VARIANTS)]
+    assert len({json.dumps(row["metrics"]) for row in rows}) == len(rows)  # every variant computes something else
+    assert rows[0]["drop"] == dict.fromkeys(("segmentation", "depth", "normals", "edges"), 0)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 + len(rows) and lines[3].startswith("ours ")
+    assert lines[2].count("(+0.00)") == 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "better", "worse", "loss"),
+    [("segmentation", 0.5, 0.49, 1.0), ("depth", 0.5, 0.51, 2.0), ("normals", 20, 21, 1), ("edges", 0.6, 0.5, 10)],
+)
+def test_losses(kind, better, worse, loss):
+    assert COLUMNS[kind].loss(better, worse) == pytest.approx(loss)
+
+
+@pytest.mark.parametrize("case", ["missing", "no labels", "too many"])
+def test_refusals(tmp_path, capsys, case):
+    task = TaskConfig("label", "classification", 4) if case == "no labels" else CONFIG.tasks[0]
+    config = ModelConfig.from_dict(CONFIG.to_dict() | {"tasks": [vars(task)]})
+    arguments = _checkpoint(tmp_path / "small.safetensors", config)
+    if case == "missing":
+        arguments = ["--weights", str(tmp_path / "none")]
+    assert compare_ptq.main([*arguments, "--scenes", "1000000" if case == "too many" else "1"]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("compare_ptq: ") and message.count("\n") == 1
+    assert {"missing": "none: not a readable", "no labels": "no labels for label", "too many": "count of val"}[
+        case
+    ] in message

@@ -1,0 +1,110 @@
+"""Fine-tuning: the command line, its files, and a resumed run."""
+
+import csv
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+from edgemoe_models.config import ModelConfig, TaskConfig
+from edgemoe_models.graph import IntegerGraph
+from edgemoe_models.qat.command import main
+from edgemoe_models.qat.export import export
+from edgemoe_models.qat.storage import load
+from edgemoe_models.qat.trainer import QatOptions
+from edgemoe_models.random_weights import random_state
+
+CONFIG = ModelConfig(
+    name="small", image_height=16, image_width=32, patch=8, dim=16, depth=2, heads=2, mlp_hidden=24,
+    num_experts=3, top_k=2, expert_hidden=12,
+    tasks=(TaskConfig("segmentation", "segmentation", 8, cells=4), TaskConfig("normals", "normals", 3, cells=2),
+           TaskConfig("edges", "edges", 1, head_hidden=12, cells=4), TaskConfig("depth", "depth", 1)),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("qat") / "float.safetensors"
+    safetensors.numpy.save_file(random_state(CONFIG), path, {"config": CONFIG.to_json()})
+    return path
+
+
+def _run(weights, out, *options):
+    cache = weights.parent / "scenes"
+    common = ["--weights", weights, "--out", out, "--cache", cache, "--batch", "2", "--train-scenes", "6",
+              "--val-scenes", "2", "--threads", "1", "--learning-rate", "1e-3"]  # fmt: skip
+    threads = torch.get_num_threads()
+    try:
+        return main([str(option) for option in (*common, *options)])
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _same(first, second):
+    one, two = (model.state_dict() for model in (first, second))
+    return one.keys() == two.keys() and all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def test_files_of_a_run(weights, tmp_path, capsys):
+    assert _run(weights, tmp_path, "--steps", "10", "--expert-bits", "4", "--scales", "power-of-two") == 0
+    assert '"miou"' in capsys.readouterr().out
+    name = "small-w4a8-power-of-two"
+    model = load(tmp_path / f"{name}.safetensors")
+    graph = IntegerGraph.load(tmp_path / f"{name}.graph.safetensors")
+    assert graph.config == CONFIG and graph.expert_bits == 4
+    graph.save(tmp_path / "given")
+    export(model).save(tmp_path / "again")
+    assert (tmp_path / "given").read_bytes() == (tmp_path / "again").read_bytes()
+    with safetensors.safe_open(tmp_path / f"{name}.safetensors", "numpy") as file:
+        metadata = file.metadata()
+    assert json.loads(metadata["train"])["scales"] == "power-of-two" and metadata["steps"] == "10"
+    assert json.loads(metadata["metrics"]).keys() == {task.name for task in CONFIG.tasks}
+    with (tmp_path / "log.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["10"] and np.isfinite(float(rows[0]["edges"]))
+
+
+def test_a_resumed_run_equals_one_that_was_not_interrupted(weights, tmp_path):
+    for folder, runs in (("whole", [("--steps", 4)]), ("parts", [("--steps", 2), ("--steps", 4, "--resume")])):
+        for options in runs:
+            assert _run(weights, tmp_path / folder, "--warmup", 100, *options) == 0
+    whole, parts = (load(tmp_path / folder / "small-w8a8.safetensors") for folder in ("whole", "parts"))
+    assert _same(whole, parts)
+
+
+def test_bad_input_is_one_message(weights, tmp_path, capsys):
+    cases = [
+        (["--expert-bits", "3"], "expert-bits must be 4 or 8, not 3"),
+        (["--scales", "any"], "scales must be multiplier or power-of-two, not 'any'"),
+        (["--batch", "0"], "batch must be at least 1, not 0"),
+        (["--learning-rate", "0"], "learning-rate must be positive, not 0.0"),
+        (["--minutes", "-1"], "minutes must be at least 0, not -1.0"),
+        (["--resume"], "checkpoint.safetensors: not a readable safetensors file"),
+        (["--weights", tmp_path / "none"], "not a readable safetensors checkpoint"),
+    ]
+    for options, message in cases:
+        assert _run(weights, tmp_path, *options) == 1
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+    assert _run(weights, tmp_path, "--steps", "1") == 0
+    assert _run(weights, tmp_path, "--steps", "2", "--resume", "--seed", "5") == 1
+    assert "was made with seed 1, not 5; give the same options to continue it" in capsys.readouterr().err
+
+
+def test_other_files_and_tasks_are_refused(weights, tmp_path):
+    with pytest.raises(ValueError, match="not a model of edgemoe_models.qat"):
+        load(weights)
+    classes = dataclasses.replace(CONFIG, tasks=(TaskConfig("classes", "classification", 4),))
+    path = tmp_path / "classes.safetensors"
+    safetensors.numpy.save_file(random_state(classes), path, {"config": classes.to_json()})
+    assert _run(weights, tmp_path, "--weights", path) == 1
+
+
+def test_learning_rate():
+    options = QatOptions(learning_rate=1.0, warmup=10)
+    assert options.rate(0, 0.0) == pytest.approx(0.1)
+    assert options.rate(10, 0.5) == pytest.approx(0.505)
+    assert options.rate(500, 1.0) == pytest.approx(0.01)

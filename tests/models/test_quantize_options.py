@@ -1,0 +1,136 @@
+"""What post-training quantization can be told: bits, powers of two, ranges and what may be left out."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+
+from edgemoe_models import float_reference
+from edgemoe_models.config import ModelConfig, TaskConfig
+from edgemoe_models.integer import reference
+from edgemoe_models.quantize import QuantizeError, QuantizeOptions, quantize
+from edgemoe_models.quantize_search import (
+    RANGES,
+    InputScale,
+    activation_scale,
+    attention_scales,
+    make_linear,
+    refit_weights,
+    smooth,
+)
+from edgemoe_models.random_weights import random_images, random_state
+
+SMALL = ModelConfig(
+    name="small", image_height=24, image_width=32, patch=8, dim=40, depth=2, heads=2, mlp_hidden=72,
+    num_experts=4, top_k=2, expert_hidden=44,
+    tasks=(TaskConfig("segmentation", "segmentation", 7, head_hidden=30, cells=2), TaskConfig("depth", "depth", 1)),
+)  # fmt: skip
+PLAIN = QuantizeOptions(ranges="min-max", equalize=False, correct_bias=False, refit=False)
+
+
+@pytest.fixture(scope="module")
+def state():
+    return random_state(SMALL)
+
+
+def _relative_error(state, graph):
+    """Root mean square error over deviation, mean of the tasks."""
+    images = random_images(SMALL, 4)
+    errors = []
+    for task in SMALL.tasks:
+        wanted = float_reference.forward(state, SMALL, images, task.name)
+        found = np.stack([reference.run(graph, image, task.name) for image in images])
+        error = found * graph.heads[task.name].output_scale - wanted
+        errors.append(np.sqrt(np.square(error).mean() / np.square(wanted - wanted.mean((0, 1))).mean()))
+    return np.mean(errors)
+
+
+@pytest.mark.parametrize(
+    ("options", "worst"),
+    [
+        (QuantizeOptions(power_of_two=True), 0.3),
+        (QuantizeOptions(expert_bits=4), 0.4),
+        (QuantizeOptions(expert_bits=4, power_of_two=True), 0.4),
+        (QuantizeOptions(ranges="min-max"), 0.3),
+        (QuantizeOptions(ranges="percentile"), 0.3),
+        (QuantizeOptions(equalize=False), 0.3),
+        (QuantizeOptions(correct_bias=False), 0.3),
+        (QuantizeOptions(per_channel=False), 0.3),
+        (QuantizeOptions(refit=False), 0.3),
+        (dataclasses.replace(PLAIN, per_channel=False, expert_bits=4, power_of_two=True), 0.8),
+    ],
+)
+def test_options(state, options, worst):
+    """Every option gives a graph that passes its checks, near the float model; the graph is as the option says."""
+    graph = quantize(state, SMALL, random_images(SMALL, 6, 100), options)
+    graph.bound_check()
+    assert _relative_error(state, graph) < worst
+    assert graph.expert_bits == options.expert_bits
+    experts = [linear for name, linear, _ in graph.linears() if ".experts." in name]
+    assert max(np.abs(linear.weight).max() for linear in experts) == (7 if options.expert_bits == 4 else 127)
+    if options.power_of_two:
+        assert all((linear.multiplier == 1 << 15).all() for _, linear, _ in graph.linears())
+        scalars = [(block.score.multiplier, block.context.multiplier) for block in graph.blocks]
+        assert set(itertools.chain(*scalars)) == {1 << 15}
+        outputs = [graph.residual_scale, *(head.output_scale for head in graph.heads.values())]
+        assert (np.frexp(outputs)[0] == 0.5).all()
+    if not options.per_channel and not options.power_of_two:
+        ratios = [linear.multiplier / 2.0 ** linear.shift.astype(int) for linear in experts]
+        assert all(np.ptp(ratio) == 0 for ratio in ratios)
+
+
+def test_default_is_the_best(state):
+    images = random_images(SMALL, 6, 100)
+    assert _relative_error(state, quantize(state, SMALL, images)) < _relative_error(
+        state, quantize(state, SMALL, images, PLAIN)
+    )
+
+
+def test_ranges(rng):
+    x = rng.standard_normal((4000, 8)).astype(np.float32)
+    x[7, 3] = 90.0
+    scales = {ranges: activation_scale(x, QuantizeOptions(ranges=ranges)) for ranges in RANGES}
+    assert scales["min-max"] == pytest.approx(90 / 127)
+    assert scales["percentile"] < 0.2 * scales["min-max"]
+    assert scales["mse"] < scales["min-max"]
+
+
+def test_refit_weights(rng):
+    """Inputs that were rounded coarsely still tell about each other's errors; noise changes nothing."""
+    x = rng.standard_normal((2000, 2)) @ rng.standard_normal((2, 12))
+    weight = rng.standard_normal((5, 12))
+    rounded, unseen = np.rint(x[:1000]), np.rint(x[1000:])
+    refitted = refit_weights(weight, rounded, x[:1000] @ weight.T + 3.0)
+    errors = [np.var(unseen @ w.T - x[1000:] @ weight.T) for w in (refitted, weight)]
+    assert errors[0] < 0.5 * errors[1]
+    noise = rng.standard_normal((100, 5))
+    assert refit_weights(weight, x[:100], x[:100] @ weight.T + noise) is weight
+
+
+def test_power_of_two_scales(rng):
+    options = QuantizeOptions(power_of_two=True)
+    x = rng.standard_normal((200, 16)).astype(np.float32) * np.exp(rng.standard_normal(16)).astype(np.float32)
+    a, s = smooth(x, [rng.standard_normal((20, 16)).astype(np.float32)], options)
+    q, k = (rng.standard_normal((2, 20, 2, 8)).astype(np.float32) for _ in range(2))
+    balance, s_q, s_k = attention_scales(q, k, 0.3, options)
+    for scale in (a, s, balance, s_q, s_k, activation_scale(x, options)):
+        assert (np.frexp(scale)[0] == 0.5).all()
+    assert options.rounded(np.array([0.25, 0.26, 0.5])).tolist() == [0.25, 0.5, 0.5]
+
+
+def test_power_of_two_keeps_within_the_accumulator():
+    weight = np.sign(np.random.default_rng(0).standard_normal((4, 768))).astype(np.float32)
+    inputs = InputScale(np.zeros(768), np.full(768, 1 / 256), np.zeros(768))
+    bias = np.array([0.0, 20.0, -30.0, 0.0])
+    linear = make_linear(weight, bias, inputs, 2.0**-10, QuantizeOptions(power_of_two=True), max_activation=255)
+    assert linear.bounds(255).max() < 2**24 and (linear.multiplier == 1 << 15).all()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [({"expert_bits": 6}, "expert_bits must be 4 or 8, not 6"), ({"ranges": "max"}, "ranges must be one of min-max")],
+)
+def test_refusals(wrong, match):
+    with pytest.raises(QuantizeError, match=match):
+        QuantizeOptions(**wrong)

@@ -1,0 +1,208 @@
+import json
+import sys
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from safetensors import safe_open  # noqa: E402
+
+from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig  # noqa: E402
+from edgemoe_models.train import TrainConfig, Trainer, main, task_loss  # noqa: E402
+
+ALL = "segmentation,depth,normals,edges"
+SMALL = ModelConfig(
+    name="small", image_height=16, image_width=32, patch=8, dim=16, depth=2, heads=2, mlp_hidden=24,
+    num_experts=4, top_k=2, expert_hidden=12,
+    tasks=(
+        TaskConfig("segmentation", "segmentation", channels=8, head_hidden=20, cells=8),
+        TaskConfig("depth", "depth", channels=1, head_hidden=20, cells=8),
+    ),
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def small_preset(monkeypatch):
+    monkeypatch.setitem(PRESETS, "small", SMALL)
+    torch.set_num_threads(1)
+
+
+def random_data(count=6):
+    rng = np.random.default_rng(0)
+    return {
+        "image": rng.integers(0, 256, (count, 16, 32, 3), np.uint8),
+        "segmentation": rng.integers(0, 8, (count, 16, 32), np.uint8),
+        "depth": rng.integers(0, 10001, (count, 16, 32)).astype(np.uint16),
+        "normals": rng.integers(-127, 128, (count, 16, 32, 3)).astype(np.int8),
+        "edges": rng.random((count, 16, 32)) < 0.2,
+    }
+
+
+def own_parameters(model, task):
+    """Gates and head of a task."""
+    return {name: p for name, p in model.named_parameters() if f"gate.{task}" in name or f"heads.{task}." in name}
+
+
+@pytest.mark.parametrize("tasks", ["depth", "edges,segmentation", "normals,depth,edges", ALL])
+def test_tasks_replace_the_presets_and_keep_its_heads(tasks):
+    config = TrainConfig("small", tasks=tasks, batch=2)
+    model = config.model_config
+    assert [task.kind for task in model.tasks] == tasks.split(",")
+    assert {(task.head_hidden, task.cells) for task in model.tasks} == {(20, 8)}
+    losses = Trainer(config).train_step(random_data())
+    assert set(losses) == {"balance", *tasks.split(",")}
+    assert all(np.isfinite(value) for value in losses.values())
+
+
+def test_a_step_of_one_task_leaves_the_others_untouched():
+    trainer = Trainer(TrainConfig("small", tasks=ALL, tasks_per_step=1, batch=2, warmup=1))
+    trainer.train_step(random_data())  # all states of the optimizer's that a step could use exist after a few
+    for _ in range(8):
+        before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+        losses = trainer.train_step(random_data())
+        (trained,) = set(losses) - {"balance"}
+        for task in ALL.split(","):
+            for name, p in own_parameters(trainer.model, task).items():
+                if task == trained:
+                    assert p.grad.abs().sum() > 0 and not torch.equal(p, before[name]), name
+                else:
+                    assert p.grad is None and torch.equal(p, before[name]), name
+
+
+def test_every_task_is_drawn():
+    trainer = Trainer(TrainConfig("small", tasks=ALL, tasks_per_step=2, batch=1))
+    drawn = [frozenset(task.kind for task in trainer._drawn_tasks()) for _ in range(60)]
+    assert len(set(drawn)) == 6
+
+
+def test_inference_of_one_task_never_reads_the_others():
+    model = Trainer(TrainConfig("small", tasks=ALL)).model.eval()
+    images = torch.rand(2, 3, 16, 32)
+    expected = {task: model(images, task) for task in ALL.split(",")}
+    for task in expected:
+        kept = {name: p.detach().clone() for name, p in model.named_parameters()}
+        with torch.no_grad():
+            for other in set(expected) - {task}:
+                for p in own_parameters(model, other).values():
+                    p.fill_(torch.nan)
+            assert torch.equal(model(images, task), expected[task])
+        model.load_state_dict(kept)
+
+
+@pytest.mark.parametrize(("kind", "missing"), [("segmentation", 255), ("depth", 0), ("normals", 0)])
+def test_pixels_without_a_label_have_no_loss(kind, missing):
+    task = TrainConfig("small", tasks=ALL).model_config.task(kind)
+    label = {name: torch.from_numpy(value.astype(np.int32)) for name, value in random_data(2).items()}[kind]
+    output = torch.randn(2, task.channels, 16, 32, requires_grad=True)
+    label[:, :8] = missing
+    task_loss(output, label, task).backward()
+    assert output.grad[:, :, :8].abs().max() == 0 < output.grad[:, :, 8:].abs().max()
+    assert task_loss(output, torch.full_like(label, missing), task) == 0
+
+
+def test_depth_counts_in_shares_of_the_data_sets_end():
+    task = SMALL.task("depth")
+    label = torch.full((1, 2, 2), 40_000, dtype=torch.int32)
+    wrong = torch.full((1, 1, 2, 2), 2.0)  # 20 m
+    assert task_loss(wrong, label, task, far=50.0).item() == pytest.approx((20 - 0.25) / 5)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_mixed_precision_trains_alike(precision):
+    trainer = Trainer(TrainConfig("small", tasks=ALL, batch=4, warmup=5, learning_rate=1e-2, precision=precision))
+    losses = [trainer.train_step(random_data(1)) for _ in range(40)]
+    assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
+    for task in ("segmentation", "depth"):
+        assert losses[-1][task] < 0.8 * losses[0][task]
+    reference = Trainer(TrainConfig("small", tasks=ALL, batch=4)).train_step(random_data(1))
+    assert losses[0] == pytest.approx(reference, rel=0.05)
+
+
+def test_without_noise_a_step_equals_an_evaluation():
+    trainer = Trainer(TrainConfig("small", gate_noise=0.0))
+    images = torch.rand(2, 3, 16, 32)
+    expected = trainer.model.eval()(images, "depth")
+    assert torch.equal(trainer.model.train()(images, "depth"), expected)
+    assert torch.isfinite(trainer.model.balance_loss())
+
+
+def test_options_of_a_file_yield_to_the_command_line(tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"preset": "small", "tasks": "edges", "steps": 9, "batch": 2}))
+    common = ["--train-scenes", "3", "--val-scenes", "2", "--cache", str(tmp_path), "--out", str(tmp_path)]
+    main(["--config", str(tmp_path / "run.json"), "--steps", "1", "--tensorboard", *common])
+    with safe_open(tmp_path / "small.safetensors", "np") as file:
+        train = json.loads(file.metadata()["train"])
+    assert (train["tasks"], train["steps"], train["batch"], train["learning_rate"]) == ("edges", 1, 2, 1e-3)
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    assert b"edges/f1" in events.read_bytes()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib came with Python 3.11")
+def test_options_of_a_toml_file(tmp_path):
+    (tmp_path / "run.toml").write_text('preset = "small"\nsteps = 0\n')
+    with pytest.raises(SystemExit, match="steps must be at least 1, not 0"):
+        main(["--config", str(tmp_path / "run.toml")])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.json", '{"stpes": 3}', r"a\.json must have keys among .*, not \['stpes'\]"),
+        ("a.json", "[]", r"a\.json must have keys among .*, not \[\]"),
+        ("a.json", "{", r"a\.json must be TOML, or JSON with a name that ends in \.json: "),
+        ("a.toml", "steps = ", r"a\.toml must be TOML, or JSON"),
+        ("a.json", '{"steps": "3"}', "steps must be of type int, not '3'"),
+        ("a.json", '{"steps": true}', "steps must be of type int, not True"),
+    ],
+)
+def test_refusals_of_a_file(name, text, message, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(SystemExit, match=message):
+        main(["--config", str(tmp_path / name)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tasks", "depth,colour"], r"tasks of scenes must be among .*, not \['colour'\]"),
+        (["--tasks", "depth,depth"], r"must have different names, not \['depth', 'depth'\]"),
+        (["--tasks-per-step", "3"], "tasks_per_step must be at most the tasks' number 2, not 3"),
+        (["--precision", "int8"], r"precision must be one of \['float32', 'bfloat16', 'float16'\], not 'int8'"),
+        (["--device", "cuda"], "device must be cpu or auto, not cuda: PyTorch finds no GPU here"),
+        (["--init", "no/such.safetensors"], "no/such.safetensors"),
+    ],
+)
+def test_command_line_refusals(arguments, message, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match=message):
+        main(["--preset", "small", *arguments])
+
+
+def test_tensorboard_without_its_package(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    arguments = ["--preset", "small", "--steps", "1", "--train-scenes", "1", "--val-scenes", "1", "--tensorboard"]
+    with pytest.raises(SystemExit, match="tensorboard needs tensorboardX: pip install tensorboardX"):
+        main([*arguments, "--cache", str(tmp_path), "--out", str(tmp_path)])
+
+
+def test_m3vit_tiny_takes_two_steps(tmp_path):
+    """The command for a GPU (docs/models.md) with everything that makes it long taken small."""
+    main([
+        "--preset", "m3vit-tiny", "--tasks", ALL, "--precision", "bfloat16", "--tensorboard", "--steps", "2",
+        "--batch", "1", "--train-scenes", "2", "--val-scenes", "1", "--cache", str(tmp_path), "--out", str(tmp_path),
+    ])  # fmt: skip
+    with safe_open(tmp_path / "m3vit-tiny.safetensors", "pt") as file:
+        assert file.metadata()["steps"] == "2"
+        assert all(file.get_tensor(key).isfinite().all() for key in file.keys())
+
+
+def test_a_checkpoint_keeps_the_scale_of_float16(tmp_path):
+    config = TrainConfig("small", batch=2, precision="float16")
+    trainer, resumed = Trainer(config), Trainer(config)
+    for _ in range(3):
+        trainer.train_step(random_data())
+    trainer.save(tmp_path / "checkpoint.safetensors")
+    resumed.load(tmp_path / "checkpoint.safetensors")
+    assert resumed.scaler.state_dict() == trainer.scaler.state_dict() != Trainer(config).scaler.state_dict()
+    assert resumed.train_step(random_data()) == trainer.train_step(random_data())
