@@ -172,6 +172,26 @@ def test_early_end(accelerator, pictures, expected):
     assert len(closed) == 3 and list(stream) == []
 
 
+def test_source_that_does_not_return(accelerator, pictures):
+    """Closing does not wait for it for long, and its late frame touches nothing."""
+    late = threading.Event()
+
+    def stuck():
+        yield pictures[0]
+        late.wait(20)
+        yield pictures[1]
+
+    with accelerator.stream(stuck(), "depth") as stream:
+        next(stream)
+        begin = time.perf_counter()
+    assert time.perf_counter() - begin < 10
+    accelerator.close()
+    late.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("edgemoe"):
+            thread.join(5)
+
+
 def failing(pictures):
     yield from pictures[:2]
     raise OSError("the camera is gone")

@@ -87,8 +87,10 @@ class Accelerator:
             return Stream(self._active, on_error == "report")
 
     def reset(self) -> None:
-        """Stop whatever the accelerator does and forget its errors; a running stream's frame fails."""
-        self._executor.reset()
+        """Forget errors, and stop what another program may have left running; DeviceError while a stream runs."""
+        with self._lock:
+            self._check_free()
+            self._executor.reset()
 
     def close(self) -> None:
         """End a running stream and free everything; a second call does nothing."""

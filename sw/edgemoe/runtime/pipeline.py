@@ -25,7 +25,7 @@ from edgemoe.runtime.statistics import Meter
 
 __all__ = ["Pipeline", "Work"]
 
-_JOIN_SECONDS = 5.0  # for a source that does not return: its thread ends when it does
+_JOIN_SECONDS = 2.0  # for a source that does not return: its thread ends when it does
 
 
 @dataclass
@@ -105,9 +105,10 @@ class Pipeline:
             self._stop.set()
         for channel in (self._inputs, self._outputs, self._packed, self._computed, self.ready):
             channel.close()
-        for thread in self._threads:
+        source, *others = self._threads
+        for thread, seconds in ((source, _JOIN_SECONDS), *((thread, None) for thread in others)):
             if thread is not threading.current_thread():  # a dropped stream may be collected in any thread
-                thread.join(_JOIN_SECONDS)
+                thread.join(seconds)
         self._ended()
 
     def _until_closed(self, stage: Callable[[], None]) -> None:
@@ -120,6 +121,8 @@ class Pipeline:
         try:
             number = 0
             while (work := self._arrival(number, self._inputs.get())) is not None:
+                if self._stop.is_set():  # perhaps long ago: the slots may be gone
+                    raise Closed
                 if work.error is None:
                     self._pack(work)
                 self._packed.put(work)

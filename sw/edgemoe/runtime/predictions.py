@@ -160,11 +160,18 @@ _DENSE: dict[str, Callable[..., Prediction]] = {
 
 
 def _labels(model: ModelConfig, task: str, raw: npt.NDArray[np.int16]) -> npt.NDArray[Any]:
-    """argmax of integers, which have the order of the floats; the lowest of equal classes, as argmax has it."""
-    channels = np.ascontiguousarray(arrange(model, task, raw))
-    best = channels[0].copy()
-    labels = np.zeros(best.shape, np.uint8 if len(channels) <= 256 else np.uint16)
-    for number in range(1, len(channels)):
-        np.copyto(labels, number, where=channels[number] > best, casting="unsafe")
-        np.maximum(best, channels[number], out=best)
-    return labels
+    """argmax of integers, which have the order of the floats; the lowest of equal classes, as argmax has it.
+
+    Class by class over all pixels, then the labels are put in their place: several times faster than the other way.
+    """
+    head = model.task(task)
+    classes = np.ascontiguousarray(raw.reshape(-1, head.channels).T)
+    best = classes[0].copy()
+    labels = np.zeros(best.shape, np.uint8 if head.channels <= 256 else np.uint16)
+    for number in range(1, head.channels):
+        wins = (classes[number] > best).astype(labels.dtype)
+        wins *= labels.dtype.type(number)
+        np.maximum(labels, wins, out=labels)  # a later win has the larger number
+        np.maximum(best, classes[number], out=best)
+    cells = labels.reshape(*model.grid, head.cells, head.cells)
+    return cells.transpose(0, 2, 1, 3).reshape(model.image_height, model.image_width)
