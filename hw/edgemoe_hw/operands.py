@@ -80,9 +80,6 @@ class OperandPath(wiring.Component):
         m.d.comb += [self.act_row.eq(addressed.source_row), self.weight_row.eq(addressed.weight_row)]
         operand = delay(m, addressed, 1, "operand")
         probabilities = delay(m, Cat(exp2.p), extra, "probability")
-        m.submodules.unpack = unpack = WeightUnpack(lanes_k * self._config.lanes_n)
-        m.d.comb += unpack.data.eq(self.weight_data)
-        m.d.sync += [unpack.nibbles.eq(addressed.nibbles), unpack.high.eq(addressed.nibbles & addressed.step[0])]
         m.submodules.array = array = MacArray(lanes_k, self._config.lanes_n)
         for lane in range(lanes_k):
             byte = self.act_data[8 * lane:8 * lane + 8]
@@ -90,12 +87,21 @@ class OperandPath(wiring.Component):
             m.d.comb += array.activations[lane].eq(
                 Mux(operand.source, probabilities[8 * lane:8 * lane + 8], Cat(byte, sign).as_signed()))
         m.d.comb += [
-            array.weights.eq(unpack.weights),
             array.valid.eq(operand.valid),
             array.first.eq(operand.first),
             array.last.eq(operand.last),
             self.result.eq(array.result),
         ]
+
+        for lane in range(self._config.lanes_n):  # one flat word for all would be too much for Verilator
+            m.submodules[f"unpack_{lane}"] = unpack = WeightUnpack(lanes_k)
+            row = slice(8 * lanes_k * lane, 8 * lanes_k * (lane + 1))
+            m.d.comb += [
+                unpack.data.eq(self.weight_data[row]),
+                unpack.nibbles.eq(operand.nibbles),
+                unpack.high.eq(operand.step[0]),
+                array.weights[row].eq(unpack.weights),
+            ]
 
         finished = delay(m, Cat(operand.valid & operand.last, operand.softmax & operand.first_tile), 4, "finished")
         m.d.comb += [

@@ -1,6 +1,6 @@
 """int4 weights to int8, between the weight scratchpad and the array."""
 
-from amaranth import C, Module, Mux
+from amaranth import Cat, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -8,16 +8,16 @@ __all__ = ["WeightUnpack"]
 
 
 class WeightUnpack(wiring.Component):
-    """Passes a row of int8 weights, or one half of a row of nibbles with their signs extended. Combinational.
+    """Passes bytes of int8 weights, or one half of bytes of int4 weights with their signs extended. Combinational.
 
     One level of logic a bit, so it stands between block RAM and the array's operand registers without a stage of its
-    own. All bytes are worked on at once, as one flat word: views of it make huge Verilog.
+    own.
 
     Members
     -------
     data: ``count`` bytes
     nibbles: every byte holds two weights
-    high: take the high ones; only with ``nibbles``
+    high: with ``nibbles``, take the high ones
     weights: ``count`` x int8, flat
     """
 
@@ -28,13 +28,15 @@ class WeightUnpack(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        def in_every_byte(value: int):
-            return C(value, 8).replicate(self._count)
+        def extended(first: int):
+            """All bytes' four bits from ``first``, as int8."""
+            nibbles = [self.data[8 * i + first:8 * i + first + 4] for i in range(self._count)]
+            return Cat(Cat(nibble, nibble[3].replicate(4)) for nibble in nibbles)
 
-        chosen = Mux(self.high, self.data >> 4, self.data)
-        value, sign = chosen & in_every_byte(0x0F), chosen & in_every_byte(0x08)
-        with m.If(self.nibbles):
-            m.d.comb += self.weights.eq(value | sign << 1 | sign << 2 | sign << 3 | sign << 4)
-        with m.Else():
+        with m.If(~self.nibbles):
             m.d.comb += self.weights.eq(self.data)
+        with m.Elif(self.high):
+            m.d.comb += self.weights.eq(extended(4))
+        with m.Else():
+            m.d.comb += self.weights.eq(extended(0))
         return m

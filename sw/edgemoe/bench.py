@@ -89,6 +89,7 @@ def _row(bundle: Bundle, task: str, seed: int, stats: dict[str, Any]) -> dict[st
     size = report["dram_bytes_read"] + report["dram_bytes_written"]
     return {
         "source": "simulated", "model": bundle.model.name, "config": bundle.config.name, "task": task, "scene": seed,
+        "expert_bits": bundle.graph().expert_bits if bundle.model.num_experts else None,
         **{name: report[name] for name in _FIGURES}, "ms": report["assumed_latency_ms"],
         "dram_bytes": size, "dram_ratio": size / report["dram_lower_bound_bytes"],
         "reloaded_bytes": reloaded_bytes(bundle.config, bundle.task(task)),
@@ -100,11 +101,12 @@ def bench_table(rows: Sequence[dict[str, Any]]) -> Table:
     """The simulated rows."""
     view = Table(title="Cycles of the RTL; ms at an ASSUMED clock", box=box.SIMPLE, collapse_padding=True,
                  pad_edge=False)
-    for name in ("model", "config", "cycles", "ms", "bound", "MACs", "DRAM", "again", "kHz"):
-        view.add_column(name, justify="left" if name in ("model", "config") else "right", no_wrap=True)
+    for name in ("model", "experts", "config", "cycles", "ms", "bound", "MACs", "DRAM", "again", "kHz"):
+        view.add_column(name, justify="left" if name in ("model", "experts", "config") else "right", no_wrap=True)
     for row in rows:
         if row["source"] == "simulated":
-            view.add_row(row["model"], row["config"], f"{row['cycles']:,}", f"{row['ms']:.2f}",
+            experts = f"int{row['expert_bits']}" if row["expert_bits"] else "none"
+            view.add_row(row["model"], experts, row["config"], f"{row['cycles']:,}", f"{row['ms']:.2f}",
                          f"{row['roofline_efficiency']:.3f}", f"{row['mac_utilisation']:.1%}",
                          f"{row['dram_ratio']:.3f}", f"{row['reloaded_bytes'] / 1e6:.1f}",
                          f"{row['sim_cycles_per_second'] / 1e3:,.0f}")

@@ -112,7 +112,7 @@ def _cache_key(name: str, weights: Path, seed: int) -> str:
     return digest.hexdigest()[:12]
 
 
-def preset_graph(name: str, cache: Path = Path("build/graphs"), seed: int = 0) -> IntegerGraph:
+def preset_graph(name: str, cache: Path = Path("build/graphs"), seed: int = 0, expert_bits: int = 8) -> IntegerGraph:
     """A preset quantized with calibration scenes; kept in ``cache``.
 
     Raises
@@ -123,25 +123,27 @@ def preset_graph(name: str, cache: Path = Path("build/graphs"), seed: int = 0) -
         names = ", ".join([*PRESETS, *named_graphs()])
         raise ValueError(f"model must be one of {names}, or a checkpoint or graph file, not {name!r}")
     weights = weights_path(name)
-    path = cache / f"{name}-{_cache_key(name, weights, seed)}{_GRAPH}"
+    path = cache / f"{name}-w{expert_bits}-{_cache_key(name, weights, seed)}{_GRAPH}"
     if path.is_file():
         try:
             return IntegerGraph.load(path)
         except GraphError:
             path.unlink()  # an interrupted run's; make it again
-    model = PRESETS[name]
+    model, options = PRESETS[name], quantize.QuantizeOptions(expert_bits=expert_bits)
     if weights.is_file():
-        graph = quantize.quantize_checkpoint(weights)
+        graph = quantize.quantize_checkpoint(weights, options=options)
     else:
         images = quantize.calibration_images(model, _RANDOM_CALIBRATION)
-        graph = quantize.quantize(random_weights.random_state(model, seed), model, images)
+        graph = quantize.quantize(random_weights.random_state(model, seed), model, images, options)
     cache.mkdir(parents=True, exist_ok=True)
     graph.save(path)
     return graph
 
 
-def load_graph(model: str, cache: Path = Path("build/graphs"), seed: int = 0) -> IntegerGraph:
+def load_graph(model: str, cache: Path = Path("build/graphs"), seed: int = 0, expert_bits: int = 8) -> IntegerGraph:
     """A preset's or a packaged graph's name, an integer graph's file or a float checkpoint.
+
+    ``expert_bits`` (8 or 4) is for what is quantized here; a graph keeps its own.
 
     Raises
     ------
@@ -149,7 +151,7 @@ def load_graph(model: str, cache: Path = Path("build/graphs"), seed: int = 0) ->
     """
     path = named_graphs().get(model, Path(model))
     if model in PRESETS or not path.exists():
-        return preset_graph(model, cache, seed)
+        return preset_graph(model, cache, seed, expert_bits)
     try:
         return IntegerGraph.load(path)
     except GraphError as error:
@@ -158,4 +160,4 @@ def load_graph(model: str, cache: Path = Path("build/graphs"), seed: int = 0) ->
     if "qat" in read_metadata(path):
         raise ValueError(f"{path}: latent weights of quantization-aware training; give the integer graph that was "
                          f"written with them, {model_label(model)}{_GRAPH}")
-    return quantize.quantize_checkpoint(path)
+    return quantize.quantize_checkpoint(path, options=quantize.QuantizeOptions(expert_bits=expert_bits))

@@ -129,6 +129,11 @@ def test_int4_experts_need_no_option(edgemoe, image, tmp_path):
     assert edgemoe("run", tmp_path / "x.emoe", image, "--out", tmp_path / "run").code == 0
 
 
+def test_bench_of_other_expert_bits(edgemoe):
+    done = edgemoe("bench", "--model", "m3vit-micro", "--config", "tiny", "--expert-bits", 3)
+    done.refused("expert_bits must be 4 or 8")
+
+
 def test_compile_for_a_configuration_file(edgemoe, graph_file, tmp_path):
     (tmp_path / "mine.json").write_text(PRESETS["zcu102"].to_json())
     assert edgemoe("compile", "--model", graph_file, "--config", tmp_path / "mine.json",
