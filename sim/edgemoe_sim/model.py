@@ -137,16 +137,22 @@ class VerilatedModel:
 
     # Registers
 
+    def read_word(self, offset: int) -> int:
+        """32 bits of the register map; takes some cycles."""
+        word = ctypes.c_uint32()
+        if self._library.em_read(self._handle, offset, ctypes.byref(word)):
+            raise ModelError(f"reading register {offset:#05x} was not answered")
+        return word.value
+
+    def write_word(self, offset: int, value: int) -> None:
+        """Write 32 bits of the register map; takes some cycles."""
+        if self._library.em_write(self._handle, offset, value):
+            raise ModelError(f"writing register {offset:#05x} was not answered")
+
     def read_reg(self, name: str, index: int = 0) -> int:
         """Value of a register, of both words where it is wide; takes some cycles."""
         register = regs.find(name)
-        value = 0
-        word = ctypes.c_uint32()
-        for i in range(register.words):
-            if self._library.em_read(self._handle, register.offset + 4 * (index + i), ctypes.byref(word)):
-                raise ModelError(f"reading {name} was not answered")
-            value |= word.value << 32 * i
-        return value
+        return sum(self.read_word(register.offset + 4 * (index + i)) << 32 * i for i in range(register.words))
 
     def read_field(self, name: str, field: str) -> int:
         """Value of one field of a register."""
@@ -159,8 +165,7 @@ class VerilatedModel:
         if not 0 <= value < 1 << register.width:
             raise ValueError(f"{name} must be between 0 and {(1 << register.width) - 1}, not {value}")
         for i in range(register.words):
-            if self._library.em_write(self._handle, register.offset + 4 * i, value >> 32 * i & 0xFFFF_FFFF):
-                raise ModelError(f"writing {name} was not answered")
+            self.write_word(register.offset + 4 * i, value >> 32 * i & 0xFFFF_FFFF)
 
     # Running
 
@@ -199,6 +204,10 @@ class VerilatedModel:
                             ("BASE_INPUT", input), ("BASE_OUTPUT", output), ("WATCHDOG", watchdog)):
             self.write_reg(name, value)
         self.write_reg("CONTROL", 0b101)
+        self.await_launch()
+
+    def await_launch(self) -> None:
+        """Until a just started program counts its own completions."""
         for _ in range(16):  # the counters of an earlier program are cleared long before the first command is fetched
             if not any(self.done().values()):
                 return

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from edgemoe.bundle import Bundle
 from edgemoe.devices.base import DeviceError
+from edgemoe.runtime.opening import DEVICES
 from edgemoe.synth import SynthesisError
 from edgemoe_hw.config import PRESETS as CONFIGS
 from edgemoe_hw.config import AcceleratorConfig, ConfigError
@@ -83,18 +84,19 @@ def disasm(bundle: BundlePath, task: Annotated[str | None, typer.Option()] = Non
 
 
 @app.command()
-def run(bundle: BundlePath, images: Annotated[list[Path], typer.Argument(help="image files of the model's size")],
-        device: Annotated[str, typer.Option(help="reference or sim")] = "reference",
+def run(bundle: BundlePath, images: Annotated[list[Path], typer.Argument(help="image files")],
+        device: Annotated[str, typer.Option(help=", ".join(DEVICES))] = "reference",
         task: Annotated[list[str] | None, typer.Option(help="task, default: all")] = None,
         out: Annotated[Path, typer.Option(help="folder for pictures and the report")] = Path("build/run"),
+        resize: Annotated[bool, typer.Option("--resize", help="scale images of another size than the model's")] = False,
         trace: Annotated[bool, typer.Option(help="compare every tensor with the reference (sim)")] = True,
         waves: Annotated[Path | None, typer.Option(help="VCD file of the first inference (sim)")] = None,
         waves_from: Annotated[int, typer.Option(help="first command in it, as disasm numbers them")] = 0,
         waves_to: Annotated[int | None, typer.Option(help="last command in it, default: END")] = None) -> None:
     """Run images through a bundle's tasks."""
-    from edgemoe.runner import run_images
-    if device not in ("reference", "sim"):
-        raise ValueError(f"device must be reference or sim, not {device!r}")
+    from edgemoe.runner import RunOptions, run_images
+    if device not in DEVICES:
+        raise ValueError(f"device must be one of {', '.join(DEVICES)}, not {device!r}")
     if waves is None and (waves_from or waves_to is not None):
         raise ValueError("--waves-from and --waves-to choose a part of --waves FILE, which is missing")
     if waves is not None and device != "sim":
@@ -105,10 +107,11 @@ def run(bundle: BundlePath, images: Annotated[list[Path], typer.Argument(help="i
         def building(step: str, share: float) -> None:
             progress.update(bar, completed=share, description=step)
 
-        exact = run_images(Bundle.load(bundle), images, device, task or [], out, trace,
-                           lambda share: progress.update(bar, completed=share, description=f"running on {device}"),
-                           None if waves is None else (waves, waves_from, waves_to),
-                           building if console.is_terminal else None)
+        options = RunOptions(device, out, task or [], resize, trace,
+                             None if waves is None else (waves, waves_from, waves_to),
+                             building if console.is_terminal else None)
+        exact = run_images(Bundle.load(bundle), images, options,
+                           lambda share: progress.update(bar, completed=share, description=f"running on {device}"))
     console.print(f"results are in {out}")
     if not exact:
         raise DeviceError("tensors differ from the integer reference; see the report")

@@ -8,36 +8,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from edgemoe_models.config import ModelConfig
 from edgemoe_models.scenes import CLASS_NAMES, MAX_DEPTH, PALETTE
 
-__all__ = ["colour", "read_image", "save_picture"]
+__all__ = ["colour", "save_picture"]
 
 RGB = npt.NDArray[np.uint8]
 _MINIMUM_HEIGHT, _MARGIN, _LINE = 192, 6, 14
 #: Depth colours from near to far (a dark-to-bright ramp that is monotonic in lightness).
 _RAMP = np.array([(253, 231, 37), (94, 201, 98), (33, 145, 140), (59, 82, 139), (68, 1, 84)], float)
-
-
-def read_image(path: Path, model: ModelConfig) -> RGB:
-    """An image file of the model's size as uint8 [H, W, 3].
-
-    Raises
-    ------
-    ValueError: no image, or another size or mode; the message says which and what to do
-    """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            size, mode, pixels = image.size, image.mode, np.asarray(image)
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"{path}: not a readable image ({error})") from None
-    if mode != "RGB":
-        raise ValueError(f"{path}: its mode is {mode}, but the model takes RGB; convert it first")
-    if size != (model.image_width, model.image_height):
-        raise ValueError(f"{path}: it is {size[0]}x{size[1]} pixels, but the model takes "
-                         f"{model.image_width}x{model.image_height} (width x height); resize it first")
-    return np.asarray(pixels, np.uint8)
 
 
 def _ramp(values: npt.NDArray[np.float64]) -> RGB:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edgemoe.bundle import Bundle, Task
-from edgemoe.devices.base import Device, DeviceError, Image, Progress, Result, check_image, patchify
-from edgemoe.layout import align, gather_outputs, pack_patches
+from edgemoe.devices.base import Device, DeviceError, Image, Progress, Result, check_image
+from edgemoe.runtime.driver import Driver
+from edgemoe.runtime.sim_platform import SimPlatform, open_platform
 from edgemoe_hw.config import AcceleratorConfig
 from edgemoe_hw.isa import ENGINES, Engine, Opcode, decode
 from edgemoe_sim.build import build_accelerator
@@ -25,7 +24,6 @@ __all__ = ["STALLS", "SimDevice", "Waves"]
 #: Stall counters by their name in reports.
 STALLS = {"load": "STALL_LOAD", "matmul": "STALL_MATMUL", "norm": "STALL_NORM", "store": "STALL_STORE",
           "epilogue": "STALL_EPILOGUE", "command": "STALL_COMMAND"}
-_PAGE = 4096
 _CYCLE_MARGIN = 20  # a program may take this many times its estimate before it is given up
 
 
@@ -70,9 +68,8 @@ class SimDevice(Device):
         self.config = config
         self._waves = waves
         self._options: dict[str, Any] = {"stall": stall, "seed": seed, "quiet": quiet, "trace": waves is not None}
-        self._model: VerilatedModel | None = None
-        self._held: Bundle | None = None
-        self._places: dict[str, int] = {}
+        self._platform: SimPlatform | None = None
+        self._driver: Driver | None = None
 
     def build(self, progress: Callable[[str, float], None]) -> None:
         """Build the simulator unless it is cached; ``progress(step, share)`` is told how far it is."""
@@ -83,33 +80,18 @@ class SimDevice(Device):
 
     def close(self) -> None:
         """End the simulation."""
-        if self._model is not None:
-            self._model.close()
-        self._model = self._held = None
+        if self._platform is not None:  # with all its memory, so that the driver has nothing to free
+            self._platform.close()
+        self._platform = self._driver = None
 
-    def _prepare(self, bundle: Bundle) -> VerilatedModel:
+    def _prepare(self, bundle: Bundle) -> tuple[Driver, VerilatedModel]:
         """The simulation with the bundle's weights and programs in its DRAM."""
-        if self._model is not None and self._held is bundle:
-            return self._model
-        bundle.check_device(self.config, self.name)
-        self.close()
-        places, end = {}, 0
-        sizes = {"data": bundle.data.size, "input": bundle.input_bytes,
-                 "output": max(task.output_bytes for task in bundle.tasks.values())}
-        sizes |= {f"program.{name}": len(task.program) for name, task in bundle.tasks.items()}
-        for name, size in sizes.items():
-            places[name] = end
-            end = align(end + size, _PAGE)
-        try:
-            model = VerilatedModel(self.config, dram_bytes=end + _PAGE, **self._options)
-        except (RuntimeError, OSError) as error:
-            raise DeviceError(f"cannot build the simulated accelerator: {error}") from error
-        model.dram[:bundle.data.size] = bundle.data
-        for name, task in bundle.tasks.items():
-            start = places[f"program.{name}"]
-            model.dram[start:start + len(task.program)] = np.frombuffer(task.program, np.uint8)
-        self._model, self._held, self._places = model, bundle, places
-        return model
+        if self._driver is None or self._platform is None or self._driver.bundle is not bundle:
+            bundle.check_device(self.config, self.name)
+            self.close()
+            self._platform = open_platform(bundle, config=self.config, **self._options)
+            self._driver = Driver(self._platform, bundle, depth=1)
+        return self._driver, self._platform.model
 
     def run(self, bundle: Bundle, image: Image, task: str, progress: Progress | None = None,
             expected: Mapping[str, Any] | None = None) -> Result:
@@ -123,22 +105,20 @@ class SimDevice(Device):
         waves, self._waves = self._waves, None
         if waves is not None:
             waves.check(info.commands)
-        model = self._prepare(bundle)
-        source = np.frombuffer(pack_patches(self.config, patchify(image, bundle.model.patch)), np.uint8)
-        model.dram[self._places["input"]:][:source.size] = source
-        output = model.dram[self._places["output"]:][:info.output_bytes]
-        output[:] = 0
+        driver, model = self._prepare(bundle)
+        driver.pack(0, image)
+        driver.clear(0)
         begin = time.perf_counter()
         try:
             run = _Run(bundle, info, model, expected, progress, waves)
-            model.start(self._places[f"program.{task}"], info.commands, weights=self._places["data"],
-                        input=self._places["input"], output=self._places["output"], watchdog=1_000_000)
-            stats = run.to_end()
-        except ModelError as error:
+            driver.start(task, 0, 0)
+            model.await_launch()
+            stats = run.to_end(driver)
+        except (ModelError, DeviceError) as error:
             self.close()
             raise DeviceError(f"simulated accelerator: {error}") from error
         stats["seconds"] = time.perf_counter() - begin
-        result = Result(gather_outputs(info.outputs, output, info.output_rows, info.output_channels), stats)
+        result = Result(driver.unpack(task, 0), stats)
         if expected is not None:  # what arrived in DRAM, beside the tensors on chip
             stats["comparison"].mismatches += int((result.outputs != expected[f"heads.{task}"]).sum())
         return result
@@ -196,7 +176,7 @@ class _Run:
             events[engine, number + 1] = None
         return events
 
-    def to_end(self) -> dict[str, Any]:
+    def to_end(self, driver: Driver) -> dict[str, Any]:
         """Run to the interrupt; returns the statistics."""
         model, task = self.model, self.task
         begin = model.cycles
@@ -212,7 +192,7 @@ class _Run:
             self._visit(done, place)
             if reason is not Stop.WATCH:
                 break
-        model.finish(limit)
+        driver.finish(task.name)
         if self.recorded:
             model.trace(None)
         cycles = model.read_reg("CYCLES")

@@ -1,0 +1,119 @@
+"""An opened accelerator with a bundle: images in, predictions out."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from edgemoe.bundle import Bundle
+from edgemoe.devices.base import DeviceError
+from edgemoe.runtime.executor import Executor, Image
+from edgemoe.runtime.frames import FrameSource, frames
+from edgemoe.runtime.images import ImageLike, prepare
+from edgemoe.runtime.pipeline import Pipeline
+from edgemoe.runtime.predictions import Prediction, interpret
+from edgemoe.runtime.stream import Stream, TaskSource, task_lists
+
+__all__ = ["Accelerator"]
+
+
+class Accelerator:
+    """Runs one bundle on one device; made by ``edgemoe.open``. A context manager; ``close`` frees everything.
+
+    Attributes
+    ----------
+    bundle: what it runs
+    device: ``reference``, ``sim`` or ``pynq``
+    tasks: names of the bundle's tasks
+    """
+
+    def __init__(self, executor: Executor, resize: bool = False) -> None:
+        self._executor, self._resize = executor, resize
+        self.bundle: Bundle = executor.bundle
+        self.device = executor.name
+        self.tasks = tuple(self.bundle.tasks)
+        self._lock = threading.Lock()
+        self._active: Pipeline | None = None
+        self._closed = False
+
+    def run(self, image: ImageLike, task: str) -> Prediction:
+        """One inference.
+
+        Parameters
+        ----------
+        image: uint8 [H, W, 3], RGB, of the model's size (of any with ``resize``), or an image file
+        task: one of ``tasks``
+
+        Raises
+        ------
+        ValueError: the image does not fit
+        BundleError: there is no such task
+        DeviceError: the inference failed, the accelerator is closed, or a stream is using it
+        """
+        self.bundle.task(task)
+        with self._lock:
+            self._check_free()
+            begin = time.perf_counter()
+            self._executor.pack(0, self._prepare(image))
+            measured = self._executor.execute(task, 0, 0)
+            raw = self._executor.unpack(task, 0)
+            spent = time.perf_counter() - begin - measured.wall_seconds
+        return interpret(self.bundle, task, raw, measured, spent)
+
+    def stream(self, source: FrameSource, tasks: TaskSource = None, *, on_error: str = "raise") -> Stream:
+        """Frames through their tasks, in order, while preparing and interpreting overlap with the device.
+
+        Parameters
+        ----------
+        source: whatever ``edgemoe.frames`` takes
+        tasks: a task, or a list of tasks, for every frame; a function of the frame's number; any other iterable has
+            each frame's in turn; None: all tasks
+        on_error: ``raise`` FrameError at the first frame that fails, after all frames before it; or ``report``: yield
+            that frame with its ``error`` and go on
+
+        Raises
+        ------
+        ValueError: there is no such source
+        BundleError: there is no such task
+        DeviceError: the accelerator is closed, or another stream is using it
+        """
+        if on_error not in ("raise", "report"):
+            raise ValueError(f"on_error must be raise or report, not {on_error!r}")
+        lists = task_lists(self.bundle, tasks)
+        with self._lock:
+            self._check_free()
+            self._active = Pipeline(self._executor, frames(source), lists, self._prepare, on_error == "report",
+                                    self._stream_ended)
+            return Stream(self._active, on_error == "report")
+
+    def reset(self) -> None:
+        """Forget errors, and stop what another program may have left running; DeviceError while a stream runs."""
+        with self._lock:
+            self._check_free()
+            self._executor.reset()
+
+    def close(self) -> None:
+        """End a running stream and free everything; a second call does nothing."""
+        if self._active is not None:
+            self._active.close()
+        with self._lock:
+            self._closed = True
+            self._executor.close()
+
+    def __enter__(self) -> Accelerator:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _prepare(self, image: object) -> Image:
+        return prepare(image, self.bundle.model, self._resize)  # type: ignore[arg-type]
+
+    def _check_free(self) -> None:
+        if self._closed:
+            raise DeviceError(f"device {self.device} is closed; open it again")
+        if self._active is not None:
+            raise DeviceError("a stream is using this accelerator; finish or close it first")
+
+    def _stream_ended(self) -> None:
+        self._active = None

@@ -1,0 +1,263 @@
+"""The accelerator's driver: identity, memory, start, wait, errors. Knows registers and buffers, no platform."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+import time
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+
+from edgemoe.bundle import Bundle, BundleError
+from edgemoe.devices.base import DeviceError, check_image
+from edgemoe.layout import ALIGNMENT, gather_outputs
+from edgemoe.runtime.executor import (
+    Cancelled,
+    DeviceTimeout,
+    Executor,
+    Image,
+    Measured,
+    ProgramStopped,
+)
+from edgemoe.runtime.packing import ImagePacker
+from edgemoe.runtime.platform import Buffer, Platform
+from edgemoe.runtime.registers import Registers, mask
+from edgemoe_hw import regs
+from edgemoe_hw.config import ISA_VERSION, PRESETS
+
+__all__ = ["Driver"]
+
+_BUSY, _DONE, _ERROR, _IRQ = (mask("STATUS", name) for name in ("busy", "done", "error", "irq"))
+_START, _SOFT_RESET, _IRQ_ENABLE = (mask("CONTROL", name) for name in ("start", "soft_reset", "irq_enable"))
+#: Errors that may be gone the next time; the others are the program's own.
+_TRANSIENT = (regs.ErrorCode.READ_BUS, regs.ErrorCode.WRITE_BUS, regs.ErrorCode.WATCHDOG)
+_TIMEOUT, _MARGIN = 1.0, 20  # seconds, and times the compiler's estimate: then a program is given up
+_RESET_TIMEOUT, _RESET_POLL = 0.01, 1e-5
+_POLLS = 50  # a program's estimated time is divided into as many polls, within these limits:
+_SHORTEST_POLL, _LONGEST_POLL = 2e-5, 1e-3
+_INTERRUPT_WAIT = 0.05  # longest sleep, so that a closed stream is noticed
+
+
+class Driver(Executor):
+    """Runs a bundle's programs on the accelerator of a platform. Weights and programs are loaded once.
+
+    Parameters
+    ----------
+    platform: the accelerator; ``close`` closes it too
+    bundle: what to run
+    depth: input and output buffers each; 2 let the host work while the accelerator does
+    timeout: seconds (of ``platform.now``) after which a program is given up; default: 1, and 20 times its estimate
+    watchdog: cycles without progress after which the accelerator stops a program itself; 0: never
+    retries: times that a program is started again after a bus error, a watchdog's stop or a timeout
+    interrupt: wait for the interrupt instead of polling; default: where the platform has it
+
+    Raises
+    ------
+    BundleError: the bundle is for another configuration or ISA version; the message has both values
+    DeviceError: there is no accelerator, it does not become idle, or memory is short
+    """
+
+    def __init__(self, platform: Platform, bundle: Bundle, *, depth: int = 2, timeout: float | None = None,
+                 watchdog: int = 1_000_000, retries: int = 0, interrupt: bool | None = None) -> None:
+        if depth < 1 or retries < 0 or (timeout is not None and timeout <= 0):
+            raise ValueError(f"depth must be at least 1, retries at least 0 and timeout above 0, "
+                             f"not {depth!r}, {retries!r} and {timeout!r}")
+        self.name, self.bundle, self.depth = platform.name, bundle, depth
+        self._platform, self._registers = platform, Registers(platform)
+        self._timeout, self._watchdog, self._retries = timeout, watchdog, retries
+        self._interrupt = platform.has_interrupt if interrupt is None else interrupt
+        if self._interrupt and not platform.has_interrupt:
+            raise DeviceError(f"device {platform.name} has no interrupt; open it with interrupt=False")
+        self._buffers: list[Buffer] = []
+        self._must_reset = True
+        self._closed = False
+        check_identity(self._registers, bundle, platform.name)
+        self.reset()  # a program that a killed process has left must end before its memory is used again
+        try:
+            self._load()
+        except BaseException:
+            self._free()
+            raise
+
+    def _load(self) -> None:
+        """Allocate all buffers and fill those that never change."""
+        bundle = self.bundle
+        self._packer = ImagePacker(bundle)
+        self._weights = self._filled(bundle.data)
+        self._programs = {name: self._filled(np.frombuffer(task.program, np.uint8))
+                          for name, task in bundle.tasks.items()}
+        zeros = np.zeros(bundle.input_bytes, np.uint8)
+        self._inputs = [self._filled(zeros) for _ in range(self.depth)]
+        # Flushed like the others: a dirty line that is written back later would overwrite outputs.
+        zeros = np.zeros(max(task.output_bytes for task in bundle.tasks.values()), np.uint8)
+        self._outputs = [self._filled(zeros) for _ in range(self.depth)]
+
+    def _filled(self, content: npt.NDArray[np.uint8]) -> Buffer:
+        buffer = self._platform.allocate(max(content.size, 1))
+        self._buffers.append(buffer)
+        address, limit = buffer.physical_address, 1 << regs.find("BASE_WEIGHTS").width
+        if address % ALIGNMENT or address + content.size > limit:
+            raise DeviceError(f"device {self.name} allocated {content.size} bytes at {address:#x}; the accelerator "
+                              f"needs addresses that are multiples of {ALIGNMENT} and end at or below {limit:#x}")
+        buffer.array[:content.size] = content
+        buffer.flush()
+        return buffer
+
+    def pack(self, source: int, image: Image) -> None:
+        check_image(self.bundle, image)
+        buffer = self._inputs[source]
+        self._packer.pack(image, buffer.array)
+        buffer.flush()
+
+    def unpack(self, task: str, target: int) -> npt.NDArray[np.int16]:
+        info, buffer = self.bundle.task(task), self._outputs[target]
+        buffer.invalidate()
+        return gather_outputs(info.outputs, buffer.array, info.output_rows, info.output_channels)
+
+    def clear(self, target: int) -> None:
+        """Zero an output slot, so that what a program fails to write is seen; for checks."""
+        self._outputs[target].array[:] = 0
+        self._outputs[target].flush()
+
+    def execute(self, task: str, source: int, target: int, cancel: threading.Event | None = None) -> Measured:
+        for attempt in itertools.count(1):
+            try:
+                wall, begin = time.perf_counter(), self._platform.now()
+                self.start(task, source, target)
+                self.finish(task, cancel)
+                seconds, wall = self._platform.now() - begin, time.perf_counter() - wall
+                return Measured(seconds, wall, self._registers.read("CYCLES"), self._expert_tokens(), attempt)
+            except (ProgramStopped, DeviceTimeout) as error:
+                transient = not isinstance(error, ProgramStopped) or error.code in _TRANSIENT
+                if attempt > self._retries or not transient:
+                    raise
+        raise AssertionError("unreachable")
+
+    def start(self, task: str, source: int, target: int) -> None:
+        """Start a task's program; nothing may be running. Switching tasks is the program's address, nothing else."""
+        if self._closed:
+            raise DeviceError(f"device {self.name} is closed; open it again")
+        info = self.bundle.task(task)
+        if self._must_reset:
+            self.reset()
+        self._must_reset = True  # until it is known to have ended
+        for name, value in (
+                ("PROGRAM_ADDR", self._programs[task].physical_address), ("PROGRAM_COMMANDS", info.commands),
+                ("BASE_WEIGHTS", self._weights.physical_address),
+                ("BASE_INPUT", self._inputs[source].physical_address),
+                ("BASE_OUTPUT", self._outputs[target].physical_address), ("WATCHDOG", self._watchdog),
+                ("CONTROL", _START | (_IRQ_ENABLE if self._interrupt else 0))):
+            self._registers.write(name, value)
+
+    def finish(self, task: str, cancel: threading.Event | None = None) -> None:
+        """Wait for the end of a started program; raises as ``execute``."""
+        config, info = self.bundle.config, self.bundle.task(task)
+        estimate = sum(phase.estimated_cycles for phase in info.phases) / (config.assumed_clock_mhz * 1e6)
+        limit = _TIMEOUT + _MARGIN * estimate if self._timeout is None else self._timeout
+        pause = _INTERRUPT_WAIT if self._interrupt else min(max(estimate / _POLLS, _SHORTEST_POLL), _LONGEST_POLL)
+        end = self._platform.now() + limit
+        while True:
+            late = self._platform.now() >= end  # before the status, so that a late host still sees a timely end
+            status = self._registers.read("STATUS")
+            if status & _ERROR or not status & _BUSY:  # busy with an error: its transfers may never be answered
+                break
+            if late:
+                raise DeviceTimeout(f"device {self.name}: task {task} did not end within {limit:.3g} s; "
+                                    f"{self._progress(info.commands)}")
+            if cancel is not None and cancel.is_set():
+                self.reset()
+                raise Cancelled(f"device {self.name}: task {task} was given up")
+            self._platform.wait(min(pause, limit))
+        self._acknowledge(task, status)
+
+    def _acknowledge(self, task: str, status: int) -> None:
+        """Clear the interrupt of a program that has ended; raises ProgramStopped if an error ended it."""
+        self._registers.write("STATUS", _IRQ)
+        if status & _ERROR:
+            command = self._registers.read("ERROR_COMMAND")
+            raise ProgramStopped(self._error_code(), command, self._describe(task, command))
+        if not status & _DONE:
+            raise DeviceError(f"device {self.name}: task {task} was not run: the accelerator was reset meanwhile, "
+                              f"perhaps by another process")
+        self._must_reset = False
+
+    def _error_code(self) -> regs.ErrorCode:
+        code = self._registers.read("ERROR_CODE")
+        try:
+            return regs.ErrorCode(code)
+        except ValueError:
+            raise DeviceError(f"device {self.name}: unknown error code {code}; is its overlay newer than this "
+                              f"edgemoe?") from None
+
+    def _describe(self, task: str, command: int) -> str:
+        """A command as text, where the disassembler's own needs are installed (they are not on a board)."""
+        info = self.bundle.task(task)
+        with contextlib.suppress(ImportError, ValueError, IndexError):
+            from edgemoe.disassembler import disassemble
+            lines = itertools.islice(disassemble(info.program, [phase.name for phase in info.phases]), command, None)
+            return f"task {task}: {' '.join(next(lines, '').split())}"
+        return f"task {task}"
+
+    def _progress(self, commands: int) -> str:
+        done = ", ".join(f"{self._registers.read(f'DONE_{engine}')} {engine}"
+                         for engine in ("LOAD", "MATMUL", "NORM", "STORE"))
+        return f"of its {commands} commands these have finished: {done}"
+
+    def _expert_tokens(self) -> tuple[int, ...]:
+        return tuple(self._registers.read("EXPERT_COUNT", index) for index in range(self.bundle.model.num_experts))
+
+    def reset(self) -> None:
+        self._registers.write("CONTROL", _SOFT_RESET)
+        end = self._platform.now() + _RESET_TIMEOUT
+        while self._registers.read("STATUS") & _BUSY:
+            if self._platform.now() >= end:
+                raise DeviceError(f"device {self.name} is still busy {_RESET_TIMEOUT} s after a soft reset: memory "
+                                  f"does not answer its transfers; load the overlay again")
+            self._platform.wait(_RESET_POLL)
+        self._must_reset = False
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._registers.read("STATUS") & _BUSY:
+                self.reset()
+        except DeviceError as error:  # what it may still write to must not become somebody else's memory
+            warnings.warn(f"{error}; its buffers stay allocated until the process ends", ResourceWarning, stacklevel=2)
+        else:
+            self._free()
+        self._platform.close()
+
+    def _free(self) -> None:
+        for buffer in self._buffers:
+            buffer.free()
+        self._buffers.clear()
+
+
+def check_identity(registers: Registers, bundle: Bundle, device: str) -> None:
+    """Refuse what is no accelerator, or not the bundle's.
+
+    Raises
+    ------
+    DeviceError: the ID is not edgemoe's
+    BundleError: ISA version or configuration differ
+    """
+    found = registers.read("ID")
+    if found != regs.ID:
+        raise DeviceError(f"device {device}: register ID is {found:#010x}, not {regs.ID:#010x}: there is no edgemoe "
+                          f"accelerator at this address; load its overlay first")
+    version = registers.read("ISA_VERSION")
+    if version != ISA_VERSION:
+        raise BundleError(f"the bundle has ISA version {ISA_VERSION}, device {device} has {version}; load the overlay "
+                          f"that this edgemoe builds, or compile the model with the edgemoe that built the device")
+    found = registers.read("CONFIG_HASH")
+    if found != bundle.config.hash32:
+        preset = next((name for name, config in PRESETS.items() if config.hash32 == found), None)
+        raise BundleError(
+            f"the bundle is for config {bundle.config.name} (hash {bundle.config.hash32:#010x}), device {device} has "
+            f"{preset or 'another'} (hash {found:#010x}); load the bundle's overlay, or compile the model for the "
+            f"device: edgemoe compile --config {preset or '<its configuration file>'}")

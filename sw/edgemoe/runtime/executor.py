@@ -1,0 +1,102 @@
+"""What runs a bundle's programs: buffers for several images and outputs, one program at a time."""
+
+from __future__ import annotations
+
+import abc
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgemoe.bundle import Bundle
+from edgemoe.devices.base import DeviceError
+from edgemoe_hw.regs import ERROR_TEXT, ErrorCode
+
+__all__ = ["Cancelled", "DeviceTimeout", "Executor", "Measured", "ProgramStopped"]
+
+Image = npt.NDArray[np.uint8]
+
+
+class Cancelled(DeviceError):
+    """An inference was given up because its stream was closed."""
+
+
+class DeviceTimeout(DeviceError):
+    """The accelerator did not answer in time."""
+
+
+class ProgramStopped(DeviceError):
+    """The accelerator stopped a program.
+
+    ``code``: why; ``command``: its index in the program, as ``edgemoe disasm`` shows it.
+    """
+
+    def __init__(self, code: ErrorCode, command: int, where: str = "") -> None:
+        super().__init__(f"command {command}: {code.name}, {ERROR_TEXT[code]}" + (f" ({where})" if where else ""))
+        self.code = code
+        self.command = command
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What an executor knows of one inference.
+
+    Parameters
+    ----------
+    seconds: from start to end, on the device's own clock (a simulation's is its assumed one)
+    wall_seconds: the same as the host waited for it
+    cycles: of the accelerator; None where there is none
+    expert_tokens: tokens of each expert in the last MoE block; empty without experts
+    attempts: 1, and 1 more for each retry
+    """
+
+    seconds: float
+    wall_seconds: float
+    cycles: int | None = None
+    expert_tokens: tuple[int, ...] = ()
+    attempts: int = 1
+
+
+class Executor(abc.ABC):
+    """Runs a bundle's programs on images in numbered slots.
+
+    ``pack``, ``execute`` and ``unpack`` may be called from three threads at a time, each for slots of its own, so that
+    the host packs image n + 1 and unpacks outputs n - 1 while the accelerator runs n.
+
+    Attributes
+    ----------
+    name: of the device
+    bundle: what it runs
+    depth: number of input slots and of output slots
+    """
+
+    name: str
+    bundle: Bundle
+    depth: int
+
+    @abc.abstractmethod
+    def pack(self, source: int, image: Image) -> None:
+        """Put an image, uint8 [H, W, 3] of the model's size, into an input slot."""
+
+    @abc.abstractmethod
+    def execute(self, task: str, source: int, target: int, cancel: threading.Event | None = None) -> Measured:
+        """Run a task's program on an input slot; its outputs are then in an output slot.
+
+        Raises
+        ------
+        ProgramStopped, DeviceTimeout, DeviceError: it failed; the next call starts with a reset
+        Cancelled: ``cancel`` was set meanwhile
+        """
+
+    @abc.abstractmethod
+    def unpack(self, task: str, target: int) -> npt.NDArray[np.int16]:
+        """The head's raw outputs int16 [rows, channels] in an output slot."""
+
+    @abc.abstractmethod
+    def reset(self) -> None:
+        """Stop whatever runs and forget errors; DeviceError when the accelerator does not become idle."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Free everything; a second call does nothing."""

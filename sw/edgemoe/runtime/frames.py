@@ -1,0 +1,109 @@
+"""Where frames come from: arrays, image files, folders, ``.npy`` files, video files and cameras."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from edgemoe.runtime.images import ImageLike, read_image
+
+__all__ = ["FrameSource", "IMAGE_SUFFIXES", "frames"]
+
+RGB = npt.NDArray[np.uint8]
+FrameSource: TypeAlias = "ImageLike | int | Iterable[ImageLike]"
+
+IMAGE_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+_CAMERA = re.compile(r"camera:(\d+)")
+
+
+def frames(source: FrameSource) -> Iterator[RGB]:
+    """Frames uint8 [H, W, 3], RGB, one after the other.
+
+    Parameters
+    ----------
+    source: an array [H, W, 3] or [N, H, W, 3]; the path of an image, of a ``.npy`` file with such an array (read as it
+        is needed), of a folder of images (in the order of their names) or of a video; a camera's number or
+        ``"camera:0"``; or any iterable of arrays and image paths. Videos and cameras need OpenCV
+        (``pip install 'edgemoe[video]'``). Closing the iterator closes the file or the camera.
+
+    Raises
+    ------
+    ValueError: there is no such source, or it cannot be read; at once, not with the first frame
+    """
+    if isinstance(source, np.ndarray):
+        return _arrays(source, "frames")
+    if isinstance(source, int) and not isinstance(source, bool):
+        return _captured(source, f"camera {source}")
+    if isinstance(source, (str, Path)):
+        match = _CAMERA.fullmatch(str(source))
+        return _captured(int(match[1]), f"camera {match[1]}") if match else _path(Path(source))
+    if not isinstance(source, Iterable):
+        raise ValueError(f"frames must be arrays, paths, a camera's number or an iterable, not {source!r}")
+    return _each(source)
+
+
+def _each(source: Iterable[Any]) -> Iterator[Any]:
+    """An iterable's items; files are read here, arrays are checked by whoever takes them."""
+    iterator = iter(source)
+    try:
+        for item in iterator:
+            yield read_image(item) if isinstance(item, (str, Path)) else item
+    finally:
+        if hasattr(iterator, "close"):
+            iterator.close()
+
+
+def _arrays(values: npt.NDArray[Any], what: str) -> Iterator[RGB]:
+    if values.dtype != np.uint8 or values.ndim not in (3, 4) or values.shape[-1] != 3:
+        raise ValueError(f"{what} must be uint8 [N, height, width, 3] or [height, width, 3], not {values.dtype.name} "
+                         f"{list(values.shape)}")
+    return iter(values if values.ndim == 4 else values[None])
+
+
+def _path(path: Path) -> Iterator[RGB]:
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        if not files:
+            raise ValueError(f"{path}: no images in this folder; known are {', '.join(sorted(IMAGE_SUFFIXES))}")
+        return _each(files)
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file or folder")
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return _each([path])
+    if path.suffix.lower() == ".npy":
+        try:
+            return _arrays(np.load(path, mmap_mode="r", allow_pickle=False), str(path))
+        except (ValueError, OSError, EOFError) as error:
+            raise ValueError(f"{path}: not an array of frames ({error})") from None
+    return _captured(str(path), str(path))
+
+
+def _captured(source: str | int, name: str) -> Iterator[RGB]:
+    """Frames of a video or camera through OpenCV."""
+    try:
+        import cv2
+    except ImportError:
+        raise ValueError(f"{name}: videos and cameras need OpenCV; install it with: pip install 'edgemoe[video]'"
+                         ) from None
+    capture = cv2.VideoCapture(source)
+    if not capture.isOpened():
+        capture.release()
+        raise ValueError(f"{name}: cannot be opened as a video" if isinstance(source, str) else
+                         f"{name}: there is no such camera, or another program uses it")
+    return _read(capture, cv2.cvtColor, cv2.COLOR_BGR2RGB)
+
+
+def _read(capture: Any, convert: Any, order: int) -> Iterator[RGB]:
+    try:
+        while True:
+            found, picture = capture.read()
+            if not found:
+                return
+            yield convert(picture, order)
+    finally:
+        capture.release()

@@ -1,0 +1,84 @@
+"""``edgemoe.open``: finds the device. Simulator and board are imported only when they are asked for."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edgemoe.bundle import Bundle
+from edgemoe.devices.base import DeviceError
+from edgemoe.runtime.accelerator import Accelerator
+from edgemoe.runtime.driver import Driver
+from edgemoe.runtime.platform import Platform
+from edgemoe.runtime.reference import ReferenceExecutor
+
+__all__ = ["DEVICES", "open"]
+
+#: Devices with a platform: its module, whose ``open_platform(bundle, *, ...)`` makes it, and what it needs.
+_PLATFORMS = {
+    "sim": ("edgemoe.runtime.sim_platform", "the simulator; install it with: pip install 'edgemoe[sim]'"),
+    "pynq": ("edgemoe.runtime.pynq_platform", "a PYNQ board; install there: pip install 'edgemoe[board]'"),
+}
+DEVICES = ("reference", *_PLATFORMS)
+
+
+def open(device: str | Platform, bundle: Bundle | Path | str, *, resize: bool = False, **options: Any) -> Accelerator:
+    """Open a device and load a bundle into it.
+
+    Parameters
+    ----------
+    device: ``reference``, ``sim``, ``pynq``, or a Platform of one's own, which the accelerator then closes
+    bundle: an ``.emoe`` file, or what ``Bundle.load`` made of it
+    resize: scale images of other sizes to the model's instead of refusing them
+    options: ``depth`` (slots for frames, 2); of the driver ``timeout``, ``watchdog``, ``retries``, ``interrupt`` (see
+        ``Driver``); the others are the platform's: of the simulation ``config``, ``dram_bytes``, ``stall``, ``seed``,
+        ``quiet`` (see ``SimPlatform``)
+
+    Raises
+    ------
+    BundleError: the file is no bundle, or for another device
+    DeviceError: something that the device needs is missing, or it does not work
+    ValueError: there is no such device, or an option is wrong
+    """
+    loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+    if isinstance(device, str) and device not in DEVICES:
+        raise ValueError(f"device must be one of {', '.join(DEVICES)}, not {device!r}")
+    if device == "reference":
+        _check_options(device, options, _options_of(ReferenceExecutor))
+        return Accelerator(ReferenceExecutor(loaded, **options), resize)
+    driver_options = {name: options.pop(name) for name in _options_of(Driver) if name in options}
+    if isinstance(device, str):
+        platform = _open_platform(device, loaded, options)
+    else:
+        platform = device
+        _check_options(platform.name, options, _options_of(Driver))
+    try:
+        return Accelerator(Driver(platform, loaded, **driver_options), resize)
+    except BaseException:
+        platform.close()
+        raise
+
+
+def _open_platform(device: str, bundle: Bundle, options: dict[str, Any]) -> Platform:
+    module, needs = _PLATFORMS[device]
+    try:
+        opener = importlib.import_module(module).open_platform
+    except ImportError as error:
+        raise DeviceError(f"device {device} needs {needs} ({error})") from None
+    _check_options(device, options, _options_of(Driver) + _options_of(opener))
+    platform: Platform = opener(bundle, **options)
+    return platform
+
+
+def _options_of(function: Callable[..., Any]) -> list[str]:
+    """Names of what follows the bundle."""
+    return [name for name, parameter in inspect.signature(function).parameters.items()
+            if parameter.kind is parameter.KEYWORD_ONLY]
+
+
+def _check_options(device: str, options: dict[str, Any], known: list[str]) -> None:
+    if unknown := sorted(set(options) - set(known)):
+        raise ValueError(f"device {device} has no option {', '.join(unknown)}; it has {', '.join(['resize', *known])}")

@@ -1,0 +1,177 @@
+"""What a task says about an image, typed, from the accelerator's raw integers. NumPy only."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgemoe.bundle import Bundle
+from edgemoe.runtime.executor import Measured
+from edgemoe_models.config import ModelConfig
+from edgemoe_models.integer.postprocess import arrange, postprocess
+
+__all__ = ["Classification", "Depth", "Edges", "Normals", "Prediction", "Segmentation", "Stats", "interpret"]
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What one inference cost.
+
+    Parameters
+    ----------
+    cycles: of the accelerator; None on the reference
+    device_seconds: from start to end, on the device's clock (a simulation's is the assumed one)
+    host_seconds: what the host did around it: packing, unpacking and making this prediction; not the wait
+    expert_tokens: tokens of each expert in the last MoE block
+    attempts: 1, and 1 more for each retry
+    """
+
+    cycles: int | None
+    device_seconds: float
+    host_seconds: float
+    expert_tokens: tuple[int, ...] = ()
+    attempts: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """One task's prediction for one image; the classes below add what is particular to their kind.
+
+    Parameters
+    ----------
+    task: its name
+    raw: the head's outputs as the accelerator wrote them, int16 [rows, channels]
+    scale: a unit of ``raw`` in the float model's outputs
+    stats: what it cost
+    model: which made it
+    """
+
+    task: str
+    raw: npt.NDArray[np.int16]
+    scale: float
+    stats: Stats
+    model: ModelConfig
+
+    @property
+    def kind(self) -> str:
+        """``segmentation``, ``depth``, ``normals``, ``edges`` or ``classification``."""
+        return self.model.task(self.task).kind
+
+    @functools.cached_property
+    def decoded(self) -> Floats:
+        """The float model's outputs at the head's own resolution: [channels, h, w], or [channels] of a class."""
+        return arrange(self.model, self.task, self.raw).astype(np.float32) * np.float32(self.scale)
+
+    @property
+    def values(self) -> npt.NDArray[np.generic]:
+        """The prediction as one array, whatever its kind."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation(Prediction):
+    """``labels``: class of each pixel, uint8 [H, W] (uint16 above 256 classes)."""
+
+    labels: npt.NDArray[Any]
+
+    @property
+    def values(self) -> npt.NDArray[np.generic]:
+        return self.labels
+
+
+@dataclass(frozen=True, eq=False)
+class Depth(Prediction):
+    """``metres``: along the optical axis, float32 [H, W]."""
+
+    metres: Floats
+
+    @property
+    def values(self) -> npt.NDArray[np.generic]:
+        return self.metres
+
+
+@dataclass(frozen=True, eq=False)
+class Normals(Prediction):
+    """``vectors``: unit vectors float32 [H, W, 3]."""
+
+    vectors: Floats
+
+    @property
+    def values(self) -> npt.NDArray[np.generic]:
+        return self.vectors
+
+
+@dataclass(frozen=True, eq=False)
+class Edges(Prediction):
+    """``mask``: where an edge is, bool [H, W]."""
+
+    mask: npt.NDArray[np.bool_]
+
+    @property
+    def values(self) -> npt.NDArray[np.generic]:
+        return self.mask
+
+    @functools.cached_property
+    def probability(self) -> Floats:
+        """Of an edge in each of the head's cells, float32 [h, w]."""
+        return np.asarray(1 / (1 + np.exp(-self.decoded[0])), np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Classification(Prediction):
+    """``label``: the most probable class; ``scores``: all probabilities, float32 [channels]."""
+
+    label: int
+    scores: Floats
+
+    @property
+    def values(self) -> npt.NDArray[np.generic]:
+        return self.scores
+
+
+def interpret(bundle: Bundle, task: str, raw: npt.NDArray[np.int16], measured: Measured,
+              host_seconds: float) -> Prediction:
+    """The typed prediction of a task's raw outputs; ``host_seconds``: what the host spent before this."""
+    begin = time.perf_counter()
+    model, scale = bundle.model, bundle.task(task).output_scale
+    kind = model.task(task).kind
+    if kind == "segmentation" and scale > 0 and model.output_shape(task)[1:] == (model.image_height, model.image_width):
+        values: npt.NDArray[Any] = _labels(model, task, raw)
+    else:
+        values = postprocess(model, task, arrange(model, task, raw).astype(np.float32) * np.float32(scale))
+    host_seconds += time.perf_counter() - begin
+    stats = Stats(measured.cycles, measured.seconds, host_seconds, measured.expert_tokens, measured.attempts)
+    common = (task, raw, scale, stats, model)
+    if kind == "classification":
+        return Classification(*common, int(values.argmax()), values)
+    return _DENSE[kind](*common, values)
+
+
+_DENSE: dict[str, Callable[..., Prediction]] = {
+    "segmentation": Segmentation, "depth": Depth, "normals": Normals, "edges": Edges}
+
+
+def _labels(model: ModelConfig, task: str, raw: npt.NDArray[np.int16]) -> npt.NDArray[Any]:
+    """argmax of integers, which have the order of the floats; the lowest of equal classes, as argmax has it.
+
+    Class by class over all pixels, then the labels are put in their place: several times faster than the other way.
+    """
+    head = model.task(task)
+    classes = np.ascontiguousarray(raw.reshape(-1, head.channels).T)
+    best = classes[0].copy()
+    labels = np.zeros(best.shape, np.uint8 if head.channels <= 256 else np.uint16)
+    for number in range(1, head.channels):
+        wins = (classes[number] > best).astype(labels.dtype)
+        wins *= labels.dtype.type(number)
+        np.maximum(labels, wins, out=labels)  # a later win has the larger number
+        np.maximum(best, classes[number], out=best)
+    cells = labels.reshape(*model.grid, head.cells, head.cells)
+    return cells.transpose(0, 2, 1, 3).reshape(model.image_height, model.image_width)

