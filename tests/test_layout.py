@@ -31,8 +31,9 @@ MAY_IMPORT = {
 # that (measurements on the simulated device, programs as text). Every other module of `edgemoe` is
 # runtime, the command line too, and must be importable with nothing but the core dependencies.
 NOT_RUNTIME = re.compile(
-    r"edgemoe\.(compiler|devices\.sim|runtime\.sim_platform|ablation|accuracy|bench|disassembler|model_card|packaged"
-    r"|simulate)(\.|$)")
+    r"edgemoe\.(compiler|devices\.sim|runtime\.sim_platform|ablation|accuracy|baselines|bench|disassembler|model_card"
+    r"|packaged|simulate)(\.|$)"
+)
 NOT_ON_BOARD = ["amaranth", "torch", "brevitas", "cocotb", "cocotbext", "edgemoe_sim"]
 
 

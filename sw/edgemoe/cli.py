@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from edgemoe.boards.board import board_names, load_board
+from edgemoe.boards.command import app as boards_app
 from edgemoe.bundle import Bundle
 from edgemoe.devices.base import DeviceError
 from edgemoe.runtime.opening import DEVICES
@@ -22,22 +24,26 @@ from edgemoe_hw.config import AcceleratorConfig, ConfigError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   help="Deploy multi-task Mixture-of-Experts Vision Transformers on an open FPGA accelerator.")
+app.add_typer(boards_app, name="boards")
 console = Console()
 
-Config = Annotated[str, typer.Option(help=f"{', '.join(CONFIGS)}, or a JSON file")]
+Config = Annotated[str, typer.Option(help=f"{', '.join(CONFIGS)}, a board, or a JSON file")]
 Model = Annotated[str, typer.Option(help="preset, its QAT form (<preset>-w8a8), float checkpoint or integer graph")]
 BundlePath = Annotated[Path, typer.Argument(help="bundle (.emoe)")]
 _FAILED = 1
 
 
 def find_config(name: str) -> AcceleratorConfig:
-    """A preset's name or a JSON file; ConfigError otherwise."""
+    """A preset's or a board's name, or a JSON file; ConfigError otherwise."""
     if name in CONFIGS:
         return CONFIGS[name]
     path = Path(name)
-    if not path.is_file():
-        raise ConfigError(f"config must be one of {', '.join(CONFIGS)}, or a JSON file, not {name!r}")
-    return AcceleratorConfig.from_json(path.read_text())
+    if path.is_file():
+        return AcceleratorConfig.from_json(path.read_text())
+    if name in board_names():
+        return load_board(name).config
+    raise ConfigError(f"config must be one of {', '.join(dict.fromkeys([*CONFIGS, *board_names()]))}, "
+                      f"or a JSON file, not {name!r}")
 
 
 @app.command("compile")

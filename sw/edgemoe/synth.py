@@ -46,7 +46,7 @@ class SynthesisError(RuntimeError):
 
 @dataclass(frozen=True)
 class FpgaDevice:
-    """An FPGA and what it holds; ``family`` is Yosys's name."""
+    """An FPGA and what it holds; ``family`` is Yosys's name, ``source`` where the figures are from."""
 
     name: str
     family: str
@@ -54,6 +54,8 @@ class FpgaDevice:
     ff: int
     dsp: int
     bram36: int
+    uram: int
+    source: str
 
     @property
     def capacity(self) -> dict[str, int]:
@@ -63,8 +65,11 @@ class FpgaDevice:
 DEVICES = {
     device.name: device
     for device in (
-        FpgaDevice("xc7z020", "xc7", lut=53_200, ff=106_400, dsp=220, bram36=140),
-        FpgaDevice("xczu9eg", "xcup", lut=274_080, ff=548_160, dsp=2520, bram36=912),
+        FpgaDevice("xc7z020", "xc7", 53_200, 106_400, 220, 140, 0, "AMD DS190, Zynq-7000 overview"),
+        FpgaDevice("xczu3eg", "xcup", 70_560, 141_120, 360, 216, 0, "AMD DS891, Zynq UltraScale+ MPSoC overview"),
+        FpgaDevice("xck26", "xcup", 117_120, 234_240, 1248, 144, 64, "AMD DS987, Kria K26 SOM"),
+        FpgaDevice("xczu7ev", "xcup", 230_400, 460_800, 1728, 312, 96, "AMD DS891, Zynq UltraScale+ MPSoC overview"),
+        FpgaDevice("xczu9eg", "xcup", 274_080, 548_160, 2520, 912, 0, "AMD DS891, Zynq UltraScale+ MPSoC overview"),
     )
 }
 _DEVICE_OF_PRESET = {"pynq-z2": "xc7z020", "tiny": "xc7z020", "zcu102": "xczu9eg"}

@@ -73,7 +73,7 @@ def test_refuses_bad_json():
         ModelConfig.from_dict(MICRO.to_dict() | {"width": 1})
     with pytest.raises(ValueError, match=r"must have the fields .*'depth'"):
         ModelConfig.from_dict({"name": "a"})
-    with pytest.raises(ValueError, match="task must be one of .*, not 'edges'"):
-        MICRO.task("edges")
+    with pytest.raises(ValueError, match="task must be one of .*, not 'flow'"):
+        MICRO.task("flow")
     with pytest.raises(ValueError, match=r"block must be in 0\.\.5, not 6"):
         MICRO.is_moe(6)

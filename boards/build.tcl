@@ -1,0 +1,224 @@
+# Block design, place and route, and bitstream of one board:
+#
+#   vivado -mode batch -source boards/build.tcl -tclargs build/boards/<board>/parameters.tcl
+#
+# `edgemoe boards bitstream` writes the parameters (a dictionary made from boards/<board>/board.toml) and runs this.
+# No IP version is named, so that every Vivado from 2022.1 on can run it. Results in the work folder, only if timing is
+# met: edgemoe.bit, edgemoe.hwh, result.json, utilization.rpt, timing.rpt.
+#
+#   ps ──control──▶ control (SmartConnect) ──▶ edgemoe_0/s_axi, intc/s_axi
+#   ps ◀──HP i──── memory<i> (SmartConnect) ◀── edgemoe_0/m<i>_axi       one HP port a master: no arbitration
+#   ps ◀──irq───── intc ◀── edgemoe_0/irq                               PYNQ waits on an axi_intc only
+
+proc value {key} { return [dict get $::build $key] }
+
+# --- Looking things up: what is missing is an error here, not a strange message later -------------------------------
+
+proc newest_ip {vlnv} {
+    set found [lsort -dictionary [get_ipdefs -quiet "$vlnv:*"]]
+    if {![llength $found]} { error "edgemoe: this Vivado has no IP $vlnv" }
+    return [lindex $found end]
+}
+
+proc newest_board_part {name} {
+    set found [lsort -dictionary [get_board_parts -quiet "$name:*"]]
+    if {![llength $found]} {
+        error "edgemoe: the files of board $name are not installed: install them with Vivado's board store\
+            (Tools, Vivado Store, Boards), or set BOARD_FILES to a folder that has them"
+    }
+    return [lindex $found end]
+}
+
+proc pin {name} {
+    set found [get_bd_pins -quiet $name]
+    if {![llength $found]} { error "edgemoe: the block design has no pin $name" }
+    return $found
+}
+
+proc interface {name} {
+    set found [get_bd_intf_pins -quiet $name]
+    if {![llength $found]} { error "edgemoe: the block design has no interface $name" }
+    return $found
+}
+
+proc segment {name} {
+    set found [get_bd_addr_segs -quiet $name]
+    if {![llength $found]} { error "edgemoe: the block design has no address segment $name" }
+    return $found
+}
+
+proc ip {vlnv name args} {
+    set cell [create_bd_cell -type ip -vlnv [newest_ip $vlnv] $name]
+    if {[llength $args]} { set_property -dict $args $cell }
+    return $cell
+}
+
+# --- The block design ------------------------------------------------------------------------------------------------
+
+proc processing_system {} {
+    set rule [string map {:ip: :bd_rule:} [value ps_ip]]
+    set cell [ip [value ps_ip] ps]
+    apply_bd_automation -rule $rule -config [value ps_automation] $cell
+    set_property -dict [value ps_settings] $cell
+}
+
+proc cells {} {
+    processing_system
+    create_bd_cell -type module -reference edgemoe edgemoe_0
+    ip xilinx.com:ip:proc_sys_reset reset
+    ip xilinx.com:ip:smartconnect control CONFIG.NUM_SI 1 CONFIG.NUM_MI 2 CONFIG.NUM_CLKS 1
+    ip xilinx.com:ip:axi_intc intc CONFIG.C_IRQ_CONNECTION 1
+    for {set i 0} {$i < [llength [value masters]]} {incr i} {
+        ip xilinx.com:ip:smartconnect memory$i CONFIG.NUM_SI 1 CONFIG.NUM_MI 1 CONFIG.NUM_CLKS 1
+    }
+}
+
+proc connections {} {
+    connect_bd_intf_net [interface ps/[value control]] [interface control/S00_AXI]
+    connect_bd_intf_net [interface control/M00_AXI] [interface edgemoe_0/s_axi]
+    connect_bd_intf_net [interface control/M01_AXI] [interface intc/s_axi]
+    set clocked [list edgemoe_0/clk reset/slowest_sync_clk control/aclk intc/s_axi_aclk ps/[value control_clock]]
+    set reset_low [list control/aresetn intc/s_axi_aresetn]
+
+    set i 0
+    foreach master [value masters] {
+        connect_bd_intf_net [interface edgemoe_0/[dict get $master master]] [interface memory$i/S00_AXI]
+        connect_bd_intf_net [interface memory$i/M00_AXI] [interface ps/[dict get $master port]]
+        lappend clocked memory$i/aclk ps/[dict get $master clock]
+        lappend reset_low memory$i/aresetn
+        incr i
+    }
+
+    foreach name $clocked { connect_bd_net [pin ps/[value clock]] [pin $name] }
+    connect_bd_net [pin ps/[value reset]] [pin reset/ext_reset_in]
+    foreach name $reset_low { connect_bd_net [pin reset/peripheral_aresetn] [pin $name] }
+    connect_bd_net [pin reset/peripheral_reset] [pin edgemoe_0/rst]
+    connect_bd_net [pin edgemoe_0/irq] [pin intc/intr]
+    connect_bd_net [pin intc/irq] [pin ps/[value irq]]
+}
+
+proc addresses {} {
+    set range [value control_range]
+    set control [get_bd_addr_spaces ps/Data]
+    assign_bd_address -offset [value control_base] -range $range -target_address_space $control \
+        [segment edgemoe_0/s_axi/reg0] -force
+    assign_bd_address -offset [value interrupt_controller_base] -range $range -target_address_space $control \
+        [segment intc/S_AXI/Reg] -force
+
+    foreach master [value masters] {
+        set space [get_bd_addr_spaces edgemoe_0/[dict get $master master]]
+        set block ps/[dict get $master block]
+        set used {}
+        foreach entry [dict get $master segments] {
+            lassign $entry name offset size
+            lappend used $block/$name
+            assign_bd_address -offset $offset -range $size -target_address_space $space [segment $block/$name] -force
+        }
+        # DRAM only: no program may reach the boot flash or the on-chip memory.
+        foreach other [get_bd_addr_segs -quiet $block/*] {
+            if {[lsearch -glob $used "*[string trimleft $other /]"] < 0} {
+                exclude_bd_addr_seg -target_address_space $space $other
+            }
+        }
+    }
+}
+
+# The RTL's interfaces as Vivado understood them.
+proc check_interfaces {} {
+    set found [lsort [get_bd_intf_pins -quiet edgemoe_0/m*_axi]]
+    if {[llength $found] != [llength [value masters]]} {
+        error "edgemoe: Vivado sees the masters '$found' of the RTL, not [llength [value masters]]"
+    }
+    foreach interface $found {
+        set bits [get_property CONFIG.DATA_WIDTH $interface]
+        if {$bits != [value data_bits]} { error "edgemoe: $interface has $bits data bits, not [value data_bits]" }
+    }
+}
+
+# --- Implementation --------------------------------------------------------------------------------------------------
+
+proc run {name args} {
+    launch_runs $name {*}$args -jobs 4
+    wait_on_run $name
+    set status [get_property STATUS [get_runs $name]]
+    # "Complete, Failed Timing!" too: timing is judged below, with its figure.
+    if {![string match *Complete* $status]} { error "edgemoe: $name ended with '$status'; see its log in [value work]" }
+}
+
+proc slack {kind} {
+    set paths [get_timing_paths -quiet $kind -max_paths 1 -nworst 1]
+    if {![llength $paths]} { error "edgemoe: no timing paths: the design has no clock, or nothing is left of it" }
+    return [get_property SLACK [lindex $paths 0]]
+}
+
+proc check_timing {setup hold} {
+    if {$setup < 0 || $hold < 0} {
+        error "edgemoe: timing is not met at [value clock_mhz] MHz: worst setup slack $setup ns, worst hold slack\
+            $hold ns; lower clock_mhz in boards/[value board]/board.toml. The paths are in [value work]/timing.rpt"
+    }
+}
+
+# Used cells by report_utilization's rows, whose names differ between families and versions.
+proc utilisation {} {
+    set report [report_utilization -return_string]
+    set rows {lut {(CLB|Slice) LUTs} ff {(CLB|Slice) Registers} dsp DSPs bram36 {Block RAM Tile} uram URAM}
+    set found {}
+    foreach {resource row} $rows {
+        if {[regexp -line "^\\|\\s*$row\\*?\\s*\\|\\s*(\[0-9.\]+)" $report match]} {
+            lappend found "\"$resource\": [lindex [regexp -inline -- {([0-9.]+)$} $match] 1]"
+        }
+    }
+    return "{[join $found {, }]}"
+}
+
+proc write_results {setup hold} {
+    set work [value work]
+    set handoff [lindex [lsort [concat [glob -nocomplain $work/project/*.gen/sources_1/bd/edgemoe_bd/hw_handoff/*.hwh] \
+        [glob -nocomplain $work/project/*.srcs/sources_1/bd/edgemoe_bd/hw_handoff/*.hwh]]] 0]
+    if {$handoff eq ""} { error "edgemoe: Vivado wrote no hardware handoff (.hwh) in $work/project" }
+    write_bitstream -force $work/edgemoe.bit
+    file copy -force $handoff $work/edgemoe.hwh
+    set stream [open $work/result.json w]
+    puts $stream "{\"vivado\": \"[version -short]\", \"board_part\": \"[get_property BOARD_PART [current_project]]\","
+    puts $stream " \"wns_ns\": $setup, \"whs_ns\": $hold, \"utilisation\": [utilisation]}"
+    close $stream
+}
+
+proc main {parameters} {
+    uplevel #0 [list source $parameters]
+    set work [value work]
+    foreach old {project edgemoe.bit edgemoe.hwh result.json} { file delete -force $work/$old }
+
+    if {[info exists ::env(BOARD_FILES)]} { set_param board.repoPaths $::env(BOARD_FILES) }
+    create_project -force edgemoe $work/project -part [value part]
+    set_property board_part [newest_board_part [value board_part]] [current_project]
+    add_files -norecurse [value rtl]
+    update_compile_order -fileset sources_1
+
+    create_bd_design edgemoe_bd
+    cells
+    check_interfaces
+    connections
+    addresses
+    validate_bd_design
+    save_bd_design
+    set design [get_files edgemoe_bd.bd]
+    generate_target all $design
+    add_files -norecurse [make_wrapper -files $design -top]
+    set_property top edgemoe_bd_wrapper [current_fileset]
+    update_compile_order -fileset sources_1
+
+    run synth_1
+    set_property strategy Performance_Explore [get_runs impl_1]
+    run impl_1 -to_step route_design
+    open_run impl_1
+    report_utilization -file $work/utilization.rpt
+    report_timing_summary -file $work/timing.rpt
+    set setup [slack -setup]
+    set hold [slack -hold]
+    check_timing $setup $hold
+    write_results $setup $hold
+}
+
+if {[llength $argv] != 1} { error "edgemoe: usage: vivado -mode batch -source build.tcl -tclargs PARAMETERS" }
+main [lindex $argv 0]

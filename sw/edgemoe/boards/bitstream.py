@@ -1,0 +1,148 @@
+"""A board's bitstream: checks that need no Vivado, then Vivado, then files under one content-hashed name.
+
+PYNQ caches a bitstream's metadata under its file name, so another bitstream must have another name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edgemoe.boards.board import BOARDS, Board, BoardError
+from edgemoe.boards.build_inputs import parameters_tcl, rtl_text
+from edgemoe.boards.utilisation import check_fits, utilisation
+from edgemoe_hw.config import ISA_VERSION
+
+__all__ = ["build_bitstream", "find_bitstream", "publish"]
+
+BUILD_TCL = BOARDS / "build.tcl"
+OUT = Path("build/boards")
+_RESULTS = ("bit", "hwh")  # what Vivado leaves in the work folder as edgemoe.<suffix>
+
+
+def build_bitstream(board: Board, out: Path = OUT, on_step: Callable[[str], None] = lambda step: None) -> Path:
+    """Build the bitstream of a board; returns its manifest, beside which ``.bit`` and ``.hwh`` lie.
+
+    Raises
+    ------
+    BoardError: Vivado is missing or failed, timing is not met, or the configuration does not fit the device
+    SynthesisError: Yosys is missing or failed
+    """
+    vivado = find_vivado(board)
+    on_step("Yosys: does it fit?")
+    check_fits(board, utilisation(board, on_step=lambda step: on_step(f"Yosys: {step}")))
+    on_step("RTL")
+    work = (out / board.name).resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    rtl, parameters, log = work / "edgemoe.v", work / "parameters.tcl", work / "vivado.log"
+    rtl.write_text(rtl_text(board.config), encoding="utf-8")
+    parameters.write_text(parameters_tcl(board, rtl, work), encoding="utf-8")
+    on_step(f"Vivado (an hour or so): {log}")
+    run_vivado([vivado, "-mode", "batch", "-nojournal", "-log", str(log), "-source", str(BUILD_TCL),
+                "-tclargs", str(parameters)], work)
+    return publish(board, work, out)
+
+
+def find_vivado(board: Board) -> str:
+    """Path of Vivado.
+
+    Raises
+    ------
+    BoardError: it is not on PATH; the message says which versions there are
+    """
+    path = shutil.which("vivado")
+    if path is None:
+        raise BoardError(
+            f"a bitstream for {board.name} needs AMD Vivado 2022.1 or newer, and 'vivado' is not on PATH: install it "
+            f"with device support for {board.part} (the free edition is enough) and source its settings64.sh. PYNQ 3.0 "
+            f"was built with 2022.1, 3.1 with 2024.1, 4.0 with 2025.2. No Vivado is needed for "
+            f"'make hwh BOARD={board.name}' and simulation")
+    return path
+
+
+def run_vivado(command: list[str], work: Path) -> None:
+    """Run Vivado, its output in ``vivado.out``.
+
+    Raises
+    ------
+    BoardError: it failed; the message has the first error that it wrote
+    """
+    output = work / "vivado.out"
+    with output.open("w", encoding="utf-8") as stream:
+        code = subprocess.run(command, cwd=work, stdout=stream, stderr=subprocess.STDOUT, check=False).returncode
+    if code:
+        lines = output.read_text(encoding="utf-8", errors="replace").splitlines()
+        reasons = [line for line in lines if "edgemoe: " in line] or [line for line in lines if "ERROR" in line]
+        reason = reasons[0].rpartition("edgemoe: ")[2].strip() if reasons else "no message"
+        raise BoardError(f"Vivado failed ({code}): {reason}. Its output: {output}")
+
+
+def publish(board: Board, work: Path, out: Path) -> Path:
+    """Copy the results in ``work`` to ``out`` as ``<board>-<hash>.{bit,hwh,json}``; returns the manifest (JSON).
+
+    Raises
+    ------
+    BoardError: a result is missing
+    """
+    found = {suffix: work / f"edgemoe.{suffix}" for suffix in _RESULTS}
+    missing = [path.name for path in [*found.values(), work / "result.json"] if not path.exists()]
+    if missing:
+        raise BoardError(f"Vivado ended without {', '.join(missing)} in {work}")
+    content = hashlib.sha256(b"".join(path.read_bytes() for path in found.values())).hexdigest()
+    stem = f"{board.name}-{content[:12]}"
+    out.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for suffix, path in found.items():
+        target = out / f"{stem}.{suffix}"
+        shutil.copyfile(path, target)
+        files[target.name] = hashlib.sha256(target.read_bytes()).hexdigest()
+    manifest = out / f"{stem}.json"
+    manifest.write_text(json.dumps(_manifest(board, work, files), indent=1) + "\n", encoding="utf-8")
+    return manifest
+
+
+def _manifest(board: Board, work: Path, files: dict[str, str]) -> dict[str, Any]:
+    return {
+        "board": board.name, "part": board.part, "clock_mhz": board.clock_mhz,
+        "config": board.config.to_dict(), "config_hash": board.config.content_hash, "isa_version": ISA_VERSION,
+        "sources": _sources_version(), **json.loads((work / "result.json").read_text(encoding="utf-8")),
+        "files": files,
+    }
+
+
+def _sources_version() -> str:
+    """Commit of the sources, ``-dirty`` if they were changed since; ``unknown`` outside a git checkout."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"]
+    try:
+        return subprocess.run(command, cwd=BOARDS, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def find_bitstream(board: Board, out: Path = OUT) -> Path:
+    """Manifest of the newest bitstream of the board, its files unchanged.
+
+    Raises
+    ------
+    BoardError: there is none, only one of another configuration or ISA version, or a file is missing or changed
+    """
+    build = f"make bitstream BOARD={board.name}"
+    manifests = sorted(out.glob(f"{board.name}-*.json"), key=lambda path: path.stat().st_mtime)
+    if not manifests:
+        raise BoardError(f"there is no bitstream of {board.name} in {out}: {build}")
+    path = manifests[-1]
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    wanted = (board.config.content_hash, ISA_VERSION)
+    found = (manifest["config_hash"], manifest["isa_version"])
+    if found != wanted:
+        raise BoardError(f"{path} is of configuration {found[0][:16]}, ISA {found[1]}, and {board.name} now has "
+                         f"{wanted[0][:16]}, ISA {wanted[1]}: {build}")
+    for name, digest in manifest["files"].items():
+        if not (out / name).exists() or hashlib.sha256((out / name).read_bytes()).hexdigest() != digest:
+            raise BoardError(f"{out / name} is missing or was changed since it was built: {build}")
+    return path

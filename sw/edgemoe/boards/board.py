@@ -1,0 +1,168 @@
+"""Boards: one data file each, ``boards/<board>/board.toml``, read and checked here.
+
+A board's configuration is a preset of ``edgemoe_hw.config`` with what the board decides (memory ports, DRAM latency,
+clock) and its own overrides.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgemoe.boards.zynq import FAMILIES, HpPort, ZynqFamily
+from edgemoe.synth import DEVICES, FpgaDevice
+from edgemoe_hw.config import PRESETS, AcceleratorConfig, ConfigError
+
+__all__ = ["BOARDS", "Board", "BoardError", "board_names", "load_board", "read_board"]
+
+BOARDS = Path(__file__).parents[3] / "boards"  # data files are part of the sources, not of the installed package
+_FILE = "board.toml"
+
+# Keys of a data file and the types of their values. `overrides` are fields of AcceleratorConfig.
+_KEYS: dict[str, type | tuple[type, ...]] = {
+    "title": str, "part": str, "board_part": str, "device": str, "family": str, "pynq": str, "dram_mib": int,
+    "dram_latency": int, "hp_ports": int, "hp_bits": int, "clock_mhz": (int, float), "preset": str, "status": str,
+    "sources": list, "overrides": dict,
+}
+_OPTIONAL = {"overrides"}
+# Fields of AcceleratorConfig that the board's own keys decide.
+_DECIDED = {"name", "axi_masters", "axi_bytes", "dram_latency", "assumed_clock_mhz"}
+
+
+class BoardError(ValueError):
+    """A board is unknown, its data file is wrong, or something that it needs is missing."""
+
+
+@dataclass(frozen=True)
+class Board:
+    """One board.
+
+    Parameters
+    ----------
+    name: of its folder
+    title, status, sources, pynq: for people: what it is, what was tried on it, where the facts are from, its images
+    part, board_part: as Vivado names them, the board part without version
+    device: capacity of the FPGA
+    family: of its processing system
+    dram_bytes: DRAM of the PS
+    hp_ports, hp_bits: memory ports that the accelerator uses, one a master, and their width
+    clock_mhz: of the programmable logic; an assumption until placed and routed
+    config: the accelerator
+    """
+
+    name: str
+    title: str
+    part: str
+    board_part: str
+    device: FpgaDevice
+    family: ZynqFamily
+    pynq: str
+    dram_bytes: int
+    hp_ports: int
+    hp_bits: int
+    clock_mhz: float
+    config: AcceleratorConfig
+    status: str
+    sources: tuple[str, ...]
+
+    @property
+    def ports(self) -> tuple[HpPort, ...]:
+        """The HP port of each master."""
+        return tuple(self.family.hp_port(index, self.dram_bytes) for index in range(self.hp_ports))
+
+    @property
+    def ps_settings(self) -> dict[str, str]:
+        return self.family.settings(self.clock_mhz, self.hp_ports, self.hp_bits, self.dram_bytes)
+
+
+def board_names(folder: Path = BOARDS) -> list[str]:
+    """Names of all boards; none where the sources are not (an installed package)."""
+    return sorted(path.parent.name for path in folder.glob(f"*/{_FILE}"))
+
+
+def load_board(name: str, folder: Path = BOARDS) -> Board:
+    """The board called ``name``.
+
+    Raises
+    ------
+    BoardError: there is none of that name, or its data file is wrong; one message says what and where
+    """
+    names = board_names(folder)
+    if not names:
+        raise BoardError(f"no board's data file is in {folder}: boards need a checkout of the sources")
+    if name not in names:
+        raise BoardError(f"board must be one of {', '.join(names)}, not {name!r}")
+    return read_board(folder / name / _FILE)
+
+
+def read_board(path: Path) -> Board:
+    """A board from its data file.
+
+    Raises
+    ------
+    BoardError: the file is wrong
+    """
+    try:
+        return _board(path.parent.name, _parse(path))
+    except (BoardError, ConfigError) as error:
+        raise BoardError(f"{path}: {error}") from None
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BoardError(f"not readable as TOML: {error}") from None
+
+
+def _board(name: str, values: dict[str, Any]) -> Board:
+    _check_keys(values)
+    family, device = FAMILIES[values["family"]], DEVICES[values["device"]]
+    overrides = values.get("overrides", {})
+    if decided := sorted(_DECIDED & overrides.keys()):
+        raise BoardError(f"overrides must not have {', '.join(decided)}: the board's other keys decide that")
+    preset = PRESETS[values["preset"]]
+    try:
+        config = dataclasses.replace(
+            preset, name=name, axi_masters=values["hp_ports"], axi_bytes=values["hp_bits"] // 8,
+            dram_latency=values["dram_latency"], assumed_clock_mhz=float(values["clock_mhz"]), **overrides)
+    except TypeError:
+        unknown = sorted(overrides.keys() - {field.name for field in dataclasses.fields(preset)})
+        raise BoardError(f"overrides has unknown fields {', '.join(unknown)}") from None
+    same = ("title", "part", "board_part", "pynq", "hp_ports", "hp_bits", "status")
+    return Board(name=name, device=device, family=family, dram_bytes=values["dram_mib"] << 20, config=config,
+                 sources=tuple(values["sources"]), clock_mhz=float(values["clock_mhz"]),
+                 **{key: values[key] for key in same})
+
+
+def _check_keys(values: dict[str, Any]) -> None:
+    if missing := sorted(_KEYS.keys() - _OPTIONAL - values.keys()):
+        raise BoardError(f"{', '.join(missing)} missing")
+    if unknown := sorted(values.keys() - _KEYS.keys()):
+        raise BoardError(f"unknown keys {', '.join(unknown)}; known: {', '.join(_KEYS)}")
+    for key, value in values.items():
+        if not isinstance(value, _KEYS[key]) or isinstance(value, bool):
+            kinds = _KEYS[key]
+            wanted = " or ".join(kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
+            raise BoardError(f"{key} must be {wanted}, not {value!r}")
+        if isinstance(value, (int, float)) and value <= 0:
+            raise BoardError(f"{key} must be positive, not {value!r}")
+    for key, known in (("family", FAMILIES), ("device", DEVICES), ("preset", PRESETS)):
+        if values[key] not in known:
+            raise BoardError(f"{key} must be one of {', '.join(known)}, not {values[key]!r}")
+    if not values["part"].startswith(values["device"]):
+        raise BoardError(f"part {values['part']!r} is not of device {values['device']!r}")
+    if (values["device"].startswith("xc7z")) != (values["family"] == "zynq-7000"):
+        raise BoardError(f"device {values['device']!r} is not of family {values['family']!r}")
+    if not 1 <= values["hp_ports"] <= 4:
+        raise BoardError(f"hp_ports must be between 1 and 4, not {values['hp_ports']!r}")
+    widths = FAMILIES[values["family"]].hp_bits
+    if values["hp_bits"] not in widths:
+        raise BoardError(f"hp_bits must be {' or '.join(map(str, widths))}, not {values['hp_bits']!r}")

@@ -1,0 +1,104 @@
+"""Onto a board: bitstream, bundle and the runtime's sources over ssh, then the self-test there.
+
+Nothing is installed on the board: a folder ``edgemoe/<stem>`` in the user's home has everything, and PYNQ's own Python
+runs it. Loading a bitstream needs root, so the self-test runs under sudo, which may ask for the password.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import edgemoe
+import edgemoe_hw
+import edgemoe_models
+from edgemoe.boards.bitstream import OUT, find_bitstream
+from edgemoe.boards.board import Board, BoardError
+from edgemoe.bundle import Bundle, BundleError
+
+__all__ = ["flash", "stage"]
+
+_PACKAGES = (edgemoe, edgemoe_hw, edgemoe_models)
+_SKIPPED = ("__pycache__", "*.safetensors", "*.pyc")
+_CONNECT = ("-o", "ConnectTimeout=10")
+_SSH_FAILED = 255  # ssh's own exit code; others are the remote command's
+
+# Names of PYNQ's profile scripts; root's login shell on its images sources the same.
+_SCRIPT = """#!/bin/bash
+# Started as root by `edgemoe boards flash`, and by hand later: sudo bash edgemoe/<stem>/selftest.sh
+cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
+for profile in pynq_venv xrt_setup; do
+    [ -r /etc/profile.d/$profile.sh ] && . /etc/profile.d/$profile.sh
+done
+PYTHONPATH=lib exec python3 -m edgemoe.selftest --device pynq --bundle bundle.emoe --bitstream @BIT@ "$@"
+"""
+
+
+def flash(board: Board, host: str, bundle: Path, out: Path = OUT,
+          on_step: Callable[[str], None] = lambda step: None) -> None:
+    """Copy everything to ``host`` (``user@name``), load the bitstream there and run the self-test.
+
+    Raises
+    ------
+    BoardError: there is no fitting bitstream, no ssh, the host cannot be reached, or the self-test failed there
+    BundleError: the bundle is unusable, or of another configuration than the board
+    """
+    if not host or host.startswith("-") or any(character.isspace() for character in host):
+        raise BoardError(f"host must be a name or user@name, not {host!r}")
+    folder = stage(board, find_bitstream(board, out), bundle, out)
+    ssh = shutil.which("ssh")
+    if ssh is None:
+        raise BoardError("ssh is missing: install an OpenSSH client (Debian: sudo apt-get install openssh-client)")
+    on_step(f"copying {folder.name} to {host}")
+    _copy(ssh, host, folder)
+    on_step(f"loading the bitstream on {host}, self-test")
+    code = subprocess.run([ssh, *_CONNECT, "-t", host, f"sudo bash edgemoe/{folder.name}/selftest.sh"],
+                          check=False).returncode
+    if code == _SSH_FAILED:
+        raise BoardError(f"the connection to {host} was lost")
+    if code:
+        raise BoardError(f"the self-test failed on {host} ({code}); its messages are above")
+
+
+def stage(board: Board, manifest: Path, bundle: Path, out: Path) -> Path:
+    """The folder that goes onto the board: ``<out>/flash/<stem>``.
+
+    Raises
+    ------
+    BundleError: the bundle is unusable, or of another configuration than the board
+    """
+    found = Bundle.load(bundle).config.content_hash
+    if found != board.config.content_hash:
+        raise BundleError(f"{bundle} is for configuration {found[:16]}, and {board.name} has "
+                          f"{board.config.content_hash[:16]}: compile it with --config {board.name}")
+    folder = out / "flash" / manifest.stem
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "lib").mkdir(parents=True)
+    for name in [manifest.name, *json.loads(manifest.read_text(encoding="utf-8"))["files"]]:
+        shutil.copyfile(manifest.parent / name, folder / name)
+    shutil.copyfile(bundle, folder / "bundle.emoe")
+    for package in _PACKAGES:
+        source = Path(package.__path__[0])
+        shutil.copytree(source, folder / "lib" / source.name, ignore=shutil.ignore_patterns(*_SKIPPED))
+    (folder / "selftest.sh").write_text(_SCRIPT.replace("@BIT@", f"{manifest.stem}.bit"), encoding="utf-8")
+    return folder
+
+
+def _copy(ssh: str, host: str, folder: Path) -> None:
+    """Send a folder as an archive: one connection, and nothing of an older copy stays."""
+    archive = folder.with_suffix(".tar")
+    with tarfile.open(archive, "w") as tar:
+        tar.add(folder, arcname=folder.name)
+    receive = f"mkdir -p edgemoe && rm -rf edgemoe/{folder.name} && tar -x -f - -C edgemoe"
+    with archive.open("rb") as stream:
+        result = subprocess.run([ssh, *_CONNECT, host, receive], stdin=stream, stderr=subprocess.PIPE, text=True,
+                                check=False)
+    archive.unlink()
+    if result.returncode:
+        reason = (result.stderr.strip().splitlines() or ["no message"])[-1]
+        what = "cannot be reached" if result.returncode == _SSH_FAILED else "did not take the files"
+        raise BoardError(f"{host} {what}: {reason}")

@@ -1,0 +1,115 @@
+"""What the block designs of the two Zynq families call things; Tcl and ``.hwh`` are both made from this.
+
+Names of PS settings, ports and address segments are those of the IP ``processing_system7`` and ``zynq_ultra_ps_e``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["CONTROL_RANGE", "FAMILIES", "IP_VLNV", "MODULE_VLNV", "HpPort", "Segment", "ZynqFamily"]
+
+# A module reference gets Vivado's vendor and library; IP_VLNV is the same accelerator packaged as IP.
+MODULE_VLNV = "xilinx.com:module_ref:edgemoe:1.0"
+IP_VLNV = "edgemoe.org:ip:edgemoe:1.0"
+
+CONTROL_RANGE = 0x1000  # of each AXI4-Lite slave: the smallest that address decoders know
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A range of a PS slave port's addresses: ``name`` as the PS calls it, base and size in bytes."""
+
+    name: str
+    base: int
+    size: int
+
+
+@dataclass(frozen=True)
+class HpPort:
+    """A high-performance slave port of the PS."""
+
+    interface: str
+    clock: str
+    address_block: str
+    segments: tuple[Segment, ...]
+
+
+@dataclass(frozen=True)
+class ZynqFamily:
+    """One family's processing system.
+
+    Parameters
+    ----------
+    ip: IP without version
+    automation: options of its block automation
+    control, control_clock: the master port that drives the registers
+    control_base: where that port's addresses begin
+    clock, reset, irq: pins
+    hp_bits: widths that its HP ports can have
+    pll_mhz: usual frequencies of the PLLs from which the PL's clock is divided
+    """
+
+    name: str
+    ip: str
+    automation: str
+    control: str
+    control_clock: str
+    control_base: int
+    clock: str
+    reset: str
+    irq: str
+    hp_bits: tuple[int, ...]
+    pll_mhz: dict[str, float]
+
+    @property
+    def seven(self) -> bool:
+        return self.name == "zynq-7000"
+
+    @property
+    def interrupt_controller_base(self) -> int:
+        return self.control_base + 0x1_0000
+
+    def hp_port(self, index: int, dram_bytes: int) -> HpPort:
+        """HP port ``index`` of a board with that much DRAM; ranges are rounded up to a power of two."""
+        if self.seven:
+            return HpPort(f"S_AXI_HP{index}", f"S_AXI_HP{index}_ACLK", f"S_AXI_HP{index}",
+                          (Segment(f"HP{index}_DDR_LOWOCM", 0, dram_bytes),))
+        low = min(dram_bytes, 2 * _GIB)
+        high = dram_bytes - low
+        segments = [Segment(f"HP{index}_DDR_LOW", 0, low)]
+        if high:
+            segments.append(Segment(f"HP{index}_DDR_HIGH", 0x8_0000_0000, 1 << (high - 1).bit_length()))
+        return HpPort(f"S_AXI_HP{index}_FPD", f"saxihp{index}_fpd_aclk", f"SAXIGP{2 + index}", tuple(segments))
+
+    def settings(self, clock_mhz: float, hp_ports: int, hp_bits: int, dram_bytes: int) -> dict[str, str]:
+        """Settings of the PS beside those of the board's preset, without ``CONFIG.``."""
+        if self.seven:
+            fixed = {"PCW_USE_M_AXI_GP0": "1", "PCW_USE_FABRIC_INTERRUPT": "1", "PCW_IRQ_F2P_INTR": "1",
+                     "PCW_EN_CLK0_PORT": "1", "PCW_EN_RST0_PORT": "1",
+                     "PCW_FPGA0_PERIPHERAL_FREQMHZ": f"{clock_mhz:g}"}
+            ports = {f"PCW_USE_S_AXI_HP{i}": str(int(i < hp_ports)) for i in range(4)}
+            widths = {f"PCW_S_AXI_HP{i}_DATA_WIDTH": str(hp_bits) for i in range(hp_ports)}
+        else:
+            fixed = {"PSU__USE__M_AXI_GP0": "1", "PSU__USE__M_AXI_GP1": "0", "PSU__USE__M_AXI_GP2": "0",
+                     "PSU__MAXIGP0__DATA_WIDTH": "32", "PSU__USE__IRQ0": "1", "PSU__FPGA_PL0_ENABLE": "1",
+                     "PSU__USE__FABRIC__RST": "1", "PSU__CRL_APB__PL0_REF_CTRL__FREQMHZ": f"{clock_mhz:g}",
+                     "PSU__HIGH_ADDRESS__ENABLE": str(int(dram_bytes > 2 * _GIB))}
+            ports = {f"PSU__USE__S_AXI_GP{2 + i}": str(int(i < hp_ports)) for i in range(4)}
+            widths = {f"PSU__SAXIGP{2 + i}__DATA_WIDTH": str(hp_bits) for i in range(hp_ports)}
+        return fixed | ports | widths
+
+
+FAMILIES = {
+    family.name: family
+    for family in (
+        ZynqFamily("zynq-7000", "xilinx.com:ip:processing_system7",
+                   'make_external "FIXED_IO, DDR" apply_board_preset "1" Master "Disable" Slave "Disable"',
+                   "M_AXI_GP0", "M_AXI_GP0_ACLK", 0x4000_0000, "FCLK_CLK0", "FCLK_RESET0_N", "IRQ_F2P",
+                   hp_bits=(64,), pll_mhz={"IO PLL": 1000.0}),
+        ZynqFamily("zynq-ultrascale+", "xilinx.com:ip:zynq_ultra_ps_e", 'apply_board_preset "1"',
+                   "M_AXI_HPM0_FPD", "maxihpm0_fpd_aclk", 0xA000_0000, "pl_clk0", "pl_resetn0", "pl_ps_irq0",
+                   hp_bits=(64, 128), pll_mhz={"IOPLL": 1500.0, "RPLL": 1200.0}),
+    )
+}
