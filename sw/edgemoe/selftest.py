@@ -37,9 +37,9 @@ def selftest(device: str, bundle: Bundle, images: int = 2, **options: Any) -> li
             mismatches, times = 0, []
             for picture in pictures:
                 begin = time.perf_counter()
-                found = accelerator.run(picture, task).outputs
+                found = accelerator.run(picture, task).raw
                 times.append(1e3 * (time.perf_counter() - begin))
-                mismatches += int(np.count_nonzero(found != reference.run(picture, task).outputs))
+                mismatches += int(np.count_nonzero(found != reference.run(picture, task).raw))
             rows.append({"task": task, "images": images, "mismatches": mismatches,
                          "milliseconds": float(np.median(times))})
     return rows

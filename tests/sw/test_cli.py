@@ -168,6 +168,12 @@ def test_run_chosen_tasks(edgemoe, bundle, image, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["scene-depth.npy", "scene-depth.png"]
 
 
+def test_run_with_images_of_another_size(edgemoe, bundle, tmp_path):
+    large = picture(tmp_path / "large.png", size=(32, 24))
+    assert edgemoe("run", bundle, large, "--resize", "--task", "depth", "--out", tmp_path / "out").code == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["large-depth.npy", "large-depth.png"]
+
+
 def test_run_on_the_rtl_and_report(edgemoe, bundle, image, tmp_path):
     done = edgemoe("run", bundle, image, "--device", "sim", "--trace", "--out", tmp_path / "out")
     assert done.code == 0, done.err

@@ -57,7 +57,8 @@ class Platform(Protocol):
         """A new buffer; DeviceError when there is no such memory left."""
 
     def wait(self, seconds: float) -> None:
-        """Let the accelerator work: until its interrupt, or at most ``seconds`` of ``now``; perhaps shorter."""
+        """Let the accelerator work for at most ``seconds`` of ``now``, perhaps less; if its interrupt is enabled, until
+        that is pending, which it may be already."""
 
     def now(self) -> float:
         """Seconds on the accelerator's clock: a board's own time, or a simulation's cycles."""
