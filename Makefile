@@ -6,6 +6,9 @@ CONFIG ?= pynq-z2
 IMAGES ?=
 OUT    ?=
 WORKERS ?= 2
+BOARD  ?=
+HOST   ?=
+BUNDLE ?=
 PYTEST_ARGS ?=
 
 VENV := .venv
@@ -22,13 +25,14 @@ export PYTHON
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help sim test test-all lint bench ablation accuracy synth clean tools
+.PHONY: help sim test test-all lint bench ablation accuracy synth hwh bitstream flash utilisation clean tools
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r t d; do \
-	    printf '  make %-10s %s\n' "$$t" "$$d"; done
+	    printf '  make %-11s %s\n' "$$t" "$$d"; done
 	@echo
 	@echo '  MODEL=$(MODEL)  CONFIG=$(CONFIG)  IMAGES=number of images  OUT=folder  WORKERS=$(WORKERS) test processes'
+	@echo '  BOARD=one of: edgemoe boards  HOST=user@name of a board  BUNDLE=file for it'
 	@echo '  PYTHON=$(PYTHON), 3.10 or newer, used when .venv is made'
 
 sim: tools $(VENV)/.sim ## run MODEL on the Verilated accelerator (CONFIG), compare every tensor
@@ -58,6 +62,18 @@ accuracy: tools $(VENV)/.test ## metrics of float, PTQ, QAT, Brevitas and RTL on
 
 synth: $(VENV)/.synth ## resources of CONFIG by Yosys
 	$(BIN)/edgemoe synth --config $(CONFIG) $(if $(OUT),--out $(OUT))
+
+utilisation: $(VENV)/.synth ## resources of every board's configuration (or BOARD's) by Yosys
+	$(BIN)/edgemoe boards --utilisation $(if $(BOARD),--only "$(BOARD)")
+
+hwh: $(VENV)/.sim ## hardware handoff of BOARD for PYNQ, without Vivado
+	@$(BIN)/edgemoe boards hwh "$(BOARD)"
+
+bitstream: $(VENV)/.synth ## bitstream of BOARD with Vivado, if its configuration fits
+	@$(BIN)/edgemoe boards bitstream "$(BOARD)"
+
+flash: $(VENV)/.sim ## copy BOARD's bitstream, BUNDLE and runtime to HOST (user@name), run the self-test there
+	@$(BIN)/edgemoe boards flash "$(BOARD)" --host "$(HOST)" $(if $(BUNDLE),--bundle "$(BUNDLE)")
 
 clean: ## remove build results and caches, keep .venv
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -99,5 +115,5 @@ $(VENV)/.test: $(VENV)/.base
 	@echo 'Set-up: PyTorch (once, some minutes)'
 	@$(PIP) torch==2.13.0
 	@echo 'Set-up: test dependencies (once, about a minute)'
-	@$(PIP) --quiet -e '.[sim,train,onnx,dev]'
+	@$(PIP) --quiet -e '.[sim,train,onnx,board,dev]'
 	@touch $@ $(VENV)/.sim $(VENV)/.lint

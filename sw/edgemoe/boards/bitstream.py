@@ -59,7 +59,7 @@ def find_vivado(board: Board) -> str:
     if path is None:
         raise BoardError(
             f"a bitstream for {board.name} needs AMD Vivado 2022.1 or newer, and 'vivado' is not on PATH: install it "
-            f"with device support for {board.part} (the free edition is enough) and source its settings64.sh. PYNQ 3.0 "
+            f"with device support for {board.part} and source its settings64.sh. PYNQ 3.0 "
             f"was built with 2022.1, 3.1 with 2024.1, 4.0 with 2025.2. No Vivado is needed for "
             f"'make hwh BOARD={board.name}' and simulation")
     return path
