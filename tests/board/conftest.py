@@ -99,3 +99,27 @@ def build(tmp_path):
         return Run(result.returncode, result.stderr, calls, work)
 
     return run
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    """Puts programs of one's own first on PATH: ``program(name, shell lines)``."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+
+    def write(name: str, lines: str) -> Path:
+        path = folder / name
+        path.write_text(f"#!/bin/sh\n{lines}\n")
+        path.chmod(0o755)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def vivado(program, tmp_path, monkeypatch):
+    """A ``vivado`` on PATH that is the stub; environment STUB_* as there."""
+    monkeypatch.setenv("STUB_INTERFACES", "s_axi m0_axi")
+    command = " ".join(f"'{word}'" for word in [*tcl_command(), str(STUB), str(tmp_path / "record")])
+    return program("vivado", f'echo "$@" > "{tmp_path}/arguments"\nexec {command} "$7" "$9"')

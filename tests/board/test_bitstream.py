@@ -1,0 +1,137 @@
+"""The way to a bitstream: what is checked before Vivado, what becomes of its results."""
+
+import dataclasses
+import hashlib
+import json
+import os
+
+import pytest
+from typer.testing import CliRunner
+
+from edgemoe import cli
+from edgemoe.boards import BoardError, bitstream, command, load_board, utilisation
+from edgemoe.boards.bitstream import BUILD_TCL, build_bitstream, find_bitstream
+from edgemoe_hw.config import ISA_VERSION
+
+BOARD = load_board("pynq-z2")
+RESULT = {"lut": 30_000, "ff": 20_000, "dsp": 218, "bram36": 132.0, "cells": {}, "tool": "yosys", "seconds": 1.0}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Neither Yosys nor Amaranth, which have tests of their own."""
+    monkeypatch.setattr(bitstream, "utilisation", lambda board, on_step: RESULT)
+    monkeypatch.setattr(bitstream, "rtl_text", lambda config: f"module {config.name}")
+
+
+def test_results_have_one_hashed_name(vivado, tmp_path):
+    out = tmp_path / "out"
+    path = build_bitstream(BOARD, out)
+    arguments = (tmp_path / "arguments").read_text().split()
+    assert arguments == ["-mode", "batch", "-nojournal", "-log", str(out / "pynq-z2" / "vivado.log"), "-source",
+                         str(BUILD_TCL), "-tclargs", str(out / "pynq-z2" / "parameters.tcl")]
+    assert (out / "pynq-z2" / "edgemoe.v").read_text() == "module pynq-z2"
+
+    manifest = json.loads(path.read_text())
+    bit, hwh = path.with_suffix(".bit"), path.with_suffix(".hwh")
+    content = hashlib.sha256(bit.read_bytes() + hwh.read_bytes()).hexdigest()
+    assert path.stem == f"pynq-z2-{content[:12]}"
+    assert manifest["files"] == {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in (bit, hwh)}
+    assert manifest["config"] == BOARD.config.to_dict()
+    assert manifest["config_hash"] == BOARD.config.content_hash and manifest["isa_version"] == ISA_VERSION
+    assert (manifest["board"], manifest["part"], manifest["clock_mhz"]) == ("pynq-z2", BOARD.part, 100)
+    assert manifest["vivado"] == "2024.1" and manifest["wns_ns"] == 0.25
+    assert len(manifest["sources"].partition("-")[0]) in (7, 40)  # a commit, or "unknown"
+    assert find_bitstream(BOARD, out) == path
+
+
+def test_other_contents_have_another_name(vivado, tmp_path, monkeypatch):
+    first = build_bitstream(BOARD, tmp_path)
+    assert build_bitstream(BOARD, tmp_path) == first
+    monkeypatch.setenv("STUB_BITS", "others")
+    assert build_bitstream(BOARD, tmp_path) != first
+
+
+def test_failed_timing_leaves_no_bitstream(vivado, tmp_path, monkeypatch):
+    monkeypatch.setenv("STUB_WNS", "-0.5")
+    with pytest.raises(BoardError, match=r"Vivado failed \(1\): timing is not met at 100 MHz: worst setup slack -0.5"):
+        build_bitstream(BOARD, tmp_path)
+    assert [*tmp_path.rglob("*.bit"), *tmp_path.glob("*.json")] == []
+
+
+def test_what_does_not_fit_is_refused_before_vivado(vivado, tmp_path, monkeypatch):
+    large = {**RESULT, "dsp": 221, "bram36": 140.5}
+    monkeypatch.setattr(bitstream, "utilisation", lambda board, on_step: large)
+    with pytest.raises(BoardError, match=r"does not fit xc7z020 \(dsp: 221 of 220; bram36: 140.5 of 140\)"):
+        build_bitstream(BOARD, tmp_path)
+    assert not (tmp_path / "arguments").exists()
+
+
+def test_no_vivado(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BoardError, match="needs AMD Vivado 2022.1 or newer, and 'vivado' is not on PATH") as error:
+        build_bitstream(BOARD, tmp_path)
+    assert BOARD.part in str(error.value) and "3.1 with 2024.1" in str(error.value)
+
+
+def test_vivado_without_results(program, tmp_path):
+    program("vivado", "exit 0")
+    with pytest.raises(BoardError, match="Vivado ended without edgemoe.bit, edgemoe.hwh, result.json"):
+        build_bitstream(BOARD, tmp_path)
+
+
+def test_find_bitstream_refuses(vivado, tmp_path):
+    with pytest.raises(BoardError, match="there is no bitstream of pynq-z2 .*: make bitstream BOARD=pynq-z2"):
+        find_bitstream(BOARD, tmp_path)
+    path = build_bitstream(BOARD, tmp_path)
+    other = dataclasses.replace(BOARD, config=dataclasses.replace(BOARD.config, lanes_n=16))
+    with pytest.raises(BoardError, match=f"is of configuration {BOARD.config.content_hash[:16]}"):
+        find_bitstream(other, tmp_path)
+    path.with_suffix(".bit").write_text("damaged")
+    with pytest.raises(BoardError, match="missing or was changed"):
+        find_bitstream(BOARD, tmp_path)
+
+
+def test_newest_bitstream_is_taken(vivado, tmp_path, monkeypatch):
+    old = build_bitstream(BOARD, tmp_path)
+    os.utime(old, (1, 1))
+    monkeypatch.setenv("STUB_BITS", "new")
+    new = build_bitstream(BOARD, tmp_path)
+    assert find_bitstream(BOARD, tmp_path) == new
+
+
+def test_utilisation_is_shared_and_kept(tmp_path, monkeypatch):
+    """Boards of one configuration and family share a run; another RTL does not."""
+    runs, verilog = [], ["module edgemoe"]
+
+    def synthesize(config, out_dir, *, device, on_step):
+        out_dir.mkdir(parents=True)
+        runs.append((config.name, device.name))
+        return RESULT
+
+    monkeypatch.setattr(utilisation, "synthesize", synthesize)
+    monkeypatch.setattr(utilisation.metadata, "version", lambda package: "1.2")
+    monkeypatch.setattr("edgemoe_sim.build.accelerator_verilog",
+                        lambda config: f"{verilog[0]} {config.content_hash}")
+    for name in ("kv260", "kr260", "kv260"):
+        assert utilisation.utilisation(load_board(name), tmp_path) == RESULT
+    assert runs == [("kv260", "xck26")]
+    verilog[0] = "module changed"
+    utilisation.utilisation(load_board("kr260"), tmp_path)
+    assert runs[1:] == [("kr260", "xck26")]
+
+
+def test_utilisation_row_and_command(tmp_path, monkeypatch):
+    kv260 = load_board("kv260")
+    row = utilisation.utilisation_row(kv260, {**RESULT, "cells": {"URAM288": 3}})
+    assert row["used"] == {"lut": 30_000, "ff": 20_000, "dsp": 218, "bram36": 132.0, "uram": 3}
+    assert row["available"] == {"lut": 117_120, "ff": 234_240, "dsp": 1248, "bram36": 144, "uram": 64}
+    assert row["fits"] and "DS987" in row["capacity_source"]
+
+    monkeypatch.setattr(command, "utilisation", lambda board, on_step: {**RESULT, "dsp": 300})
+    path = tmp_path / "boards.json"
+    arguments = ["boards", "--utilisation", "--json", str(path), "--only", "kv260", "--only"]
+    assert CliRunner().invoke(cli.app, [*arguments, "zcu104"]).exit_code == 0
+    assert [row["board"] for row in json.loads(path.read_text())] == ["kv260", "zcu104"]
+    result = CliRunner().invoke(cli.app, [*arguments, "pynq-z2"])
+    assert result.exit_code == 1 and "configurations of pynq-z2 do not fit" in str(result.exception)

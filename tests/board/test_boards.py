@@ -1,0 +1,89 @@
+"""Boards' data files: those that there are, and every way in which one can be wrong."""
+
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from edgemoe import cli
+from edgemoe.boards import BoardError, board_names, load_board
+from edgemoe.boards.board import BOARDS, read_board
+from edgemoe_hw.config import PRESETS
+
+NAMES = ["aup-zu3", "kr260", "kv260", "pynq-z2", "ultra96v2", "zcu102", "zcu104"]
+GOOD = (BOARDS / "aup-zu3" / "board.toml").read_text(encoding="utf-8")
+
+
+def test_names():
+    assert board_names() == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_board(name):
+    board = load_board(name)
+    config = board.config
+    assert config.name == board.name == name
+    assert (config.axi_masters, 8 * config.axi_bytes) == (board.hp_ports, board.hp_bits)
+    assert config.assumed_clock_mhz == board.clock_mhz
+    assert len(board.ports) == board.hp_ports and board.sources
+    assert board.status == "not run on hardware"
+    assert cli.find_config(name).content_hash == config.content_hash
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) & PRESETS.keys()))
+def test_a_preset_named_after_a_board_is_its_configuration(name):
+    assert load_board(name).config == PRESETS[name]
+
+
+@pytest.mark.parametrize(("found", "wrong", "message"), [
+    ('family = "zynq-ultrascale+"', 'family = "versal"', "family must be one of zynq-7000, zynq-ultrascale+"),
+    ('device = "xczu3eg"', 'device = "xc7z020"', "part 'xczu3eg-sfvc784-2-e' is not of device 'xc7z020'"),
+    ('family = "zynq-ultrascale+"', 'family = "zynq-7000"', "is not of family"),
+    ('preset = "pynq-z2"', 'preset = "huge"', "preset must be one of pynq-z2"),
+    ("hp_ports = 1", "hp_ports = 5", "hp_ports must be between 1 and 4, not 5"),
+    ("hp_ports = 1", "hp_ports = 0", "hp_ports must be positive, not 0"),
+    ("hp_ports = 1", "hp_ports = true", "hp_ports must be int, not True"),
+    ("hp_bits = 128", "hp_bits = 32", "hp_bits must be 64 or 128, not 32"),
+    ("hp_bits = 128", 'hp_bits = "128"', "hp_bits must be int, not '128'"),
+    ("clock_mhz = 200", 'clock_mhz = "fast"', "clock_mhz must be int or float, not 'fast'"),
+    ("dram_mib = 8192", "", "dram_mib missing"),
+    ("dram_mib = 8192", "dram_mib = 8192\ndram_gib = 8", "unknown keys dram_gib; known: title"),
+    ("lanes_n = 32", "lanes_m = 32", "overrides has unknown fields lanes_m"),
+    ("lanes_n = 32", "axi_bytes = 8", "overrides must not have axi_bytes"),
+    ("lanes_n = 32", "lanes_n = 30", "epilogue_lanes must divide lanes_n (30)"),
+    ("lanes_n = 32", "lanes_n 32", "not readable as TOML"),
+])
+def test_wrong_data_file(tmp_path, found, wrong, message):
+    """One message that names the file and says what is wrong."""
+    assert found in GOOD
+    path = tmp_path / "board.toml"
+    path.write_text(GOOD.replace(found, wrong), encoding="utf-8")
+    with pytest.raises(BoardError, match=re.escape(message)) as error:
+        read_board(path)
+    assert str(error.value).startswith(f"{path}: ")
+
+
+def test_unknown_board():
+    with pytest.raises(BoardError, match=f"board must be one of {', '.join(NAMES)}, not 'zynq'"):
+        load_board("zynq")
+
+
+def test_installed_package_has_no_boards(tmp_path):
+    assert board_names(tmp_path) == []
+    with pytest.raises(BoardError, match="boards need a checkout of the sources"):
+        load_board("kv260", tmp_path)
+
+
+def test_list():
+    result = CliRunner().invoke(cli.app, ["boards"])
+    assert result.exit_code == 0
+    assert all(name in result.output for name in NAMES) and "assumed" in result.output
+
+
+def test_wrong_board_on_the_command_line(monkeypatch, capsys):
+    for command in (["hwh", "zynq"], ["bitstream", "zynq"], ["flash", "zynq", "--host", "h"], ["--only", "zynq"]):
+        monkeypatch.setattr("sys.argv", ["edgemoe", "boards", *command])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert end.value.code == 1
+        assert capsys.readouterr().err == f"edgemoe: board must be one of {', '.join(NAMES)}, not 'zynq'\n"

@@ -1,0 +1,158 @@
+"""The way onto a board, with an ``ssh`` that runs the commands here; and the self-test that runs there."""
+
+import subprocess
+import sys
+
+import pytest
+
+import edgemoe
+from edgemoe import selftest
+from edgemoe.boards import BoardError, load_board
+from edgemoe.boards.bitstream import publish
+from edgemoe.boards.flash import flash, stage
+from edgemoe.bundle import BundleError
+from edgemoe.compiler import build_bundle
+from edgemoe_hw.config import PRESETS
+from edgemoe_sim.graphs import random_graph, small_model
+
+BOARD = load_board("pynq-z2")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    path = tmp_path_factory.mktemp("bundle") / "small.emoe"
+    build_bundle(random_graph(small_model()), BOARD.config).save(path)
+    return path
+
+
+@pytest.fixture
+def built(tmp_path):
+    """A folder with a bitstream of the board."""
+    work = tmp_path / "work"
+    work.mkdir()
+    for name, text in (("edgemoe.bit", "bits"), ("edgemoe.hwh", "<EDKSYSTEM/>"), ("result.json", '{"wns_ns": 0.1}')):
+        (work / name).write_text(text)
+    publish(BOARD, work, tmp_path / "out")
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def board_here(program, tmp_path):
+    """``ssh`` runs its command in a folder here; ``sudo`` runs the self-test on the reference, from what was copied."""
+    home = tmp_path / "home"
+    home.mkdir()
+    program("ssh", f'echo "$@" >> "{tmp_path}/ssh"\nfor last; do :; done\ncd "{home}" && exec sh -c "$last"')
+    program("sudo", f'cd "$(dirname "$2")" && PYTHONPATH=lib exec "{sys.executable}" -c '
+                    '"import sys, edgemoe; print(edgemoe.__file__); from edgemoe.selftest import main; '
+                    "sys.exit(main(['--device', 'reference', '--bundle', 'bundle.emoe', '--images', '1']))\"")
+    return home
+
+
+def test_flash(board_here, built, bundle, tmp_path, capfd):
+    """Everything arrives, nothing of an older copy stays, and what arrived runs by itself."""
+    (manifest,) = built.glob("*.json")
+    folder = board_here / "edgemoe" / manifest.stem
+    folder.mkdir(parents=True)
+    (folder / "old").write_text("")
+    steps = []
+    flash(BOARD, "xilinx@board", bundle, built, steps.append)
+
+    names = {path.name for path in folder.iterdir()}
+    assert names == {f"{manifest.stem}.{suffix}" for suffix in ("bit", "hwh", "json")} | {
+        "bundle.emoe", "lib", "selftest.sh"}
+    assert (folder / f"{manifest.stem}.bit").read_text() == "bits"
+    assert {path.name for path in (folder / "lib").iterdir()} == {"edgemoe", "edgemoe_hw", "edgemoe_models"}
+    copy, run = (tmp_path / "ssh").read_text().splitlines()
+    assert copy.startswith("-o ConnectTimeout=10 xilinx@board mkdir -p edgemoe")
+    assert run == f"-o ConnectTimeout=10 -t xilinx@board sudo bash edgemoe/{manifest.stem}/selftest.sh"
+    output = capfd.readouterr().out
+    assert output.startswith("lib/edgemoe/__init__.py") or f"{folder}/lib/edgemoe/__init__.py" in output
+    assert "equal the integer reference" in output and "self-test passed" in output
+    assert len(steps) == 2
+
+
+def test_script_on_the_board(program, built, bundle, tmp_path):
+    """It runs PYNQ's Python on what lies beside it, wherever it is started; its options win."""
+    program("python3", f'echo "$PWD $PYTHONPATH $@" > "{tmp_path}/called"')
+    (manifest,) = built.glob("*.json")
+    folder = stage(BOARD, manifest, bundle, built)
+    subprocess.run(["bash", str(folder / "selftest.sh"), "--images", "5"], check=True, cwd=tmp_path)
+    assert (tmp_path / "called").read_text().split() == [
+        str(folder), "lib", "-m", "edgemoe.selftest", "--device", "pynq", "--bundle", "bundle.emoe", "--bitstream",
+        f"{manifest.stem}.bit", "--images", "5"]
+
+
+def test_board_without_a_package(program, built, bundle):
+    program("python3", 'case "$*" in *safetensors*) exit 1;; esac')
+    folder = stage(BOARD, next(built.glob("*.json")), bundle, built)
+    result = subprocess.run(["bash", str(folder / "selftest.sh")], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr == ("edgemoe: this board's Python has no safetensors: "
+                             "sudo python3 -m pip install safetensors\n")
+
+
+@pytest.mark.parametrize(("ssh", "message"), [
+    ("cat > /dev/null; echo 'ssh: connect to host b port 22: No route to host' >&2; exit 255",
+     "b cannot be reached: ssh: connect to host b port 22: No route to host"),
+    ("cat > /dev/null; echo 'tar: No space left' >&2; exit 2", "b did not take the files: tar: No space left"),
+    ('case "$*" in *selftest.sh) exit 1;; *) cat > /dev/null;; esac', r"the self-test failed on b \(1\)"),
+    ('case "$*" in *selftest.sh) exit 255;; *) cat > /dev/null;; esac', "the connection to b was lost"),
+])
+def test_what_goes_wrong_on_the_way(program, built, bundle, ssh, message):
+    program("ssh", ssh)
+    with pytest.raises(BoardError, match=message):
+        flash(BOARD, "b", bundle, built)
+
+
+def test_no_ssh(built, bundle, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BoardError, match="ssh is missing: install an OpenSSH client"):
+        flash(BOARD, "b", bundle, built)
+
+
+@pytest.mark.parametrize("host", ["", "-oProxyCommand=x", "a b"])
+def test_host(built, bundle, host):
+    with pytest.raises(BoardError, match="host must be a name or user@name"):
+        flash(BOARD, host, bundle, built)
+
+
+def test_no_bitstream(bundle, tmp_path):
+    with pytest.raises(BoardError, match="make bitstream BOARD=pynq-z2"):
+        flash(BOARD, "b", bundle, tmp_path)
+
+
+def test_bundle_of_another_configuration(built, tmp_path):
+    path = tmp_path / "tiny.emoe"
+    build_bundle(random_graph(small_model()), PRESETS["tiny"]).save(path)
+    with pytest.raises(BundleError, match="compile it with --config pynq-z2"):
+        flash(BOARD, "b", path, built)
+
+
+def test_selftest_sees_a_difference(bundle, monkeypatch, capsys):
+    """A device whose every output is off by one."""
+    opened = edgemoe.open
+
+    def off_by_one(device, *arguments, **options):
+        accelerator = opened("reference", *arguments)
+        if device == "sim":
+            run = accelerator.run
+            monkeypatch.setattr(accelerator, "run", lambda image, task: Shifted(run(image, task).raw + 1))
+        return accelerator
+
+    class Shifted:
+        def __init__(self, raw):
+            self.raw = raw
+
+    monkeypatch.setattr(edgemoe, "open", off_by_one)
+    assert selftest.main(["--device", "sim", "--bundle", str(bundle)]) == 1
+    assert "values DIFFER from the integer reference" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--device", "gpu"], "device must be one of reference, sim, pynq, not 'gpu'"),
+    (["--bundle", "missing.emoe"], "missing.emoe"),
+])
+def test_selftest_refuses(bundle, arguments, message, capsys):
+    assert selftest.main(["--bundle", str(bundle), *arguments]) == 1
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1

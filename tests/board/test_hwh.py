@@ -1,0 +1,98 @@
+"""The .hwh that is written without Vivado, as PYNQ's own parser reads it."""
+
+import sys
+
+import pytest
+
+from edgemoe.boards import IP_VLNV, MODULE_VLNV, BoardError, board_names, hwh_text, load_board
+from edgemoe_hw import regs
+
+pytestmark = pytest.mark.skipif(
+    sys.version_info >= (3, 13), reason="pynq 4.0.0 needs numpy 1 and grpcio 1.64, which have no wheels here")
+
+BOARDS = [load_board(name) for name in board_names()]
+
+
+@pytest.fixture
+def parsed(tmp_path):
+    """PYNQ's view of a board's .hwh: what ``Overlay`` makes of the file beside a bitstream."""
+    from pynq.metadata import RuntimeMetadataParser
+    from pynqmetadata.frontends import Metadata
+
+    def parse(board, *arguments):
+        path = tmp_path / f"{board.name}.hwh"
+        path.write_text(hwh_text(board, *arguments), encoding="utf-8")
+        return RuntimeMetadataParser(Metadata(input=path))
+
+    return parse
+
+
+@pytest.fixture(params=BOARDS, ids=lambda board: board.name)
+def board(request):
+    return request.param
+
+
+def test_accelerator(parsed, board):
+    """Type, address range and interrupt: all that binding a driver takes."""
+    found = parsed(board).ip_dict["edgemoe_0"]
+    seven = board.family.name == "zynq-7000"
+    assert found["type"] == MODULE_VLNV == "xilinx.com:module_ref:edgemoe:1.0"
+    assert (found["phys_addr"], found["addr_range"]) == (0x4000_0000 if seven else 0xA000_0000, 1 << regs.ADDRESS_BITS)
+    assert found["fullpath"] == "edgemoe_0" and found["mem_id"] == "s_axi"
+    assert found["interrupts"]["irq"] == {"controller": "intc", "index": 0, "fullpath": "edgemoe_0/irq"}
+
+
+def test_interrupt_controller(parsed, board):
+    result = parsed(board)
+    seven = board.family.name == "zynq-7000"
+    assert result.ip_dict["intc"]["phys_addr"] == (0x4001_0000 if seven else 0xA001_0000)
+    assert result.interrupt_controllers["intc"]["raw_irq"] == (61 if seven else 121)
+    assert result.interrupt_pins["edgemoe_0/irq"]["controller"] == "intc"
+
+
+def test_processing_system(parsed, board):
+    result = parsed(board)
+    parameters, clock = result.ip_dict["ps"]["parameters"], result.clock_dict[0]
+    assert parameters.items() >= board.ps_settings.items()
+    assert clock["enable"] == 1 and not any(result.clock_dict[i]["enable"] for i in (1, 2, 3))
+    pll = board.family.pll_mhz[clock["src_sel"]]
+    assert pll / clock["divisor0"] / clock["divisor1"] == pytest.approx(board.clock_mhz)
+    if board.family.name == "zynq-7000":
+        assert result.family_ps == "processing_system7"
+    else:  # the widths that PYNQ sets when it loads a bitstream
+        assert result.family_ps == "zynq_ultra_ps_e" and clock["frequency"] == board.clock_mhz
+        widths = {name: value for name, value in parameters.items() if name.startswith("C_SAXIGP")}
+        assert widths == {f"C_SAXIGP{2 + i}_DATA_WIDTH": str(board.hp_bits) for i in range(board.hp_ports)}
+
+
+def test_registers(parsed):
+    """Every 32-bit word of regs.py, and the fields of those that have any."""
+    found = parsed(BOARDS[0]).ip_dict["edgemoe_0"]["registers"]
+    offsets = {regs_offset for register in regs.REGISTERS
+               for regs_offset in range(register.offset, register.offset + 4 * register.count * register.words, 4)}
+    assert {value["address_offset"] for value in found.values()} == offsets
+    assert found["ID"]["access"] == "read-only" and found["WATCHDOG"]["access"] == "read-write"
+    assert found["CYCLES_HI"]["address_offset"] == regs.find("CYCLES").offset + 4
+    assert found["EXPERT_COUNT_31"]["address_offset"] == regs.find("EXPERT_COUNT").offset + 4 * 31
+    for name in ("CONTROL", "STATUS"):
+        assert {field: (value["bit_offset"], value["bit_width"]) for field, value in found[name]["fields"].items()} == {
+            field.name: (field.lsb, field.width) for field in regs.find(name).fields}
+
+
+def test_masters_reach_the_dram(parsed, board):
+    """Address map of each master: the DRAM behind its own HP port."""
+    accelerator = parsed(board).md.blocks["edgemoe_0"]
+    for index, port in enumerate(board.ports):
+        found = accelerator.ports[f"m{index}_axi"].addrmap.values()
+        assert {(entry["block"], entry["baseaddr"], entry["addr_range"]) for entry in found} == {
+            (segment.name, segment.base, segment.size) for segment in port.segments}
+
+
+def test_packaged_ip(parsed):
+    assert parsed(BOARDS[0], IP_VLNV).ip_dict["edgemoe_0"]["type"] == IP_VLNV
+
+
+def test_clock_without_divisors_is_refused():
+    import dataclasses
+    with pytest.raises(BoardError, match="1500 or 1200 MHz divided by a whole number, not 211"):
+        hwh_text(dataclasses.replace(load_board("kv260"), clock_mhz=211.0))
