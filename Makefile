@@ -5,6 +5,7 @@ MODEL  ?= m3vit-micro
 CONFIG ?= pynq-z2
 IMAGES ?=
 OUT    ?=
+ONLY   ?=
 WORKERS ?= 2
 BOARD  ?=
 HOST   ?=
@@ -32,6 +33,7 @@ help: ## this list
 	    printf '  make %-11s %s\n' "$$t" "$$d"; done
 	@echo
 	@echo '  MODEL=$(MODEL)  CONFIG=$(CONFIG)  IMAGES=number of images  OUT=folder  WORKERS=$(WORKERS) test processes'
+	@echo '  ONLY=accelerator or baselines (make bench)'
 	@echo '  BOARD=one of: edgemoe boards  HOST=user@name of a board  BUNDLE=file for it'
 	@echo '  PYTHON=$(PYTHON), 3.10 or newer, used when .venv is made'
 
@@ -50,8 +52,8 @@ lint: $(VENV)/.lint ## ruff and mypy
 	$(BIN)/ruff check $(PACKAGES) tests
 	$(BIN)/mypy $(PACKAGES)
 
-bench: tools $(VENV)/.sim ## cycles of models and configurations on the simulated RTL
-	$(BIN)/edgemoe bench $(SELECTED) $(if $(OUT),--out $(OUT))
+bench: tools $(VENV)/.$(if $(filter accelerator,$(ONLY)),sim,baselines) ## cycles on the simulated RTL, the same models on CPU and GPU
+	$(BIN)/edgemoe bench $(SELECTED) $(if $(ONLY),--only $(ONLY)) $(if $(OUT),--out $(OUT))
 
 ablation: tools $(VENV)/.sim ## cycles and DRAM bytes with each technique replaced by its naive form
 	$(BIN)/edgemoe ablation $(SELECTED) $(if $(OUT),--out $(OUT))
@@ -104,6 +106,12 @@ $(VENV)/.synth: $(VENV)/.base
 	@$(PIP) --quiet -e '.[sim,synth]'
 	@touch $@
 
+$(VENV)/.baselines: $(VENV)/.base
+	@echo 'Set-up: PyTorch, ONNX Runtime, OpenVINO (once, some minutes)'
+	@$(PIP) torch==2.13.0
+	@$(PIP) --quiet -e '.[sim,baselines]'
+	@touch $@ $(VENV)/.sim
+
 # torch by itself and first: pip then takes a CPU build where one is at hand, instead of what another
 # package's requirement would pull in.
 $(VENV)/.test: $(VENV)/.base
@@ -115,5 +123,5 @@ $(VENV)/.test: $(VENV)/.base
 	@echo 'Set-up: PyTorch (once, some minutes)'
 	@$(PIP) torch==2.13.0
 	@echo 'Set-up: test dependencies (once, about a minute)'
-	@$(PIP) --quiet -e '.[sim,train,onnx,board,dev]'
-	@touch $@ $(VENV)/.sim $(VENV)/.lint
+	@$(PIP) --quiet -e '.[sim,train,onnx,baselines,board,dev]'
+	@touch $@ $(VENV)/.sim $(VENV)/.baselines $(VENV)/.lint

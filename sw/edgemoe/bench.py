@@ -1,4 +1,4 @@
-"""``edgemoe bench``: models on configurations, one inference each on the RTL, beside figures others have published."""
+"""The accelerator's part of ``edgemoe bench``: models on configurations, one inference each on the RTL."""
 
 from __future__ import annotations
 
@@ -20,20 +20,11 @@ from edgemoe_hw.isa import COMMAND_BYTES, Base, Memory, Opcode, decode
 from edgemoe_models import scenes
 from edgemoe_models.graph import IntegerGraph
 
-__all__ = ["CONFIGURATIONS", "MODELS", "PUBLISHED", "bench_row", "bench_table", "published_table", "reloaded_bytes"]
+__all__ = ["CONFIGURATIONS", "MODELS", "bench_row", "bench_table", "reloaded_bytes"]
 
 MODELS = ("m3vit-micro", "m3vit-tiny", "deit-tiny")
 CONFIGURATIONS = ("pynq-z2", "zcu102")
 
-#: Measured by their authors on boards, with their own models and clocks: not comparable cycle for cycle.
-PUBLISHED: list[dict[str, Any]] = [
-    {"source": "published", "name": "Edge-MoE", "model": "M3ViT", "config": "ZCU102", "ms": 34.64, "watts": 14.54,
-     "reference": "arXiv 2305.18691"},
-    {"source": "published", "name": "UbiMoE", "model": "M3ViT", "config": "ZCU102", "ms": 25.76,
-     "reference": "arXiv 2502.05602"},
-    {"source": "published", "name": "CoQMoE", "model": "MoE-ViT", "config": "ZCU102", "ms": 6.47,
-     "reference": "arXiv 2506.08496"},
-]
 _FIGURES = ("cycles", "mac_utilisation", "roofline_efficiency", "bound_cycles", "ideal_cycles", "dram_bytes_read",
             "dram_bytes_written", "dram_lower_bound_bytes", "assumed_clock_mhz")
 
@@ -112,14 +103,4 @@ def bench_table(rows: Sequence[dict[str, Any]]) -> Table:
                          f"{row['sim_cycles_per_second'] / 1e3:,.0f}")
     view.caption = ("bound: least cycles / cycles; DRAM: bytes / least bytes; again: MB of weights fetched again; "
                     "kHz: simulated cycles a millisecond here")
-    return view
-
-
-def published_table() -> Table:
-    """What others measured on boards."""
-    view = Table("design", "model", "board", "ms", "W", "source", title="Published by their authors, on boards",
-                 caption="Other models, precisions and clocks; none of the figures above is from a board.")
-    for row in PUBLISHED:
-        view.add_row(row["name"], row["model"], row["config"], f"{row['ms']:.2f}",
-                     f"{row['watts']:.2f}" if "watts" in row else "", row["reference"])
     return view

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from edgemoe.bench_command import bench
 from edgemoe.boards.board import board_names, load_board
 from edgemoe.boards.command import app as boards_app
 from edgemoe.bundle import Bundle
@@ -197,31 +198,7 @@ def ablation(model: Model = "m3vit-micro", config: Config = "pynq-z2",
     (out / "ablation.md").write_text(ablation_markdown(result) + "\n" + gelu_markdown(result))
 
 
-@app.command()
-def bench(model: Annotated[list[str] | None, typer.Option(help="preset or file; several allowed")] = None,
-          config: Annotated[list[str] | None, typer.Option(help="preset or file; several allowed")] = None,
-          expert_bits: Annotated[list[int] | None, typer.Option(
-              help="8 or 4, for models that are quantized here; both allowed, default: 8")] = None,
-          out: Annotated[Path, typer.Option(help="folder for bench.json")] = Path("build")) -> None:
-    """Run a matrix of models and configurations on the RTL, beside published figures."""
-    from edgemoe.bench import (
-        CONFIGURATIONS,
-        MODELS,
-        PUBLISHED,
-        bench_row,
-        bench_table,
-        published_table,
-    )
-    from edgemoe.workloads import load_graph
-    rows = []
-    for name in model or MODELS:
-        for chosen in config or CONFIGURATIONS:
-            for bits in expert_bits or (8,):
-                console.print(f"simulating: {name} on {chosen}")
-                rows.append(bench_row(load_graph(name, expert_bits=bits), find_config(chosen)))
-                _write(out / "bench.json", rows + PUBLISHED)
-    console.print(bench_table(rows))
-    console.print(published_table())
+app.command()(bench)
 
 
 def _write(path: Path, values: Any) -> None:

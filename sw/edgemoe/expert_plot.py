@@ -7,35 +7,13 @@ import math
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from edgemoe.canvas import COLOURS, GREY, INK, RULE, Canvas, text_width
 
 __all__ = ["draw_expert_load"]
 
-#: Told apart by people with any colour vision: Okabe and Ito's palette, without yellow and black.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
-_INK, _GREY, _RULE = "#1b1b1b", "#6b6b6b", "#d9d9d9"
 _NONE, _ALL = (247, 251, 255), (8, 81, 156)  # cells of the agreement: nothing in common, everything
 _HEADER, _ROW, _PLOT, _PAD = 150, 400, 260, 48
 _AXIS, _BARS, _TABLE, _CELL = 90, 960, 470, 62
-
-
-class _Canvas:
-    """Text and boxes; ``anchor`` as Pillow has it: horizontal l, m, r and vertical a (ascender), m."""
-
-    def __init__(self, width: int, height: int) -> None:
-        self.image = Image.new("RGB", (width, height), "white")
-        self.draw = ImageDraw.Draw(self.image)
-
-    def text(self, x: float, y: float, text: str, size: int = 22, colour: str = _INK, anchor: str = "la") -> None:
-        self.draw.text((x, y), text, colour, ImageFont.load_default(size), anchor)
-
-    def box(self, left: float, top: float, right: float, bottom: float, colour: str | tuple[int, int, int]) -> None:
-        if round(right) > round(left) and round(bottom) > round(top):
-            self.draw.rectangle((round(left), round(top), round(right) - 1, round(bottom) - 1), colour)
-
-    def dashes(self, left: int, right: int, y: float) -> None:
-        for x in range(left, right, 14):
-            self.box(x, y - 1, min(x + 8, right), y + 1, _GREY)
 
 
 def draw_expert_load(statistics: dict[str, Any], path: Path) -> None:
@@ -43,7 +21,7 @@ def draw_expert_load(statistics: dict[str, Any], path: Path) -> None:
     blocks, tasks = statistics["blocks"], statistics["tasks"]
     matrix = _matrix_width(tasks)
     width = _PAD + _AXIS + _BARS + _PAD + _TABLE + _PAD + matrix + _PAD
-    canvas = _Canvas(width, _HEADER + len(blocks) * _ROW)
+    canvas = Canvas(width, _HEADER + len(blocks) * _ROW)
     _header(canvas, statistics)
     top = max(max(load["share"]) for block in blocks for load in block["tasks"].values())
     limit = math.ceil(top * 10) / 10
@@ -58,69 +36,68 @@ def draw_expert_load(statistics: dict[str, Any], path: Path) -> None:
     canvas.image.save(path, optimize=True)
 
 
-def _header(canvas: _Canvas, statistics: dict[str, Any]) -> None:
+def _header(canvas: Canvas, statistics: dict[str, Any]) -> None:
     name = " ".join(str(statistics[key]) for key in ("model", "precision") if key in statistics)
     canvas.text(_PAD, 34, f"{name}: which experts the tasks use", 34)
     canvas.text(_PAD, 82, f"share of the visits, {statistics['images']} held-out scenes, {statistics['tokens']} tokens "
-                f"each, top {statistics['top_k']} of {statistics['experts']} experts; dashed: an even load", 22, _GREY)
+                f"each, top {statistics['top_k']} of {statistics['experts']} experts; dashed: an even load", 22, GREY)
 
 
-def _bars(canvas: _Canvas, block: dict[str, Any], tasks: list[str], experts: int, limit: float, top: int) -> None:
+def _bars(canvas: Canvas, block: dict[str, Any], tasks: list[str], experts: int, limit: float, top: int) -> None:
     left, bottom = _PAD + _AXIS, top + _PLOT
     step = 0.1 if limit > 0.2 else 0.05
     for tick in range(round(limit / step) + 1):
         y = bottom - tick * step / limit * _PLOT
-        canvas.box(left, y - 1, left + _BARS, y, _RULE)
-        canvas.text(left - 12, y, f"{100 * tick * step:.0f} %", 20, _GREY, "rm")
+        canvas.box(left, y - 1, left + _BARS, y, RULE)
+        canvas.text(left - 12, y, f"{100 * tick * step:.0f} %", 20, GREY, "rm")
     slot = _BARS / experts
     bar = slot * 0.8 / len(tasks)
     for expert, (index, task) in itertools.product(range(experts), enumerate(tasks)):
         x = left + expert * slot + slot * 0.1 + index * bar
         height = block["tasks"][task]["share"][expert] / limit * _PLOT
-        canvas.box(x, bottom - height, x + bar - 1, bottom, _COLOURS[index % len(_COLOURS)])
+        canvas.box(x, bottom - height, x + bar - 1, bottom, COLOURS[index % len(COLOURS)])
     for expert in range(experts):
-        canvas.text(left + (expert + 0.5) * slot, bottom + 10, str(expert), 20, _GREY, "ma")
-    canvas.text(left + _BARS / 2, bottom + 40, "expert", 20, _GREY, "ma")
+        canvas.text(left + (expert + 0.5) * slot, bottom + 10, str(expert), 20, GREY, "ma")
+    canvas.text(left + _BARS / 2, bottom + 40, "expert", 20, GREY, "ma")
     canvas.dashes(left, left + _BARS, bottom - _PLOT / experts / limit)
 
 
-def _table(canvas: _Canvas, block: dict[str, Any], tasks: list[str], left: int, top: int) -> None:
+def _table(canvas: Canvas, block: dict[str, Any], tasks: list[str], left: int, top: int) -> None:
     """The legend, and beside it the figures of evenness."""
     columns = ((290, "busiest", "/ mean"), (380, "entropy", "bits"), (470, "unused", "an image"))
     for x, first, second in columns:
-        canvas.text(left + x, top, first, 18, _GREY, "ra")
-        canvas.text(left + x, top + 21, second, 18, _GREY, "ra")
+        canvas.text(left + x, top, first, 18, GREY, "ra")
+        canvas.text(left + x, top + 21, second, 18, GREY, "ra")
     for index, task in enumerate(tasks):
         load, y = block["tasks"][task], top + 76 + index * 44
-        canvas.box(left, y - 10, left + 20, y + 10, _COLOURS[index % len(_COLOURS)])
+        canvas.box(left, y - 10, left + 20, y + 10, COLOURS[index % len(COLOURS)])
         canvas.text(left + 32, y, task, 22, anchor="lm")
         for (x, *_), value in zip(columns, ("busiest_over_mean", "entropy_bits", "image_unused"), strict=True):
             canvas.text(left + x, y, f"{load[value]:.2f}", 22, anchor="rm")
 
 
 def _matrix_width(tasks: list[str]) -> int:
-    font = ImageFont.load_default(20)
-    return 0 if len(tasks) < 2 else round(max(font.getlength(task) for task in tasks)) + 44 + len(tasks[1:]) * _CELL
+    return 0 if len(tasks) < 2 else max(text_width(task, 20) for task in tasks) + 44 + len(tasks[1:]) * _CELL
 
 
-def _agreement(canvas: _Canvas, block: dict[str, Any], tasks: list[str], left: int, top: int) -> None:
+def _agreement(canvas: Canvas, block: dict[str, Any], tasks: list[str], left: int, top: int) -> None:
     """Lower triangle of task pairs: the share of a token's experts that both choose."""
-    canvas.text(left, top, "same expert for a token", 18, _GREY)
-    canvas.text(left, top + 21, "(by chance), %", 18, _GREY)
+    canvas.text(left, top, "same expert for a token", 18, GREY)
+    canvas.text(left, top + 21, "(by chance), %", 18, GREY)
     first = left + _matrix_width(tasks) - len(tasks[1:]) * _CELL
     for row, task in enumerate(tasks[1:]):
         y = top + 54 + row * _CELL
         canvas.text(first - 42, y + _CELL / 2, task, 20, anchor="rm")
-        canvas.box(first - 32, y + _CELL / 2 - 10, first - 12, y + _CELL / 2 + 10, _COLOURS[(row + 1) % len(_COLOURS)])
+        canvas.box(first - 32, y + _CELL / 2 - 10, first - 12, y + _CELL / 2 + 10, COLOURS[(row + 1) % len(COLOURS)])
         for column, other in enumerate(tasks[:row + 1]):
             pair, x = block["pairs"][f"{other}/{task}"], first + column * _CELL
             share = pair["same_experts"]
             low, high = _NONE, _ALL
             canvas.box(x, y, x + _CELL - 2, y + _CELL - 2,
                        tuple(round(a + (b - a) * share) for a, b in zip(low, high, strict=True)))
-            ink = "white" if share > 0.5 else _INK
+            ink = "white" if share > 0.5 else INK
             canvas.text(x + _CELL / 2 - 1, y + 22, f"{100 * share:.0f}", 22, ink, "mm")
             canvas.text(x + _CELL / 2 - 1, y + 45, f"({100 * pair['by_chance']:.0f})", 16, ink, "mm")
     for column in range(len(tasks) - 1):
         centre, below = first + (column + 0.5) * _CELL - 1, top + 70 + len(tasks[1:]) * _CELL
-        canvas.box(centre - 10, below - 10, centre + 10, below + 10, _COLOURS[column % len(_COLOURS)])
+        canvas.box(centre - 10, below - 10, centre + 10, below + 10, COLOURS[column % len(COLOURS)])

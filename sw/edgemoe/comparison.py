@@ -1,0 +1,136 @@
+"""``bench.json``: the accelerator's simulated cycles, baselines on CPU and GPU, and published figures, in one table.
+
+A run replaces the sections that it measures and keeps the other ones:
+
+    accelerator       {"rows": [...]}                     one inference each on the RTL; ms at an assumed clock
+    baselines         {"machine": {...}, "rows": [...]}   measured on that machine
+    published         [...]                               measured by their authors on boards
+    host_overhead_ms  {model: {task: ...}}                the host API's time a frame outside the device, median;
+                                                          measured with the baselines, else null
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+__all__ = ["PUBLISHED", "Entry", "comparison_table", "entries", "load_results", "save_results", "unavailable"]
+
+Results = dict[str, Any]
+
+#: On a ZCU102, with the authors' models and clocks. Milliseconds and millijoules can be compared; their GOPS cannot,
+#: since they count 2.5 G operations an inference where this project's workload has 1.565 G (two a multiplication).
+PUBLISHED: list[dict[str, Any]] = [
+    {"source": "published", "name": "Edge-MoE", "model": "M3ViT", "config": "ZCU102", "ms": 34.64, "watts": 14.54,
+     "reference": "arXiv 2305.18691"},
+    {"source": "published", "name": "UbiMoE", "model": "M3ViT", "config": "ZCU102", "ms": 25.76, "watts": 11.50,
+     "reference": "arXiv 2502.05602"},
+    {"source": "published", "name": "CoQMoE", "model": "MoE-ViT", "config": "ZCU102", "ms": 6.47, "watts": 9.83,
+     "reference": "arXiv 2506.08496"},
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One inference time, whatever it comes from.
+
+    Parameters
+    ----------
+    kind: simulated, measured or published
+    ms, p90_ms, millijoules: an image; None where there is none
+    check: how its output compares with the float model's
+    """
+
+    kind: str
+    model: str
+    where: str
+    numbers: str
+    experts: str
+    batch: int
+    ms: float
+    p90_ms: float | None = None
+    millijoules: float | None = None
+    check: str = ""
+
+
+def load_results(path: Path) -> Results:
+    """The sections of an earlier run, or empty ones where there is no file or one of another format."""
+    empty: Results = {"accelerator": None, "baselines": None, "published": PUBLISHED, "host_overhead_ms": None}
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return empty
+    known = isinstance(found, dict) and found.keys() == empty.keys()
+    return {**found, "published": PUBLISHED} if known else empty
+
+
+def save_results(results: Results, path: Path) -> None:
+    """Write the sections."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def entries(results: Results) -> Iterator[Entry]:
+    """All inference times, a model after the other, published ones last."""
+    simulated = (results["accelerator"] or {"rows": []})["rows"]
+    measured = [row for row in (results["baselines"] or {"rows": []})["rows"] if row["status"] == "ok"]
+    for model in dict.fromkeys(row["model"] for row in [*simulated, *measured]):
+        for row in simulated:
+            if row["model"] == model:
+                bits = row.get("expert_bits")
+                numbers = "int8" if bits in (None, 8) else f"int8, experts int{bits}"
+                yield Entry("simulated", model, f"{row['config']}, {row['assumed_clock_mhz']:.0f} MHz assumed", numbers,
+                            "sparse" if bits else "none", 1, row["ms"], check="= integer ref")
+        for row in measured:
+            if row["model"] == model:
+                yield Entry("measured", model, f"{row['runtime']}, {row['device']}", row["precision"], row["experts"],
+                            row["batch"], row["ms"], row["p90_ms"], row["energy_mj"], _check(row))
+    for row in results["published"]:
+        yield Entry("published", row["model"], f"{row['name']}, {row['config']}", "", "", 1, row["ms"],
+                    millijoules=row["ms"] * row["watts"], check=row["reference"])
+
+
+def _check(row: dict[str, Any]) -> str:
+    """The largest difference of float32; the change of the metric of other formats, or the share of equal classes."""
+    if row["precision"] == "float32":
+        return f"{row['max_abs_difference']:.0e}" + ("" if row["equal"] else " DIFFERS")
+    if "metrics" in row:
+        name = next(iter(row["metrics"]))
+        return f"{name} {row['metrics'][name] - row['float_metrics'][name]:+.4f}"
+    return f"{row['agreement']:.1%} same" if "agreement" in row else f"{row['max_abs_difference']:.1e}"
+
+
+def comparison_table(results: Results) -> Table:
+    """Milliseconds and millijoules an image; 80 columns wide."""
+    view = Table(title="Time of one image, one task; of a batch divided by its size", box=box.SIMPLE,
+                 collapse_padding=True, pad_edge=False)
+    for name in ("", "numbers, experts", "batch", "ms", "p90", "mJ", "against float"):
+        view.add_column(name, justify="right" if name in ("batch", "ms", "p90", "mJ") else "left", no_wrap=True)
+    heading = ""
+    for entry in entries(results):
+        if heading != (heading := entry.model if entry.kind != "published" else "published (arXiv)"):
+            view.add_section()
+            view.add_row(f"[bold]{heading}")
+        p90 = "" if entry.p90_ms is None else f"{entry.p90_ms:.2f}"
+        millijoules = "" if entry.millijoules is None else f"{entry.millijoules:.0f}"
+        view.add_row(entry.where.removesuffix(" assumed"), f"{entry.numbers} {entry.experts}", str(entry.batch),
+                     f"{entry.ms:.2f}", p90, millijoules, entry.check.removeprefix("arXiv "))
+    view.caption = ("MHz: cycles of the simulated RTL at an ASSUMED clock; published: on boards, with the authors' "
+                    "models; mJ: empty where power was not measured")
+    return view
+
+
+def unavailable(results: Results) -> list[str]:
+    """Baselines without figures, and why; energy's reason too."""
+    rows = (results["baselines"] or {"rows": []})["rows"]
+    lines = [f"{row['runtime']}, {row['device']}, {row['precision']}, {row['experts']} experts: {row['status']}"
+             for row in rows if row["status"] != "ok"]
+    lines += [f"energy, {row['device']}: {row['energy']}" for row in rows
+              if row["status"] == "ok" and row["energy_mj"] is None]
+    return list(dict.fromkeys(lines))
