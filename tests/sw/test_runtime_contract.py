@@ -35,6 +35,7 @@ def test_every_task_equals_the_reference(accelerator, pictures, expected, runtim
         np.testing.assert_array_equal(getattr(found, FIELDS[found.kind]), wanted)
         assert found.values.dtype == wanted.dtype and found.values.shape == wanted.shape
         assert sum(found.stats.expert_tokens) == 13 * 2 and len(found.stats.expert_tokens) == 5
+        assert found.stats.expert_loads[max(found.stats.expert_loads)] == found.stats.expert_tokens
         assert found.stats.device_seconds > 0 and 0 < found.stats.host_seconds < 1
     assert found.label == found.scores.argmax() and found.scores.sum() == pytest.approx(1)
     probability = accelerator.run(pictures[0], "edges").probability

@@ -129,7 +129,7 @@ class Driver(Executor):
                 self.start(task, source, target)
                 self.finish(task, cancel)
                 seconds, wall = self._platform.now() - begin, time.perf_counter() - wall
-                return Measured(seconds, wall, self._registers.read("CYCLES"), self._expert_tokens(), attempt)
+                return Measured(seconds, wall, self._registers.read("CYCLES"), self._expert_loads(), attempt)
             except (ProgramStopped, DeviceTimeout) as error:
                 transient = not isinstance(error, ProgramStopped) or error.code in _TRANSIENT
                 if attempt > self._retries or not transient:
@@ -206,8 +206,11 @@ class Driver(Executor):
                          for engine in ("LOAD", "MATMUL", "NORM", "STORE"))
         return f"of its {commands} commands these have finished: {done}"
 
-    def _expert_tokens(self) -> tuple[int, ...]:
-        return tuple(self._registers.read("EXPERT_COUNT", index) for index in range(self.bundle.model.num_experts))
+    def _expert_loads(self) -> dict[int, tuple[int, ...]]:
+        model = self.bundle.model
+        last = max((block for block in range(model.depth) if model.is_moe(block)), default=None)
+        return {} if last is None else {
+            last: tuple(self._registers.read("EXPERT_COUNT", expert) for expert in range(model.num_experts))}
 
     def reset(self) -> None:
         self._registers.write("CONTROL", _SOFT_RESET)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import abc
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -47,14 +48,14 @@ class Measured:
     seconds: from start to end, on the device's own clock (a simulation's is its assumed one)
     wall_seconds: the same as the host waited for it
     cycles: of the accelerator; None where there is none
-    expert_tokens: tokens of each expert in the last MoE block; empty without experts
+    expert_loads: tokens of each expert, by MoE block; the accelerator's registers keep those of the last one
     attempts: 1, and 1 more for each retry
     """
 
     seconds: float
     wall_seconds: float
     cycles: int | None = None
-    expert_tokens: tuple[int, ...] = ()
+    expert_loads: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     attempts: int = 1
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,15 +30,20 @@ class Stats:
     cycles: of the accelerator; None on the reference
     device_seconds: from start to end, on the device's clock (a simulation's is the assumed one)
     host_seconds: what the host did around it: packing, unpacking and making this prediction; not the wait
-    expert_tokens: tokens of each expert in the last MoE block
+    expert_loads: tokens of each expert, by MoE block: of all on the reference, of the last one elsewhere
     attempts: 1, and 1 more for each retry
     """
 
     cycles: int | None
     device_seconds: float
     host_seconds: float
-    expert_tokens: tuple[int, ...] = ()
+    expert_loads: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     attempts: int = 1
+
+    @property
+    def expert_tokens(self) -> tuple[int, ...]:
+        """Tokens of each expert in the last MoE block; empty without experts."""
+        return self.expert_loads[max(self.expert_loads)] if self.expert_loads else ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +153,7 @@ def interpret(bundle: Bundle, task: str, raw: npt.NDArray[np.int16], measured: M
     else:
         values = postprocess(model, task, arrange(model, task, raw).astype(np.float32) * np.float32(scale))
     host_seconds += time.perf_counter() - begin
-    stats = Stats(measured.cycles, measured.seconds, host_seconds, measured.expert_tokens, measured.attempts)
+    stats = Stats(measured.cycles, measured.seconds, host_seconds, measured.expert_loads, measured.attempts)
     common = (task, raw, scale, stats, model)
     if kind == "classification":
         return Classification(*common, int(values.argmax()), values)

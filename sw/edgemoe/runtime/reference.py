@@ -41,9 +41,9 @@ class ReferenceExecutor(Executor):
         self._outputs[target] = result.outputs
         seconds = time.perf_counter() - begin
         model = self.bundle.model
-        moe = [block for block in range(model.depth) if model.is_moe(block)]
-        queues = result.stats["trace"][f"blocks.{moe[-1]}.queues"] if moe else ()
-        return Measured(seconds, seconds, expert_tokens=tuple(len(queue) for queue in queues))
+        loads = {block: tuple(len(queue) for queue in result.stats["trace"][f"blocks.{block}.queues"])
+                 for block in range(model.depth) if model.is_moe(block)}
+        return Measured(seconds, seconds, expert_loads=loads)
 
     def unpack(self, task: str, target: int) -> npt.NDArray[np.int16]:
         return self._outputs[target]
