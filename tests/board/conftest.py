@@ -14,9 +14,9 @@ from edgemoe.boards.board import Board
 from edgemoe.boards.build_inputs import parameters_tcl
 
 STUB = Path(__file__).with_name("vivado_stub.tcl")
-# Python's own Tcl, where there is no tclsh.
-_TKINTER = ("import sys, tkinter; t = tkinter.Tcl(); t.setvar('argv', t.call('list', *sys.argv[2:])); "
-            "t.call('source', sys.argv[1])")
+# Python's own Tcl, where there is no tclsh; it lacks the command exit.
+_TKINTER = ("import os, sys, tkinter; t = tkinter.Tcl(); t.setvar('argv', t.call('list', *sys.argv[2:])); "
+            "t.createcommand('exit', lambda code: os._exit(int(code))); t.call('source', sys.argv[1])")
 
 
 def tcl_command() -> list[str]:
