@@ -137,7 +137,7 @@ proc check_interfaces {} {
 
 # --- Implementation --------------------------------------------------------------------------------------------------
 
-proc run {name args} {
+proc finish_run {name args} {
     launch_runs $name {*}$args -jobs 4
     wait_on_run $name
     set status [get_property STATUS [get_runs $name]]
@@ -208,9 +208,9 @@ proc main {parameters} {
     set_property top edgemoe_bd_wrapper [current_fileset]
     update_compile_order -fileset sources_1
 
-    run synth_1
+    finish_run synth_1
     set_property strategy Performance_Explore [get_runs impl_1]
-    run impl_1 -to_step route_design
+    finish_run impl_1 -to_step route_design
     open_run impl_1
     report_utilization -file $work/utilization.rpt
     report_timing_summary -file $work/timing.rpt

@@ -87,3 +87,15 @@ def test_wrong_board_on_the_command_line(monkeypatch, capsys):
             cli.main()
         assert end.value.code == 1
         assert capsys.readouterr().err == f"edgemoe: board must be one of {', '.join(NAMES)}, not 'zynq'\n"
+
+
+def test_table_in_the_documentation():
+    """docs/boards.md: ports, clock and array of every board."""
+    text = (BOARDS.parent / "docs" / "boards.md").read_text(encoding="utf-8")
+    found = {}
+    for line in re.findall(r"^\| `.*MHz.*$", text, re.MULTILINE):
+        numbers = [float(number) for number in re.findall(r"(\d+)", "|".join(line.split("|")[3:6]))]
+        found |= dict.fromkeys(re.findall(r"`([\w-]+)`", line), (line.split("|")[2].strip().lower(), numbers))
+    assert found == {board.name: (board.device.name, [board.hp_ports, board.hp_bits, board.clock_mhz,
+                                                      board.config.lanes_k, board.config.lanes_n])
+                     for board in map(load_board, NAMES)}
