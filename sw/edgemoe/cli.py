@@ -287,7 +287,8 @@ def synth(config: Config = "pynq-z2",
           out: Annotated[Path, typer.Option(help="folder for <config>.json")] = Path("build/synth")) -> None:
     """Resources of a configuration by Yosys; fails if it does not fit its device."""
     from edgemoe.synth import synth_command
-    raise typer.Exit(synth_command(find_config(config), out))
+    device = load_board(config).device if config in board_names() else None
+    raise typer.Exit(synth_command(find_config(config), out, device))
 
 
 def main() -> None:

@@ -204,15 +204,15 @@ def _steps(process: subprocess.Popen[str], log: Path) -> Iterator[str]:
             time.sleep(0.3)
 
 
-def synth_command(config: AcceleratorConfig, out: Path) -> int:
+def synth_command(config: AcceleratorConfig, out: Path, device: FpgaDevice | None = None) -> int:
     """``edgemoe synth``: synthesize, print the tables; the exit code is 1 if the configuration does not fit."""
     from rich.console import Console
     from rich.table import Table
 
-    device = device_of(config)
+    device = device or device_of(config)
     console = Console()
     with console.status(f"Synthesis of {config.name} for {device.name}") as status:
-        result = synthesize(config, out, on_step=lambda step: status.update(
+        result = synthesize(config, out, device=device, on_step=lambda step: status.update(
             f"Synthesis of {config.name} for {device.name}: {step}"))
     table = Table(title=f"{config.name} on {device.name}")
     for heading in ("resource", "used", "available", "%"):

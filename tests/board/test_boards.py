@@ -99,3 +99,11 @@ def test_table_in_the_documentation():
     assert found == {board.name: (board.device.name, [board.hp_ports, board.hp_bits, board.clock_mhz,
                                                       board.config.lanes_k, board.config.lanes_n])
                      for board in map(load_board, NAMES)}
+
+
+def test_synth_takes_a_boards_device(monkeypatch, tmp_path):
+    chosen = []
+    monkeypatch.setattr("edgemoe.synth.synth_command", lambda config, out, device: chosen.append((config, device)) or 0)
+    assert CliRunner().invoke(cli.app, ["synth", "--config", "kv260", "--out", str(tmp_path)]).exit_code == 0
+    board = load_board("kv260")
+    assert chosen == [(board.config, board.device)]
