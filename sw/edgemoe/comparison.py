@@ -43,7 +43,7 @@ class Entry:
     Parameters
     ----------
     kind: simulated, measured or published
-    ms, p90_ms, millijoules: an image; None where there is none
+    ms, p90_ms, cpu_ms, millijoules: an image: median, 90th percentile, processor time; None where there is none
     check: how its output compares with the float model's
     """
 
@@ -55,6 +55,7 @@ class Entry:
     batch: int
     ms: float
     p90_ms: float | None = None
+    cpu_ms: float | None = None
     millijoules: float | None = None
     check: str = ""
 
@@ -86,11 +87,11 @@ def entries(results: Results) -> Iterator[Entry]:
                 bits = row.get("expert_bits")
                 numbers = "int8" if bits in (None, 8) else f"int8, experts int{bits}"
                 yield Entry("simulated", model, f"{row['config']}, {row['assumed_clock_mhz']:.0f} MHz assumed", numbers,
-                            "sparse" if bits else "none", 1, row["ms"], check="= integer ref")
+                            "sparse" if bits else "none", 1, row["ms"], check="= integer")
         for row in measured:
             if row["model"] == model:
-                yield Entry("measured", model, f"{row['runtime']}, {row['device']}", row["precision"], row["experts"],
-                            row["batch"], row["ms"], row["p90_ms"], row["energy_mj"], _check(row))
+                yield Entry("measured", model, row["runtime"], row["precision"], row["experts"],
+                            row["batch"], row["ms"], row["p90_ms"], row["cpu_ms"], row["energy_mj"], _check(row))
     for row in results["published"]:
         yield Entry("published", row["model"], f"{row['name']}, {row['config']}", "", "", 1, row["ms"],
                     millijoules=row["ms"] * row["watts"], check=row["reference"])
@@ -102,34 +103,33 @@ def _check(row: dict[str, Any]) -> str:
         return f"{row['max_abs_difference']:.0e}" + ("" if row["equal"] else " DIFFERS")
     if "metrics" in row:
         name = next(iter(row["metrics"]))
-        return f"{name} {row['metrics'][name] - row['float_metrics'][name]:+.4f}"
+        return f"{name} {row['metrics'][name] - row['float_metrics'][name]:+.3f}"
     return f"{row['agreement']:.1%} same" if "agreement" in row else f"{row['max_abs_difference']:.1e}"
 
 
 def comparison_table(results: Results) -> Table:
-    """Milliseconds and millijoules an image; 80 columns wide."""
-    view = Table(title="Time of one image, one task; of a batch divided by its size", box=box.SIMPLE,
-                 collapse_padding=True, pad_edge=False)
-    for name in ("", "numbers, experts", "batch", "ms", "p90", "mJ", "against float"):
-        view.add_column(name, justify="right" if name in ("batch", "ms", "p90", "mJ") else "left", no_wrap=True)
+    """Milliseconds and millijoules an image, in 80 columns."""
+    view = Table(title="Time of one image, one task; of a batch divided by its size", box=box.SIMPLE, padding=0)
+    for name in ("", "numbers", "batch", "ms", "p90", "CPU", "mJ", "vs float"):
+        view.add_column(name, justify="left" if name in ("", "numbers", "vs float") else "right", no_wrap=True)
     heading = ""
     for entry in entries(results):
         if heading != (heading := entry.model if entry.kind != "published" else "published (arXiv)"):
             view.add_section()
             view.add_row(f"[bold]{heading}")
-        p90 = "" if entry.p90_ms is None else f"{entry.p90_ms:.2f}"
+        p90, cpu = ("" if value is None else f"{value:.2f}" for value in (entry.p90_ms, entry.cpu_ms))
         millijoules = "" if entry.millijoules is None else f"{entry.millijoules:.0f}"
         view.add_row(entry.where.removesuffix(" assumed"), f"{entry.numbers} {entry.experts}", str(entry.batch),
-                     f"{entry.ms:.2f}", p90, millijoules, entry.check.removeprefix("arXiv "))
+                     f"{entry.ms:.2f}", p90, cpu, millijoules, entry.check.removeprefix("arXiv "))
     view.caption = ("MHz: cycles of the simulated RTL at an ASSUMED clock; published: on boards, with the authors' "
-                    "models; mJ: empty where power was not measured")
+                    "models; CPU: ms of processor time; mJ: empty where power was not measured")
     return view
 
 
 def unavailable(results: Results) -> list[str]:
     """Baselines without figures, and why; energy's reason too."""
     rows = (results["baselines"] or {"rows": []})["rows"]
-    lines = [f"{row['runtime']}, {row['device']}, {row['precision']}, {row['experts']} experts: {row['status']}"
+    lines = [f"{row['runtime']}, {row['precision']}, {row['experts']} experts: {row['status']}"
              for row in rows if row["status"] != "ok"]
     lines += [f"energy, {row['device']}: {row['energy']}" for row in rows
               if row["status"] == "ok" and row["energy_mj"] is None]

@@ -12,8 +12,8 @@ __all__ = ["draw_comparison"]
 
 _KINDS = {
     "simulated": "simulated cycles at an ASSUMED clock",
-    "measured": "measured on this CPU / GPU",
-    "published": "published by the authors, on a board, with their model",
+    "measured": "measured",
+    "published": "published, on a board, with the authors' model",
 }
 _PAD, _HEADER, _BAR, _ROW, _GROUP, _AXIS, _VALUE, _FOOTER = 40, 150, 22, 32, 56, 900, 130, 60
 _TEXT = 19
@@ -36,7 +36,7 @@ def draw_comparison(results: Results, path: Path) -> None:
     low, high = math.floor(low), math.ceil(high)
     left = _PAD + max(text_width(_label(entry), _TEXT) for entry in shown) + 16
     canvas = Canvas(left + _AXIS + _VALUE + _PAD, _HEADER + len(groups) * _GROUP + len(shown) * _ROW + _FOOTER)
-    _header(canvas)
+    _header(canvas, _computer(results))
     bottom = canvas.image.height - _FOOTER
     for power in range(low, high + 1):
         x = left + (power - low) / (high - low) * _AXIS
@@ -61,10 +61,19 @@ def _label(entry: Entry) -> str:
     return ", ".join(part for part in (entry.where, entry.numbers, experts) if part)
 
 
-def _header(canvas: Canvas) -> None:
+def _computer(results: Results) -> str:
+    """Where baselines were measured."""
+    if not results["baselines"]:
+        return ""
+    threads = sorted({row["threads"] for row in results["baselines"]["rows"]})
+    return f" on {results['baselines']['machine']['cpu']}, CPU threads: {', '.join(map(str, threads))}"
+
+
+def _header(canvas: Canvas, computer: str) -> None:
     canvas.text(_PAD, 30, "Milliseconds for one image, one task (batch 1, logarithmic axis)", 30)
     x = _PAD
-    for colour, text in zip(COLOURS, _KINDS.values(), strict=False):
+    for colour, (kind, text) in zip(COLOURS, _KINDS.items(), strict=False):
+        text += computer if kind == "measured" else ""
         canvas.box(x, 92, x + 22, 114, colour)
         canvas.text(x + 32, 103, text, _TEXT, INK, "lm")
         x += 72 + text_width(text, _TEXT)

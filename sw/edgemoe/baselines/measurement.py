@@ -33,26 +33,30 @@ class Effort:
 
 
 def measure(session: Session, batch: int, device: str, effort: Effort) -> dict[str, Any]:
-    """Milliseconds an image (median, 90th percentile, least), and millijoules where there are counters."""
+    """Milliseconds an image (median, 90th percentile, least), and millijoules where there are counters.
+
+    ``cpu_ms`` is the median of the processor time of all threads: what a step costs however busy the machine is.
+    """
     warm_up = _steps(session, effort.warm_up_seconds, effort.least_warm_up, effort.most_runs)
     runs = _steps(session, effort.seconds, effort.least_runs, effort.most_runs)
-    median, p90 = (float(np.percentile(runs, q)) * 1e3 for q in (50, 90))
+    wall, processor = (1e3 * column / batch for column in runs.T)
     millijoules, energy = _energy(session, batch, device)
     return {
-        "ms": median / batch, "p90_ms": p90 / batch, "least_ms": 1e3 * min(runs) / batch, "batch_ms": median,
+        "ms": float(np.median(wall)), "p90_ms": float(np.percentile(wall, 90)), "least_ms": float(wall.min()),
+        "cpu_ms": float(np.median(processor)), "batch_ms": float(np.median(wall)) * batch,
         "warm_up_runs": len(warm_up), "runs": len(runs), "energy_mj": millijoules, "energy": energy,
     }
 
 
-def _steps(session: Session, seconds: float, least: int, most: int) -> list[float]:
-    """Seconds of each step, for about ``seconds``."""
-    times: list[float] = []
+def _steps(session: Session, seconds: float, least: int, most: int) -> npt.NDArray[np.float64]:
+    """Seconds on the clock and of the processor [steps, 2], of steps for about ``seconds``."""
+    times: list[tuple[float, float]] = []
     end = time.perf_counter() + seconds
     while len(times) < least or (time.perf_counter() < end and len(times) < most):
-        start = time.perf_counter()
+        clock, processor = time.perf_counter(), time.process_time()
         session.step()
-        times.append(time.perf_counter() - start)
-    return times
+        times.append((time.perf_counter() - clock, time.process_time() - processor))
+    return np.array(times)
 
 
 def _energy(session: Session, batch: int, device: str) -> tuple[float | None, str]:

@@ -64,12 +64,12 @@ BASELINES = (
     Baseline("OpenVINO", "cpu", "float32", "sparse", "openvino_session.load_cpu"),
     Baseline("OpenVINO", "cpu", "float32", "dense", "openvino_session.load_cpu", options={"dense": True}),
     Baseline("OpenVINO", "cpu", "int8", "sparse", "openvino_session.load_int8", quantized=_QDQ),
-    Baseline("PyTorch eager", "cuda", "float32", "sparse", "torch_sessions.load_cuda"),
-    Baseline("PyTorch eager", "cuda", "bfloat16", "sparse", "torch_sessions.load_cuda", options={"half": True}),
+    Baseline("PyTorch CUDA", "cuda", "float32", "sparse", "torch_sessions.load_cuda"),
+    Baseline("PyTorch CUDA", "cuda", "bfloat16", "sparse", "torch_sessions.load_cuda", options={"half": True}),
     Baseline("CUDA graph", "cuda", "float32", "dense", "torch_sessions.load_cuda_graph"),
     Baseline("CUDA graph", "cuda", "bfloat16", "dense", "torch_sessions.load_cuda_graph", options={"half": True}),
     Baseline("ONNX Runtime CUDA", "cuda", "float32", "dense", "onnx_sessions.load_cuda"),
-    Baseline("ONNX Runtime TensorRT", "cuda", "float32", "dense", "onnx_sessions.load_tensorrt"),
+    Baseline("ONNX Runtime TRT", "cuda", "float32", "dense", "onnx_sessions.load_tensorrt"),
 )
 
 
@@ -114,9 +114,9 @@ def run_baselines(models: Iterable[str], batches: Sequence[int], threads: int, e
     rows: list[Row] = []
     for model in models:
         workload = load_workload(model, max(batches))
-        for name, device in dict.fromkeys((b.runtime, b.device) for b in BASELINES):
-            track(f"{model} with {name}{' on the GPU' if device == 'cuda' else ''}")
-            group = [b for b in BASELINES if (b.runtime, b.device) == (name, device)]
+        for name in dict.fromkeys(baseline.runtime for baseline in BASELINES):
+            track(f"{model} with {name}")
+            group = [b for b in BASELINES if b.runtime == name]
             rows += _in_process(group, workload, batches, threads, effort)
     return rows
 
