@@ -1,0 +1,1 @@
+"""Complete systems for boards without a processor: what stands around the accelerator there."""
