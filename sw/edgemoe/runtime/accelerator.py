@@ -92,6 +92,10 @@ class Accelerator:
             self._check_free()
             self._executor.reset()
 
+    def power(self) -> dict[str, float]:
+        """Watts of each supply rail that the board measures, now; empty: nothing is measured. At any time."""
+        return self._executor.power()
+
     def close(self) -> None:
         """End a running stream and free everything; a second call does nothing."""
         if self._active is not None:

@@ -52,7 +52,7 @@ class Driver(Executor):
     timeout: seconds (of ``platform.now``) after which a program is given up; default: 1, and 20 times its estimate
     watchdog: cycles without progress after which the accelerator stops a program itself; 0: never
     retries: times that a program is started again after a bus error, a watchdog's stop or a timeout
-    interrupt: wait for the interrupt instead of polling; default: where the platform has it
+    interrupt: wait for the interrupt instead of polling
 
     Raises
     ------
@@ -61,15 +61,15 @@ class Driver(Executor):
     """
 
     def __init__(self, platform: Platform, bundle: Bundle, *, depth: int = 2, timeout: float | None = None,
-                 watchdog: int = 1_000_000, retries: int = 0, interrupt: bool | None = None) -> None:
+                 watchdog: int = 1_000_000, retries: int = 0, interrupt: bool = False) -> None:
         if depth < 1 or retries < 0 or (timeout is not None and timeout <= 0):
             raise ValueError(f"depth must be at least 1, retries at least 0 and timeout above 0, "
                              f"not {depth!r}, {retries!r} and {timeout!r}")
         self.name, self.bundle, self.depth = platform.name, bundle, depth
         self._platform, self._registers = platform, Registers(platform)
         self._timeout, self._watchdog, self._retries = timeout, watchdog, retries
-        self._interrupt = platform.has_interrupt if interrupt is None else interrupt
-        if self._interrupt and not platform.has_interrupt:
+        self._interrupt = interrupt
+        if interrupt and not platform.has_interrupt:
             raise DeviceError(f"device {platform.name} has no interrupt; open it with interrupt=False")
         self._buffers: list[Buffer] = []
         self._must_reset = True
@@ -154,8 +154,8 @@ class Driver(Executor):
 
     def finish(self, task: str, cancel: threading.Event | None = None) -> None:
         """Wait for the end of a started program; raises as ``execute``."""
-        config, info = self.bundle.config, self.bundle.task(task)
-        estimate = sum(phase.estimated_cycles for phase in info.phases) / (config.assumed_clock_mhz * 1e6)
+        info = self.bundle.task(task)
+        estimate = sum(phase.estimated_cycles for phase in info.phases) / (self._platform.clock_mhz * 1e6)
         limit = _TIMEOUT + _MARGIN * estimate if self._timeout is None else self._timeout
         pause = _INTERRUPT_WAIT if self._interrupt else min(max(estimate / _POLLS, _SHORTEST_POLL), _LONGEST_POLL)
         end = self._platform.now() + limit
@@ -211,6 +211,9 @@ class Driver(Executor):
         last = max((block for block in range(model.depth) if model.is_moe(block)), default=None)
         return {} if last is None else {
             last: tuple(self._registers.read("EXPERT_COUNT", expert) for expert in range(model.num_experts))}
+
+    def power(self) -> dict[str, float]:
+        return self._platform.power()
 
     def reset(self) -> None:
         self._registers.write("CONTROL", _SOFT_RESET)

@@ -94,6 +94,10 @@ class Executor(abc.ABC):
     def unpack(self, task: str, target: int) -> npt.NDArray[np.int16]:
         """The head's raw outputs int16 [rows, channels] in an output slot."""
 
+    def power(self) -> dict[str, float]:
+        """Watts of each supply rail that is measured, now."""
+        return {}
+
     @abc.abstractmethod
     def reset(self) -> None:
         """Stop whatever runs and forget errors; DeviceError when the accelerator does not become idle."""

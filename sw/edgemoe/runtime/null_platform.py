@@ -55,6 +55,7 @@ class NullPlatform:
     has_interrupt = False
 
     def __init__(self, config: AcceleratorConfig, base: int = 0) -> None:
+        self.clock_mhz = config.assumed_clock_mhz
         self.registers = {regs.find(name).offset: value for name, value in (
             ("ID", regs.ID), ("ISA_VERSION", ISA_VERSION), ("CONFIG_HASH", config.hash32))}
         self.buffers: list[NullBuffer] = []
@@ -80,6 +81,9 @@ class NullPlatform:
 
     def now(self) -> float:
         return time.perf_counter()
+
+    def power(self) -> dict[str, float]:
+        return {}
 
     def close(self) -> None:
         self.is_open = False

@@ -35,7 +35,7 @@ def open(device: str | Platform, bundle: Bundle | Path | str, *, resize: bool = 
     resize: scale images of other sizes to the model's instead of refusing them
     options: ``depth`` (slots for frames, 2); of the driver ``timeout``, ``watchdog``, ``retries``, ``interrupt`` (see
         ``Driver``); the others are the platform's: of the simulation ``config``, ``dram_bytes``, ``stall``, ``seed``,
-        ``quiet`` (see ``SimPlatform``)
+        ``quiet`` (see ``SimPlatform``), of a board ``bitstream``, ``download``, ``rails`` (see ``pynq_platform``)
 
     Raises
     ------

@@ -88,7 +88,7 @@ class Pipeline:
         self._packed: Channel[Work | None] = Channel(depth)
         self._computed: Channel[_Output | None] = Channel(depth)
         self.ready: Channel[Work | None] = Channel(depth)
-        self.meter = Meter()
+        self.meter = Meter(executor.power)
         self._stop = threading.Event()
         self._close_lock = threading.Lock()
         self._threads = [threading.Thread(target=self._until_closed, args=(stage,), daemon=True,
@@ -109,6 +109,7 @@ class Pipeline:
         for thread, seconds in ((source, _JOIN_SECONDS), *((thread, None) for thread in others)):
             if thread is not threading.current_thread():  # a dropped stream may be collected in any thread
                 thread.join(seconds)
+        self.meter.close()
         self._ended()
 
     def _until_closed(self, stage: Callable[[], None]) -> None:

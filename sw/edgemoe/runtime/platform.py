@@ -42,10 +42,12 @@ class Platform(Protocol):
     ----------
     name: for messages
     has_interrupt: ``wait`` returns at the accelerator's interrupt
+    clock_mhz: the accelerator's clock
     """
 
     name: str
     has_interrupt: bool
+    clock_mhz: float
 
     def read(self, offset: int) -> int:
         """32 bits of the register map (``edgemoe_hw.regs``)."""
@@ -62,6 +64,9 @@ class Platform(Protocol):
 
     def now(self) -> float:
         """Seconds on the accelerator's clock: a board's own time, or a simulation's cycles."""
+
+    def power(self) -> dict[str, float]:
+        """Watts that each supply rail gives now; empty where nothing measures them."""
 
     def close(self) -> None:
         """Let go of the accelerator; a second call does nothing."""

@@ -14,10 +14,10 @@ from edgemoe.devices.base import DeviceError
 from edgemoe.layout import align
 from edgemoe_hw.config import AcceleratorConfig
 from edgemoe_sim.model import ModelError, VerilatedModel
+from edgemoe_sim.pages import PAGE, Pages
 
 __all__ = ["SimBuffer", "SimPlatform", "open_platform"]
 
-_PAGE = 4096
 _FRAME_BYTES = 32 << 20  # for programs, inputs and outputs
 _LONGEST_RUN = 50_000  # cycles of one wait, so that the host gets a word in
 
@@ -66,18 +66,18 @@ class SimPlatform:
     has_interrupt = True
 
     def __init__(self, config: AcceleratorConfig, *, dram_bytes: int = _FRAME_BYTES, **options: Any) -> None:
-        self._hertz = config.assumed_clock_mhz * 1e6
+        self.clock_mhz = config.assumed_clock_mhz
         try:
-            self.model = VerilatedModel(config, dram_bytes=align(dram_bytes, _PAGE), **options)
+            self.model = VerilatedModel(config, dram_bytes=align(dram_bytes, PAGE), **options)
         except (RuntimeError, OSError) as error:
             raise DeviceError(f"cannot build the simulated accelerator: {error}") from error
-        self._used: dict[int, int] = {}  # address -> size, whole pages
+        self._pages = Pages(self.model.dram.size)
         self._is_open = True
 
     @property
     def buffers(self) -> int:
         """How many buffers are allocated."""
-        return len(self._used)
+        return len(self._pages)
 
     def read(self, offset: int) -> int:
         with self._errors():
@@ -88,27 +88,24 @@ class SimPlatform:
             self.model.write_word(offset, value)
 
     def allocate(self, nbytes: int) -> SimBuffer:
-        size, begin = align(nbytes, _PAGE), 0
-        for address, used in sorted(self._used.items()):  # the first gap that is large enough
-            if address - begin >= size:
-                break
-            begin = address + used
-        if begin + size > self.model.dram.size:
-            raise DeviceError(f"the simulated DRAM of {self.model.dram.size} bytes has no {size} bytes left; open the "
-                              f"device with a larger dram_bytes")
-        self._used[begin] = size
-        return SimBuffer(self, begin, nbytes)
+        try:
+            return SimBuffer(self, self._pages.take(nbytes), nbytes)
+        except MemoryError as error:
+            raise DeviceError(f"{error}; open the device with a larger dram_bytes") from None
 
     def release(self, address: int) -> None:
         """Give a buffer's pages back."""
-        self._used.pop(address, None)
+        self._pages.give(address)
 
     def wait(self, seconds: float) -> None:
         with self._errors():
-            self.model.run(min(max(round(seconds * self._hertz), 1), _LONGEST_RUN))
+            self.model.run(min(max(round(seconds * self.clock_mhz * 1e6), 1), _LONGEST_RUN))
 
     def now(self) -> float:
-        return self.model.cycles / self._hertz
+        return self.model.cycles / (self.clock_mhz * 1e6)
+
+    def power(self) -> dict[str, float]:
+        return {}
 
     def close(self) -> None:
         self._is_open = False

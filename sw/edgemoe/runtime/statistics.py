@@ -5,9 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+
+from edgemoe.runtime.power import PowerMeter
 
 __all__ = ["Meter", "StreamStats"]
 
@@ -28,6 +31,7 @@ class StreamStats:
     device_seconds: wall time a frame in which the host waited for the device
     host_seconds: time a frame of everything else that the host does for it: preparing, packing, unpacking, predictions
     device_share: share of ``seconds`` in which the device worked; 1 where the host hides behind it completely
+    watts: mean of the measured supply rails' sum, idle parts of the board included; None: not measured
     """
 
     frames: int = 0
@@ -41,18 +45,27 @@ class StreamStats:
     device_seconds: float = 0.0
     host_seconds: float = 0.0
     device_share: float = 0.0
+    watts: float | None = None
+
+    @property
+    def joules(self) -> float | None:
+        """Measured energy a frame; None: not measured."""
+        return None if self.watts is None or not self.fps else self.watts / self.fps
 
     def __str__(self) -> str:
+        energy = ("power not measured" if self.joules is None
+                  else f"{self.watts:.2f} W, {self.joules * 1e3:.1f} mJ a frame")
         return (f"{self.frames} frames, {self.inferences} inferences, {self.failures} failed, "
                 f"{self.fps:.1f} frames/s; latency p50 {self.latency_p50 * 1e3:.2f} ms, p90 "
                 f"{self.latency_p90 * 1e3:.2f} ms; a frame: device {self.device_seconds * 1e3:.2f} ms, host "
-                f"{self.host_seconds * 1e3:.2f} ms; device busy {self.device_share:.0%}")
+                f"{self.host_seconds * 1e3:.2f} ms; device busy {self.device_share:.0%}; {energy}")
 
 
 class Meter:
-    """Collects what ``StreamStats`` shows; for several threads."""
+    """Collects what ``StreamStats`` shows; for several threads. ``power``: watts of each measured rail."""
 
-    def __init__(self) -> None:
+    def __init__(self, power: Callable[[], Mapping[str, float]] = dict) -> None:
+        self._power = PowerMeter(power)
         self._lock = threading.Lock()
         self._begin = self._end = time.perf_counter()
         self._latencies: deque[float] = deque(maxlen=_WINDOW)
@@ -79,4 +92,8 @@ class Meter:
             middle, high, most = np.percentile(self._latencies, (50, 90, 100))
             return StreamStats(self._frames, self._inferences, self._failures, seconds, self._frames / seconds,
                                float(middle), float(high), float(most), self._device / self._frames,
-                               self._host / self._frames, self._device / seconds)
+                               self._host / self._frames, self._device / seconds, self._power.watts)
+
+    def close(self) -> None:
+        """Measure no more power."""
+        self._power.close()

@@ -1,0 +1,31 @@
+"""An overlay for the simulated PYNQ device: the files of a bitstream without a bitstream."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from edgemoe.boards.bitstream import publish
+from edgemoe.boards.board import Board
+from edgemoe.boards.hwh import hwh_text
+from edgemoe.boards.zynq import MODULE_VLNV
+
+__all__ = ["simulated_overlay"]
+
+OUT = Path("build/simulated")  # not where bitstreams are: this is nothing that could be flashed
+
+
+def simulated_overlay(board: Board, out: Path = OUT, vlnv: str = MODULE_VLNV) -> Path:
+    """Write ``<board>-<hash>.{bit,hwh,json}``; returns the ``.bit``, which says that it is none.
+
+    Parameters
+    ----------
+    board: whose design and configuration; another configuration can be had by ``dataclasses.replace(board, config=…)``
+    vlnv: of the accelerator
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        (work / "edgemoe.bit").write_text(f"no bitstream: {board.config.to_json()}\n", encoding="utf-8")
+        (work / "edgemoe.hwh").write_text(hwh_text(board, vlnv), encoding="utf-8")
+        (work / "result.json").write_text('{"simulated": true}', encoding="utf-8")
+        return publish(board, work, out).with_suffix(".bit")
