@@ -1,16 +1,25 @@
 """What the runtime's tests share: a small bundle with every kind of task, and every device that can run it."""
 
+import dataclasses
+import functools
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import edgemoe
+from edgemoe.boards import load_board
+from edgemoe.boards.simulated import simulated_overlay
 from edgemoe.bundle import Bundle
 from edgemoe.compiler import build_bundle
 from edgemoe.devices.reference import ReferenceDevice
-from edgemoe_hw.config import PRESETS
+from edgemoe.runtime.platform import Platform
+from edgemoe.runtime.sim_platform import SimPlatform
+from edgemoe_hw.config import PRESETS, AcceleratorConfig
 from edgemoe_models.config import TaskConfig
 from edgemoe_sim.graphs import random_graph, small_model
 
@@ -20,11 +29,58 @@ KINDS = (TaskConfig("segmentation", "segmentation", channels=5, head_hidden=20, 
          TaskConfig("scene", "classification", channels=11))
 
 Open = Callable[..., edgemoe.Accelerator]
+_folder = tempfile.TemporaryDirectory()
+
+
+@functools.cache
+def overlay(config: AcceleratorConfig, board: str = "pynq-z2") -> Path:
+    """A board's overlay with another configuration."""
+    return simulated_overlay(dataclasses.replace(load_board(board), config=config), Path(_folder.name))
+
+
+def open_pynq(bundle: Bundle | Path | str, **options: Any) -> edgemoe.Accelerator:
+    """PYNQ with a new simulated board; by its clock a busy machine may simulate little in a second."""
+    from edgemoe_sim.pynq_device import SimulatedDevice
+    SimulatedDevice(quiet=True)
+    return edgemoe.open("pynq", bundle, **{"bitstream": overlay(PRESETS["tiny"]), "timeout": 60, **options})
+
+
 #: Every device that the contract tests run on: each opens a bundle, with the options of ``edgemoe.open``.
 DEVICES: dict[str, Open] = {
     "reference": lambda bundle, **options: edgemoe.open("reference", bundle, **options),
     "sim": lambda bundle, **options: edgemoe.open("sim", bundle, **options),
+    "pynq": open_pynq,
 }
+needs_pynq = pytest.mark.skipif(sys.version_info >= (3, 13), reason="pynq has no release for numpy 2")
+
+
+def _params(names: list[str]) -> list[Any]:
+    return [pytest.param(name, marks=needs_pynq if name == "pynq" else ()) for name in names]
+
+
+Simulation = Any  # SimPlatform or SimulatedDevice: with ``model`` and ``buffers``
+Simulate = Callable[[Bundle], tuple[Platform, Simulation]]
+
+
+def _simulate_pynq(bundle: Bundle) -> tuple[Platform, Simulation]:
+    from edgemoe.runtime.pynq_platform import open_platform
+    from edgemoe_sim.pynq_device import SimulatedDevice
+    device = SimulatedDevice(quiet=True)
+    return open_platform(bundle, bitstream=overlay(bundle.config)), device
+
+
+def _simulate_sim(bundle: Bundle) -> tuple[Platform, Simulation]:
+    platform = SimPlatform(bundle.config, quiet=True)
+    return platform, platform
+
+
+#: Platforms on simulated RTL, and the simulation below, for tests that break something there.
+PLATFORMS: dict[str, Simulate] = {"sim": _simulate_sim, "pynq": _simulate_pynq}
+
+
+@pytest.fixture(params=_params(list(PLATFORMS)))
+def simulate(request: pytest.FixtureRequest) -> Simulate:
+    return PLATFORMS[request.param]
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +89,7 @@ def runtime_bundle() -> Bundle:
     return build_bundle(random_graph(small_model(tasks=KINDS)), PRESETS["tiny"])
 
 
-@pytest.fixture(params=DEVICES)
+@pytest.fixture(params=_params(list(DEVICES)))
 def open_device(request: pytest.FixtureRequest) -> Open:
     return DEVICES[request.param]
 

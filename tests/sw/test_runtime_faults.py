@@ -31,9 +31,9 @@ WATCHDOG = 3000
 class Machine:
     """A simulated accelerator of which single frames can be made to fail."""
 
-    def __init__(self, bundle: Bundle, **options) -> None:
+    def __init__(self, bundle: Bundle, simulate, **options) -> None:
         self.bundle = bundle
-        self.platform = SimPlatform(bundle.config, quiet=True)
+        self.platform, self.simulation = simulate(bundle)
         self.driver = Driver(self.platform, bundle, watchdog=WATCHDOG, **options)
         self.accelerator = Accelerator(self.driver)
 
@@ -53,11 +53,11 @@ class Machine:
         def faulty(name: str, source: int, target: int) -> None:
             fails = next(count) in starts
             opcode = Opcode.STORE if kind == "write_error" else Opcode.LOAD
-            self.platform.model.inject(kind, self.place(opcode, task, target) if fails else None)
+            self.simulation.model.inject(kind, self.place(opcode, task, target) if fails else None)
             start(name, source, target)
 
         def repaired() -> None:
-            self.platform.model.inject(kind, None)
+            self.simulation.model.inject(kind, None)
             reset()
 
         monkeypatch.setattr(self.driver, "start", faulty)
@@ -65,11 +65,11 @@ class Machine:
 
 
 @pytest.fixture
-def machine(runtime_bundle) -> Iterator[Machine]:
-    machine = Machine(runtime_bundle)
+def machine(runtime_bundle, simulate) -> Iterator[Machine]:
+    machine = Machine(runtime_bundle, simulate, timeout=60)
     yield machine
     machine.accelerator.close()
-    assert machine.platform.buffers == 0
+    assert machine.simulation.buffers == 0
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("edgemoe")]
 
 
@@ -93,8 +93,8 @@ def test_fault_in_a_stream(machine, pictures, expected, monkeypatch, kind):
 
 
 @pytest.mark.parametrize("kind", FAULTS)
-def test_fault_that_is_retried(runtime_bundle, pictures, expected, monkeypatch, kind):
-    machine = Machine(runtime_bundle, retries=1)
+def test_fault_that_is_retried(runtime_bundle, simulate, pictures, expected, monkeypatch, kind):
+    machine = Machine(runtime_bundle, simulate, retries=1, timeout=60)
     machine.inject(monkeypatch, kind, "depth", {2, 6})
     with machine.accelerator as accelerator:
         frames = list(accelerator.stream(pictures, "depth"))
@@ -114,18 +114,19 @@ def test_fault_that_is_raised(machine, pictures, expected, monkeypatch):
     np.testing.assert_array_equal(machine.accelerator.run(pictures[0], "edges").raw, expected(pictures[0], "edges"))
 
 
-def test_hang_without_a_watchdog(runtime_bundle, pictures, expected):
+def test_hang_without_a_watchdog(runtime_bundle, simulate, pictures, expected):
     """The host's own timeout says what has finished; memory that still does not answer is said at the next start."""
-    platform = SimPlatform(runtime_bundle.config, quiet=True)
+    platform, simulation = simulate(runtime_bundle)
     driver = Driver(platform, runtime_bundle, watchdog=0, timeout=0.002)
     begin = driver._weights.physical_address
     with Accelerator(driver) as accelerator:
-        platform.model.inject("hang", (begin, begin + 64))
+        simulation.model.inject("hang", (begin, begin + 64))
         with pytest.raises(DeviceError, match=r"did not end within 0.002 s; of its \d+ commands these have finished"):
             accelerator.run(pictures[0], "depth")
         with pytest.raises(DeviceError, match="still busy 0.01 s after a soft reset: memory does not answer"):
             accelerator.run(pictures[0], "depth")
-        platform.model.inject("hang", None)
+        simulation.model.inject("hang", None)
+        driver._timeout = 60
         np.testing.assert_array_equal(accelerator.run(pictures[0], "depth").raw, expected(pictures[0], "depth"))
 
 
@@ -159,33 +160,34 @@ def test_killed_in_the_middle(machine, pictures, expected):
     for task in ("segmentation", "depth"):
         np.testing.assert_array_equal(machine.accelerator.run(pictures[1], task).raw, expected(pictures[1], task))
     machine.driver.start("segmentation", 0, 0)
-    machine.platform.model.run(500)
-    assert machine.platform.model.read_field("STATUS", "busy")
+    machine.simulation.model.run(500)
+    assert machine.simulation.model.read_field("STATUS", "busy")
     successor = Driver(machine.platform, machine.bundle)
-    assert not machine.platform.model.read_field("STATUS", "busy")
+    assert not machine.simulation.model.read_field("STATUS", "busy")
     successor.pack(1, pictures[2])
     successor.execute("depth", 1, 1)
     np.testing.assert_array_equal(successor.unpack("depth", 1), expected(pictures[2], "depth"))
     successor._free()
 
 
-def test_closing_while_it_hangs(runtime_bundle, pictures, expected):
+def test_closing_while_it_hangs(runtime_bundle, simulate, pictures, expected):
     """Closing a stream does not wait for the timeout, which is minutes of simulation away here."""
-    platform = SimPlatform(runtime_bundle.config, quiet=True)
+    platform, simulation = simulate(runtime_bundle)
     driver = Driver(platform, runtime_bundle, watchdog=0, timeout=1000)
     with Accelerator(driver) as accelerator:
         stream = accelerator.stream(itertools.cycle(pictures), "depth")
         next(stream)
         begin = driver._weights.physical_address
-        platform.model.inject("hang", (begin, begin + runtime_bundle.data.size))
+        simulation.model.inject("hang", (begin, begin + runtime_bundle.data.size))
         stream.close()
-        platform.model.inject("hang", None)
+        simulation.model.inject("hang", None)
         np.testing.assert_array_equal(accelerator.run(pictures[3], "depth").raw, expected(pictures[3], "depth"))
 
 
 @pytest.mark.parametrize("interrupt", [False, True])
-def test_polling_and_interrupt(runtime_bundle, pictures, expected, interrupt):
-    with edgemoe.open("sim", runtime_bundle, interrupt=interrupt, quiet=True) as accelerator:
+def test_polling_and_interrupt(runtime_bundle, simulate, pictures, expected, interrupt):
+    platform, _ = simulate(runtime_bundle)
+    with edgemoe.open(platform, runtime_bundle, interrupt=interrupt, timeout=60) as accelerator:
         for task in accelerator.tasks:
             np.testing.assert_array_equal(accelerator.run(pictures[0], task).raw, expected(pictures[0], task))
 
@@ -223,21 +225,21 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
-def test_many_frames(runtime_bundle, rng, expected):
+def test_many_frames(runtime_bundle, simulate, rng, expected):
     """200 frames with random tasks: every bit is right, and neither buffers nor memory grow."""
     model = runtime_bundle.model
-    platform = SimPlatform(runtime_bundle.config, quiet=True)
+    platform, simulation = simulate(runtime_bundle)
     images = [rng.integers(0, 256, (model.image_height, model.image_width, 3), np.uint8) for _ in range(200)]
     tasks = [str(name) for name in rng.choice(list(runtime_bundle.tasks), len(images))]
     wanted = [expected(image, task) for image, task in zip(images, tasks, strict=True)]
     usage = {}
-    with edgemoe.open(platform, runtime_bundle) as accelerator:
-        buffers = platform.buffers
+    with edgemoe.open(platform, runtime_bundle, timeout=60) as accelerator:
+        buffers = simulation.buffers
         tracemalloc.start()
         for frame in accelerator.stream(images, iter(tasks)):
             assert list(frame.predictions) == [tasks[frame.number]]
             np.testing.assert_array_equal(frame[tasks[frame.number]].raw, wanted[frame.number])
-            assert platform.buffers == buffers == 1 + len(runtime_bundle.tasks) + 4
+            assert simulation.buffers == buffers == 1 + len(runtime_bundle.tasks) + 4
             if frame.number in (50, 199):
                 gc.collect()
                 usage[frame.number] = tracemalloc.get_traced_memory()[0], resident()
@@ -246,4 +248,4 @@ def test_many_frames(runtime_bundle, rng, expected):
     traced, process = (late - early for early, late in zip(usage[50], usage[199], strict=True))
     assert traced < 24 << 10 < 149 * images[0].nbytes  # less than one image a frame: latencies, 32 bytes each
     assert process < 2 << 20
-    assert platform.buffers == 0
+    assert simulation.buffers == 0
