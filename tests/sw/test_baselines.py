@@ -185,11 +185,11 @@ def test_suite_runs_in_processes_and_reports_differences(monkeypatch):
     monkeypatch.setattr(suite, "BASELINES", (CPU[4], BASELINES[-1]))
     monkeypatch.setattr(suite, "load_workload", lambda model, count: make_workload())
     told = []
-    rows = suite.run_baselines(["baseline-test"], [1, 2], 1, EFFORT, told.append)
+    rows = suite.run_baselines("baseline-test", [1, 2], 1, EFFORT, told.append)
     assert [(row["runtime"], row["batch"]) for row in rows] == [(b.runtime, n) for b in (CPU[4], BASELINES[-1])
                                                                 for n in (1, 2)]
     assert [row["status"] for row in rows[:2]] == ["ok", "ok"] and len(told) == 2
     assert differing(rows) == []
     assert differing([{**rows[0], "equal": False}]) != []
     with pytest.raises(ValueError, match="at least 1"):
-        suite.run_baselines(["baseline-test"], [0], 1, EFFORT, told.append)
+        suite.run_baselines("baseline-test", [0], 1, EFFORT, told.append)

@@ -80,11 +80,11 @@ def test_picture(results, tmp_path):
 
 def test_command_keeps_the_other_section(monkeypatch, results, tmp_path, capsys):
     save_results(results, tmp_path / "bench.json")
-    monkeypatch.setattr(suite, "run_baselines", lambda models, batches, threads, effort, track: [
-        {**MEASURED, "model": models[0], "batch": batches[0], "threads": threads, "ms": 1.0, "equal": False}])
+    monkeypatch.setattr(suite, "run_baselines", lambda model, batches, threads, effort, track: [
+        {**MEASURED, "model": model, "batch": batches[0], "threads": threads, "ms": 1.0, "equal": False}])
     monkeypatch.setattr(bench_command, "_host_overhead", lambda: {"m3vit-micro": {"depth": 0.25}})
-    monkeypatch.setattr("sys.argv", ["edgemoe", "bench", "--only", "baselines", "--batch", "1", "--threads", "2",
-                                     "--out", str(tmp_path)])
+    monkeypatch.setattr("sys.argv", "edgemoe bench --only baselines --model m3vit-micro --batch 1 --threads 2".split()
+                        + ["--out", str(tmp_path)])
     with pytest.raises(SystemExit):  # the outputs differ, which is an error once everything is written
         cli.main()
     assert "outputs differ from the float model" in capsys.readouterr().err

@@ -101,9 +101,9 @@ def _measure_all(baselines: Sequence[Baseline], workload: Workload, batches: Seq
             for baseline in baselines for batch in batches]
 
 
-def run_baselines(models: Iterable[str], batches: Sequence[int], threads: int, effort: Effort,
+def run_baselines(model: str, batches: Sequence[int], threads: int, effort: Effort,
                   track: Callable[[str], None]) -> list[Row]:
-    """Rows of all baselines, of runtime after runtime in a fresh process each.
+    """A model's rows of all baselines, runtime after runtime in a fresh process each.
 
     Raises
     ------
@@ -111,13 +111,12 @@ def run_baselines(models: Iterable[str], batches: Sequence[int], threads: int, e
     """
     if min([*batches, threads], default=0) < 1:
         raise ValueError(f"batches and threads must be at least 1, not {[*batches, threads]!r}")
+    workload = load_workload(model, max(batches))
     rows: list[Row] = []
-    for model in models:
-        workload = load_workload(model, max(batches))
-        for name in dict.fromkeys(baseline.runtime for baseline in BASELINES):
-            track(f"{model} with {name}")
-            group = [b for b in BASELINES if b.runtime == name]
-            rows += _in_process(group, workload, batches, threads, effort)
+    for name in dict.fromkeys(baseline.runtime for baseline in BASELINES):
+        track(f"{model} with {name}")
+        group = [baseline for baseline in BASELINES if baseline.runtime == name]
+        rows += _in_process(group, workload, batches, threads, effort)
     return rows
 
 
