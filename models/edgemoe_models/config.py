@@ -264,7 +264,8 @@ PRESETS: dict[str, ModelConfig] = {
     for config in (
         ModelConfig(
             name="m3vit-tiny", image_height=128, image_width=256, patch=16, dim=192, depth=12, heads=3,
-            mlp_hidden=768, num_experts=16, top_k=2, expert_hidden=384, tasks=_dense_tasks(0, 4, "segmentation", "depth"),
+            mlp_hidden=768, num_experts=16, top_k=2, expert_hidden=384,
+            tasks=_dense_tasks(0, 4, "segmentation", "depth"),
         ),
         ModelConfig(
             name="m3vit-micro", image_height=64, image_width=128, patch=8, dim=96, depth=6, heads=3,
