@@ -17,6 +17,7 @@ from edgemoe.bench_command import bench
 from edgemoe.boards.board import board_names, load_board
 from edgemoe.boards.command import app as boards_app
 from edgemoe.bundle import Bundle
+from edgemoe.demo.command import demo
 from edgemoe.devices.base import DeviceError
 from edgemoe.runtime.opening import DEVICES
 from edgemoe.synth import SynthesisError
@@ -199,6 +200,7 @@ def ablation(model: Model = "m3vit-micro", config: Config = "pynq-z2",
 
 
 app.command()(bench)
+app.command()(demo)
 
 
 def _write(path: Path, values: Any) -> None:

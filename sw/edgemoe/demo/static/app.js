@@ -1,0 +1,216 @@
+// The demo's page: draws what /live sends, and sends back what is clicked. See demo/view.py for the messages.
+
+const COLOURS = ["#56b4e9", "#e69f00", "#2fbf8f", "#cc79a7", "#f0e442", "#d55e00"]; // Okabe and Ito, on a dark ground
+const HISTORY = 120, RETRY_MS = 1000;
+const find = (id) => document.getElementById(id);
+const digits = (value, places) => value.toLocaleString("en", { minimumFractionDigits: places, maximumFractionDigits: places });
+const milliseconds = (value) => `${digits(value, value < 10 ? 1 : 0)} ms`;
+
+let socket, about, state, panels = new Map(), history = [], newest = 0;
+
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("--")) element.style.setProperty(name, value);
+    else element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+// Connection
+
+function connect() {
+  socket = new WebSocket(`ws${location.protocol === "https:" ? "s" : ""}://${location.host}/live`);
+  socket.binaryType = "arraybuffer";
+  socket.onmessage = ({ data }) => typeof data === "string" ? receive(JSON.parse(data)) : receiveFrame(data);
+  socket.onclose = () => { setConnection(false); setTimeout(connect, RETRY_MS); };
+}
+
+function setConnection(isLive) {
+  find("connection").toggleAttribute("data-live", isLive);
+  find("connection").textContent = isLive ? (state?.ended ? "ended" : state?.paused ? "paused" : "live") : "not connected";
+}
+
+function send(command) {
+  if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(command));
+}
+
+function receive(message) {
+  if (message.type === "about") showAbout(message);
+  else if (message.type === "state") showState(message);
+  else if (message.type === "refused") showBanner(message.message);
+}
+
+function receiveFrame(buffer) {
+  const length = new DataView(buffer).getUint32(0, true);
+  const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
+  let start = 4 + length;
+  newest = header.number;
+  for (const [name, type, size] of header.images) {
+    draw(name, header.number, new Blob([new Uint8Array(buffer, start, size)], { type }));
+    start += size;
+  }
+  showFigures(header);
+  showRuns(header.runs);
+  showExperts(header.runs);
+}
+
+// What is fixed: model, device, tasks
+
+function showAbout(message) {
+  about = message;
+  about.tasks.forEach((task, index) => { task.colour = COLOURS[index % COLOURS.length]; });
+  document.title = `edgemoe · ${about.model}`;
+  document.documentElement.style.setProperty("--aspect", about.width / about.height);
+  const device = { sim: "simulated RTL", reference: "integer reference", pynq: "PYNQ board" }[about.device] ?? about.device;
+  find("about").replaceChildren(...[about.model, about.config, device, about.source, `${about.width} × ${about.height}`]
+    .map((text) => make("span", {}, text)));
+  find("tasks").replaceChildren(...about.tasks.map((task) => {
+    const button = make("button", { type: "button", "--task": task.colour, "data-task": task.name }, task.name);
+    button.onclick = () => toggle(task.name);
+    return button;
+  }));
+  const isBoard = about.device === "pynq", clock = `${digits(about.clock_mhz, 0)} MHz`;
+  find("clock").textContent = `ms at ${clock}`;
+  find("cycles-of").textContent = about.device === "reference" ? "cycles (est.)" : "cycles";
+  find("clock-note").textContent = {
+    reference: `No accelerator runs: cycles are the compiler's estimate, milliseconds at an assumed ${clock}. Frames/s and latency are of the NumPy reference on this machine.`,
+    sim: `Cycles of the RTL, milliseconds at an assumed ${clock}. Frames/s and latency are of the simulator on this machine.`,
+  }[about.device] ?? `Cycles as the accelerator counts them, milliseconds at the configuration's ${clock}.`;
+  find("experts").hidden = !about.experts;
+  find("experts-note").textContent = "Tokens each expert gets, by task; dashed: an even load."
+    + (about.device === "reference" ? "" : " The accelerator's registers keep the last MoE block's.");
+  setConnection(true);
+}
+
+function toggle(name) {
+  if (!state) return;
+  const chosen = state.tasks.includes(name) ? state.tasks.filter((task) => task !== name) : [...state.tasks, name];
+  if (chosen.length) send({ tasks: chosen });
+}
+
+// What viewers share: tasks, pause, errors
+
+function showState(message) {
+  state = message;
+  find("pause").textContent = state.paused ? "Resume" : "Pause";
+  for (const button of find("tasks").children) {
+    button.setAttribute("aria-pressed", state.tasks.includes(button.dataset.task));
+  }
+  const failed = state.failures ? ` (${state.failures} failed frame${state.failures > 1 ? "s" : ""})` : "";
+  showBanner(state.ended ? `Playing has ended. ${state.error}` : state.error + (state.error && failed));
+  history = [];
+  showPanels();
+  setConnection(true);
+}
+
+function showBanner(text) {
+  find("banner").hidden = !text;
+  find("banner").textContent = text;
+}
+
+function showPanels() {
+  const names = ["input", ...state.tasks];
+  for (const name of names) if (!panels.has(name)) panels.set(name, makePanel(name));
+  find("panels").dataset.count = names.length;
+  find("panels").replaceChildren(...names.map((name) => panels.get(name)));
+}
+
+function makePanel(name) {
+  const task = about.tasks.find((candidate) => candidate.name === name);
+  const content = task?.kind === "classification" ? make("ul", { class: "classes", "--task": task.colour })
+    : make("canvas", { role: "img", "aria-label": name, width: about.width, height: about.height });
+  const caption = make("figcaption", {}, make("strong", {}, name));
+  if (task?.legend.length) {
+    caption.append(make("ul", { class: "legend" }, ...task.legend.map(([text, colour]) => make("li", { "--colour": colour }, text))));
+  }
+  if (task?.ramp.length) {
+    const colours = task.ramp.map(([, colour]) => colour);
+    caption.append(make("span", { class: "ramp" }, task.ramp[0][0],
+      make("i", { "--ramp": `linear-gradient(90deg, ${colours.join(", ")})` }), task.ramp.at(-1)[0]));
+  }
+  return make("figure", { "data-name": name }, make("div", { class: "frame" }, content), caption);
+}
+
+// Frames
+
+async function draw(name, number, blob) {
+  const canvas = panels.get(name)?.querySelector("canvas");
+  if (!canvas) return;
+  const bitmap = await createImageBitmap(blob);
+  if (number !== newest) return; // a newer one has come meanwhile
+  if (canvas.width !== bitmap.width || canvas.height !== bitmap.height) {
+    [canvas.width, canvas.height] = [bitmap.width, bitmap.height];
+  }
+  canvas.getContext("2d").drawImage(bitmap, 0, 0);
+  canvas.dataset.frame = number;
+  bitmap.close();
+}
+
+function showFigures(header) {
+  find("fps").textContent = header.fps ? digits(header.fps, header.fps < 10 ? 1 : 0) : "–";
+  for (const name of ["p50", "p90"]) find(`latency-${name}`).textContent = milliseconds(header[`latency_${name}`]);
+  history = [...history, header.latency].slice(-HISTORY);
+  const top = Math.max(...history);
+  const points = history.map((value, index) => `${300 - (history.length - 1 - index) * 300 / (HISTORY - 1)},${54 - 50 * value / top}`);
+  find("history").firstElementChild.setAttribute("points", points.join(" "));
+  find("history-low").textContent = "0";
+  find("history-high").textContent = milliseconds(top);
+}
+
+function showRuns(runs) {
+  let total = 0;
+  const rows = about.tasks.filter((task) => task.name in runs).map((task) => {
+    const run = runs[task.name], cycles = run.cycles ?? task.estimated_cycles;
+    total += cycles;
+    if (run.classes) showClasses(task, run.classes);
+    return make("tr", {}, make("th", { scope: "row", "--task": task.colour }, task.name),
+      make("td", {}, digits(cycles, 0)), make("td", {}, digits(cycles / about.clock_mhz / 1e3, 2)));
+  });
+  find("runs").replaceChildren(...rows);
+  find("cycles").textContent = digits(total, 0);
+  find("milliseconds").textContent = digits(total / about.clock_mhz / 1e3, 2);
+}
+
+function showClasses(task, classes) {
+  panels.get(task.name)?.querySelector(".classes")?.replaceChildren(...classes.map(([text, share]) =>
+    make("li", { "--share": `${100 * share}%` }, make("span", {}, text), make("span", {}, `${digits(100 * share, 1)} %`))));
+}
+
+function showExperts(runs) {
+  const tasks = about.tasks.filter((task) => task.name in runs);
+  const blocks = Object.keys(runs[tasks[0].name].experts);
+  const shape = JSON.stringify([blocks, tasks.map((task) => task.name)]);
+  if (find("blocks").dataset.shape !== shape) {
+    find("blocks").dataset.shape = shape;
+    find("blocks").replaceChildren(...blocks.map((block) => makeBlock(block, tasks)));
+  }
+  blocks.forEach((block, place) => {
+    const loads = tasks.map((task) => runs[task.name].experts[block]);
+    const top = Math.max(3 * about.visits / about.experts, ...loads.flat());
+    const element = find("blocks").children[place], bars = element.querySelector(".bars");
+    bars.style.setProperty("--even", `${100 * about.visits / about.experts / top}%`);
+    element.querySelector("output").textContent = `busiest ${Math.max(...loads.flat())} of ${about.visits}`;
+    [...bars.children].forEach((expert, number) => [...expert.children].forEach((bar, task) =>
+      bar.style.setProperty("--load", `${100 * loads[task][number] / top}%`)));
+  });
+}
+
+function makeBlock(block, tasks) {
+  const experts = Array.from({ length: about.experts }, () =>
+    make("div", { class: "expert" }, ...tasks.map((task) => make("i", { "--task": task.colour }))));
+  const numbers = experts.map((_, number) => make("span", {}, number));
+  return make("div", { class: "block", "data-block": block }, make("h3", {}, `block ${block}`, make("output")),
+    make("div", { class: "bars" }, ...experts), make("div", { class: "numbers" }, ...numbers));
+}
+
+// Controls
+
+find("pause").onclick = () => state && send({ paused: !state.paused });
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.code === "Space" && event.target.tagName !== "BUTTON") { event.preventDefault(); find("pause").click(); }
+  find("tasks").children[Number(event.key) - 1]?.click();
+});
+connect();

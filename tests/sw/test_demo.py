@@ -1,0 +1,340 @@
+"""The live demo below its page: sources, player, messages, server, command line."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing, contextmanager
+from itertools import islice
+
+import numpy as np
+import pytest
+import uvicorn
+from PIL import Image
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect as connect_websocket
+
+import edgemoe
+from edgemoe.cli import main
+from edgemoe.demo.player import Player
+from edgemoe.demo.server import application, listen, url_of
+from edgemoe.demo.sources import crop, endless
+from edgemoe.demo.view import about, decode
+from edgemoe.pictures import colour
+
+SECONDS = 20
+
+
+def connect(address, **options):
+    return connect_websocket(address, max_queue=None, **options)  # else close waits for frames that nobody reads
+
+
+def endlessly(pictures):
+    while True:
+        yield from pictures
+
+
+def newest(player, after=0, seconds=SECONDS):
+    """Header and images of a frame after the first ``after`` ones."""
+    end = time.monotonic() + seconds
+    while player.count <= after:
+        assert time.monotonic() < end, f"no frame; {player.state}"
+        time.sleep(0.005)
+    return decode(player.message)
+
+
+def stays(value, read):
+    """Whether ``read()`` is still ``value`` when frames in flight have had time to arrive."""
+    time.sleep(0.3)
+    return read() == value
+
+
+@contextmanager
+def playing(bundle, pictures, device="reference", tasks=("segmentation", "depth")):
+    options = {"quiet": True} if device == "sim" else {}
+    with edgemoe.open(device, bundle, resize=True, **options) as accelerator, \
+            Player(accelerator, pictures, 500, tasks) as player:
+        yield player
+
+
+@contextmanager
+def serving(player):
+    """The page's address while a server runs in a thread."""
+    with listen("127.0.0.1", 0) as listening:
+        app = application(player, about(player._accelerator, "a test"))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="websockets-sansio", lifespan="off"))
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        try:
+            yield url_of(listening)
+        finally:
+            server.should_exit = True
+            thread.join(SECONDS)
+            assert not thread.is_alive()
+
+
+# Sources
+
+
+def test_scenes_drift_and_repeat(runtime_bundle):
+    model = runtime_bundle.model
+    first, again = (list(islice(endless("scenes", model), 80)) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert {frame.shape for frame in first} == {(12, 16, 3)} and first[0].dtype == np.uint8
+    steps = np.abs(np.diff(np.array(first, int), axis=0)).mean((1, 2, 3))
+    assert 0 < steps[:74].max() < 30 < steps[74]  # a small step within a scene, another scene after 75 frames
+
+
+def test_folders_of_any_images_begin_again(runtime_bundle, tmp_path):
+    Image.new("RGBA", (40, 15), (10, 20, 30, 255)).save(tmp_path / "b.png")
+    Image.new("L", (16, 24), 7).save(tmp_path / "a.png")
+    (tmp_path / "notes.txt").write_text("no image")
+    shapes = [(frame.shape, tuple(frame[0, 0])) for frame in islice(endless(str(tmp_path), runtime_bundle.model), 4)]
+    assert shapes == 2 * [((12, 16, 3), (7, 7, 7)), ((15, 20, 3), (10, 20, 30))]
+
+
+def test_videos_begin_again(runtime_bundle, tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    writer = cv2.VideoWriter(str(tmp_path / "x.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (32, 24))
+    for level in (0, 120, 240):
+        writer.write(np.full((24, 32, 3), level, np.uint8))
+    writer.release()
+    means = [frame.mean() for frame in islice(endless(str(tmp_path / "x.avi"), runtime_bundle.model), 5)]
+    np.testing.assert_allclose(means, [0, 120, 240, 0, 120], atol=4)
+
+
+def test_crop_keeps_the_middle():
+    frame = np.arange(100 * 50 * 3, dtype=np.uint8).reshape(50, 100, 3)
+    np.testing.assert_array_equal(crop(frame, 10, 10), frame[:, 25:75])
+    np.testing.assert_array_equal(crop(frame, 10, 40), frame[12:37])
+    assert crop(frame[:1], 64, 128).shape == (1, 2, 3) and crop(frame[:, :1], 1, 999).shape == (1, 1, 3)
+
+
+def test_bad_sources(runtime_bundle, tmp_path):
+    for source, message in ((tmp_path / "nothing.mp4", "there is no such file or folder"), (tmp_path, "no images")):
+        with pytest.raises(ValueError, match=message):
+            endless(str(source), runtime_bundle.model)
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    with pytest.raises(ValueError, match="broken.png: not a readable image"):
+        next(endless(str(tmp_path), runtime_bundle.model))
+
+
+# Player and messages
+
+
+@pytest.mark.parametrize("device", ["reference", "sim"])
+def test_frames_are_the_devices(device, runtime_bundle, pictures):
+    """The images in a message are those of the reference's predictions, and the figures those of the device."""
+    tasks = ("segmentation", "depth", "normals", "edges", "scene")
+    with playing(runtime_bundle, endlessly(pictures), device, tasks) as player, player.watched(lambda: None):
+        header, images = newest(player, 2)
+    with edgemoe.open("reference", runtime_bundle) as reference:
+        picture = pictures[header["number"] % len(pictures)]
+        for task in tasks[:-1]:
+            wanted = reference.run(picture, task)
+            np.testing.assert_array_equal(images[task], colour(wanted.kind, wanted.values))
+        best = reference.run(picture, "scene")
+        assert header["runs"]["scene"]["classes"][0] == [f"class {best.label}", pytest.approx(best.scores.max())]
+    assert list(images) == ["input", *tasks[:-1]] and images["input"].shape == picture.shape
+    assert header["fps"] > 0 and 0 < header["latency_p50"] <= header["latency_p90"]
+    for run in header["runs"].values():
+        assert (run["cycles"] is None) == (device == "reference") and run["device_ms"] > 0
+        assert [len(load) for load in run["experts"].values()] == [5] and sum(run["experts"]["1"]) == 13 * 2
+
+
+def test_plays_only_while_watched(runtime_bundle, pictures):
+    with playing(runtime_bundle, endlessly(pictures)) as player:
+        assert stays(0, lambda: player.count)
+        with player.watched(lambda: None):
+            newest(player)
+            player.pause(True)
+            time.sleep(0.2)
+            paused = player.count
+            assert stays(paused, lambda: player.count) and player.state["paused"]
+            player.pause(False)
+            newest(player, paused)
+        time.sleep(0.2)
+        assert stays(player.count, lambda: player.count)
+
+
+def test_tasks_switch_while_it_plays(runtime_bundle, pictures):
+    with playing(runtime_bundle, endlessly(pictures)) as player, player.watched(lambda: None):
+        assert list(newest(player)[1]) == ["input", "segmentation", "depth"]
+        player.choose(["edges", "depth"])
+        assert player.state["tasks"] == ("depth", "edges")
+        assert list(newest(player, player.count + 6)[1]) == ["input", "depth", "edges"]
+        for wrong, message in (([], "at least one task of segmentation, "), (["x"], "has no task 'x'")):
+            with pytest.raises(edgemoe.BundleError, match=message):
+                player.choose(wrong)
+
+
+def test_failed_frames_and_the_end_are_told(runtime_bundle, pictures):
+    def source():
+        yield pictures[0]
+        yield pictures[0].astype(float)
+        yield pictures[1]
+        raise ValueError("the camera is gone")
+
+    changes = []
+    with playing(runtime_bundle, source()) as player, player.watched(lambda: changes.append(dict(player.state))):
+        end = time.monotonic() + SECONDS
+        while not player.state["ended"] and time.monotonic() < end:
+            time.sleep(0.01)
+    assert player.count == 2 and player.state["failures"] == 2 and player.state["error"] == "the camera is gone"
+    assert any(state["failures"] == 1 and "image must be uint8" in state["error"] for state in changes)
+
+
+def test_close_ends_a_slow_source(runtime_bundle, pictures):
+    closed = []
+
+    def source():
+        try:
+            yield from endlessly(pictures)
+        finally:
+            closed.append(True)
+
+    with edgemoe.open("reference", runtime_bundle) as accelerator:
+        player = Player(accelerator, source(), 0.01, ["depth"])  # the next frame is due in 100 s
+        with player.watched(lambda: None):
+            newest(player)
+            begin = time.monotonic()
+            player.close()
+            player.close()
+        assert time.monotonic() - begin < 2 and closed == [True]
+        accelerator.run(pictures[0], "depth")  # the accelerator is free again
+
+
+def test_legends(runtime_bundle):
+    with edgemoe.open("reference", runtime_bundle) as accelerator:
+        found = about(accelerator, "x")
+    tasks = {task["name"]: task for task in found["tasks"]}
+    assert tasks["segmentation"]["legend"][1] == ("class 1", "#6e9646") and len(tasks["segmentation"]["legend"]) == 5
+    assert tasks["depth"]["ramp"][0] == ("0 m", "#fde725") and tasks["depth"]["ramp"][-1] == ("10 m", "#440154")
+    assert tasks["normals"]["legend"][0] == ("right", "#ff8080") and tasks["scene"]["legend"] == []
+    assert found["visits"] == 13 * 2 and tasks["depth"]["estimated_cycles"] > 0
+    json.dumps(found)
+
+
+# Server
+
+
+def get(url, path):
+    connection = http.client.HTTPConnection(url.split("/")[2], timeout=SECONDS)
+    with closing(connection):
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, dict(response.getheaders()), response.read().decode()
+
+
+def test_page_has_all_that_it_needs(runtime_bundle, pictures):
+    with playing(runtime_bundle, endlessly(pictures)) as player, serving(player) as url:
+        status, headers, page = get(url, "/")
+        assert status == 200 and headers["content-security-policy"] == "default-src 'self'"
+        files = re.findall(r'(?:src|href)="([^"]+)"', page)
+        assert sorted(files) == ["/static/app.js", "/static/icon.svg", "/static/style.css"]
+        for file in files:
+            status, _, text = get(url, file)
+            assert status == 200 and not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text)
+        assert get(url, "/static/../server.py")[0] == get(url, "/nothing")[0] == 404
+
+
+def test_live_frames_and_commands(runtime_bundle, pictures):
+    with playing(runtime_bundle, endlessly(pictures)) as player, serving(player) as url:
+        address = url.replace("http", "ws") + "live"
+        with connect(address) as viewer, connect(address) as other:
+            assert json.loads(viewer.recv(SECONDS))["type"] == "about"
+            assert json.loads(viewer.recv(SECONDS)) == {
+                "type": "state", "tasks": ["segmentation", "depth"], "paused": False, "ended": False, "failures": 0,
+                "error": ""}
+            first, second = (decode(viewer.recv(SECONDS))[0]["number"] for _ in range(2))
+            assert second > first
+            viewer.send(json.dumps({"tasks": ["normals"], "paused": False}))
+            while list(decode(message)[1] if isinstance(message := viewer.recv(SECONDS), bytes) else ()) != [
+                    "input", "normals"]:
+                pass
+            for wrong, answer in (('{"tasks": ["x"]}', "this bundle has no task 'x'"), ("[]", "this is no command"),
+                                  ("{", "this is no command"), ('{"tasks": []}', "choose at least one task")):
+                viewer.send(wrong)
+                while not isinstance(message := viewer.recv(SECONDS), str):
+                    pass
+                assert json.loads(message)["message"].startswith(answer)
+            texts = (json.loads(message) for message in iter(lambda: other.recv(SECONDS), None)
+                     if isinstance(message, str))
+            assert next(text for text in texts if text.get("tasks") == ["normals"])["type"] == "state"
+        time.sleep(0.2)
+        assert player._listeners == []
+
+
+def test_other_web_pages_are_refused(runtime_bundle, pictures):
+    with playing(runtime_bundle, endlessly(pictures)) as player, serving(player) as url:
+        address = url.replace("http", "ws") + "live"
+        with pytest.raises(InvalidStatus, match="403"), connect(address, origin="http://elsewhere.example"):
+            pass
+        with connect(address, origin=url.rstrip("/")) as viewer:
+            viewer.recv(SECONDS)
+
+
+# Command line
+
+
+@pytest.fixture
+def bundle_file(runtime_bundle, tmp_path):
+    runtime_bundle.save(tmp_path / "x.emoe")
+    return tmp_path / "x.emoe"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_command_serves_until_it_is_ended(number, bundle_file):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgemoe.cli", "demo", "--bundle", bundle_file, "--port", "0", "--task", "depth"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE)
+    line = process.stdout.readline()
+    address = re.search(r"ws://\S+", line.replace("http", "ws"))[0]
+    with connect(address + "live") as viewer:
+        while not isinstance(message := viewer.recv(SECONDS), bytes):
+            pass
+        assert list(decode(message)[1]) == ["input", "depth"]
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0 and errors == ""
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--source", "nothing.mp4"], "nothing.mp4: there is no such file or folder"),
+    (["--device", "gpu"], "device must be one of reference, sim, pynq, not 'gpu'"),
+    (["--task", "x"], "this bundle has no task 'x'; it has segmentation, depth, normals, edges, scene"),
+    (["--model", "m3vit-micro"], "--bundle and --model exclude each other: a bundle has its model"),
+    (["--host", "203.0.113.1"], "cannot listen on 203.0.113.1, port 0: Cannot assign requested address"),
+    (["--port", "65536"], "port must be 0 to 65535, not 65536"),
+])
+def test_refusals_are_one_line(arguments, message, bundle_file, monkeypatch, capsys):
+    assert refusal(["--port", "0", "--bundle", str(bundle_file), *arguments], monkeypatch, capsys) == message
+
+
+def refusal(arguments, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["edgemoe", "demo", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 1
+    line, = capsys.readouterr().err.splitlines()
+    return line.removeprefix("edgemoe: ")
+
+
+def test_a_port_in_use(monkeypatch, capsys):
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        assert refusal(["--port", str(port)], monkeypatch, capsys) == (
+            f"port {port} of 127.0.0.1 is in use; choose another with --port, or 0 for any free one")
+
+
+def test_without_the_extra(monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "edgemoe.demo.server")
+    monkeypatch.setitem(sys.modules, "starlette.applications", None)
+    assert refusal([], monkeypatch, capsys).startswith(
+        "the demo needs a web server; install it with: pip install 'edgemoe[demo]' (import of starlette")
