@@ -90,8 +90,7 @@ def _row(bundle: Bundle, task: str, seed: int, stats: dict[str, Any]) -> dict[st
 
 def bench_table(rows: Sequence[dict[str, Any]]) -> Table:
     """The simulated rows."""
-    view = Table(title="Cycles of the RTL; ms at an ASSUMED clock", box=box.SIMPLE, collapse_padding=True,
-                 pad_edge=False)
+    view = Table(title="Cycles of the RTL; ms at an ASSUMED clock", box=box.SIMPLE, padding=0)
     for name in ("model", "experts", "config", "cycles", "ms", "bound", "MACs", "DRAM", "again", "kHz"):
         view.add_column(name, justify="left" if name in ("model", "experts", "config") else "right", no_wrap=True)
     for row in rows:

@@ -77,17 +77,17 @@ def _accelerator(results: Results, path: Path, models: list[str] | None, configs
 def _baselines(results: Results, path: Path, models: list[str], batches: list[int], threads: int) -> None:
     from edgemoe.baselines.measurement import Effort
     from edgemoe.baselines.suite import machine, run_baselines
-    computer, rows = machine(), []
-    with console.status("measuring baselines") as status:
+    rows: list[dict[str, Any]] = []
+    results["baselines"] = {"machine": machine(), "rows": rows}
+    with console.status("measuring the host API") as status:
+        results["host_overhead_ms"] = _host_overhead()
         for model in models:
             try:
                 rows += run_baselines(model, batches, threads, Effort(),
                                       lambda what: status.update(f"measuring {what}"))
             except ValueError as error:  # an integer graph, which the accelerator runs, has no float weights
                 console.print(f"no baselines: {error}", highlight=False, markup=False, soft_wrap=True)
-        status.update("measuring the host API")
-        results |= {"baselines": {"machine": computer, "rows": rows}, "host_overhead_ms": _host_overhead()}
-    save_results(results, path)
+            save_results(results, path)
 
 
 def _host_overhead() -> dict[str, dict[str, float]]:
