@@ -62,11 +62,12 @@ def _label(entry: Entry) -> str:
 
 
 def _computer(results: Results) -> str:
-    """Where baselines were measured."""
+    """Where baselines were measured, and how busy it was."""
     if not results["baselines"]:
         return ""
     threads = sorted({row["threads"] for row in results["baselines"]["rows"]})
-    return f" on {results['baselines']['machine']['cpu']}, CPU threads: {', '.join(map(str, threads))}"
+    computer = results["baselines"]["machine"]
+    return f" on {computer['cpu']}, CPU threads: {', '.join(map(str, threads))}, load {computer['load_average']:.1f}"
 
 
 def _header(canvas: Canvas, computer: str) -> None:

@@ -33,7 +33,7 @@ ABSENT = {**MEASURED, "runtime": "OpenVINO", "status": "not installed: openvino"
 @pytest.fixture
 def results():
     return {"accelerator": {"rows": [SIMULATED]},
-            "baselines": {"machine": {"cpu": "test CPU"}, "rows": [MEASURED, INT8, ABSENT]},
+            "baselines": {"machine": {"cpu": "test CPU", "load_average": 0.5}, "rows": [MEASURED, INT8, ABSENT]},
             "published": PUBLISHED, "host_overhead_ms": {"m3vit-micro": {"segmentation": 0.1}}}
 
 
