@@ -253,12 +253,14 @@ def test_live_frames_and_commands(runtime_bundle, pictures):
                 "error": ""}
             first, second = (decode(viewer.recv(SECONDS))[0]["number"] for _ in range(2))
             assert second > first
-            viewer.send(json.dumps({"tasks": ["normals"], "paused": False}))
+            for task in ("normals", "segmentation", "depth"):
+                viewer.send(json.dumps({"task": task, "on": task == "normals"}))
             while list(decode(message)[1] if isinstance(message := viewer.recv(SECONDS), bytes) else ()) != [
                     "input", "normals"]:
                 pass
-            for wrong, answer in (('{"tasks": ["x"]}', "this bundle has no task 'x'"), ("[]", "this is no command"),
-                                  ("{", "this is no command"), ('{"tasks": []}', "choose at least one task")):
+            for wrong, answer in (('{"task": "x", "on": true}', "this bundle has no task 'x'"), ("7", "this is no"),
+                                  ("{", "this is no command"), ('{"task": "depth"}', "this is no command"),
+                                  ('{"task": "normals", "on": false}', "choose at least one task")):
                 viewer.send(wrong)
                 while not isinstance(message := viewer.recv(SECONDS), str):
                     pass

@@ -76,6 +76,12 @@ class Player:
             self._tasks = tuple(name for name in self._accelerator.tasks if name in tasks)
             self._begin_anew()
 
+    def switch(self, task: str, is_on: bool) -> None:
+        """Run a task or not, from the next frame on; BundleError as ``choose``."""
+        with self._changed:
+            others = [name for name in self._tasks if name != task]
+            self.choose([*others, task] if is_on else others)
+
     def pause(self, is_paused: bool) -> None:
         """Stop taking frames, or go on."""
         with self._changed:

@@ -85,15 +85,15 @@ class _Viewer:
         while True:
             try:
                 command = json.loads(await self._viewer.receive_text())
-                if isinstance(tasks := command.get("tasks"), list):
-                    self._player.choose([str(name) for name in tasks])
-                if isinstance(paused := command.get("paused"), bool):
-                    self._player.pause(paused)
+                if "task" in command:
+                    self._player.switch(str(command["task"]), bool(command["on"]))
+                if "paused" in command:
+                    self._player.pause(bool(command["paused"]))
             except WebSocketDisconnect:
                 return
             except BundleError as error:
                 await self._viewer.send_json({"type": "refused", "message": str(error)})
-            except (ValueError, AttributeError, KeyError):
+            except (ValueError, TypeError, KeyError):
                 await self._viewer.send_json({"type": "refused", "message": "this is no command"})
 
 

@@ -4,7 +4,7 @@ const COLOURS = ["#56b4e9", "#e69f00", "#2fbf8f", "#cc79a7", "#f0e442", "#d55e00
 const HISTORY = 120, RETRY_MS = 1000;
 const find = (id) => document.getElementById(id);
 const digits = (value, places) => value.toLocaleString("en", { minimumFractionDigits: places, maximumFractionDigits: places });
-const milliseconds = (value) => `${digits(value, value < 10 ? 1 : 0)} ms`;
+const duration = (ms) => ms < 1000 ? `${digits(ms, ms < 10 ? 1 : 0)} ms` : `${digits(ms / 1000, 1)} s`;
 
 let socket, about, state, panels = new Map(), history = [], newest = 0;
 
@@ -68,7 +68,7 @@ function showAbout(message) {
     .map((text) => make("span", {}, text)));
   find("tasks").replaceChildren(...about.tasks.map((task) => {
     const button = make("button", { type: "button", "--task": task.colour, "data-task": task.name }, task.name);
-    button.onclick = () => toggle(task.name);
+    button.onclick = () => toggle(button);
     return button;
   }));
   const isBoard = about.device === "pynq", clock = `${digits(about.clock_mhz, 0)} MHz`;
@@ -84,10 +84,11 @@ function showAbout(message) {
   setConnection(true);
 }
 
-function toggle(name) {
-  if (!state) return;
-  const chosen = state.tasks.includes(name) ? state.tasks.filter((task) => task !== name) : [...state.tasks, name];
-  if (chosen.length) send({ tasks: chosen });
+function toggle(button) {
+  const isOn = button.getAttribute("aria-pressed") !== "true";
+  if (!isOn && find("tasks").querySelectorAll("[aria-pressed=true]").length === 1) return; // the last one
+  button.setAttribute("aria-pressed", isOn); // the next click may come before the answer
+  send({ task: button.dataset.task, on: isOn });
 }
 
 // What viewers share: tasks, pause, errors
@@ -150,13 +151,13 @@ async function draw(name, number, blob) {
 
 function showFigures(header) {
   find("fps").textContent = header.fps ? digits(header.fps, header.fps < 10 ? 1 : 0) : "–";
-  for (const name of ["p50", "p90"]) find(`latency-${name}`).textContent = milliseconds(header[`latency_${name}`]);
+  for (const name of ["p50", "p90"]) find(`latency-${name}`).textContent = duration(header[`latency_${name}`]);
   history = [...history, header.latency].slice(-HISTORY);
   const top = Math.max(...history);
   const points = history.map((value, index) => `${300 - (history.length - 1 - index) * 300 / (HISTORY - 1)},${54 - 50 * value / top}`);
   find("history").firstElementChild.setAttribute("points", points.join(" "));
   find("history-low").textContent = "0";
-  find("history-high").textContent = milliseconds(top);
+  find("history-high").textContent = duration(top);
 }
 
 function showRuns(runs) {
