@@ -7,9 +7,11 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import edgemoe
 from edgemoe.boards import IP_VLNV, MODULE_VLNV, load_board
@@ -21,8 +23,9 @@ from edgemoe.workloads import best_model, load_graph
 from edgemoe_hw import regs
 from edgemoe_hw.config import PRESETS
 from edgemoe_models.random_weights import random_images
+from edgemoe_sim.graphs import random_graph, small_model
 
-from .conftest import needs_pynq, overlay
+from .conftest import KINDS, needs_pynq, overlay
 
 pytestmark = needs_pynq
 
@@ -231,6 +234,17 @@ def test_hardware_has_the_last_word(device, runtime_bundle, files):
     with pytest.raises(BundleError, match=rf"device pynq has pynq-z2 \(hash {other.hash32:#010x}\)"):
         open_here(runtime_bundle, files)
     assert device.buffers == 0
+
+
+def test_example_of_the_docs(tmp_path, monkeypatch, pictures, capsys):
+    page = Path(__file__).parents[2] / "docs" / "pynq.md"
+    example, = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    bundle = build_bundle(random_graph(small_model(tasks=KINDS)), load_board("pynq-z2").config)
+    monkeypatch.chdir(tmp_path)
+    bundle.save("model.emoe")
+    Image.fromarray(pictures[0]).save("scene.png")
+    exec(example, {})
+    assert capsys.readouterr().out == "(12, 16) pynq\n"
 
 
 SCRIPT = """
