@@ -35,7 +35,7 @@ _START, _SOFT_RESET, _IRQ_ENABLE = (mask("CONTROL", name) for name in ("start", 
 #: Errors that may be gone the next time; the others are the program's own.
 _TRANSIENT = (regs.ErrorCode.READ_BUS, regs.ErrorCode.WRITE_BUS, regs.ErrorCode.WATCHDOG)
 _TIMEOUT, _MARGIN = 1.0, 20  # seconds, and times the compiler's estimate: then a program is given up
-_RESET_TIMEOUT, _RESET_POLL, _RESET_POLLS = 0.01, 1e-5, 20  # seconds, each poll's, and the fewest: hosts are interrupted
+_RESET_TIMEOUT, _RESET_POLL, _RESET_POLLS = 0.01, 1e-5, 20  # seconds, each poll's, and the fewest: a host may pause
 _POLLS = 50  # a program's estimated time is divided into as many polls, within these limits:
 _SHORTEST_POLL, _LONGEST_POLL = 2e-5, 1e-3
 _INTERRUPT_WAIT = 0.05  # longest sleep, so that a closed stream is noticed
