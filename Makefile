@@ -26,7 +26,7 @@ export PYTHON
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help sim test test-all lint bench ablation accuracy synth hwh bitstream flash utilisation clean tools
+.PHONY: help sim test test-all test-pynq lint bench ablation accuracy synth hwh bitstream flash utilisation clean tools
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r t d; do \
@@ -47,6 +47,15 @@ test: tools $(VENV)/.test ## fast tests
 test-all: tools $(VENV)/.test $(VENV)/.synth ## all tests, the slow ones too
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) $(PYTEST_ARGS) \
 	    && echo 'make test-all: all passed' || { echo 'make test-all: FAILED' >&2; exit 1; }
+
+# The PYNQ that Zynq-7000 boards have. It needs setuptools < 82 (pkg_resources) and pycparser < 3; constraints.txt has both.
+test-pynq: tools ## tests of the PYNQ device with pynq 3.1.2, in build/pynq3
+	@test -x build/pynq3/bin/pytest || { echo 'Set-up: pynq 3.1.2 in build/pynq3 (once, some minutes)'; \
+	    rm -rf build/pynq3 && $(PYTHON) -m venv build/pynq3 && grep -v '^pynq==' constraints.txt > build/pynq3/pins.txt \
+	    && build/pynq3/bin/python -m pip install --quiet --disable-pip-version-check -c build/pynq3/pins.txt \
+	        setuptools pynq==3.1.2 hypothesis pytest -e '.[sim]'; }
+	@build/pynq3/bin/python -m pytest -q tests/sw/test_pynq.py tests/sw/test_runtime_contract.py \
+	    tests/sw/test_runtime_faults.py -k pynq $(PYTEST_ARGS)
 
 lint: $(VENV)/.lint ## ruff and mypy
 	$(BIN)/ruff check $(PACKAGES) tests
