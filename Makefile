@@ -26,7 +26,7 @@ export PYTHON
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help sim test test-all test-pynq lint bench ablation accuracy synth hwh bitstream flash utilisation clean tools
+.PHONY: help sim test test-all test-pynq lint bench ablation accuracy synth fit hwh bitstream flash utilisation clean tools
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r t d; do \
@@ -74,6 +74,9 @@ accuracy: tools $(VENV)/.test ## metrics of float, PTQ, QAT, Brevitas and RTL on
 synth: $(VENV)/.synth ## resources of CONFIG by Yosys
 	$(BIN)/edgemoe synth --config $(CONFIG) $(if $(OUT),--out $(OUT))
 
+fit: $(VENV)/.fit ## place and route for an ULX3S (ECP5) with open tools only: clock, bitstream; a quarter of an hour
+	$(BIN)/edgemoe fit $(if $(OUT),--out $(OUT))
+
 utilisation: $(VENV)/.synth ## resources of every board's configuration (or BOARD's) by Yosys
 	$(BIN)/edgemoe boards --utilisation $(if $(BOARD),--only "$(BOARD)")
 
@@ -120,6 +123,11 @@ $(VENV)/.baselines: $(VENV)/.base
 	@$(PIP) torch==2.13.0
 	@$(PIP) --quiet -e '.[sim,baselines]'
 	@touch $@ $(VENV)/.sim
+
+$(VENV)/.fit: $(VENV)/.synth
+	@echo 'Set-up: nextpnr (once, about a minute)'
+	@$(PIP) --quiet -e '.[sim,synth,fit]'
+	@touch $@
 
 # torch by itself and first: pip then takes a CPU build where one is at hand, instead of what another
 # package's requirement would pull in.

@@ -293,6 +293,16 @@ def synth(config: Config = "pynq-z2",
     raise typer.Exit(synth_command(find_config(config), out, device))
 
 
+@app.command()
+def fit(target: Annotated[str, typer.Option(help="board with a target.toml")] = "ulx3s",
+        seed: Annotated[int | None, typer.Option(help="of the placer, default: the target's")] = None,
+        out: Annotated[Path, typer.Option(help="folder for bitstream, reports and logs")] = Path("build/fit"),
+        path: Annotated[Path, typer.Option("--json", help="file for the result")] = Path("build/fit.json")) -> None:
+    """Place and route the accelerator with open tools only; fails if the board's clock is not met."""
+    from edgemoe.fit import fit_command
+    raise typer.Exit(fit_command(target, out, path, seed))
+
+
 def main() -> None:
     """Entry point: runs the command and turns refusals into one line."""
     try:
