@@ -223,10 +223,10 @@ def test_legends(runtime_bundle):
 # Server
 
 
-def get(url, path):
+def get(url, path, headers=None):
     connection = http.client.HTTPConnection(url.split("/")[2], timeout=SECONDS)
     with closing(connection):
-        connection.request("GET", path)
+        connection.request("GET", path, headers=headers or {})
         response = connection.getresponse()
         return response.status, dict(response.getheaders()), response.read().decode()
 
@@ -279,6 +279,7 @@ def test_other_web_pages_are_refused(runtime_bundle, pictures):
             pass
         with connect(address, origin=url.rstrip("/")) as viewer:
             viewer.recv(SECONDS)
+        assert get(url, "/", {"Host": "elsewhere.example"})[0] == 400
 
 
 # Command line

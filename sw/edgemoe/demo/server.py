@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse
 from starlette.routing import Mount, Route, WebSocketRoute
@@ -29,8 +31,8 @@ STATIC = Path(__file__).parent / "static"
 _HEADERS = {"Content-Security-Policy": "default-src 'self'", "Cache-Control": "no-cache"}
 
 
-def application(player: Player, about: dict[str, Any]) -> Starlette:
-    """The page of one player; ``about`` is what a viewer is told first."""
+def application(player: Player, about: dict[str, Any], host: str = "127.0.0.1") -> Starlette:
+    """The page of one player; ``about`` is what a viewer is told first, ``host`` the address that is listened on."""
     async def page(request: Request) -> FileResponse:
         return FileResponse(STATIC / "index.html", headers=_HEADERS)
 
@@ -38,7 +40,14 @@ def application(player: Player, about: dict[str, Any]) -> Starlette:
         await _Viewer(viewer, player).serve(about)
 
     return Starlette(routes=[Route("/", page), WebSocketRoute("/live", live),
-                             Mount("/static", StaticFiles(directory=STATIC))])
+                             Mount("/static", StaticFiles(directory=STATIC))],
+                     middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=_names_of(host))])
+
+
+def _names_of(host: str) -> list[str]:
+    """What a browser may call this server: a stranger's name that leads to this machine is a trick (DNS rebinding)."""
+    local = ["127.0.0.1", "localhost"]
+    return local if host in local else ["*"]
 
 
 class _Viewer:
