@@ -55,10 +55,11 @@ class Browser:
         self.requests: list[str] = []
         self._process = subprocess.Popen(
             [find_browser(), *FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}", "about:blank"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
         self._open = ExitStack()
         self._open.enter_context(self._process)  # waits for its end
-        self._open.callback(self._process.terminate)
+        # The whole group: Debian's executable is a script, whose end would leave the browser itself behind.
+        self._open.callback(os.killpg, self._process.pid, signal.SIGKILL)
         self._count, self._session, self._loaded = 0, "", False
         with ExitStack() as failed:
             failed.push(self._open)
