@@ -283,6 +283,7 @@ void em_destroy(Sim* sim) {
     delete sim->trace;
 #endif
     sim->model.final();
+    Verilated::threadContextp(&sim->context);  // destructors use this thread's, which may be that of a model long gone
     delete sim;
 }
 

@@ -220,6 +220,16 @@ def test_pages_are_used_again(runtime_bundle):
         platform.read(regs.find("ID").offset)
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_two_at_a_time(runtime_bundle, pictures, expected, order):
+    """Neither notices the other, nor who is closed first."""
+    opened = [edgemoe.open("sim", runtime_bundle, quiet=True) for _ in order]
+    for accelerator, picture in zip(opened, pictures, strict=False):
+        np.testing.assert_array_equal(accelerator.run(picture, "depth").raw, expected(picture, "depth"))
+    for index in order:
+        opened[index].close()
+
+
 def resident() -> int:
     """Bytes of this process in memory."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

@@ -15,14 +15,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-try:
-    import pynq
-    import pynq.ps
-except ImportError:
-    raise
-except Exception as error:  # pynq 3.1 with pycparser 3, and what else its dependencies' newer versions bring
-    raise ImportError(f"pynq is installed but cannot be imported: {type(error).__name__}: {error}") from error
+import pynq
+import pynq.ps
 
 from edgemoe.boards.zynq import IP_VLNV, MODULE_VLNV
 from edgemoe.bundle import Bundle
@@ -181,7 +175,8 @@ def _pynq_errors(message: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise DeviceError(f"{message}: {type(error).__name__}: {error}") from error
+        hint = "; perhaps pip install 'pycparser<3' 'setuptools<82'" if isinstance(error, ImportError) else ""
+        raise DeviceError(f"{message}: {type(error).__name__}: {error}{hint}") from error
 
 
 @functools.cache
