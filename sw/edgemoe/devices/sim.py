@@ -90,7 +90,7 @@ class SimDevice(Device):
             bundle.check_device(self.config, self.name)
             self.close()
             self._platform = open_platform(bundle, config=self.config, **self._options)
-            self._driver = Driver(self._platform, bundle, depth=1)
+            self._driver = Driver(self._platform, bundle, depth=1, interrupt=True)
         return self._driver, self._platform.model
 
     def run(self, bundle: Bundle, image: Image, task: str, progress: Progress | None = None,
