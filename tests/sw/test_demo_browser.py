@@ -116,7 +116,7 @@ class Browser:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
-    def wait(self, script: str, seconds: float = 30) -> Any:
+    def wait(self, script: str, seconds: float = 120) -> Any:
         """Wait until an expression is true; returns its value."""
         end = time.monotonic() + seconds
         while not (value := self.evaluate(script)):
@@ -143,7 +143,7 @@ def demo(folder: Path, port: int = 0, *arguments: str) -> Iterator[str]:
     """The address of ``edgemoe demo`` with the bundle and the picture in ``folder``."""
     process = subprocess.Popen(
         [sys.executable, "-m", "edgemoe.cli", "demo", "--bundle", folder / "x.emoe", "--source", folder / "x.png",
-         "--port", str(port), *arguments],
+         "--port", str(port), "--fps", "5", *arguments],  # a browser without a GPU shares two cores with other tests
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, stdout=subprocess.PIPE, text=True)
     try:
         yield re.search(r"http://\S+", process.stdout.readline())[0]
