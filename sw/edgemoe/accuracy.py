@@ -24,6 +24,7 @@ from edgemoe.compiler import build_bundle
 from edgemoe.devices.sim import SimDevice
 from edgemoe.workloads import QAT_PRECISIONS, QatFiles, qat_files
 from edgemoe_hw.config import AcceleratorConfig
+from edgemoe_models.compare_ptq import COLUMNS
 from edgemoe_models.dataset import load_split
 from edgemoe_models.evaluate import evaluate, float_outputs, integer_outputs
 from edgemoe_models.graph import IntegerGraph
@@ -49,16 +50,15 @@ class Drop:
     loss: Callable[[float, float], float]
 
 
-def _points_lost(base: float, value: float) -> float:
-    return 100 * (base - value)
-
-
-#: By kind of task.
+#: By kind of task; metric and loss are those of the comparison of post-training quantization.
 DROPS = {
-    "segmentation": Drop("miou", "mIoU", "points", _points_lost),
-    "depth": Drop("rmse", "RMSE, m", "%", lambda base, value: 100 * (value / base - 1)),
-    "normals": Drop("mean_angle", "angle", "degrees", lambda base, value: value - base),
-    "edges": Drop("f1", "F1", "points", _points_lost),
+    kind: Drop(COLUMNS[kind].metric, heading, unit, COLUMNS[kind].loss)
+    for kind, heading, unit in (
+        ("segmentation", "mIoU", "points"),
+        ("depth", "RMSE, m", "%"),
+        ("normals", "angle", "degrees"),
+        ("edges", "F1", "points"),
+    )
 }
 
 

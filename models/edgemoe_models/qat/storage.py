@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.qat.model import QatConfig, QuantM3ViT
+from edgemoe_models.train.trainer import write_tensors as write
 
 __all__ = ["load", "model_metadata", "read", "rebuild", "write"]
 
@@ -62,10 +61,3 @@ def load(path: Path | str) -> QuantM3ViT:
         return rebuild(*read(Path(path))).eval()
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-
-
-def write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write whole or not at all."""
-    partial = path.with_suffix(".partial")
-    save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, partial, metadata)
-    os.replace(partial, path)

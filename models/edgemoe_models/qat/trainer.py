@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,13 @@ from edgemoe_models.qat.initialize import from_float
 from edgemoe_models.qat.layers import shared_weights
 from edgemoe_models.qat.model import QuantM3ViT
 from edgemoe_models.quantize import calibration_images, load_checkpoint
-from edgemoe_models.train import augment, pixels, task_loss
+from edgemoe_models.train import task_loss
+from edgemoe_models.train.config import scheduled_rate
+from edgemoe_models.train.data import draw_batch
 
 __all__ = ["QatOptions", "QatTrainer"]
 
 Arrays = dict[str, np.ndarray[Any, Any]]
-_LABEL_TYPES = {"segmentation": np.uint8, "depth": np.int32, "normals": np.int8, "edges": np.bool_}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,9 +63,8 @@ class QatOptions:
             raise ValueError(f"learning-rate must be positive, not {self.learning_rate!r}")
 
     def rate(self, step: int, progress: float) -> float:
-        """Learning rate: linear warm-up over ``warmup`` steps, cosine over ``progress`` 0..1 to 1 %."""
-        cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-        return self.learning_rate * min((step + 1) / max(self.warmup, 1), 0.01 + 0.99 * cosine)
+        """Learning rate of a step, see :func:`scheduled_rate`."""
+        return scheduled_rate(self.learning_rate, self.warmup, step, progress)
 
 
 class QatTrainer:
@@ -113,7 +112,7 @@ class QatTrainer:
         losses = {"balance": 0.0}
         with shared_weights(self.model):
             for task in tasks:
-                images, label = self._batch(data, task.kind)
+                images, label = draw_batch(data, task.kind, self.options.batch, self.generator)
                 loss = task_loss(self.model(images, task.name), label, task)
                 balance = self.model.balance_loss()
                 (loss + self.options.balance * balance).backward()
@@ -124,12 +123,6 @@ class QatTrainer:
         self.step += 1
         self.seconds += time.monotonic() - start
         return losses
-
-    def _batch(self, data: Arrays, kind: str) -> tuple[Tensor, Tensor]:
-        picked = torch.randint(len(data["image"]), (self.options.batch,), generator=self.generator).sort().values
-        picked = picked.numpy()
-        label = torch.from_numpy(data[kind][picked].astype(_LABEL_TYPES[kind]))
-        return augment(pixels(data["image"][picked]), label, self.generator, kind)
 
     def save(self, path: Path) -> None:
         """Write everything that :meth:`resume` needs."""

@@ -22,6 +22,12 @@ def _option(default: Any, text: str) -> Any:
     return dataclasses.field(default=default, metadata={"help": text})
 
 
+def scheduled_rate(peak: float, warmup: int, step: int, progress: float) -> float:
+    """Learning rate: linear warm-up over ``warmup`` steps, cosine over ``progress`` 0..1 to 1 % of ``peak``."""
+    cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    return peak * min((step + 1) / max(warmup, 1), 0.01 + 0.99 * cosine)
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """How to train.
@@ -96,9 +102,8 @@ class TrainConfig:
         return dataclasses.replace(preset, tasks=tasks)
 
     def rate(self, step: int, progress: float) -> float:
-        """Learning rate: linear warm-up over ``warmup`` steps, cosine over ``progress`` 0..1 to 1 %."""
-        cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-        return self.learning_rate * min((step + 1) / max(self.warmup, 1), 0.01 + 0.99 * cosine)
+        """Learning rate of a step, see :func:`scheduled_rate`."""
+        return scheduled_rate(self.learning_rate, self.warmup, step, progress)
 
 
 def read_options(path: Path) -> dict[str, Any]:

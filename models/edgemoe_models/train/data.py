@@ -62,7 +62,12 @@ def augment(images: Tensor, label: Tensor, generator: torch.Generator, kind: str
 
 
 def draw_batch(
-    data: Arrays, kind: str, count: int, generator: torch.Generator, share: slice, device: torch.device
+    data: Arrays,
+    kind: str,
+    count: int,
+    generator: torch.Generator,
+    share: slice = slice(None),
+    device: torch.device | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Images and labels of one task: ``share`` of a batch of ``count`` pictures, so each process reads its own only.
 

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ class Trainer:
         tensors["random.data"] = self.generator.get_state()
         state = {"step": self.step, "seconds": self.seconds, "best": self.best, "scaler": self.scaler.state_dict()}
         metadata = {"config": self.model_config.to_json(), "train": json.dumps(dataclasses.asdict(self.config))}
-        _save(tensors, path, metadata | {"state": json.dumps(state)})
+        write_tensors(path, tensors, metadata | {"state": json.dumps(state)})
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint; ValueError if it is of another model."""
@@ -154,10 +155,10 @@ class Trainer:
             self.scaler.load_state_dict(state["scaler"])
 
 
-def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Write whole or not at all."""
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file whole or not at all."""
     partial = path.with_suffix(".partial")
-    save_file({k: v.detach().contiguous() for k, v in tensors.items()}, partial, metadata)
+    save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, partial, metadata)
     os.replace(partial, path)
 
 
@@ -192,7 +193,7 @@ def export(trainer: Trainer, path: Path, metrics: dict[str, dict[str, float]], c
         "steps": str(trainer.step),
         "train_seconds": f"{trainer.seconds:.0f}",
     }
-    _save(dict(trainer.model.state_dict()), path, metadata)
+    write_tensors(path, trainer.model.state_dict(), metadata)
 
 
 def take_weights(model: M3ViT, path: Path) -> None:
