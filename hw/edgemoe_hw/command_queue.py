@@ -1,6 +1,6 @@
 """The queue in front of one engine: holds commands until what they wait for is finished."""
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Array, Cat, Module, Signal
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -14,25 +14,25 @@ QUEUE_COMMANDS = 16
 
 
 class CommandQueue(wiring.Component):
-    """FIFO of commands whose output is valid only when all four ``wait_*`` conditions of its head hold.
+    """FIFO of commands whose head goes to the output only when all four of its ``wait_*`` conditions hold.
 
-    Throughput one command a cycle; two cycles from input to output.
+    Throughput one command in two cycles, as fast as the engines take them; three cycles from input to output.
 
     Parameters
     ----------
     payload: the command's payload (``isa.Load``, ...); only its bits are stored
-    max_experts: width of ``queue_nonempty``
+    max_experts: number of expert queues
     depth: commands that it holds
 
     Members
     -------
     commands: from the sequencer
-    output: the head (``interfaces.queued_layout``); ``skip`` is valid with it
+    output: the command (``interfaces.queued_layout``), from registers
     done: commands that each engine has finished (``isa.Engine`` order). Programs have fewer than 2**16 commands, so
         the counters never wrap and a plain comparison is exact
-    queue_nonempty: bit e is set while expert e has tokens
-    blocked: which engines the head waits for (0 while there is none)
-    empty: there is no head
+    expert_counts: tokens of each expert
+    blocked: which engines the head waits for (0 while there is none, or while there is an output)
+    empty: there is neither a head nor an output
     """
 
     def __init__(self, payload, *, max_experts: int, depth: int = QUEUE_COMMANDS):
@@ -44,7 +44,7 @@ class CommandQueue(wiring.Component):
             "commands": In(stream.Signature(COMMAND)),
             "output": Out(stream.Signature(queued_layout(payload))),
             "done": In(16).array(len(isa.Engine)),
-            "queue_nonempty": In(max_experts),
+            "expert_counts": In(11).array(max_experts),
             "blocked": Out(len(isa.Engine)),
             "empty": Out(1),
         })
@@ -61,24 +61,38 @@ class CommandQueue(wiring.Component):
             self.commands.ready.eq(queue.w_rdy),
         ]
 
-        # A register behind the FIFO keeps its asynchronous read out of the comparisons' path.
+        # A register behind the FIFO keeps its asynchronous read out of the comparisons' path, and one behind the
+        # comparisons keeps these, and the choice of the expert's count, out of the engine's. It takes the head over
+        # while the waits still run, so that only its `valid`, one bit, depends on them.
         head = Signal(stored)
         valid = Signal()
-        take = self.output.valid & self.output.ready
-        m.d.comb += queue.r_en.eq(~valid | take)
+        waiting = Signal()
+        take = Signal()
+        m.d.comb += [
+            waiting.eq(valid & ~self.output.valid),
+            take.eq(waiting & ~self.blocked.any()),
+            queue.r_en.eq(~valid | take),
+        ]
         with m.If(queue.r_en):
             m.d.sync += [valid.eq(queue.r_rdy), head.eq(queue.r_data)]
 
         waits = (head.header.wait_load, head.header.wait_matmul, head.header.wait_norm, head.header.wait_store)
         for engine, wait in enumerate(waits):
-            m.d.comb += self.blocked[engine].eq(valid & (self.done[engine] < wait))
+            m.d.comb += self.blocked[engine].eq(waiting & (self.done[engine] < wait))
+        tokens = Signal(11)
         m.d.comb += [
-            self.empty.eq(~valid),
-            self.output.valid.eq(valid & ~self.blocked.any()),
-            self.output.payload.header.eq(head.header),
-            self.output.payload.payload.eq(head.payload),
-            self.output.payload.index.eq(head.index),
-            self.output.payload.skip.eq(
-                head.header.predicated & ~self.queue_nonempty.bit_select(head.header.expert, 1)),
+            tokens.eq(Array(list(self.expert_counts))[head.header.expert]),
+            self.empty.eq(~valid & ~self.output.valid),
         ]
+        with m.If(self.output.valid):
+            m.d.sync += self.output.valid.eq(~self.output.ready)
+        with m.Else():
+            m.d.sync += [
+                self.output.valid.eq(take),
+                self.output.payload.header.eq(head.header),
+                self.output.payload.payload.eq(head.payload),
+                self.output.payload.index.eq(head.index),
+                self.output.payload.skip.eq(head.header.predicated & (tokens == 0)),
+                self.output.payload.tokens.eq(tokens),
+            ]
         return m

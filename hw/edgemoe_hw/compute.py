@@ -1,7 +1,7 @@
 """The compute side: array, epilogue, vector units and scratchpads, joined."""
 
 from amaranth import Cat, Module, Signal, signed, unsigned
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -29,6 +29,7 @@ class ComputeSide(wiring.Component):
     store_valid, store_row, store_ready / store_data: residual rows for the STORE engine, data one cycle after both
     matmul_done, norm_done: completed commands, modulo 2**16
     expert_counts: length of each expert queue
+    gate_clear: all are 0 from the next cycle on
     queue_overflow: an expert queue received more than max_tokens entries, or tokens came too fast for the gate
     array_busy, stall_*, idle: what happened to the array in this cycle (exactly one is set)
     command_index: number in the program of the last MATMUL that started
@@ -46,7 +47,8 @@ class ComputeSide(wiring.Component):
             "store_data": Out(16 * config.epilogue_lanes),
             "matmul_done": Out(16),
             "norm_done": Out(16),
-            "expert_counts": Out(data.ArrayLayout(unsigned(11), config.max_experts)),
+            "expert_counts": Out(11).array(config.max_experts),
+            "gate_clear": Out(1),
             "queue_overflow": Out(1),
             "array_busy": Out(1),
             "stall_epilogue": Out(1),
@@ -115,6 +117,7 @@ class ComputeSide(wiring.Component):
             gate.logits_valid.eq(epilogue.logits_valid),
             gate.first.eq(epilogue.logits_first), gate.last.eq(epilogue.logits_last),
             gate.clear.eq(epilogue.logits_clear), gate.token.eq(epilogue.logits_token),
+            self.gate_clear.eq(epilogue.logits_clear),
             gate.num_experts.eq(epilogue.gate_num_experts), gate.top_k.eq(epilogue.gate_top_k),
             gate.read_expert.eq(issue.queue_expert), gate.read_index.eq(issue.queue_index),
             issue.queue_token.eq(gate.read_token), issue.queue_score.eq(gate.read_score),
@@ -124,7 +127,6 @@ class ComputeSide(wiring.Component):
             m.d.comb += gate.logits[lane].eq(epilogue.logits[lane])
         for expert in range(self._config.max_experts):
             m.d.comb += self.expert_counts[expert].eq(gate.counts[expert])
-        m.d.comb += issue.expert_count.eq(self.expert_counts[issue.queue_expert])
 
     def _activation_writes(self, m, act, epilogue, norm) -> None:
         """The epilogue writes first; the LayerNorm unit waits."""

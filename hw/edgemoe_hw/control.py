@@ -13,6 +13,7 @@ from .config import ISA_VERSION, AcceleratorConfig
 from .counters import CAUSES, Counters
 from .dma_read import DmaRead
 from .dma_write import DmaWrite
+from .expert_loads import ExpertLoads
 from .interfaces import ERROR_REPORT, beat_layout, queued_layout
 from .sequencer import Sequencer
 from .supervisor import Supervisor
@@ -38,6 +39,7 @@ class ControlPlane(wiring.Component):
     matmul, norm: commands whose waits are over (``interfaces.queued_layout``); skipped ones must be counted as well
     matmul_done, norm_done: commands that those engines have finished since ``reset_engines``
     expert_counts: tokens of each expert
+    gate_clear: these are 0 from the next cycle on, because a MoE block's gate begins
     array_busy, stall_epilogue, matmul_idle: see ``Counters``
     compute_active: the compute side moves (feeds the watchdog; array_busy and completions need not be repeated)
     compute_error: stops the program
@@ -60,7 +62,8 @@ class ControlPlane(wiring.Component):
             "norm": Out(stream.Signature(queued_layout(isa.LayerNorm))),
             "matmul_done": In(16),
             "norm_done": In(16),
-            "expert_counts": In(16).array(config.max_experts),
+            "expert_counts": In(11).array(config.max_experts),
+            "gate_clear": In(1),
             "array_busy": In(1),
             "stall_epilogue": In(1),
             "matmul_idle": In(1),
@@ -95,7 +98,7 @@ class ControlPlane(wiring.Component):
             wiring.connect(m, queue.output, outputs[engine])
             m.d.comb += [
                 *(queue.done[other].eq(count) for other, count in done.items()),
-                queue.queue_nonempty.eq(Cat(count != 0 for count in self.expert_counts)),
+                *(port.eq(count) for port, count in zip(queue.expert_counts, self.expert_counts, strict=True)),
                 sequencer.done[engine].eq(done[engine]),
             ]
 
@@ -103,6 +106,7 @@ class ControlPlane(wiring.Component):
         self._supervise(m, registers, supervisor, sequencer, load, store)
         moving = self._count(m, registers, supervisor, counters, sequencer, queues[isa.Engine.MATMUL], done, reads,
                              wrote)
+        self._expert_loads(m, registers, supervisor)
         m.d.comb += [supervisor.bus_idle.eq(idle), supervisor.progress.eq(moving)]
         return m
 
@@ -173,6 +177,21 @@ class ControlPlane(wiring.Component):
                                strict=True):
             m.d.comb += port.eq(error)
 
+    def _expert_loads(self, m, registers, supervisor):
+        m.submodules.expert_loads = history = ExpertLoads(self._config)
+        m.d.comb += [
+            history.start.eq(supervisor.launch),
+            history.clear.eq(self.gate_clear),
+            history.block.eq(registers.moe_block),
+            registers.moe_blocks.eq(history.blocks),
+        ]
+        for expert, count in enumerate(self.expert_counts):
+            m.d.comb += [
+                history.counts[expert].eq(count),
+                registers.expert_count[expert].eq(count),
+                registers.expert_load[expert].eq(history.loads[expert]),
+            ]
+
     def _count(self, m, registers, supervisor, counters, sequencer, matmul_queue, done, reads, wrote):
         """Connects the counters; returns whether anything moved."""
         changed = []
@@ -198,6 +217,4 @@ class ControlPlane(wiring.Component):
             *(getattr(registers, name).eq(getattr(counters, f"count_{name}"))
               for name in (*CAUSES, "cycles", "bytes_read", "bytes_written", "commands_done")),
         ]
-        for register, count in zip(registers.expert_count, self.expert_counts, strict=False):
-            m.d.comb += register.eq(count)
         return Cat(changed).any() | reads.any() | wrote | self.array_busy | self.compute_active

@@ -28,11 +28,12 @@ def read_response(config: AcceleratorConfig) -> data.StructLayout:
 
 
 def queued_layout(payload) -> data.StructLayout:
-    """A command at the head of an engine's queue, its waits over.
+    """A command that has left an engine's queue, its waits over.
 
-    ``skip``: the engine must count the command as finished and do nothing else.
+    ``skip``: the engine must count the command as finished and do nothing else. ``tokens``: length of the expert queue
+    that the header names.
     """
-    return data.StructLayout({"header": isa.Header, "payload": payload, "index": 16, "skip": 1})
+    return data.StructLayout({"header": isa.Header, "payload": payload, "index": 16, "skip": 1, "tokens": 11})
 
 
 def beat_layout(config: AcceleratorConfig) -> data.StructLayout:

@@ -53,7 +53,6 @@ class MatMulIssue(wiring.Component):
     epilogue_command: the command's copy for the epilogue, sent before the first tile
     step: this cycle's step (``valid`` inside)
     queue_expert, queue_index / queue_token, queue_score: read port of the expert queues, data one cycle later
-    expert_count: length of the queue of ``queue_expert``
     drained: all earlier commands are complete; a command without any tile waits for it, so that completions stay in
         program order
     skipped: pulse, a command ended without any tile
@@ -70,7 +69,6 @@ class MatMulIssue(wiring.Component):
             "queue_index": Out(11),
             "queue_token": In(11),
             "queue_score": In(16),
-            "expert_count": In(11),
             "drained": In(1),
             "skipped": Out(1),
             "busy": Out(1),
@@ -88,7 +86,7 @@ class MatMulIssue(wiring.Component):
         tokens = Signal(11)
 
         m.d.comb += [
-            self.queue_expert.eq(Mux(running, expert, incoming.header.expert)),
+            self.queue_expert.eq(expert),
             self.epilogue_command.payload.eq(incoming.payload),
             self.idle.eq(~running),
         ]
@@ -104,7 +102,7 @@ class MatMulIssue(wiring.Component):
         token_ready = Signal()
         gap = Signal(8)
 
-        count = Mux(incoming.payload.use_queue, self.expert_count, incoming.payload.tokens)
+        count = Mux(incoming.payload.use_queue, incoming.tokens, incoming.payload.tokens)
         empty = incoming.skip | (count == 0) | (incoming.payload.tiles == 0)
         with m.If(~running & self.command.valid):
             with m.If(empty):
@@ -115,12 +113,13 @@ class MatMulIssue(wiring.Component):
                     self.command.ready.eq(self.epilogue_command.ready),
                 ]
                 with m.If(self.epilogue_command.ready):
-                    m.d.sync += [
-                        current.eq(incoming.payload), running.eq(1), expert.eq(incoming.header.expert),
-                        tokens.eq(count), index.eq(0), tile.eq(0), step.eq(0), src_offset.eq(0), dst_offset.eq(0),
-                        score.eq(0), weight_row.eq(incoming.payload.weight_base),
-                        token_ready.eq(~incoming.payload.use_queue),
-                    ]
+                    m.d.sync += running.eq(1)
+        with m.If(~running):  # whether there is a command or not: only one bit should depend on that
+            m.d.sync += [
+                current.eq(incoming.payload), expert.eq(incoming.header.expert), tokens.eq(count), index.eq(0),
+                tile.eq(0), step.eq(0), src_offset.eq(0), dst_offset.eq(0), score.eq(0),
+                weight_row.eq(incoming.payload.weight_base), token_ready.eq(~incoming.payload.use_queue),
+            ]
 
         take = Signal()  # the prefetched queue entry becomes the current token
         next_token, next_score, next_ready = self._queue_prefetch(m, running, current, take)

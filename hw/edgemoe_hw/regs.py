@@ -10,12 +10,13 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-__all__ = ["ADDRESS_BITS", "ID", "MAX_EXPERTS", "REGISTERS", "ErrorCode", "Field", "Register", "find", "host_map",
-           "markdown"]
+__all__ = ["ADDRESS_BITS", "ID", "MAX_BLOCKS", "MAX_EXPERTS", "REGISTERS", "ErrorCode", "Field", "Register", "find",
+           "host_map", "markdown"]
 
 ID = 0x45_4D_4F_45  # "EMOE"
 ADDRESS_BITS = 12
 MAX_EXPERTS = 32
+MAX_BLOCKS = 16  # MoE blocks whose expert loads are kept
 
 
 class ErrorCode(enum.IntEnum):
@@ -119,6 +120,7 @@ REGISTERS: tuple[Register, ...] = (
     _one("BASE_WEIGHTS", 0x030, 40, "rw", "byte address that LOADs with base WEIGHTS are relative to"),
     _one("BASE_INPUT", 0x038, 40, "rw", "byte address that LOADs with base INPUT are relative to"),
     _one("BASE_OUTPUT", 0x040, 40, "rw", "byte address that STOREs with base OUTPUT are relative to"),
+    _one("MOE_BLOCK", 0x048, 4, "rw", "MoE block that EXPERT_LOAD shows, in the program's order, from 0"),
     _counter("CYCLES", 0x100, "cycles from start to END; the sum of ARRAY_BUSY and all stalls"),
     _counter("ARRAY_BUSY", 0x108, "cycles in which the array took operands"),
     _counter("STALL_LOAD", 0x110, "the next MATMUL waited for a LOAD (weights or input)"),
@@ -134,7 +136,9 @@ REGISTERS: tuple[Register, ...] = (
     _one("DONE_MATMUL", 0x184, 16, "ro", "MATMULs finished"),
     _one("DONE_NORM", 0x188, 16, "ro", "LAYERNORMs finished"),
     _one("DONE_STORE", 0x18C, 16, "ro", "STOREs finished"),
+    _one("MOE_BLOCKS", 0x190, 5, "ro", f"MoE blocks whose EXPERT_LOAD is known: those begun, at most {MAX_BLOCKS}"),
     _one("EXPERT_COUNT", 0x200, 16, "ro", "tokens in each expert's queue", count=MAX_EXPERTS),
+    _one("EXPERT_LOAD", 0x280, 11, "ro", "tokens of each expert in block MOE_BLOCK", count=MAX_EXPERTS),
 )
 
 _BY_NAME = {register.name: register for register in REGISTERS}

@@ -56,6 +56,7 @@ class Accelerator(wiring.Component):
             control.array_busy.eq(compute.array_busy), control.stall_epilogue.eq(compute.stall_epilogue),
             control.matmul_idle.eq(compute.idle),
             control.compute_active.eq(compute.stall_epilogue | compute.stall_token),
+            control.gate_clear.eq(compute.gate_clear),
             control.compute_error.valid.eq(compute.queue_overflow),
             control.compute_error.code.eq(ErrorCode.QUEUE_OVERFLOW),
             control.compute_error.index.eq(compute.command_index),

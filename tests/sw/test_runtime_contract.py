@@ -10,6 +10,7 @@ from PIL import Image
 
 from edgemoe import DeviceError, FrameError
 from edgemoe.bundle import BundleError
+from edgemoe.devices.reference import ReferenceDevice
 from edgemoe_models.integer.postprocess import decode_output, postprocess
 
 FIELDS = {"segmentation": "labels", "depth": "metres", "normals": "vectors", "edges": "mask",
@@ -24,6 +25,8 @@ def no_thread_is_left():
 
 def test_every_task_equals_the_reference(accelerator, pictures, expected, runtime_bundle):
     graph = runtime_bundle.graph()
+    reference = ReferenceDevice()
+    blocks = [block for block in range(runtime_bundle.model.depth) if runtime_bundle.model.is_moe(block)]
     for task in accelerator.tasks:
         found = accelerator.run(pictures[0], task)
         np.testing.assert_array_equal(found.raw, expected(pictures[0], task))
@@ -35,7 +38,10 @@ def test_every_task_equals_the_reference(accelerator, pictures, expected, runtim
         np.testing.assert_array_equal(getattr(found, FIELDS[found.kind]), wanted)
         assert found.values.dtype == wanted.dtype and found.values.shape == wanted.shape
         assert sum(found.stats.expert_tokens) == 13 * 2 and len(found.stats.expert_tokens) == 5
-        assert found.stats.expert_loads[max(found.stats.expert_loads)] == found.stats.expert_tokens
+        trace = reference.run(runtime_bundle, pictures[0], task).stats["trace"]
+        assert found.stats.expert_loads == {
+            block: tuple(len(queue) for queue in trace[f"blocks.{block}.queues"]) for block in blocks}
+        assert found.stats.expert_loads[blocks[-1]] == found.stats.expert_tokens
         assert found.stats.device_seconds > 0 and 0 < found.stats.host_seconds < 1
     assert found.label == found.scores.argmax() and found.scores.sum() == pytest.approx(1)
     probability = accelerator.run(pictures[0], "edges").probability

@@ -208,9 +208,12 @@ class Driver(Executor):
 
     def _expert_loads(self) -> dict[int, tuple[int, ...]]:
         model = self.bundle.model
-        last = max((block for block in range(model.depth) if model.is_moe(block)), default=None)
-        return {} if last is None else {
-            last: tuple(self._registers.read("EXPERT_COUNT", expert) for expert in range(model.num_experts))}
+        known = self._registers.read("MOE_BLOCKS")
+        loads = {}
+        for index, block in enumerate([block for block in range(model.depth) if model.is_moe(block)][:known]):
+            self._registers.write("MOE_BLOCK", index)
+            loads[block] = tuple(self._registers.read("EXPERT_LOAD", expert) for expert in range(model.num_experts))
+        return loads
 
     def power(self) -> dict[str, float]:
         return self._platform.power()

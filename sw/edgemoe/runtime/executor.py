@@ -48,7 +48,7 @@ class Measured:
     seconds: from start to end, on the device's own clock (a simulation's is its assumed one)
     wall_seconds: the same as the host waited for it
     cycles: of the accelerator; None where there is none
-    expert_loads: tokens of each expert, by MoE block; the accelerator's registers keep those of the last one
+    expert_loads: tokens of each expert, by MoE block; the accelerator's registers keep those of the first 16 blocks
     attempts: 1, and 1 more for each retry
     """
 

@@ -30,7 +30,7 @@ class Stats:
     cycles: of the accelerator; None on the reference
     device_seconds: from start to end, on the device's clock (a simulation's is the assumed one)
     host_seconds: what the host did around it: packing, unpacking and making this prediction; not the wait
-    expert_loads: tokens of each expert, by MoE block: of all on the reference, of the last one elsewhere
+    expert_loads: tokens of each expert, by MoE block
     attempts: 1, and 1 more for each retry
     """
 

@@ -79,8 +79,7 @@ function showAbout(message) {
     sim: `Cycles of the RTL, milliseconds at an assumed ${clock}. Frames/s and latency are of the simulator on this machine.`,
   }[about.device] ?? `Cycles as the accelerator counts them, milliseconds at the configuration's ${clock}.`;
   find("experts").hidden = !about.experts;
-  find("experts-note").textContent = "Tokens each expert gets, by task; dashed: an even load."
-    + (about.device === "reference" ? "" : " The accelerator's registers keep the last MoE block's.");
+  find("experts-note").textContent = "Tokens each expert gets, by task; dashed: an even load.";
   setConnection(true);
 }
 
