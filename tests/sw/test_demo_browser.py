@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,7 +23,11 @@ from PIL import Image
 from websockets.sync.client import connect
 
 import edgemoe
+from edgemoe.demo.player import Player
+from edgemoe.devices.base import DeviceError
 from edgemoe.pictures import colour
+from edgemoe.runtime.null_platform import NullPlatform
+from tests.sw.test_demo import serving
 
 TASKS = ("segmentation", "depth", "normals", "edges", "scene")
 
@@ -216,6 +221,7 @@ def test_figures_and_legends(page, runtime_bundle):
     assert f"an assumed {clock:.0f} MHz" in page.evaluate("document.querySelector('#clock-note').textContent")
     assert all(re.fullmatch(r"[\d.]+ m?s", page.evaluate(f"document.querySelector('#latency-{name}').textContent"))
                for name in ("p50", "p90"))
+    assert page.evaluate("power.textContent") == "power: not measured" and page.evaluate("measured.hidden")
     assert page.evaluate("document.querySelectorAll('[data-name=segmentation] .legend li').length") == 5
     assert page.evaluate("document.querySelector('[data-name=depth] .ramp').textContent") == "0 m10 m"
     heights = page.evaluate("[...document.querySelectorAll('#blocks .expert i')].map("
@@ -275,3 +281,38 @@ def test_finds_the_server_again(browser, folder):
     with demo(folder, int(address.rstrip("/").rpartition(":")[2])):
         browser.wait("document.querySelector('#connection').textContent === 'live'")
         browser.wait(f"document.querySelectorAll('#runs tr').length === {len(TASKS)}")
+
+
+def test_a_board_that_fails_recovers_and_is_gone(browser, runtime_bundle, pictures):
+    """Its clock and power are shown; while all frames fail no speed is; the source's end is told."""
+    platform = NullPlatform(runtime_bundle.config)
+    platform.clock_mhz, platform.power = 96.97, lambda: {"PL": 2.0, "PS": 1.5}
+    is_over, read, problems = threading.Event(), platform.read, list(browser.problems)
+
+    def source():
+        while not is_over.is_set():
+            yield from pictures
+        raise ValueError("the camera is gone")
+
+    def fail(offset):
+        raise DeviceError("the board does not answer")
+
+    connection = "document.querySelector('#connection').textContent"
+    with edgemoe.open(platform, runtime_bundle) as accelerator, \
+            Player(accelerator, source(), 20, ["depth", "edges"]) as player, serving(player) as url:
+        browser.open(url)
+        browser.wait("watts.textContent === '3.50 W' && millijoules.textContent.endsWith(' mJ a frame')")
+        assert browser.evaluate("power.hidden")
+        assert browser.evaluate("clock.textContent") == "ms at 97\N{NO-BREAK SPACE}MHz"
+        platform.read = fail
+        browser.wait(f"{connection} === 'failing'")
+        assert {browser.evaluate(f"{name}.textContent") for name in ("fps", "watts", "millijoules")} == {"–"}
+        assert "the board does not answer" in browser.evaluate("banner.textContent")
+        platform.read = read
+        browser.wait(f"{connection} === 'live' && Number(fps.textContent) > 0")
+        browser.wait("banner.hidden")
+        is_over.set()
+        browser.wait(f"{connection} === 'ended'")
+        assert browser.evaluate("banner.textContent") == "Playing has ended: the camera is gone"
+        assert browser.evaluate("pause.disabled && document.querySelector('[data-task=depth]').disabled")
+    assert browser.problems == problems

@@ -49,7 +49,7 @@ def demo(bundle: Annotated[Path | None, typer.Option(help="bundle (.emoe); defau
                 Player(accelerator, pictures, fps, task or accelerator.tasks) as player:
             console.print(f"{loaded.model.name} on {device}, {source}: {url_of(listening)}   (Ctrl+C ends it)",
                           highlight=False, soft_wrap=True)
-            serve(application(player, about(accelerator, source), host), listening)
+            serve(application(player, about(accelerator, source, player.measures_power), host), listening)
 
 
 def _compiled(model: str | None, config: str) -> Bundle:

@@ -6,30 +6,39 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from edgemoe.bundle import BundleError
+from edgemoe.demo.sources import Endless
 from edgemoe.demo.view import encode
 from edgemoe.runtime.accelerator import Accelerator
+from edgemoe.runtime.power import PowerMeter
 from edgemoe.runtime.stream import Frame
 
 __all__ = ["Figures", "Player"]
 
 _WINDOW = 100  # frames that the figures are of
+_SAMPLES = 10_000  # of power, about a quarter of an hour: so many frames may take longer on a simulator
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Of the last frames: frames a second, and latency in seconds."""
+    """Of the last frames: frames a second, latency in seconds, and mean power; ``watts`` None: not measured."""
 
     fps: float = 0.0
     latency: float = 0.0
     latency_p50: float = 0.0
     latency_p90: float = 0.0
+    watts: float | None = None
+
+    @property
+    def joules(self) -> float | None:
+        """Measured energy a frame; None: not measured."""
+        return None if self.watts is None or not self.fps else self.watts / self.fps
 
 
 class Player:
@@ -38,31 +47,34 @@ class Player:
     Parameters
     ----------
     accelerator: what runs the frames; stays the caller's to close
-    pictures: endless frames; closed at the end, by the thread that reads them
+    pictures: endless frames, or an error in place of one; closed at the end, by the thread that reads them
     fps: frames a second at most
     tasks: of the bundle; what to run first
 
     Attributes
     ----------
     count, message: how many frames have been finished, and the newest of them as ``view.encode`` has it
+    measures_power: whether this device has sensors
 
     Raises
     ------
     BundleError: there is no such task
     """
 
-    def __init__(self, accelerator: Accelerator, pictures: Generator[npt.NDArray[np.uint8], None, None],
-                 fps: float, tasks: Sequence[str]) -> None:
+    def __init__(self, accelerator: Accelerator, pictures: Endless, fps: float, tasks: Sequence[str]) -> None:
         self._accelerator, self._pictures, self._period = accelerator, pictures, 1 / fps
         self._changed = threading.Condition()
         self._listeners: list[Callable[[], object]] = []
         self._is_paused = self._is_closed = self._has_ended = False
-        self._failures, self._error = 0, ""
+        self._failures, self._good, self._error = 0, 0, ""
         self._times: deque[tuple[float, float]] = deque(maxlen=_WINDOW)
+        self._powers: deque[tuple[float, float]] = deque(maxlen=_SAMPLES)
         self.count, self.message = 0, b""
         self._tasks: tuple[str, ...] = ()
         self.choose(tasks)
         self._stream = accelerator.stream(self._paced(), lambda number: self._tasks, on_error="report")
+        self.measures_power = False
+        self._meter = PowerMeter(self._measure)
         self._thread = threading.Thread(target=self._play, name="edgemoe demo", daemon=True)
         self._thread.start()
 
@@ -94,7 +106,8 @@ class Player:
 
     @property
     def state(self) -> dict[str, object]:
-        """What viewers share: ``tasks``, ``paused``, ``ended``, ``failures`` (frames) and the last ``error``."""
+        """What viewers share: ``tasks``, ``paused``, ``ended``, ``failures`` (frames), and the last
+        ``error`` until a hundred frames in a row have been fine."""
         return {"tasks": self._tasks, "paused": self._is_paused, "ended": self._has_ended,
                 "failures": self._failures, "error": self._error}
 
@@ -128,30 +141,52 @@ class Player:
                     if self._is_closed:
                         return
                 due = max(due, time.perf_counter() - self._period) + self._period
-                yield next(self._pictures)
+                picture = next(self._pictures)
+                if isinstance(picture, ValueError):
+                    self._tell(picture)
+                else:
+                    yield picture
 
     def _play(self) -> None:
         try:
             for frame in self._stream:
                 self._show(frame)
         except Exception as error:  # viewers must hear of it, whatever it is
-            self._error = str(error)
+            self._tell(error)
         with self._changed:
             self._has_ended = True
             self._notify()
 
+    def _tell(self, error: BaseException, failures: int = 0) -> None:
+        with self._changed:
+            self._failures, self._good = self._failures + failures, 0
+            self._error = str(error) or type(error).__name__
+            self._notify()
+
+    def _measure(self) -> Mapping[str, float]:
+        """Samples power; ``PowerMeter`` calls it, in its thread."""
+        self.measures_power = True  # also where a sensor does not answer now
+        rails = self._accelerator.power()
+        self.measures_power = bool(rails)
+        if rails:
+            with self._changed:
+                self._powers.append((time.perf_counter(), sum(rails.values())))
+        return rails
+
     def _show(self, frame: Frame) -> None:
         if frame.error is not None:
-            with self._changed:
-                self._failures, self._error = self._failures + 1, str(frame.error)
-                self._notify()
+            self._tell(frame.error, 1)
             return
         with self._changed:
             self._times.append((time.perf_counter(), frame.latency_s))
-            figures = _figures(self._times)
+            while self._powers and self._powers[0][0] < self._times[0][0]:
+                self._powers.popleft()
+            figures = _figures(self._times, [watts for _, watts in self._powers])
         message = encode(frame, figures)
         with self._changed:
-            self.count, self.message = self.count + 1, message
+            self.count, self.message, self._good = self.count + 1, message, self._good + 1
+            if self._good == _WINDOW:
+                self._error = ""
             self._notify()
 
     def close(self) -> None:
@@ -161,6 +196,7 @@ class Player:
             self._changed.notify_all()
         self._stream.close()
         self._thread.join()
+        self._meter.close()
 
     def __enter__(self) -> Player:
         return self
@@ -169,9 +205,9 @@ class Player:
         self.close()
 
 
-def _figures(times: Iterable[tuple[float, float]]) -> Figures:
-    """Of when each frame ended, and its latency; at least one frame."""
+def _figures(times: Iterable[tuple[float, float]], powers: Sequence[float]) -> Figures:
+    """Of when each frame ended, and its latency; at least one frame. ``powers``: watts, measured meanwhile."""
     ends, latencies = zip(*times, strict=True)
     middle, high = np.percentile(latencies, (50, 90))
     fps = (len(ends) - 1) / (ends[-1] - ends[0]) if len(ends) > 1 else 0.0
-    return Figures(fps, latencies[-1], float(middle), float(high))
+    return Figures(fps, latencies[-1], float(middle), float(high), float(np.mean(powers)) if powers else None)

@@ -14,16 +14,18 @@ from edgemoe.runtime.frames import IMAGE_SUFFIXES, frames
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.scenes import SPLITS, generate_scene
 
-__all__ = ["crop", "drifting_scenes", "endless"]
+__all__ = ["Endless", "crop", "drifting_scenes", "endless"]
 
 RGB = npt.NDArray[np.uint8]
-Endless = Generator[RGB, None, None]
+#: Frames, and in place of an image of a folder that cannot be read, why.
+Endless = Generator[RGB | ValueError, None, None]
 _STEPS = 75  # frames that one scene is shown for
 _WINDOW = 0.86  # share of the scene that a frame shows
 
 
 def endless(source: str, model: ModelConfig) -> Endless:
-    """Frames uint8 [h, w, 3] of the model's aspect ratio; what ends begins again.
+    """Frames uint8 [h, w, 3] of the model's aspect ratio; what ends begins again. An image of a folder that cannot be
+    read does not end the others: its place has the error.
 
     Parameters
     ----------
@@ -31,14 +33,14 @@ def endless(source: str, model: ModelConfig) -> Endless:
 
     Raises
     ------
-    ValueError: there is no such source, at once; or, later, a frame of it cannot be read
+    ValueError: there is no such source, at once; or, later, nothing of it can be read any more
     """
     if source == "scenes":
         return drifting_scenes(model.image_height, model.image_width)
     return _looped(source, _open(source), model)
 
 
-def drifting_scenes(height: int, width: int) -> Endless:
+def drifting_scenes(height: int, width: int) -> Generator[RGB, None, None]:
     """The demo scenes, one after the other, each through a window that drifts across it: uint8 [height, width, 3]."""
     for seed in itertools.cycle(SPLITS["demo"]):
         scene = Image.fromarray(generate_scene(seed, 2 * height, 2 * width).image)
@@ -59,29 +61,33 @@ def crop(frame: RGB, height: int, width: int) -> RGB:
     return frame[top:top + rows, left:left + columns]
 
 
-def _looped(source: str, opened: Iterator[RGB], model: ModelConfig) -> Endless:
+def _looped(source: str, opened: Iterator[RGB | ValueError], model: ModelConfig) -> Endless:
     while True:
-        is_empty = True
+        is_empty, error = True, ValueError(f"{source}: it has no frames (any more)")
         try:
             for frame in opened:
-                is_empty = False
-                yield crop(frame, model.image_height, model.image_width)
+                if isinstance(frame, ValueError):
+                    error = frame
+                    yield frame
+                else:
+                    is_empty = False
+                    yield crop(frame, model.image_height, model.image_width)
         finally:
             if hasattr(opened, "close"):
                 opened.close()
         if is_empty:
-            raise ValueError(f"{source}: it has no frames (any more)")
+            raise error
         opened = _open(source)
 
 
-def _open(source: str) -> Iterator[RGB]:
+def _open(source: str) -> Iterator[RGB | ValueError]:
     """One pass. Image files of any mode are welcome here: a demo shows what it is given."""
     path = Path(source)
     if path.is_dir():
         if files := sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES):
-            return map(_rgb, files)
+            return map(_rgb_or_error, files)
     elif path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
-        return map(_rgb, [path])
+        return iter([_rgb(path)])
     return frames("camera:0" if source == "camera" else source)
 
 
@@ -89,5 +95,12 @@ def _rgb(path: Path) -> RGB:
     try:
         with Image.open(path) as image:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: not a readable image ({error})") from None
+
+
+def _rgb_or_error(path: Path) -> RGB | ValueError:
+    try:
+        return _rgb(path)
+    except ValueError as error:
+        return error

@@ -13,6 +13,7 @@ from PIL import Image
 from edgemoe.bundle import Bundle
 from edgemoe.pictures import colour
 from edgemoe.runtime.accelerator import Accelerator
+from edgemoe.runtime.driver import Driver
 from edgemoe.runtime.predictions import Classification, Prediction
 from edgemoe.runtime.stream import Frame
 from edgemoe_models.config import TaskConfig
@@ -29,20 +30,26 @@ _FACING = {"right": (1, 0, 0), "left": (-1, 0, 0), "up": (0, -1, 0), "the camera
 _LEGEND_CLASSES, _BEST_CLASSES = 24, 5
 
 
-def about(accelerator: Accelerator, source: str) -> dict[str, Any]:
+def about(accelerator: Accelerator, source: str, measures_power: bool = False) -> dict[str, Any]:
     """Bundle, device and legends.
 
-    ``tasks``: ``name``, ``kind``, ``legend`` (pairs of text and colour), ``ramp`` (the same for a continuous scale)
-    and ``estimated_cycles``; ``visits``: tokens that the experts of a block get in sum.
+    ``clock_mhz``: the device's; a simulation has the configuration's assumed one, and so has the reference, which has
+    none. ``visits``: tokens that the experts of a block get in sum. ``tasks``: ``name``, ``kind``, ``legend`` (pairs of
+    text and colour), ``ramp`` (the same for a continuous scale) and ``estimated_cycles``.
     """
     bundle, model = accelerator.bundle, accelerator.bundle.model
     return {
         "type": "about", "model": model.name, "device": accelerator.device, "config": bundle.config.name,
         "source": source, "width": model.image_width, "height": model.image_height,
-        "clock_mhz": bundle.config.assumed_clock_mhz, "experts": model.num_experts,
+        "clock_mhz": _clock_mhz(accelerator), "measures_power": measures_power, "experts": model.num_experts,
         "visits": model.num_tokens * model.top_k if model.num_experts else 0,
         "tasks": [_about_task(bundle, task) for task in model.tasks],
     }
+
+
+def _clock_mhz(accelerator: Accelerator) -> float:
+    executor = accelerator._executor
+    return executor._platform.clock_mhz if isinstance(executor, Driver) else executor.bundle.config.assumed_clock_mhz
 
 
 def _about_task(bundle: Bundle, task: TaskConfig) -> dict[str, Any]:
@@ -68,8 +75,8 @@ def _hex(rgb: RGB) -> str:
 def encode(frame: Frame, figures: Figures) -> bytes:
     """A finished frame as one message: the header's length (4 bytes, little-endian), the header (JSON), the images.
 
-    The header has the figures in milliseconds, under ``runs`` each task's, and under ``images`` name, type and size of
-    each image, in their order.
+    The header has the figures in milliseconds, watts and millijoules a frame (null: not measured), under ``runs`` each
+    task's, and under ``images`` name, type and size of each image, in their order.
     """
     assert frame.image is not None
     images = [("input", *_jpeg(frame.image))]
@@ -78,6 +85,7 @@ def encode(frame: Frame, figures: Figures) -> bytes:
     header = {
         "number": frame.number, "fps": figures.fps, "latency": 1e3 * figures.latency,
         "latency_p50": 1e3 * figures.latency_p50, "latency_p90": 1e3 * figures.latency_p90,
+        "watts": figures.watts, "millijoules": None if figures.joules is None else 1e3 * figures.joules,
         "runs": {name: _run(prediction) for name, prediction in frame.predictions.items()},
         "images": [(name, kind, len(content)) for name, kind, content in images],
     }

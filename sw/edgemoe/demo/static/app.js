@@ -5,8 +5,10 @@ const HISTORY = 120, RETRY_MS = 1000;
 const find = (id) => document.getElementById(id);
 const digits = (value, places) => value.toLocaleString("en", { minimumFractionDigits: places, maximumFractionDigits: places });
 const duration = (ms) => ms < 1000 ? `${digits(ms, ms < 10 ? 1 : 0)} ms` : `${digits(ms / 1000, 1)} s`;
+const rate = (fps) => digits(fps, fps < 1 ? 2 : fps < 10 ? 1 : 0); // a simulator takes seconds a frame
 
-let socket, about, state, panels = new Map(), history = [], newest = 0;
+// `received`: frames since the page was opened; `failing`: news of failed frames since the last good one.
+let socket, about, state, panels = new Map(), history = [], received = 0, hasFrame = false, failing = 0;
 
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -27,9 +29,14 @@ function connect() {
   socket.onclose = () => { setConnection(false); setTimeout(connect, RETRY_MS); };
 }
 
-function setConnection(isLive) {
-  find("connection").toggleAttribute("data-live", isLive);
-  find("connection").textContent = isLive ? (state?.ended ? "ended" : state?.paused ? "paused" : "live") : "not connected";
+function setConnection(isConnected) {
+  const text = !isConnected ? "not connected" : state?.ended ? "ended" : state?.paused ? "paused"
+    : failing > 1 ? "failing" : !hasFrame ? "waiting for the first frame" : "live";
+  find("connection").toggleAttribute("data-live", text === "live");
+  find("connection").textContent = text;
+  find("panels").toggleAttribute("data-lost", !isConnected || Boolean(state?.ended));
+  for (const button of document.querySelectorAll("nav button")) button.disabled = !isConnected || !state || state.ended;
+  if (text !== "live") for (const name of ["fps", "watts", "millijoules"]) find(name).textContent = "–";
 }
 
 function send(command) {
@@ -46,12 +53,16 @@ function receiveFrame(buffer) {
   const length = new DataView(buffer).getUint32(0, true);
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
   let start = 4 + length;
-  newest = header.number;
+  received += 1;
   for (const [name, type, size] of header.images) {
-    draw(name, header.number, new Blob([new Uint8Array(buffer, start, size)], { type }));
+    draw(name, received, header.number, new Blob([new Uint8Array(buffer, start, size)], { type }));
     start += size;
   }
-  showFigures(header);
+  if (!hasFrame || failing) {
+    [hasFrame, failing] = [true, 0];
+    setConnection(true);
+  }
+  if (!state.paused) showFigures(header); // some were on their way
   showRuns(header.runs);
   showExperts(header.runs);
 }
@@ -59,11 +70,12 @@ function receiveFrame(buffer) {
 // What is fixed: model, device, tasks
 
 function showAbout(message) {
-  about = message;
+  [about, state, panels, hasFrame, failing] = [message, undefined, new Map(), false, 0]; // another server may answer than before
+  find("blocks").removeAttribute("data-shape");
   about.tasks.forEach((task, index) => { task.colour = COLOURS[index % COLOURS.length]; });
   document.title = `edgemoe · ${about.model}`;
   document.documentElement.style.setProperty("--aspect", about.width / about.height);
-  const device = { sim: "simulated RTL", reference: "integer reference", pynq: "PYNQ board" }[about.device] ?? about.device;
+  const device = { sim: "simulated RTL", reference: "integer reference", pynq: "PYNQ board", serial: "board at a serial line" }[about.device] ?? about.device;
   find("about").replaceChildren(...[about.model, about.config, device, about.source, `${about.width} × ${about.height}`]
     .map((text) => make("span", {}, text)));
   find("tasks").replaceChildren(...about.tasks.map((task) => {
@@ -71,13 +83,16 @@ function showAbout(message) {
     button.onclick = () => toggle(button);
     return button;
   }));
-  const isBoard = about.device === "pynq", clock = `${digits(about.clock_mhz, 0)} MHz`;
-  find("clock").textContent = `ms at ${clock}`;
+  const clock = `${Number(about.clock_mhz.toFixed(1))} MHz`;
+  find("clock").textContent = `ms at ${clock.replace(" ", "\u00a0")}`;
   find("cycles-of").textContent = about.device === "reference" ? "cycles (est.)" : "cycles";
   find("clock-note").textContent = {
     reference: `No accelerator runs: cycles are the compiler's estimate, milliseconds at an assumed ${clock}. Frames/s and latency are of the NumPy reference on this machine.`,
     sim: `Cycles of the RTL, milliseconds at an assumed ${clock}. Frames/s and latency are of the simulator on this machine.`,
-  }[about.device] ?? `Cycles as the accelerator counts them, milliseconds at the configuration's ${clock}.`;
+  }[about.device] ?? `Cycles as the accelerator counts them, milliseconds at its clock of ${clock}.`;
+  find("power").hidden = about.measures_power;
+  find("measured").hidden = !about.measures_power;
+  if (about.measures_power) find("clock-note").textContent += " Power: the sum of all supply rails that the board measures.";
   find("experts").hidden = !about.experts;
   find("experts-note").textContent = "Tokens each expert gets, by task; dashed: an even load.";
   setConnection(true);
@@ -93,14 +108,16 @@ function toggle(button) {
 // What viewers share: tasks, pause, errors
 
 function showState(message) {
+  const before = state;
   state = message;
   find("pause").textContent = state.paused ? "Resume" : "Pause";
   for (const button of find("tasks").children) {
     button.setAttribute("aria-pressed", state.tasks.includes(button.dataset.task));
   }
   const failed = state.failures ? ` (${state.failures} failed frame${state.failures > 1 ? "s" : ""})` : "";
-  showBanner(state.ended ? `Playing has ended. ${state.error}` : state.error + (state.error && failed));
-  history = [];
+  showBanner(state.ended ? `Playing has ended: ${state.error}` : state.error + (state.error && failed));
+  if (before && state.failures > before.failures) failing += 1;
+  else history = [];
   showPanels();
   setConnection(true);
 }
@@ -135,11 +152,12 @@ function makePanel(name) {
 
 // Frames
 
-async function draw(name, number, blob) {
+async function draw(name, order, number, blob) {
   const canvas = panels.get(name)?.querySelector("canvas");
   if (!canvas) return;
   const bitmap = await createImageBitmap(blob);
-  if (number !== newest) return; // a newer one has come meanwhile
+  if (order < Number(canvas.dataset.order ?? 0)) return; // a newer one has been faster
+  canvas.dataset.order = order;
   if (canvas.width !== bitmap.width || canvas.height !== bitmap.height) {
     [canvas.width, canvas.height] = [bitmap.width, bitmap.height];
   }
@@ -149,7 +167,9 @@ async function draw(name, number, blob) {
 }
 
 function showFigures(header) {
-  find("fps").textContent = header.fps ? digits(header.fps, header.fps < 10 ? 1 : 0) : "–";
+  find("fps").textContent = header.fps ? rate(header.fps) : "–";
+  find("watts").textContent = header.watts === null ? "–" : `${digits(header.watts, 2)} W`;
+  find("millijoules").textContent = header.millijoules === null ? "–" : `${digits(header.millijoules, 1)} mJ a frame`;
   for (const name of ["p50", "p90"]) find(`latency-${name}`).textContent = duration(header[`latency_${name}`]);
   history = [...history, header.latency].slice(-HISTORY);
   const top = Math.max(...history);
@@ -201,7 +221,7 @@ function makeBlock(block, tasks) {
   const experts = Array.from({ length: about.experts }, () =>
     make("div", { class: "expert" }, ...tasks.map((task) => make("i", { "--task": task.colour }))));
   const numbers = experts.map((_, number) => make("span", {}, number));
-  return make("div", { class: "block", "data-block": block }, make("h3", {}, `block ${block}`, make("output")),
+  return make("div", { class: "block", "data-block": block, "--space": about.experts > 8 ? "3px" : "6px" }, make("h3", {}, `block ${block}`, make("output")),
     make("div", { class: "bars" }, ...experts), make("div", { class: "numbers" }, ...numbers));
 }
 
