@@ -8,7 +8,7 @@ import time
 from edgemoe.bundle import Bundle
 from edgemoe.devices.base import DeviceError
 from edgemoe.runtime.executor import Executor, Image
-from edgemoe.runtime.frames import FrameSource, frames
+from edgemoe.runtime.frames import FrameSource, items
 from edgemoe.runtime.images import ImageLike, prepare
 from edgemoe.runtime.pipeline import Pipeline
 from edgemoe.runtime.predictions import Prediction, interpret
@@ -41,7 +41,7 @@ class Accelerator:
 
         Parameters
         ----------
-        image: uint8 [H, W, 3], RGB, of the model's size (of any with ``resize``), or an image file
+        image: uint8 [H, W, 3], RGB, of the model's size (of any with ``resize``), or the path of an image or a ``.npy``
         task: one of ``tasks``
 
         Raises
@@ -50,6 +50,8 @@ class Accelerator:
         BundleError: there is no such task
         DeviceError: the inference failed, the accelerator is closed, or a stream is using it
         """
+        if not isinstance(task, str):
+            raise ValueError(f"task must be one of {', '.join(self.tasks)}, not {task!r}; a stream takes lists of them")
         self.bundle.task(task)
         with self._lock:
             self._check_free()
@@ -82,7 +84,7 @@ class Accelerator:
         lists = task_lists(self.bundle, tasks)
         with self._lock:
             self._check_free()
-            self._active = Pipeline(self._executor, frames(source), lists, self._prepare, on_error == "report",
+            self._active = Pipeline(self._executor, items(source), lists, self._prepare, on_error == "report",
                                     self._stream_ended)
             return Stream(self._active, on_error == "report")
 
@@ -98,10 +100,12 @@ class Accelerator:
 
     def close(self) -> None:
         """End a running stream and free everything; a second call does nothing."""
-        if self._active is not None:
-            self._active.close()
+        self._closed = True  # from here on nothing new begins
         with self._lock:
-            self._closed = True
+            active = self._active
+        if active is not None:
+            active.close()
+        with self._lock:
             self._executor.close()
 
     def __enter__(self) -> Accelerator:

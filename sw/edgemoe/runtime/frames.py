@@ -12,13 +12,14 @@ import numpy.typing as npt
 
 from edgemoe.runtime.images import ImageLike, read_image
 
-__all__ = ["FrameSource", "IMAGE_SUFFIXES", "frames"]
+__all__ = ["FrameSource", "IMAGE_SUFFIXES", "frames", "items"]
 
 RGB = npt.NDArray[np.uint8]
 FrameSource: TypeAlias = "ImageLike | int | Iterable[ImageLike]"
 
 IMAGE_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 _CAMERA = re.compile(r"camera:(\d+)")
+_URL = re.compile(r"[a-z]+://.+")
 
 
 def frames(source: FrameSource) -> Iterator[RGB]:
@@ -27,29 +28,37 @@ def frames(source: FrameSource) -> Iterator[RGB]:
     Parameters
     ----------
     source: an array [H, W, 3] or [N, H, W, 3]; the path of an image, of a ``.npy`` file with such an array (read as it
-        is needed), of a folder of images (in the order of their names) or of a video; a camera's number or
-        ``"camera:0"``; or any iterable of arrays and image paths. Videos and cameras need OpenCV
+        is needed), of a folder of images (in the order of their names) or of a video; a camera's number, ``"camera:0"``
+        or its address (``"rtsp://..."``); or any iterable of arrays and image paths. Videos and cameras need OpenCV
         (``pip install 'edgemoe[video]'``). Closing the iterator closes the file or the camera.
 
     Raises
     ------
-    ValueError: there is no such source, or it cannot be read; at once, not with the first frame
+    ValueError: there is no such source, or it cannot be opened, at once; later, an image of it cannot be read, or the
+        camera gives no more
     """
+    return _read_each(items(source))
+
+
+def items(source: FrameSource) -> Iterator[Any]:
+    """As ``frames``, but image files are paths, not read yet, so that one that cannot be read does not end the rest."""
     if isinstance(source, np.ndarray):
         return _arrays(source, "frames")
     if isinstance(source, int) and not isinstance(source, bool):
         return _captured(source, f"camera {source}")
     if isinstance(source, (str, Path)):
-        match = _CAMERA.fullmatch(str(source))
-        return _captured(int(match[1]), f"camera {match[1]}") if match else _path(Path(source))
+        if match := _CAMERA.fullmatch(str(source)):
+            return _captured(int(match[1]), f"camera {match[1]}")
+        if _URL.fullmatch(str(source)):
+            return _captured(str(source), str(source))
+        return _path(Path(source))
     if not isinstance(source, Iterable):
         raise ValueError(f"frames must be arrays, paths, a camera's number or an iterable, not {source!r}")
-    return _each(source)
+    return iter(source)
 
 
-def _each(source: Iterable[Any]) -> Iterator[Any]:
-    """An iterable's items; files are read here, arrays are checked by whoever takes them."""
-    iterator = iter(source)
+def _read_each(iterator: Iterator[Any]) -> Iterator[Any]:
+    """Files are read here; arrays are checked by whoever takes them."""
     try:
         for item in iterator:
             yield read_image(item) if isinstance(item, (str, Path)) else item
@@ -65,16 +74,16 @@ def _arrays(values: npt.NDArray[Any], what: str) -> Iterator[RGB]:
     return iter(values if values.ndim == 4 else values[None])
 
 
-def _path(path: Path) -> Iterator[RGB]:
+def _path(path: Path) -> Iterator[Any]:
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
         if not files:
             raise ValueError(f"{path}: no images in this folder; known are {', '.join(sorted(IMAGE_SUFFIXES))}")
-        return _each(files)
+        return iter(files)
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file or folder")
     if path.suffix.lower() in IMAGE_SUFFIXES:
-        return _each([path])
+        return iter([path])
     if path.suffix.lower() == ".npy":
         try:
             return _arrays(np.load(path, mmap_mode="r", allow_pickle=False), str(path))
@@ -95,15 +104,18 @@ def _captured(source: str | int, name: str) -> Iterator[RGB]:
         capture.release()
         raise ValueError(f"{name}: cannot be opened as a video" if isinstance(source, str) else
                          f"{name}: there is no such camera, or another program uses it")
-    return _read(capture, cv2.cvtColor, cv2.COLOR_BGR2RGB)
+    return _pictures(capture, name if isinstance(source, int) else None, cv2.cvtColor, cv2.COLOR_BGR2RGB)
 
 
-def _read(capture: Any, convert: Any, order: int) -> Iterator[RGB]:
+def _pictures(capture: Any, camera: str | None, convert: Any, order: int) -> Iterator[RGB]:
     try:
         while True:
             found, picture = capture.read()
-            if not found:
+            if found:
+                yield convert(picture, order)
+            elif camera is None:
                 return
-            yield convert(picture, order)
+            else:  # it has no end of its own
+                raise ValueError(f"{camera}: it gives no more frames; was it unplugged?")
     finally:
         capture.release()

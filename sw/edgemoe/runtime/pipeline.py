@@ -77,6 +77,7 @@ class Pipeline:
     ----------
     ready: finished frames, then None
     meter: figures of the finished frames
+    failure: what ended a thread before its time; None: nothing
     """
 
     def __init__(self, executor: Executor, frames: Iterator[object], tasks: Iterator[tuple[str, ...]],
@@ -90,7 +91,8 @@ class Pipeline:
         self.ready: Channel[Work | None] = Channel(depth)
         self.meter = Meter(executor.power)
         self._stop = threading.Event()
-        self._close_lock = threading.Lock()
+        self._close_lock, self._has_ended = threading.RLock(), False
+        self.failure: BaseException | None = None
         self._threads = [threading.Thread(target=self._until_closed, args=(stage,), daemon=True,
                                           name=f"edgemoe {stage.__name__.strip('_')}")
                          for stage in (self._source, self._device, self._results)]
@@ -98,23 +100,40 @@ class Pipeline:
             thread.start()
 
     def close(self) -> None:
-        """Give up what is not finished and end the threads; a second call does nothing."""
+        """Give up what is not finished and end the threads. A second call waits for the first, and finishes what that
+        could not, because the user interrupted it."""
+        self._stop_all()
         with self._close_lock:
-            if self._stop.is_set():
+            if self._has_ended:
                 return
-            self._stop.set()
+            source, *others = self._threads
+            for thread, seconds in ((source, _JOIN_SECONDS), *((thread, None) for thread in others)):
+                if thread is not threading.current_thread():  # a source may close its own stream
+                    thread.join(seconds)
+            self.meter.close()
+            self._has_ended = True
+            self._ended()
+
+    def drop(self) -> None:
+        """``close``, in whatever thread the garbage collector runs: its own threads cannot wait for each other."""
+        if threading.current_thread() in self._threads:
+            threading.Thread(target=self.close, name="edgemoe close", daemon=True).start()
+        else:
+            self.close()
+
+    def _stop_all(self) -> None:
+        self._stop.set()
         for channel in (self._inputs, self._outputs, self._packed, self._computed, self.ready):
             channel.close()
-        source, *others = self._threads
-        for thread, seconds in ((source, _JOIN_SECONDS), *((thread, None) for thread in others)):
-            if thread is not threading.current_thread():  # a dropped stream may be collected in any thread
-                thread.join(seconds)
-        self.meter.close()
-        self._ended()
 
     def _until_closed(self, stage: Callable[[], None]) -> None:
-        with contextlib.suppress(Closed):
+        try:
             stage()
+        except Closed:
+            pass
+        except BaseException as error:  # the consumer must not wait for ever
+            self.failure = error
+            self._stop_all()
 
     # Source
 
@@ -158,7 +177,7 @@ class Pipeline:
         try:
             work.image = self._prepare(work.frame)
             self._executor.pack(work.slot, work.image)
-        except Exception as error:
+        except BaseException as error:  # somebody's sys.exit() too: the frame has failed, not the thread
             work.error = error
         work.unpaid = time.perf_counter() - work.begin
 
@@ -178,7 +197,7 @@ class Pipeline:
         target = self._outputs.get()
         try:
             measured = self._executor.execute(task, work.slot, target, self._stop)
-        except Exception as error:
+        except BaseException as error:
             work.error = error
             self._outputs.put(target)
             return
@@ -209,7 +228,7 @@ class Pipeline:
             work.host += prediction.stats.host_seconds
         except Closed:
             raise
-        except Exception as error:
+        except BaseException as error:
             work.error = work.error or error
 
 

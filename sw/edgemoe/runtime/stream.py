@@ -73,6 +73,9 @@ class Stream(Iterator[Frame]):
         try:
             work = self._pipeline.ready.get()
         except Closed:
+            self.close()  # somebody else has begun to: when this returns, the accelerator is free
+            if (failure := self._pipeline.failure) is not None:
+                raise DeviceError(f"the stream broke off: {type(failure).__name__}: {failure}") from failure
             raise StopIteration from None
         except BaseException:  # the user's interrupt, while waiting
             self.close()
@@ -95,7 +98,7 @@ class Stream(Iterator[Frame]):
         self.close()
 
     def __del__(self) -> None:
-        self._pipeline.close()
+        self._pipeline.drop()
 
 
 def task_lists(bundle: Bundle, tasks: TaskSource) -> Iterator[tuple[str, ...]]:
@@ -123,7 +126,9 @@ def task_lists(bundle: Bundle, tasks: TaskSource) -> Iterator[tuple[str, ...]]:
 
 
 def _checked(bundle: Bundle, tasks: Tasks) -> tuple[str, ...]:
-    names = (tasks,) if isinstance(tasks, str) else tuple(dict.fromkeys(tasks))
+    names = [tasks] if isinstance(tasks, str) or not isinstance(tasks, Iterable) else list(tasks)
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f"a frame's tasks must be a name or a list of names, not {tasks!r}")
     if not names:
         raise ValueError(f"a frame needs at least one task of {', '.join(bundle.tasks)}")
-    return tuple(bundle.task(name).name for name in names)
+    return tuple(bundle.task(name).name for name in dict.fromkeys(names))
