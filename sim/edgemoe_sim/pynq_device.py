@@ -51,7 +51,7 @@ _BOOTED = {
 
 @dataclass(frozen=True, eq=False)
 class _Allocation:
-    """Pages of the simulated DRAM, and the host's view of them."""
+    """Pages of the simulated DRAM, and the host's view of them, which is a copy where the processor caches it."""
 
     address: int
     host: npt.NDArray[np.uint8]
@@ -182,6 +182,8 @@ class SimulatedDevice(pynq.Device):
         manifest = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         config = AcceleratorConfig.from_dict(manifest["config"])
         ip = {details["type"].split(":")[2]: details for details in parser.ip_dict.values()}
+        if missing := {"edgemoe", "axi_intc"} - ip.keys():
+            raise RuntimeError(f"the simulated board has no overlays without {', '.join(sorted(missing))}")
         with self._lock:
             if config != self._config:
                 self._config, self._model = config, None
@@ -239,10 +241,13 @@ class SimulatedDevice(pynq.Device):
 
     # Memory
 
-    def allocate(self, shape: Sequence[int] | int, dtype: npt.DTypeLike, **_: Any) -> PynqBuffer:
-        """What ``pynq.allocate`` gives; like the real one's, its content is not zero."""
+    def allocate(self, shape: Sequence[int] | int, dtype: npt.DTypeLike, cacheable: int = 0, **_: Any) -> PynqBuffer:
+        """What ``pynq.allocate`` gives. As on a board it is not zero at first, and cached only where that is asked."""
         nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        allocation = _Allocation(self._pages.take(nbytes), np.full(nbytes, 0xA5, np.uint8))
+        address = self._pages.take(nbytes)
+        host = np.empty(nbytes, np.uint8) if cacheable else self.model.dram[address:address + nbytes]
+        host[:] = 0xA5
+        allocation = _Allocation(address, host)
         buffer = _SimulatedBuffer(shape, dtype, buffer=allocation.host.data, device=self, bo=allocation,
                                   device_address=allocation.address, coherent=False)
         buffer.memory = self

@@ -17,6 +17,7 @@ import numpy as np
 import edgemoe
 from edgemoe.bundle import Bundle, BundleError
 from edgemoe.devices.base import DeviceError
+from edgemoe.runtime.opening import DEVICES
 
 __all__ = ["main", "selftest"]
 
@@ -27,7 +28,15 @@ def selftest(device: str, bundle: Bundle, images: int = 2, **options: Any) -> li
     Parameters
     ----------
     device: name, as ``edgemoe.open`` takes it; ``options`` go there too
+    images: for each task
+
+    Raises
+    ------
+    ValueError: there would be nothing to compare, or an option is wrong
+    BundleError, DeviceError: as ``edgemoe.open`` and ``Accelerator.run``
     """
+    if images < 1:
+        raise ValueError(f"images must be at least 1, not {images}")
     size = (bundle.model.image_height, bundle.model.image_width, 3)
     generator = np.random.default_rng(0)
     pictures = [generator.integers(0, 256, size, dtype=np.uint8) for _ in range(images)]
@@ -48,12 +57,13 @@ def selftest(device: str, bundle: Bundle, images: int = 2, **options: Any) -> li
 def main(arguments: list[str] | None = None) -> int:
     """Command line; the exit code is 0 only if every value is equal."""
     parser = argparse.ArgumentParser(prog="python -m edgemoe.selftest", description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="pynq", help="reference, sim or pynq")
+    parser.add_argument("--device", default="pynq", help=", ".join(DEVICES))
     parser.add_argument("--bundle", type=Path, required=True, help="bundle (.emoe)")
     parser.add_argument("--bitstream", type=Path, help="bitstream to load (pynq)")
+    parser.add_argument("--port", help="serial port of the board (serial)")
     parser.add_argument("--images", type=int, default=2, help="images a task")
     chosen = parser.parse_args(arguments)
-    options = {"bitstream": chosen.bitstream} if chosen.bitstream else {}
+    options = {name: value for name in ("bitstream", "port") if (value := getattr(chosen, name)) is not None}
     try:
         rows = selftest(chosen.device, Bundle.load(chosen.bundle), chosen.images, **options)
     except (BundleError, DeviceError, ValueError, OSError, ImportError) as error:

@@ -1,11 +1,13 @@
 """The real pynq package on a simulated board: overlays, binding, clocks, memory, interrupt, and what can be wrong."""
 
+import gc
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,6 +127,76 @@ def test_memory(device, runtime_bundle, files):
     assert device.buffers == 0
 
 
+def test_buffers_are_cached(device, runtime_bundle, files):
+    """Asked for by name: PYNQ's own default is memory that is not cached, in which the host is many times slower."""
+    import pynq
+    with open_here(runtime_bundle, files) as accelerator:
+        plain = pynq.allocate((64,), np.uint8)
+        plain[:] = 3
+        assert device.model.dram[plain.physical_address] == 3  # seen without a flush
+        for buffer in accelerator._executor._buffers:
+            address = buffer.physical_address
+            before = int(device.model.dram[address])
+            buffer.array[0] ^= 255
+            assert device.model.dram[address] == before
+            buffer.flush()
+            assert device.model.dram[address] == before ^ 255
+
+
+def test_memory_above_4_gib(runtime_bundle, files, pictures, expected):
+    """PYNQ's addresses of more than 32 bits, as DDR_HIGH of a ZynqMP board, reach the accelerator whole."""
+    from edgemoe_sim.pynq_device import SimulatedDevice
+    device = SimulatedDevice(quiet=True, dram_bytes=5 << 30)
+    device._pages.take(4 << 30)  # pages that nobody touches cost nothing
+    with open_here(runtime_bundle, files) as accelerator:
+        assert all(buffer.physical_address >= 4 << 30 for buffer in accelerator._executor._buffers)
+        np.testing.assert_array_equal(accelerator.run(pictures[0], "depth").raw, expected(pictures[0], "depth"))
+    device.close()
+
+
+def test_opened_twice(device, runtime_bundle, files, pictures, expected):
+    """Two drivers would start each other's programs, and loading the overlay again would end the first one's."""
+    with open_here(runtime_bundle, files) as accelerator:
+        for download in (True, False):
+            with pytest.raises(DeviceError, match="this process has opened the accelerator at 0x40000000 already; cl"):
+                open_here(runtime_bundle, files, download=download)
+        np.testing.assert_array_equal(accelerator.run(pictures[0], "depth").raw, expected(pictures[0], "depth"))
+    accelerator = open_here(runtime_bundle, files)
+    del accelerator  # not closed, but gone
+    gc.collect()
+    with open_here(runtime_bundle, files) as accelerator:
+        np.testing.assert_array_equal(accelerator.run(pictures[1], "depth").raw, expected(pictures[1], "depth"))
+    assert device.buffers == 0
+
+
+def test_two_boards(device, runtime_bundle, files, pictures, expected):
+    """Each has its own driver; PYNQ's active device is the one that was made last."""
+    from edgemoe_sim.pynq_device import SimulatedDevice
+    with open_here(runtime_bundle, files) as first:
+        other = SimulatedDevice(quiet=True)
+        with open_here(runtime_bundle, files) as second:
+            for accelerator, picture in ((first, pictures[0]), (second, pictures[1]), (first, pictures[2])):
+                np.testing.assert_array_equal(accelerator.run(picture, "depth").raw, expected(picture, "depth"))
+        other.close()
+
+
+def test_sensor_that_does_not_answer(device, runtime_bundle, files):
+    import pynq
+
+    from edgemoe.runtime.pynq_platform import PynqPlatform
+
+    def broken():
+        raise OSError(5, "Input/output error")
+
+    overlay = pynq.Overlay(str(files), download=False)
+    platform = PynqPlatform(overlay.edgemoe_0, rails={"PL": lambda: 1.5, "12V": broken})
+    with edgemoe.open(platform, runtime_bundle) as accelerator:
+        with pytest.raises(DeviceError, match="the power sensor of 12V does not answer: .*Input/output error"):
+            accelerator.power()
+        platform._rails.pop("12V")
+        assert accelerator.power() == {"PL": 1.5}
+
+
 @pytest.mark.parametrize("missing", ["flush", "invalidate"])
 def test_missing_cache_operation_is_seen(device, runtime_bundle, files, pictures, expected, monkeypatch, missing):
     """Or else no test of them would mean anything."""
@@ -136,15 +208,25 @@ def test_missing_cache_operation_is_seen(device, runtime_bundle, files, pictures
 
 def test_interrupt(device, runtime_bundle, files, pictures, expected, monkeypatch):
     """PYNQ's own Interrupt, through its interrupt controller, ends the wait; nothing is polled."""
+    from edgemoe.runtime import driver
     fired, fire = [], device._uio._set
     monkeypatch.setattr(device._uio, "_set", lambda: (fired.append(1), fire()))
+    monkeypatch.setattr(driver, "_INTERRUPT_WAIT", 30)  # a busy machine may simulate little in the usual time
     with open_here(runtime_bundle, files, interrupt=True) as accelerator:
         platform = accelerator._executor._platform
         reads, read = [], platform.read
         monkeypatch.setattr(platform, "read", lambda offset: (reads.append(offset), read(offset))[1])
         for task in ("depth", "segmentation"):
             np.testing.assert_array_equal(accelerator.run(pictures[0], task).raw, expected(pictures[0], task))
-    assert len(fired) >= 2 and reads.count(regs.find("STATUS").offset) < 30
+    assert len(fired) >= 2 and reads.count(regs.find("STATUS").offset) <= 2 * 2 + 1  # and one at the end, in close
+
+
+def test_event_loop_that_is_stuck(device, runtime_bundle, files, pictures, expected):
+    """The interrupt's wait has an end of its own, and the driver's polls and timeout go on."""
+    with open_here(runtime_bundle, files, interrupt=True) as accelerator:
+        platform = accelerator._executor._platform
+        platform._loop.call_soon_threadsafe(time.sleep, 3)
+        np.testing.assert_array_equal(accelerator.run(pictures[0], "depth").raw, expected(pictures[0], "depth"))
 
 
 def test_no_interrupt(device, runtime_bundle, files, pictures):
@@ -274,3 +356,15 @@ def test_without_a_board(runtime_bundle, files):
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("PYNQ has no device (No Devices Found): run on a board, as root")
+
+
+def test_pynq_that_cannot_be_imported(runtime_bundle, files):
+    """pynq 3.1.2 and 4.0.0 import pkg_resources, which a fresh setuptools no longer has."""
+    runtime_bundle.save(files.with_suffix(".emoe"))
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT.format(absent={"pkg_resources"}, bundle=str(files.with_suffix(".emoe")),
+                                             files=str(files))],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"No module named 'pkg_resources'\); where pynq is installed: pip install 'pycparser<3' "
+                     r"'setuptools<82'", done.stdout)

@@ -1,6 +1,7 @@
 """What every device promises: the same bits, the same refusals, streams in order that end cleanly."""
 
 import _thread
+import signal
 import threading
 import time
 
@@ -91,6 +92,12 @@ def test_wrong_bundle(open_device, runtime_bundle, tmp_path):
     path.write_bytes(path.read_bytes().replace(b'isa_version\\\\\\": ', b'isa_version\\\\\\":9'))
     with pytest.raises(BundleError, match="ISA version 9[0-9]+, but this edgemoe has"):
         open_device(path)
+    runtime_bundle.save(path)
+    content = path.read_bytes()
+    for damaged in (b"", content[:5], content[:-100], content[:-100] + bytes(100)):
+        path.write_bytes(damaged)
+        with pytest.raises(BundleError, match="good.emoe: .*(corrupt or truncated|damaged)"):
+            open_device(path)
 
 
 def test_wrong_options(open_device, runtime_bundle):
@@ -259,6 +266,8 @@ def test_exception_of_postprocessing(accelerator, pictures, monkeypatch):
 
 def test_interrupted_by_the_user(accelerator, pictures):
     """Ctrl-C while the consumer waits: the exception arrives, everything ends."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
+
     def slow():
         yield from pictures[:2]
         time.sleep(0.3)

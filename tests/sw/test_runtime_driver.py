@@ -1,5 +1,7 @@
 """The driver on an accelerator that does nothing: identity, memory, registers, waiting, errors."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ from edgemoe.runtime.packing import ImagePacker
 from edgemoe.runtime.registers import Registers, mask
 from edgemoe_hw import regs
 from edgemoe_hw.config import ISA_VERSION, PRESETS, AcceleratorConfig
+from edgemoe_hw.isa import COMMAND_BYTES, ENGINES, Opcode, decode
 
 
 class Stuck(NullPlatform):
@@ -67,6 +70,17 @@ def test_identity_comes_first(runtime_bundle, platform, register, value, error, 
     for part in parts:
         assert part in str(caught.value)
     assert platform.registers == before and not platform.buffers
+
+
+def test_identity_is_the_first_access(runtime_bundle, platform):
+    """Nothing is written, and nothing else read, before ID, ISA version and configuration hash."""
+    accesses, read, write = [], platform.read, platform.write
+    platform.read = lambda offset: (accesses.append(("read", offset)), read(offset))[1]
+    platform.write = lambda offset, value: (accesses.append(("write", offset)), write(offset, value))
+    platform.allocate = lambda nbytes: accesses.append(("allocate", nbytes)) or NullPlatform.allocate(platform, nbytes)
+    Driver(platform, runtime_bundle)
+    assert accesses[:4] == [("read", regs.find("ID").offset), ("read", regs.find("ISA_VERSION").offset),
+                            ("read", regs.find("CONFIG_HASH").offset), ("write", regs.find("CONTROL").offset)]
 
 
 @pytest.mark.parametrize("base", [0, 0x8_0000_0000, 0xFF_F000_0000])
@@ -136,14 +150,34 @@ def test_timeout(runtime_bundle, pictures):
     driver = Driver(platform, runtime_bundle, timeout=0.5)
     platform.registers[regs.find("DONE_LOAD").offset] = 12
     driver.pack(0, pictures[0])
-    with pytest.raises(DeviceTimeout, match=r"task depth did not end within 0.5 s; of its \d+ commands .* 12 LOAD"):
+    with pytest.raises(DeviceTimeout, match=r"task depth did not end within 0.5 s; error code NONE; of its \d+ "
+                                            r"commands these have finished: 12 LOAD, 0 MATMUL, 0 NORM, 0 STORE; "
+                                            r"the first that has not: command \d+ \(task depth: \d+ MATMUL"):
         driver.execute("depth", 0, 0)
     assert (platform.starts, platform.resets) == (1, 1) and 0.5 <= platform.time < 0.6
     platform.ends = [0]
     assert driver.execute("depth", 0, 0).attempts == 1
     assert (platform.starts, platform.resets) == (2, 2)
-    with pytest.raises(ValueError, match="timeout above 0"):
-        Driver(platform, runtime_bundle, timeout=0)
+    for wrong in ({"timeout": 0}, {"retries": -1}, {"depth": 0}, {"watchdog": -1}, {"watchdog": 1 << 32}):
+        with pytest.raises(ValueError, match="timeout above 0, watchdog at least 0 and below 4294967296, not"):
+            Driver(platform, runtime_bundle, **wrong)
+
+
+def test_timeout_names_the_command(runtime_bundle, pictures, monkeypatch):
+    """The first that has not finished, by the engines' counters; without the decoder (a board) the counters alone."""
+    platform = Stuck(runtime_bundle.config)
+    driver, program = Driver(platform, runtime_bundle, timeout=0.1), runtime_bundle.task("depth").program
+    opcodes = [decode(program[at:at + COMMAND_BYTES])[0] for at in range(0, len(program), COMMAND_BYTES)]
+    stuck = [number for number, opcode in enumerate(opcodes) if opcode is Opcode.LAYERNORM][1]
+    for opcode, engine in ENGINES.items():
+        platform.registers[regs.find(f"DONE_{engine.name}").offset] = opcodes[:stuck].count(opcode)
+    driver.pack(0, pictures[0])
+    with pytest.raises(DeviceTimeout, match=rf"1 NORM, .*the first that has not: command {stuck} \(task depth: {stuck} "
+                                            r"LAYERNORM .*\)$"):
+        driver.execute("depth", 0, 0)
+    monkeypatch.setitem(sys.modules, "edgemoe_hw.isa", None)
+    with pytest.raises(DeviceTimeout, match=r"error code NONE; of its \d+ commands .* 1 NORM, \d+ STORE$"):
+        driver.execute("depth", 0, 0)
 
 
 @pytest.mark.parametrize("interrupt", [False, True])
@@ -176,7 +210,8 @@ def test_dead_bus(runtime_bundle, pictures):
     driver.pack(0, pictures[0])
     with pytest.raises(DeviceTimeout):
         driver.execute("depth", 0, 0)
-    with pytest.raises(DeviceError, match="still busy 0.01 s after a soft reset: memory does not answer"):
+    with pytest.raises(DeviceError, match="still busy 0.01 s after a soft reset: memory does not answer its transfers"
+                                          r"; load the overlay again \(the reset was because: .*did not end within"):
         driver.execute("depth", 0, 0)
     with pytest.warns(ResourceWarning, match="its buffers stay allocated"):
         driver.close()

@@ -121,7 +121,8 @@ def test_hang_without_a_watchdog(runtime_bundle, simulate, pictures, expected):
     begin = driver._weights.physical_address
     with Accelerator(driver) as accelerator:
         simulation.model.inject("hang", (begin, begin + 64))
-        with pytest.raises(DeviceError, match=r"did not end within 0.002 s; of its \d+ commands these have finished"):
+        with pytest.raises(DeviceError, match=r"did not end within 0.002 s; error code NONE; of its \d+ commands "
+                                              r"these have finished: .*; the first that has not: command \d+ \("):
             accelerator.run(pictures[0], "depth")
         with pytest.raises(DeviceError, match="still busy 0.01 s after a soft reset: memory does not answer"):
             accelerator.run(pictures[0], "depth")
@@ -182,6 +183,16 @@ def test_closing_while_it_hangs(runtime_bundle, simulate, pictures, expected):
         stream.close()
         simulation.model.inject("hang", None)
         np.testing.assert_array_equal(accelerator.run(pictures[3], "depth").raw, expected(pictures[3], "depth"))
+
+
+def test_memory_above_4_gib(runtime_bundle, pictures, expected):
+    """As DDR_HIGH of a ZynqMP board: addresses of more than 32 bits get through to the RTL's masters."""
+    platform = SimPlatform(runtime_bundle.config, dram_bytes=5 << 30, quiet=True)
+    platform._pages.take(4 << 30)  # pages that nobody touches cost nothing
+    with edgemoe.open(platform, runtime_bundle) as accelerator:
+        assert all(buffer.physical_address >= 4 << 30 for buffer in accelerator._executor._buffers)
+        for task in accelerator.tasks:
+            np.testing.assert_array_equal(accelerator.run(pictures[0], task).raw, expected(pictures[0], task))
 
 
 @pytest.mark.parametrize("interrupt", [False, True])

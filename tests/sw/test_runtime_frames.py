@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -80,9 +81,60 @@ def test_video_and_camera(tmp_path):
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     with pytest.raises(ValueError, match="broken.mp4: cannot be opened as a video"):
         edgemoe.frames(tmp_path / "broken.mp4")
+    assert len(list(edgemoe.frames(f"file://{path}"))) == 5  # as any address that OpenCV takes
     for source in (987, "camera:987"):
         with pytest.raises(ValueError, match="camera 987: there is no such camera"):
             edgemoe.frames(source)
+
+
+def test_camera_that_is_unplugged(monkeypatch, runtime_bundle, pictures):
+    """A camera has no end of its own, so one that gives no more is an error, after the frames that it gave."""
+    captures = []
+
+    class Capture:
+        def __init__(self, source):
+            self.left, self.released = [picture[..., ::-1] for picture in pictures[:3]], False
+            captures.append(self)
+
+        def isOpened(self):
+            return True
+
+        def read(self):
+            return (True, self.left.pop(0)) if self.left else (False, None)
+
+        def release(self):
+            self.released = True
+
+    cv2 = SimpleNamespace(VideoCapture=Capture, cvtColor=lambda picture, code: picture[..., ::code], COLOR_BGR2RGB=-1)
+    monkeypatch.setitem(sys.modules, "cv2", cv2)
+    with edgemoe.open("reference", runtime_bundle) as accelerator:
+        for source, name in ((0, "camera 0"), ("camera:2", "camera 2")):
+            found = []
+            with pytest.raises(edgemoe.FrameError, match=f"frame 3: {name}: it gives no more frames"):
+                for frame in accelerator.stream(source, "depth"):
+                    found.append(frame.image)
+            np.testing.assert_array_equal(found, pictures[:3])
+            assert captures[-1].released
+        assert len(list(accelerator.stream("rtsp://camera/1", "depth"))) == 3  # an address may be a file's: it ends
+
+
+def test_without_pillow(tmp_path, monkeypatch, pictures, runtime_bundle):
+    """A board may have none: arrays and .npy files are read, and the others say what they need."""
+    np.save(tmp_path / "a.npy", pictures[0])
+    np.save(tmp_path / "b.npy", pictures[0][..., 0])
+    np.savez(tmp_path / "c.npz", pictures[0])
+    (tmp_path / "c.npz").rename(tmp_path / "c.npy")
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with edgemoe.open("reference", runtime_bundle, resize=True) as accelerator:
+        for source in (tmp_path / "a.npy", str(tmp_path / "a.npy"), pictures[0]):
+            assert accelerator.run(source, "depth").task == "depth"
+        for source, message in ((tmp_path / "x.png", r"reading .*x.png needs Pillow .*pip install pillow; arrays and"),
+                                (pictures[0][1:], "resizing images needs Pillow"),
+                                (tmp_path / "none.npy", "none.npy: not a readable array"),
+                                (tmp_path / "b.npy", r"must be uint8 \[height, width, 3\] .*, not uint8 \[12, 16\]"),
+                                (tmp_path / "c.npy", "c.npy: must be uint8 .* not several arrays")):
+            with pytest.raises(ValueError, match=message):
+                accelerator.run(source, "depth")
 
 
 def test_without_opencv(tmp_path, monkeypatch):

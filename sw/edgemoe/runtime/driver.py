@@ -38,6 +38,7 @@ _TIMEOUT, _MARGIN = 1.0, 20  # seconds, and times the compiler's estimate: then 
 _RESET_TIMEOUT, _RESET_POLL, _RESET_POLLS = 0.01, 1e-5, 20  # seconds, each poll's, and the fewest: a host may pause
 _POLLS = 50  # a program's estimated time is divided into as many polls, within these limits:
 _SHORTEST_POLL, _LONGEST_POLL = 2e-5, 1e-3
+_ENGINES = ("LOAD", "MATMUL", "NORM", "STORE")  # in the order of isa.Engine; each has a counter DONE_<engine>
 _INTERRUPT_WAIT = 0.05  # longest sleep, so that a closed stream is noticed
 
 
@@ -62,9 +63,10 @@ class Driver(Executor):
 
     def __init__(self, platform: Platform, bundle: Bundle, *, depth: int = 2, timeout: float | None = None,
                  watchdog: int = 1_000_000, retries: int = 0, interrupt: bool = False) -> None:
-        if depth < 1 or retries < 0 or (timeout is not None and timeout <= 0):
-            raise ValueError(f"depth must be at least 1, retries at least 0 and timeout above 0, "
-                             f"not {depth!r}, {retries!r} and {timeout!r}")
+        limit = 1 << regs.find("WATCHDOG").width
+        if depth < 1 or retries < 0 or (timeout is not None and timeout <= 0) or not 0 <= watchdog < limit:
+            raise ValueError(f"depth must be at least 1, retries at least 0, timeout above 0, watchdog at least 0 and "
+                             f"below {limit}, not {depth!r}, {retries!r}, {timeout!r} and {watchdog!r}")
         self.name, self.bundle, self.depth = platform.name, bundle, depth
         self._platform, self._registers = platform, Registers(platform)
         self._timeout, self._watchdog, self._retries = timeout, watchdog, retries
@@ -74,6 +76,7 @@ class Driver(Executor):
         self._buffers: list[Buffer] = []
         self._must_reset = True
         self._closed = False
+        self._failure = ""  # of the last program, where it failed
         check_identity(self._registers, bundle, platform.name)
         self.reset()  # a program that a killed process has left must end before its memory is used again
         try:
@@ -131,6 +134,7 @@ class Driver(Executor):
                 seconds, wall = self._platform.now() - begin, time.perf_counter() - wall
                 return Measured(seconds, wall, self._registers.read("CYCLES"), self._expert_loads(), attempt)
             except (ProgramStopped, DeviceTimeout) as error:
+                self._failure = str(error)
                 transient = not isinstance(error, ProgramStopped) or error.code in _TRANSIENT
                 if attempt > self._retries or not transient:
                     raise
@@ -166,7 +170,7 @@ class Driver(Executor):
                 break
             if late:
                 raise DeviceTimeout(f"device {self.name}: task {task} did not end within {limit:.3g} s; "
-                                    f"{self._progress(info.commands)}")
+                                    f"{self._progress(task)}")
             if cancel is not None and cancel.is_set():
                 self.reset()
                 raise Cancelled(f"device {self.name}: task {task} was given up")
@@ -201,10 +205,21 @@ class Driver(Executor):
             return f"task {task}: {' '.join(next(lines, '').split())}"
         return f"task {task}"
 
-    def _progress(self, commands: int) -> str:
-        done = ", ".join(f"{self._registers.read(f'DONE_{engine}')} {engine}"
-                         for engine in ("LOAD", "MATMUL", "NORM", "STORE"))
-        return f"of its {commands} commands these have finished: {done}"
+    def _progress(self, task: str) -> str:
+        """How far a program is that does not end: error code, commands finished, and the one it waits for."""
+        info = self.bundle.task(task)
+        done = [self._registers.read(f"DONE_{engine}") for engine in _ENGINES]
+        text = (f"error code {self._error_code().name}; of its {info.commands} commands these have finished: "
+                + ", ".join(f"{count} {engine}" for count, engine in zip(done, _ENGINES, strict=True)))
+        with contextlib.suppress(ImportError, ValueError):  # what decodes commands is not installed on a board
+            from edgemoe_hw.isa import COMMAND_BYTES, ENGINES, decode
+            for number in range(info.commands):  # each engine finishes its commands in order
+                opcode = decode(info.program[COMMAND_BYTES * number:COMMAND_BYTES * (number + 1)])[0]
+                if opcode in ENGINES:
+                    done[ENGINES[opcode]] -= 1
+                    if done[ENGINES[opcode]] < 0:
+                        return f"{text}; the first that has not: command {number} ({self._describe(task, number)})"
+        return text
 
     def _expert_loads(self) -> dict[int, tuple[int, ...]]:
         model = self.bundle.model
@@ -224,10 +239,11 @@ class Driver(Executor):
         while self._registers.read("STATUS") & _BUSY:
             polls += 1
             if polls > _RESET_POLLS and self._platform.now() >= end:
+                why = f" (the reset was because: {self._failure})" if self._failure else ""
                 raise DeviceError(f"device {self.name} is still busy {_RESET_TIMEOUT} s after a soft reset: memory "
-                                  f"does not answer its transfers; load the overlay again")
+                                  f"does not answer its transfers; load the overlay again{why}")
             self._platform.wait(_RESET_POLL)
-        self._must_reset = False
+        self._must_reset, self._failure = False, ""
 
     def close(self) -> None:
         if self._closed:

@@ -21,7 +21,10 @@ __all__ = ["DEVICES", "open"]
 _PLATFORMS = {
     "sim": ("edgemoe.runtime.sim_platform", "the simulator; install it with: pip install 'edgemoe[sim]'"),
     "pynq": ("edgemoe.runtime.pynq_platform", "a PYNQ board; install there: pip install 'edgemoe[board]'"),
+    "serial": ("edgemoe.runtime.serial_platform", "a board at a serial port"),
 }
+#: Without these the package is there and cannot be imported: newer ones lack what it uses.
+PYNQ_PINS = "pip install 'pycparser<3' 'setuptools<82'"
 DEVICES = ("reference", *_PLATFORMS)
 
 
@@ -30,12 +33,13 @@ def open(device: str | Platform, bundle: Bundle | Path | str, *, resize: bool = 
 
     Parameters
     ----------
-    device: ``reference``, ``sim``, ``pynq``, or a Platform of one's own, which the accelerator then closes
+    device: ``reference``, ``sim``, ``pynq``, ``serial``, or a Platform of one's own, which the accelerator then closes
     bundle: an ``.emoe`` file, or what ``Bundle.load`` made of it
     resize: scale images of other sizes to the model's instead of refusing them
     options: ``depth`` (slots for frames, 2); of the driver ``timeout``, ``watchdog``, ``retries``, ``interrupt`` (see
         ``Driver``); the others are the platform's: of the simulation ``config``, ``dram_bytes``, ``stall``, ``seed``,
-        ``quiet`` (see ``SimPlatform``), of a board ``bitstream``, ``download``, ``rails`` (see ``pynq_platform``)
+        ``quiet`` (see ``SimPlatform``), of a PYNQ board ``bitstream``, ``download``, ``rails`` (see
+        ``pynq_platform``), of one at a serial line ``port``, ``baud``, ``clock_mhz`` (see ``serial_platform``)
 
     Raises
     ------
@@ -44,8 +48,8 @@ def open(device: str | Platform, bundle: Bundle | Path | str, *, resize: bool = 
     ValueError: there is no such device, or an option is wrong
     """
     loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
-    if isinstance(device, str) and device not in DEVICES:
-        raise ValueError(f"device must be one of {', '.join(DEVICES)}, not {device!r}")
+    if device not in DEVICES if isinstance(device, str) else not hasattr(device, "allocate"):
+        raise ValueError(f"device must be one of {', '.join(DEVICES)}, or a Platform, not {device!r}")
     if device == "reference":
         _check_options(device, options, _options_of(ReferenceExecutor))
         return Accelerator(ReferenceExecutor(loaded, **options), resize)
@@ -67,7 +71,8 @@ def _open_platform(device: str, bundle: Bundle, options: dict[str, Any]) -> Plat
     try:
         opener = importlib.import_module(module).open_platform
     except ImportError as error:
-        raise DeviceError(f"device {device} needs {needs} ({error})") from None
+        pins = f"; where pynq is installed: {PYNQ_PINS}" if device == "pynq" and error.name != "pynq" else ""
+        raise DeviceError(f"device {device} needs {needs} ({error}){pins}") from None
     _check_options(device, options, _options_of(Driver) + _options_of(opener))
     platform: Platform = opener(bundle, **options)
     return platform

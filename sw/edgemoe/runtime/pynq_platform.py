@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import functools
 import operator
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ import pynq.ps
 from edgemoe.boards.zynq import IP_VLNV, MODULE_VLNV
 from edgemoe.bundle import Bundle
 from edgemoe.devices.base import DeviceError
+from edgemoe.runtime.opening import PYNQ_PINS
 from edgemoe.runtime.overlays import OverlayFiles, find_overlay
 from edgemoe.runtime.power import Rails, hwmon_rails, pynq_rails
 from edgemoe.runtime.registers import mask
@@ -29,6 +32,7 @@ from edgemoe_hw import regs
 __all__ = ["BoardBuffer", "EdgeMoeIP", "PynqPlatform", "open_platform"]
 
 _CONTROL, _IRQ_ENABLE = regs.find("CONTROL").offset, mask("CONTROL", "irq_enable")
+_LOOP_SECONDS = 1.0  # for the event loop to answer, besides what it was asked to wait
 _CLOCK_TOLERANCE, _CLOCK_STEP = 1.002, 0.97  # PYNQ takes a PLL's 1499.985 MHz for 1500
 
 
@@ -72,9 +76,14 @@ class PynqPlatform:
     ip: ``overlay.edgemoe_0``
     loop: the event loop in which ``ip`` was made; only there do PYNQ's interrupts work. None: there is no interrupt
     rails: the supply rails that count
+
+    Raises
+    ------
+    DeviceError: this process has opened the accelerator already; two drivers would start each other's programs
     """
 
     name = "pynq"
+    _opened: weakref.WeakSet[PynqPlatform] = weakref.WeakSet()
 
     def __init__(self, ip: EdgeMoeIP, *, loop: asyncio.AbstractEventLoop | None = None,
                  rails: Rails | None = None) -> None:
@@ -82,6 +91,8 @@ class PynqPlatform:
         self._waits_for_interrupt = False
         self.has_interrupt = loop is not None and getattr(ip, "irq", None) is not None
         self.clock_mhz = float(pynq.Clocks.fclk0_mhz)
+        refuse_opened(ip.device, ip.mmio.base_addr)
+        self._opened.add(self)
 
     def read(self, offset: int) -> int:
         return int(self._ip.mmio.read(offset))
@@ -96,7 +107,9 @@ class PynqPlatform:
 
     def wait(self, seconds: float) -> None:
         if self._waits_for_interrupt and self._loop is not None:
-            asyncio.run_coroutine_threadsafe(self._interrupt(seconds), self._loop).result()
+            done = asyncio.run_coroutine_threadsafe(self._interrupt(seconds), self._loop)
+            with contextlib.suppress(concurrent.futures.TimeoutError):  # a loop that is stuck must not stop the clock
+                done.result(seconds + _LOOP_SECONDS)
         else:
             time.sleep(seconds)
 
@@ -108,10 +121,28 @@ class PynqPlatform:
         return time.perf_counter()
 
     def power(self) -> dict[str, float]:
-        return {name: read() for name, read in self._rails.items()}
+        watts = {}
+        for name, read in self._rails.items():
+            try:
+                watts[name] = read()
+            except (OSError, ValueError) as error:
+                raise DeviceError(f"the power sensor of {name} does not answer: {error}") from error
+        return watts
 
     def close(self) -> None:
         """The overlay stays loaded; its buffers are the driver's."""
+        self._opened.discard(self)
+
+
+def refuse_opened(device: Any, address: int | None = None) -> None:
+    """Raise DeviceError if this process has an accelerator of the device open; only the one at ``address``, if given.
+
+    Other processes are not known: PYNQ does not keep them apart.
+    """
+    for platform in PynqPlatform._opened:
+        if platform._ip.device is device and address in (None, platform._ip.mmio.base_addr):
+            raise DeviceError(f"this process has opened the accelerator at {platform._ip.mmio.base_addr:#x} already; "
+                              f"close that first (accelerator.close(), or the end of its with)")
 
 
 def open_platform(bundle: Bundle, *, bitstream: Path | str | None = None, download: bool = True,
@@ -127,10 +158,11 @@ def open_platform(bundle: Bundle, *, bitstream: Path | str | None = None, downlo
     Raises
     ------
     BundleError: the overlay has another configuration
-    DeviceError: there is no overlay, no board, or PYNQ cannot load it
+    DeviceError: there is no overlay, no board, PYNQ cannot load it, or this process has an accelerator open there
     """
     files = find_overlay(bundle, bitstream)
     _check_device()
+    refuse_opened(pynq.Device.active_device)
     with _pynq_errors(f"PYNQ {pynq.__version__} cannot load {files.bitstream}"):
         overlay = _load(files, bundle.config.assumed_clock_mhz, download)
     kinds = {name: details["type"] for name, details in overlay.ip_dict.items()}
@@ -175,7 +207,7 @@ def _pynq_errors(message: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        hint = "; perhaps pip install 'pycparser<3' 'setuptools<82'" if isinstance(error, ImportError) else ""
+        hint = f"; perhaps {PYNQ_PINS}" if isinstance(error, ImportError) else ""
         raise DeviceError(f"{message}: {type(error).__name__}: {error}{hint}") from error
 
 

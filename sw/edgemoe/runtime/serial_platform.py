@@ -9,11 +9,12 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edgemoe.bundle import Bundle
 from edgemoe.devices.base import DeviceError
 from edgemoe.layout import align
 from edgemoe_hw.targets.protocol import ANSWER, header
 
-__all__ = ["Line", "SerialBuffer", "SerialPlatform", "SerialPort", "open_board"]
+__all__ = ["Line", "SerialBuffer", "SerialPlatform", "SerialPort", "open_platform"]
 
 _PAGE, _WORD = 4096, 8
 _MEMORY_BYTES = 32 << 20
@@ -22,7 +23,7 @@ _SLOWEST_BYTES = 50_000  # a second
 
 
 class Line(Protocol):
-    """The host's end of the line."""
+    """The host's end of the line. OSError: the line is gone, or takes no more."""
 
     def write(self, data: bytes) -> None:
         """Send bytes."""
@@ -44,25 +45,37 @@ class Line(Protocol):
 
 
 class SerialPort:
-    """A real line, by pyserial.
+    """A real line, by pyserial; no other program may have it open.
+
+    Parameters
+    ----------
+    port: its name; None: the only one that this computer has
 
     Raises
     ------
     DeviceError: there is no such port, or it cannot be used
     """
 
-    def __init__(self, port: str, baud: int) -> None:
+    def __init__(self, port: str | None, baud: int) -> None:
         try:
             import serial
+            import serial.tools.list_ports
         except ImportError as error:
             raise DeviceError(f"a serial line needs pyserial ({error}): pip install 'edgemoe[serial]'") from None
+        if port is None:
+            found = sorted(str(info.device) for info in serial.tools.list_ports.comports())
+            if len(found) != 1:
+                raise DeviceError(f"this computer has {len(found)} serial ports{': ' if found else ''}"
+                                  f"{', '.join(found)}; name the board's with port=..., for example /dev/ttyUSB0")
+            port, = found
         try:
-            self._port = serial.Serial(port, baud)
+            self._port = serial.Serial(port, baud, exclusive=True)
         except (OSError, ValueError) as error:
             raise DeviceError(f"serial port {port}: {error}; give the board's with port=..., "
                               f"for example /dev/ttyUSB0") from None
 
     def write(self, data: bytes) -> None:
+        self._port.write_timeout = _patience(len(data))
         self._port.write(data)
 
     def read(self, count: int, seconds: float) -> bytes:
@@ -81,6 +94,11 @@ class SerialPort:
 
     def close(self) -> None:
         self._port.close()
+
+
+def _patience(nbytes: int) -> float:
+    """Seconds in which so many bytes must have passed."""
+    return _PATIENCE + nbytes / _SLOWEST_BYTES
 
 
 class SerialBuffer:
@@ -111,6 +129,11 @@ class SerialPlatform:
     line: to the board
     clock_mhz: of the accelerator
     memory_bytes: of its memory, at address 0
+
+    Raises
+    ------
+    DeviceError: the line is gone; and from every method, if the board does not answer. It answers nothing more then,
+        since a late answer would be taken for the next one's.
     """
 
     name = "serial"
@@ -119,9 +142,13 @@ class SerialPlatform:
     def __init__(self, line: Line, clock_mhz: float, memory_bytes: int = _MEMORY_BYTES) -> None:
         self._line, self.clock_mhz, self._memory_bytes = line, clock_mhz, memory_bytes
         self._used: dict[int, int] = {}  # address -> size, whole pages
-        self._is_open = True
+        self._is_open, self._failure = True, ""
         self._lock = threading.Lock()  # a stream's threads share the line
-        line.send_break()
+        try:
+            line.send_break()
+        except OSError as error:
+            line.close()
+            raise DeviceError(f"the serial line cannot be reset: {error}") from error
 
     def read(self, offset: int) -> int:
         return int.from_bytes(self._command(False, False, offset, 1, answer=4), "little")
@@ -141,18 +168,34 @@ class SerialPlatform:
                  answer: int = 0) -> bytes:
         if not self._is_open:
             raise DeviceError("the serial line is closed; open it again")
-        patience = _PATIENCE + (len(data) + answer) / _SLOWEST_BYTES
+        command = header(write=write, memory=memory, address=address, words=words) + data
         with self._lock:
-            self._line.write(header(write=write, memory=memory, address=address, words=words) + data)
-            found = self._line.read(answer + 1, patience)
+            if self._failure:
+                raise DeviceError(f"the serial line is out of step since: {self._failure}; open the board again")
+            try:
+                found = self._exchange(command, answer)
+            except DeviceError as error:
+                self._failure = str(error)
+                raise
+        if status := found[-1] - ANSWER:
+            raise DeviceError(f"the board refused {'memory' if memory else 'register'} {address:#x}: bus response "
+                              f"{status}")
+        return found[:-1]
+
+    def _exchange(self, command: bytes, answer: int) -> bytes:
+        """A command, and the bytes of its answer, the last of which says that it is one."""
+        try:
+            self._line.write(command)
+            found = self._line.read(answer + 1, _patience(len(command) + answer))
+        except OSError as error:
+            raise DeviceError(f"the serial line failed: {error}; is the board still connected?") from error
         if len(found) <= answer:
             raise DeviceError(f"the board answered {len(found)} of {answer + 1} bytes: is it the right port and baud "
                               f"rate, and is its bitstream loaded?")
-        status = found[-1] - ANSWER
-        if status:
-            what = f"bus response {status}" if 0 < status < 4 else f"no answer but {found[-1]:#04x}"
-            raise DeviceError(f"the board refused {'memory' if memory else 'register'} {address:#x}: {what}")
-        return found[:-1]
+        if not 0 <= found[-1] - ANSWER < 4:
+            raise DeviceError(f"the board's answer ends with {found[-1]:#04x}, not {ANSWER:#04x}: is it the right port "
+                              f"and baud rate, and is its bitstream loaded?")
+        return found
 
     def allocate(self, nbytes: int) -> SerialBuffer:
         size, begin = align(nbytes, _PAGE), 0
@@ -183,8 +226,14 @@ class SerialPlatform:
         self._line.close()
 
 
-def open_board(port: str, *, baud: int = 1_000_000, clock_mhz: float = 25.0) -> SerialPlatform:
-    """The board at a serial port, for ``edgemoe.open``; the defaults are the ULX3S's (``boards/ulx3s/target.toml``).
+def open_platform(bundle: Bundle, *, port: str | None = None, baud: int = 1_000_000,
+                  clock_mhz: float = 25.0) -> SerialPlatform:
+    """The board at a serial port; the defaults are the ULX3S's (``boards/ulx3s/target.toml``).
+
+    Parameters
+    ----------
+    port: its name, for example ``/dev/ttyUSB0``; default: the only one that this computer has
+    clock_mhz: of the accelerator
 
     Raises
     ------
