@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 import edgemoe
+from edgemoe import DeviceError
 from edgemoe.runtime.null_platform import NullPlatform
 from edgemoe.runtime.power import PowerMeter, hwmon_rails, pynq_rails
 from edgemoe.runtime.statistics import StreamStats
@@ -34,6 +35,20 @@ def test_rails_of_the_kernel(tmp_path):
     assert hwmon_rails(tmp_path / "none") == {}
 
 
+def test_rails_of_the_same_name(tmp_path):
+    """Several regulators of one type, as boards have them: none replaces another, so the sum has them all."""
+    for chip in range(3):
+        folder = tmp_path / f"hwmon{chip}"
+        folder.mkdir()
+        (folder / "name").write_text("irps5401\n")
+        for number in (1, 2):
+            (folder / f"power{number}_input").write_text(f"{chip + number}000000\n")
+            (folder / f"power{number}_label").write_text("pout1\n" if number == 1 else f"rail {chip}\n")
+    watts = {name: read() for name, read in hwmon_rails(tmp_path).items()}
+    assert watts == {"pout1 (hwmon0 power1)": 1.0, "rail 0": 2.0, "pout1 (hwmon1 power1)": 2.0, "rail 1": 3.0,
+                     "pout1 (hwmon2 power1)": 3.0, "rail 2": 4.0}
+
+
 def test_meter():
     readings = iter([{"a": 1.0, "b": 2.0}] * 2 + [OSError("no answer")] * 9)
 
@@ -51,6 +66,36 @@ def test_meter():
     assert PowerMeter(dict).watts is None
 
 
+def test_sensor_that_does_not_answer(runtime_bundle, pictures):
+    """It stops no stream, and gives no figure; one that answers later counts from then on."""
+    answers, platform = [], NullPlatform(runtime_bundle.config)
+
+    def power():
+        answers.append(None)
+        if len(answers) < 4:
+            raise DeviceError("the power sensor of 12V does not answer")
+        return {"12V": 5.0}
+
+    platform.power = power
+    with edgemoe.open(platform, runtime_bundle) as accelerator:
+        with pytest.raises(DeviceError, match="does not answer"):
+            accelerator.power()
+        stream = accelerator.stream(pictures[:1], "depth")
+        list(stream)
+        assert stream.stats.joules is None and "power unavailable" in str(stream.stats)
+        stream = accelerator.stream(pictures, "depth")
+        while stream.stats.watts is None:
+            next(stream, None)
+        stream.close()
+        assert stream.stats.watts == 5.0
+
+
+def test_energy_needs_power(runtime_bundle):
+    """No power, no energy, whatever else is known."""
+    known = {"frames": 10, "seconds": 1.0, "fps": 10.0, "device_seconds": 0.1}
+    assert StreamStats(**known).joules is None and StreamStats(**known, watts=2.0).joules == 0.2
+
+
 def test_energy_of_a_stream(runtime_bundle, pictures):
     platform = NullPlatform(runtime_bundle.config)
     with edgemoe.open(platform, runtime_bundle) as accelerator:
@@ -58,7 +103,7 @@ def test_energy_of_a_stream(runtime_bundle, pictures):
         stream = accelerator.stream(pictures, "depth")
         list(stream)
         assert (stream.stats.watts, stream.stats.joules) == (None, None)
-        assert "power not measured" in str(stream.stats)
+        assert "power unavailable" in str(stream.stats)
         platform.power = lambda: {"PL": 2.0, "PS": 1.5}
         assert accelerator.power() == {"PL": 2.0, "PS": 1.5}
         stream = accelerator.stream(pictures, "depth")

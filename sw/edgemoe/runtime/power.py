@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from edgemoe.devices.base import DeviceError
 
 __all__ = ["PowerMeter", "Rails", "hwmon_rails", "pynq_rails"]
 
@@ -16,6 +19,7 @@ __all__ = ["PowerMeter", "Rails", "hwmon_rails", "pynq_rails"]
 Rails = dict[str, Callable[[], float]]
 
 _HWMON = Path("/sys/class/hwmon")  # the kernel's sensors: power<n>_input has microwatts (its hwmon/sysfs-interface)
+_NO_ANSWER = (DeviceError, OSError, ValueError)  # of a sensor, for now: that sample does not count
 _INTERVAL = 0.1  # seconds between two samples; sensors on I2C average over some milliseconds
 
 
@@ -42,14 +46,16 @@ def _product(voltage: Any, current: Any) -> float:
 
 
 def hwmon_rails(root: Path = _HWMON) -> Rails:
-    """Rails that the kernel measures, by label, or else by chip and number."""
-    rails: Rails = {}
+    """Rails that the kernel measures, by label, or else by chip and number; where several chips would have the same
+    name (boards have regulators of one type), with the sensor's folder too."""
+    names: dict[Path, str] = {}
     for path in sorted(root.glob("hwmon*/power*_input")):
         label = path.with_name(path.name.replace("_input", "_label"))
         chip, number = path.with_name("name"), path.name.removesuffix("_input")
-        name = label.read_text().strip() if label.exists() else f"{chip.read_text().strip()} {number}"
-        rails[name] = partial(_watts, path)
-    return rails
+        names[path] = label.read_text().strip() if label.exists() else f"{chip.read_text().strip()} {number}"
+    count = Counter(names.values())
+    return {name if count[name] == 1 else f"{name} ({path.parent.name} {path.name.removesuffix('_input')})":
+            partial(_watts, path) for path, name in names.items()}
 
 
 def _watts(path: Path) -> float:
@@ -68,9 +74,15 @@ class PowerMeter:
         self._read, self._sum, self._count = read, 0.0, 0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        if read():
+        if self._is_measured():
             self._thread = threading.Thread(target=self._sample, name="edgemoe power", daemon=True)
             self._thread.start()
+
+    def _is_measured(self) -> bool:
+        try:
+            return bool(self._read())
+        except _NO_ANSWER:
+            return True  # perhaps the next time
 
     @property
     def watts(self) -> float | None:
@@ -85,7 +97,7 @@ class PowerMeter:
 
     def _sample(self) -> None:
         while not self._stop.is_set():
-            with contextlib.suppress(OSError, ValueError):  # a sensor that does not answer now
+            with contextlib.suppress(*_NO_ANSWER):
                 self._sum += sum(self._read().values())
                 self._count += 1
             self._stop.wait(_INTERVAL)

@@ -53,7 +53,7 @@ class StreamStats:
         return None if self.watts is None or not self.fps else self.watts / self.fps
 
     def __str__(self) -> str:
-        energy = ("power not measured" if self.joules is None
+        energy = ("power unavailable" if self.joules is None
                   else f"{self.watts:.2f} W, {self.joules * 1e3:.1f} mJ a frame")
         return (f"{self.frames} frames, {self.inferences} inferences, {self.failures} failed, "
                 f"{self.fps:.1f} frames/s; latency p50 {self.latency_p50 * 1e3:.2f} ms, p90 "
