@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import edgemoe
 from edgemoe import DeviceError, FrameError
 from edgemoe.bundle import BundleError
 from edgemoe.devices.reference import ReferenceDevice
@@ -105,6 +106,13 @@ def test_wrong_options(open_device, runtime_bundle):
         open_device(runtime_bundle, colour="red")
     with pytest.raises(ValueError, match="depth must be at least 1"):
         open_device(runtime_bundle, depth=0)
+
+
+def test_wrong_device(runtime_bundle):
+    with pytest.raises(ValueError, match="device must be one of reference, sim, pynq, serial, not 'gpu'"):
+        edgemoe.open("gpu", runtime_bundle)
+    with pytest.raises(ValueError, match=r"device must be a name \(reference, sim, pynq, serial\) or a Platform, not None"):
+        edgemoe.open(None, runtime_bundle)
 
 
 def test_closing_twice(open_device, runtime_bundle, pictures):

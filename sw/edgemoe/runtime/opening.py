@@ -48,8 +48,10 @@ def open(device: str | Platform, bundle: Bundle | Path | str, *, resize: bool = 
     ValueError: there is no such device, or an option is wrong
     """
     loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
-    if device not in DEVICES if isinstance(device, str) else not hasattr(device, "allocate"):
-        raise ValueError(f"device must be one of {', '.join(DEVICES)}, or a Platform, not {device!r}")
+    if isinstance(device, str) and device not in DEVICES:
+        raise ValueError(f"device must be one of {', '.join(DEVICES)}, not {device!r}")
+    if not isinstance(device, str) and not hasattr(device, "allocate"):
+        raise ValueError(f"device must be a name ({', '.join(DEVICES)}) or a Platform, not {device!r}")
     if device == "reference":
         _check_options(device, options, _options_of(ReferenceExecutor))
         return Accelerator(ReferenceExecutor(loaded, **options), resize)
