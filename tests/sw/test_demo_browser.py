@@ -287,7 +287,7 @@ def test_a_board_that_fails_recovers_and_is_gone(browser, runtime_bundle, pictur
     """Its clock and power are shown; while all frames fail no speed is; the source's end is told."""
     platform = NullPlatform(runtime_bundle.config)
     platform.clock_mhz, platform.power = 96.97, lambda: {"PL": 2.0, "PS": 1.5}
-    is_over, read, problems = threading.Event(), platform.read, list(browser.problems)
+    is_over, read = threading.Event(), platform.read
 
     def source():
         while not is_over.is_set():
@@ -315,4 +315,4 @@ def test_a_board_that_fails_recovers_and_is_gone(browser, runtime_bundle, pictur
         browser.wait(f"{connection} === 'ended'")
         assert browser.evaluate("banner.textContent") == "Playing has ended: the camera is gone"
         assert browser.evaluate("pause.disabled && document.querySelector('[data-task=depth]').disabled")
-    assert browser.problems == problems
+    assert [problem for problem in browser.problems if "ERR_CONNECTION_REFUSED" not in problem] == []

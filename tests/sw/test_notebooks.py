@@ -10,7 +10,8 @@ import pytest
 
 import edgemoe.notebooks
 from edgemoe.bundle import Bundle, BundleError
-from edgemoe.notebooks import bars, find_bundle, find_device
+from edgemoe.notebooks import bars, find_bundle, find_device, scene
+from tests.sw.test_demo import deep_bundle  # noqa: F401 (a fixture)
 
 FOLDER = Path(edgemoe.notebooks.__file__).parent
 NOTEBOOKS = ("inside_the_accelerator", "quickstart", "streaming")
@@ -29,8 +30,8 @@ def test_notebooks_are_stored_without_outputs():
 
 @pytest.mark.parametrize("name, device", [*((name, "sim") for name in NOTEBOOKS),
                                           ("inside_the_accelerator", "reference")])
-def test_notebook_runs(name, device, runtime_bundle, tmp_path, monkeypatch):
-    runtime_bundle.save(tmp_path / "x.emoe")
+def test_notebook_runs(name, device, deep_bundle, tmp_path, monkeypatch):  # noqa: F811
+    deep_bundle.save(tmp_path / "x.emoe")
     monkeypatch.setenv("EDGEMOE_DEVICE", device)
     monkeypatch.setenv("EDGEMOE_BUNDLE", str(tmp_path / "x.emoe"))
     monkeypatch.setenv("PYTHONPATH", ":".join(str(ROOT / folder) for folder in ("hw", "models", "sim", "sw")))
@@ -42,6 +43,12 @@ def test_notebook_runs(name, device, runtime_bundle, tmp_path, monkeypatch):
     assert "image/png" in said or name == "inside_the_accelerator"
     assert {"quickstart": "values are equal", "streaming": "8 inferences, 0 failed",
             "inside_the_accelerator": "MATMUL"}[name] in said
+    if name == "inside_the_accelerator":  # every MoE block of every task, by the device's own counts
+        with edgemoe.open("reference", deep_bundle) as reference:
+            image = scene(deep_bundle)
+            for task in deep_bundle.tasks:
+                for block, tokens in reference.run(image, task).stats.expert_loads.items():
+                    assert f"{task:14} {block:5}  " + " ".join(f"{count:4}" for count in tokens) in said
 
 
 def test_pynq_finds_them(tmp_path):
