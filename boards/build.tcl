@@ -20,6 +20,12 @@ proc newest_ip {vlnv} {
     return [lindex $found end]
 }
 
+proc check_part {} {
+    if {![llength [get_parts -quiet [value part]]]} {
+        error "edgemoe: this Vivado has no device support for [value part]: add it with Vivado's installer"
+    }
+}
+
 proc newest_board_part {name} {
     set found [lsort -dictionary [get_board_parts -quiet "$name:*"]]
     if {![llength $found]} {
@@ -47,9 +53,24 @@ proc segment {name} {
     return $found
 }
 
+proc address_space {name} {
+    set found [get_bd_addr_spaces -quiet $name]
+    if {![llength $found]} { error "edgemoe: the block design has no address space $name" }
+    return $found
+}
+
+# Vivado only warns of a setting that an IP has not or that another setting disables (BD 41-1276, BD 41-721).
+proc configure {cell settings} {
+    set_property -dict $settings $cell
+    foreach {name wanted} $settings {
+        set found [get_property $name $cell]
+        if {$found != $wanted} { error "edgemoe: $name of $cell is '$found' and cannot be set to '$wanted'" }
+    }
+}
+
 proc ip {vlnv name args} {
     set cell [create_bd_cell -type ip -vlnv [newest_ip $vlnv] $name]
-    if {[llength $args]} { set_property -dict $args $cell }
+    if {[llength $args]} { configure $cell $args }
     return $cell
 }
 
@@ -59,7 +80,24 @@ proc processing_system {} {
     set rule [string map {:ip: :bd_rule:} [value ps_ip]]
     set cell [ip [value ps_ip] ps]
     apply_bd_automation -rule $rule -config [value ps_automation] $cell
-    set_property -dict [value ps_settings] $cell
+    configure $cell [value ps_clock_mode]
+    configure $cell [value ps_settings]
+    check_clock
+}
+
+# The clock that the PLL gives, is timed and stands in the manifest: clock_mhz or the next lower one.
+proc check_clock {} {
+    set mhz [clock_mhz]
+    if {$mhz > 1.001 * [value clock_mhz] || $mhz < 0.9 * [value clock_mhz]} {
+        error "edgemoe: the processing system makes $mhz MHz of clock_mhz = [value clock_mhz] in\
+            boards/[value board]/board.toml: set one that its PLL gives"
+    }
+}
+
+proc clock_mhz {} {
+    set hz [get_property CONFIG.FREQ_HZ [pin ps/[value clock]]]
+    if {![string is double -strict $hz]} { error "edgemoe: pin ps/[value clock] has no frequency: '$hz'" }
+    return [format %.9g [expr {$hz / 1e6}]]
 }
 
 proc cells {} {
@@ -99,24 +137,24 @@ proc connections {} {
 
 proc addresses {} {
     set range [value control_range]
-    set control [get_bd_addr_spaces ps/Data]
+    set control [address_space ps/Data]
     assign_bd_address -offset [value control_base] -range $range -target_address_space $control \
         [segment edgemoe_0/s_axi/reg0] -force
     assign_bd_address -offset [value interrupt_controller_base] -range $range -target_address_space $control \
         [segment intc/S_AXI/Reg] -force
 
     foreach master [value masters] {
-        set space [get_bd_addr_spaces edgemoe_0/[dict get $master master]]
+        set space [address_space edgemoe_0/[dict get $master master]]
         set block ps/[dict get $master block]
         set used {}
         foreach entry [dict get $master segments] {
             lassign $entry name offset size
-            lappend used $block/$name
+            lappend used [string trimleft [segment $block/$name] /]
             assign_bd_address -offset $offset -range $size -target_address_space $space [segment $block/$name] -force
         }
         # DRAM only: no program may reach the boot flash or the on-chip memory.
         foreach other [get_bd_addr_segs -quiet $block/*] {
-            if {[lsearch -glob $used "*[string trimleft $other /]"] < 0} {
+            if {[string trimleft $other /] ni $used} {
                 exclude_bd_addr_seg -target_address_space $space $other
             }
         }
@@ -151,9 +189,9 @@ proc slack {kind} {
     return [get_property SLACK [lindex $paths 0]]
 }
 
-proc check_timing {setup hold} {
+proc check_timing {mhz setup hold} {
     if {$setup < 0 || $hold < 0} {
-        error "edgemoe: timing is not met at [value clock_mhz] MHz: worst setup slack $setup ns, worst hold slack\
+        error "edgemoe: timing is not met at $mhz MHz: worst setup slack $setup ns, worst hold slack\
             $hold ns; lower clock_mhz in boards/[value board]/board.toml. The paths are in [value work]/timing.rpt"
     }
 }
@@ -171,28 +209,34 @@ proc utilisation {} {
     return "{[join $found {, }]}"
 }
 
-proc write_results {setup hold} {
+proc write_results {mhz setup hold} {
     set work [value work]
-    set handoff [lindex [lsort [concat [glob -nocomplain $work/project/*.gen/sources_1/bd/edgemoe_bd/hw_handoff/*.hwh] \
-        [glob -nocomplain $work/project/*.srcs/sources_1/bd/edgemoe_bd/hw_handoff/*.hwh]]] 0]
-    if {$handoff eq ""} { error "edgemoe: Vivado wrote no hardware handoff (.hwh) in $work/project" }
+    set handoff $work/project/edgemoe.gen/sources_1/bd/edgemoe_bd/hw_handoff/edgemoe_bd.hwh
+    if {![file exists $handoff]} { error "edgemoe: Vivado wrote no hardware handoff $handoff" }
     write_bitstream -force $work/edgemoe.bit
     file copy -force $handoff $work/edgemoe.hwh
     set stream [open $work/result.json w]
     puts $stream "{\"vivado\": \"[version -short]\", \"board_part\": \"[get_property BOARD_PART [current_project]]\","
-    puts $stream " \"wns_ns\": $setup, \"whs_ns\": $hold, \"utilisation\": [utilisation]}"
+    puts $stream " \"clock_mhz\": $mhz, \"wns_ns\": $setup, \"whs_ns\": $hold, \"utilisation\": [utilisation]}"
     close $stream
 }
 
 proc main {parameters} {
     uplevel #0 [list source $parameters]
     set work [value work]
-    foreach old {project edgemoe.bit edgemoe.hwh result.json} { file delete -force $work/$old }
+    set results {edgemoe.bit edgemoe.hwh result.json utilization.rpt timing.rpt}
+    foreach old [concat project $results] { file delete -force $work/$old }
 
-    if {[info exists ::env(BOARD_FILES)]} { set_param board.repoPaths $::env(BOARD_FILES) }
+    if {[info exists ::env(BOARD_FILES)]} { set_param board.repoPaths [list $::env(BOARD_FILES)] }
+    check_part
     create_project -force edgemoe $work/project -part [value part]
     set_property board_part [newest_board_part [value board_part]] [current_project]
-    add_files -norecurse [value rtl]
+    set part [get_property PART [current_project]]
+    if {![string equal -nocase $part [value part]]} {
+        error "edgemoe: the installed files of board [value board_part] are for $part, and\
+            boards/[value board]/board.toml says [value part]"
+    }
+    add_files -norecurse [list [value rtl]]
     update_compile_order -fileset sources_1
 
     create_bd_design edgemoe_bd
@@ -202,9 +246,10 @@ proc main {parameters} {
     addresses
     validate_bd_design
     save_bd_design
+    set mhz [clock_mhz]
     set design [get_files edgemoe_bd.bd]
     generate_target all $design
-    add_files -norecurse [make_wrapper -files $design -top]
+    add_files -norecurse [list [make_wrapper -files $design -top]]
     set_property top edgemoe_bd_wrapper [current_fileset]
     update_compile_order -fileset sources_1
 
@@ -216,8 +261,8 @@ proc main {parameters} {
     report_timing_summary -file $work/timing.rpt
     set setup [slack -setup]
     set hold [slack -hold]
-    check_timing $setup $hold
-    write_results $setup $hold
+    check_timing $mhz $setup $hold
+    write_results $mhz $setup $hold
 }
 
 if {[llength $argv] != 1} { error "edgemoe: usage: vivado -mode batch -source build.tcl -tclargs PARAMETERS" }

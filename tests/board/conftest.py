@@ -36,10 +36,10 @@ def pairs(words: str) -> dict[str, str]:
 
 @dataclass
 class Run:
-    """One run of build.tcl: exit code, messages, calls, and the block design that they make."""
+    """One run of build.tcl: exit code, output, calls, and the block design that they make."""
 
     code: int
-    err: str
+    output: str
     calls: list[list[str]]
     work: Path
     cells: dict[str, str] = field(default_factory=dict)
@@ -83,20 +83,21 @@ class Run:
 def build(tmp_path):
     """Runs build.tcl for a board; keyword arguments are the stub's settings."""
 
-    def run(board: Board, interfaces: list[str] | None = None, **settings: object) -> Run:
-        work = tmp_path / "work"
+    def run(board: Board, interfaces: list[str] | None = None, work: Path = tmp_path / "work",
+            **settings: object) -> Run:
         work.mkdir(exist_ok=True)
         parameters, record = work / "parameters.tcl", tmp_path / "record"
         parameters.write_text(parameters_tcl(board, work / "edgemoe.v", work))
         if interfaces is None:
             interfaces = ["s_axi", *(f"m{index}_axi" for index in range(board.config.axi_masters))]
-        environment = {"STUB_INTERFACES": " ".join(interfaces), "STUB_WIDTH": 8 * board.config.axi_bytes} | {
-            f"STUB_{name.upper()}": value for name, value in settings.items()}
+        environment = {"STUB_INTERFACES": " ".join(interfaces), "STUB_WIDTH": 8 * board.config.axi_bytes,
+                       "STUB_PLL": board.pll_mhz} | {f"STUB_{name.upper()}": value for name, value in settings.items()}
         result = subprocess.run(
-            [*tcl_command(), str(STUB), str(record), str(BUILD_TCL), str(parameters)], capture_output=True, text=True,
-            env=os.environ | {name: str(value) for name, value in environment.items()}, cwd=work)
+            [*tcl_command(), str(STUB), str(record), str(BUILD_TCL), str(parameters)], stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, cwd=work,
+            env=os.environ | {name: str(value) for name, value in environment.items()})
         calls = [call.split("\x1f") for call in record.read_text().split("\x1e")[:-1]]
-        return Run(result.returncode, result.stderr, calls, work)
+        return Run(result.returncode, result.stdout, calls, work)
 
     return run
 
@@ -119,7 +120,17 @@ def program(tmp_path, monkeypatch):
 
 @pytest.fixture
 def vivado(program, tmp_path, monkeypatch):
-    """A ``vivado`` on PATH that is the stub; environment STUB_* as there."""
+    """A ``vivado`` on PATH that is the stub; environment STUB_* as there. As Vivado does, it writes the script's text
+    into its output, unless it is told not to."""
     monkeypatch.setenv("STUB_INTERFACES", "s_axi m0_axi")
+    monkeypatch.setenv("STUB_PLL", "1000")
     command = " ".join(f"'{word}'" for word in [*tcl_command(), str(STUB), str(tmp_path / "record")])
-    return program("vivado", f'echo "$@" > "{tmp_path}/arguments"\nexec {command} "$7" "$9"')
+    return program("vivado", f"""echo "$@" > "{tmp_path}/arguments"
+trace=yes
+while [ $# -gt 0 ]; do
+    case "$1" in -notrace) trace=no;; -source) script="$2";; -tclargs) parameters="$2";; esac
+    shift
+done
+[ $trace = no ] || sed 's/^/# /' "$script"
+exec {command} "$script" "$parameters"
+""")

@@ -28,8 +28,8 @@ def test_results_have_one_hashed_name(vivado, tmp_path):
     out = tmp_path / "out"
     path = build_bitstream(BOARD, out)
     arguments = (tmp_path / "arguments").read_text().split()
-    assert arguments == ["-mode", "batch", "-nojournal", "-log", str(out / "pynq-z2" / "vivado.log"), "-source",
-                         str(BUILD_TCL), "-tclargs", str(out / "pynq-z2" / "parameters.tcl")]
+    assert arguments == ["-mode", "batch", "-notrace", "-nojournal", "-log", str(out / "pynq-z2" / "vivado.log"),
+                         "-source", str(BUILD_TCL), "-tclargs", str(out / "pynq-z2" / "parameters.tcl")]
     assert (out / "pynq-z2" / "edgemoe.v").read_text() == "module pynq-z2"
 
     manifest = json.loads(path.read_text())
@@ -72,6 +72,37 @@ def test_no_vivado(tmp_path, monkeypatch):
     with pytest.raises(BoardError, match="needs AMD Vivado 2022.1 or newer, and 'vivado' is not on PATH") as error:
         build_bitstream(BOARD, tmp_path)
     assert BOARD.part in str(error.value) and "3.1 with 2024.1" in str(error.value)
+
+
+@pytest.mark.parametrize(("output", "reason"), [
+    # Vivado's number, and what build.tcl makes of it.
+    ("ERROR: [Common 17-345] A valid license was not found for 'Synthesis'\nERROR: [Vivado 12-1] later\n"
+     "edgemoe: synth_1 ended with 'synth_design ERROR'; see its log\n    while executing",
+     r"\[Common 17-345\] A valid license was not found for 'Synthesis'; synth_1 ended with 'synth_design ERROR'"),
+    ("ERROR: [Coretcl 2-106] Part not found.", r"\[Coretcl 2-106\] Part not found"),
+    # Its own copy of the script, and of the command that failed.
+    ("#     error \"edgemoe: this Vivado has no IP $vlnv\"\nedgemoe: this Vivado has no IP a\n    while executing\n"
+     "\"error \"edgemoe: this Vivado has no IP $vlnv\"\"", r"\(1\): this Vivado has no IP a\. Its output"),
+    ("source build.tcl\ninvalid command name \"lmop\"\n    while executing\n\"lmop\"", 'invalid command name "lmop"'),
+    ("", "no message"),
+])
+def test_message_of_a_failure(program, tmp_path, output, reason):
+    (tmp_path / "output").write_text(output)
+    program("vivado", f'cat "{tmp_path}/output"; exit 1')
+    with pytest.raises(BoardError, match=reason):
+        build_bitstream(BOARD, tmp_path / "out")
+
+
+def test_results_of_an_earlier_run_do_not_count(vivado, program, tmp_path):
+    build_bitstream(BOARD, tmp_path)
+    program("vivado", "exit 0")
+    with pytest.raises(BoardError, match="Vivado ended without edgemoe.bit, edgemoe.hwh, result.json"):
+        build_bitstream(BOARD, tmp_path)
+
+
+def test_the_manifest_has_the_clock_that_was_timed(vivado, tmp_path, monkeypatch):
+    monkeypatch.setenv("STUB_FREQ_HZ", "96968727")
+    assert json.loads(build_bitstream(BOARD, tmp_path).read_text())["clock_mhz"] == 96.968727
 
 
 def test_vivado_without_results(program, tmp_path):

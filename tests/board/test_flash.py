@@ -1,12 +1,14 @@
 """The way onto a board, with an ``ssh`` that runs the commands here; and the self-test that runs there."""
 
+import shutil
 import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
 import edgemoe
-from edgemoe import selftest
+from edgemoe import cli, selftest
 from edgemoe.boards import BoardError, load_board
 from edgemoe.boards.bitstream import publish
 from edgemoe.boards.flash import flash, stage
@@ -112,8 +114,49 @@ def test_no_ssh(built, bundle, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("host", ["", "-oProxyCommand=x", "a b"])
 def test_host(built, bundle, host):
-    with pytest.raises(BoardError, match="host must be a name or user@name"):
+    with pytest.raises(BoardError, match="host must be the board's name or user@name"):
         flash(BOARD, host, bundle, built)
+
+
+def command(*arguments):
+    return CliRunner().invoke(cli.app, ["boards", "flash", *map(str, arguments)])
+
+
+def test_command(board_here, built, bundle, tmp_path, capfd):
+    """As `make flash` calls it; folders and bundle with spaces in their names."""
+    spaced, out = tmp_path / "my bundle.emoe", tmp_path / "my bitstreams"
+    shutil.copy(bundle, spaced)
+    shutil.copytree(built, out)
+    result = command("pynq-z2", "--host", "xilinx@board", "--bundle", spaced, "--out", out)
+    assert result.exit_code == 0, result.exception
+    assert "self-test passed" in capfd.readouterr().out
+    (sent,) = (board_here / "edgemoe").iterdir()
+    assert (sent / "bundle.emoe").read_bytes() == bundle.read_bytes()
+
+
+def test_command_fails_as_the_selftest_does(program, built, bundle):
+    program("ssh", 'case "$*" in *selftest.sh) echo "depth: 3 values DIFFER"; exit 1;; *) cat > /dev/null;; esac')
+    result = command("pynq-z2", "--host", "b", "--bundle", bundle, "--out", built)
+    assert result.exit_code == 1 and str(result.exception) == "the self-test failed on b (1); its messages are above"
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["pynq-z2", "--host", ""], "host must be the board's name"),  # make flash BOARD=pynq-z2, before anything else
+    (["pynq-z2", "--host", "b"], "make bitstream BOARD=pynq-z2"),
+    (["", "--host", "b"], "board must be one of"),
+])
+def test_command_refuses(tmp_path, monkeypatch, arguments, message):
+    """Before a bundle is compiled, which takes long."""
+    monkeypatch.setattr("edgemoe.boards.command._bundle", lambda board, out: pytest.fail("compiled"))
+    result = command(*arguments, "--out", tmp_path)
+    assert result.exit_code == 1 and message in str(result.exception)
+
+
+def test_flash_again_after_a_run_as_root(board_here, built, bundle):
+    """What Python leaves in the folder would be root's; the next copy could not delete it."""
+    flash(BOARD, "xilinx@board", bundle, built)
+    script = next(board_here.glob("edgemoe/*/selftest.sh")).read_text()
+    assert "export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=lib\nexec python3" in script
 
 
 def test_no_bitstream(bundle, tmp_path):

@@ -12,11 +12,14 @@ from edgemoe.boards.build_inputs import (
     parameters_tcl,
     rtl_text,
 )
+from edgemoe.boards.zynq import ZynqFamily
 from edgemoe_hw.axi import ADDRESS_BITS
 from edgemoe_hw.config import PRESETS
 from edgemoe_hw.top import Accelerator
 from edgemoe_hw.verilog import _Flat
 from edgemoe_sim.build import accelerator_verilog
+
+from .conftest import pairs
 
 BOARDS = [load_board(name) for name in board_names()]
 GIB = 1 << 30
@@ -36,14 +39,51 @@ def board(request):
 
 
 def test_project(build, board):
+    """Everything but the block design, with every argument, in order."""
     run = build(board)
-    assert run.code == 0, run.err
-    (project,) = run.of("create_project")
-    assert project[project.index("-part") + 1] == board.part
-    assert ["set_property", "board_part", f"{board.board_part}:1.10", "project"] in run.calls  # the newest
-    assert ["add_files", "-norecurse", str(run.work / "edgemoe.v")] in run.calls
+    assert run.code == 0, run.output
+    design = {"create_bd_cell", "set_property", "apply_bd_automation", "connect_bd_intf_net", "connect_bd_net",
+              "assign_bd_address", "exclude_bd_addr_seg"}
+    work = str(run.work)
+    assert [call for call in run.calls if call[0] not in design] == [
+        ["create_project", "-force", "edgemoe", f"{work}/project", "-part", board.part],
+        ["add_files", "-norecurse", f"{work}/edgemoe.v"],
+        ["update_compile_order", "-fileset", "sources_1"],
+        ["create_bd_design", "edgemoe_bd"],
+        ["validate_bd_design"],
+        ["save_bd_design"],
+        ["generate_target", "all", "edgemoe_bd.bd"],
+        ["make_wrapper", "-files", "edgemoe_bd.bd", "-top"],
+        ["add_files", "-norecurse", f"{work}/project/wrapper.v"],
+        ["update_compile_order", "-fileset", "sources_1"],
+        ["launch_runs", "synth_1", "-jobs", "4"], ["wait_on_run", "synth_1"],
+        ["launch_runs", "impl_1", "-to_step", "route_design", "-jobs", "4"], ["wait_on_run", "impl_1"],
+        ["open_run", "impl_1"],
+        ["report_utilization", "-file", f"{work}/utilization.rpt"],
+        ["report_timing_summary", "-file", f"{work}/timing.rpt"],
+        ["get_timing_paths", "-quiet", "-setup", "-max_paths", "1", "-nworst", "1"],
+        ["get_timing_paths", "-quiet", "-hold", "-max_paths", "1", "-nworst", "1"],
+        ["write_bitstream", "-force", f"{work}/edgemoe.bit"],
+        ["report_utilization", "-return_string"],
+    ]
     order = [call[0] for call in run.calls]
-    assert order.index("validate_bd_design") < order.index("launch_runs") < order.index("write_bitstream")
+    last_of_design = max(index for index, name in enumerate(order) if name in design - {"set_property"})
+    assert order.index("create_bd_design") < order.index("create_bd_cell")
+    assert last_of_design < order.index("validate_bd_design")
+    assert [call[1:] for call in run.of("set_property") if call[1] != "-dict"] == [
+        ["board_part", f"{board.board_part}:1.10", "project"],  # the newest
+        ["top", "edgemoe_bd_wrapper", "sources_1"], ["strategy", "Performance_Explore", "impl_1"]]
+
+
+def test_names_with_spaces(build, tmp_path, monkeypatch):
+    """Vivado takes lists of files and of folders: a name with a space is one of them."""
+    monkeypatch.setenv("BOARD_FILES", "/my boards")
+    run = build(BOARDS[0], work=tmp_path / "my work")
+    assert run.code == 0, run.output
+    assert run.of("set_param") == [["set_param", "board.repoPaths", "{/my boards}"]]
+    assert [call[2] for call in run.of("add_files")] == [
+        f"{{{run.work}/edgemoe.v}}", f"{{{run.work}/project/wrapper.v}}"]
+    assert run.calls[0][0] == "set_param"  # before the project, which reads it
 
 
 def test_cells(build, board):
@@ -55,28 +95,44 @@ def test_cells(build, board):
 
 
 def test_settings_of_the_processing_system(build, board):
-    """Clock, ports and their widths; ports that are not used are off."""
+    """Every setting by its name: clock, ports and their widths; ports that are not used are off."""
     run = build(board)
-    settings, config = run.settings["ps"], board.config
-    assert settings == board.ps_settings
+    config = board.config
     used = range(config.axi_masters)
+    bits, mhz = str(8 * config.axi_bytes), f"{config.assumed_clock_mhz:g}"
     if board.family.name == "zynq-7000":
+        mode = {"PCW_OVERRIDE_BASIC_CLOCK": "0"}
         ports = {f"PCW_USE_S_AXI_HP{i}": str(int(i in used)) for i in range(4)}
-        widths = {f"PCW_S_AXI_HP{i}_DATA_WIDTH": str(8 * config.axi_bytes) for i in used}
-        rest = {"PCW_USE_M_AXI_GP0": "1", "PCW_IRQ_F2P_INTR": "1",
-                "PCW_FPGA0_PERIPHERAL_FREQMHZ": f"{config.assumed_clock_mhz:g}"}
+        widths = {f"PCW_S_AXI_HP{i}_DATA_WIDTH": bits for i in used}
+        rest = {"PCW_USE_M_AXI_GP0": "1", "PCW_USE_M_AXI_GP1": "0", "PCW_USE_S_AXI_GP0": "0", "PCW_USE_S_AXI_GP1": "0",
+                "PCW_USE_S_AXI_ACP": "0", "PCW_USE_FABRIC_INTERRUPT": "1", "PCW_IRQ_F2P_INTR": "1",
+                "PCW_EN_CLK0_PORT": "1", "PCW_EN_RST0_PORT": "1", "PCW_FPGA0_PERIPHERAL_FREQMHZ": mhz}
         rule = "xilinx.com:bd_rule:processing_system7"
-        automation = 'make_external "FIXED_IO, DDR" apply_board_preset "1"'
+        automation = 'make_external "FIXED_IO, DDR" apply_board_preset "1" Master "Disable" Slave "Disable"'
     else:
+        mode = {"PSU__OVERRIDE__BASIC_CLOCK": "0"}
         ports = {f"PSU__USE__S_AXI_GP{2 + i}": str(int(i in used)) for i in range(4)}
-        widths = {f"PSU__SAXIGP{2 + i}__DATA_WIDTH": str(8 * config.axi_bytes) for i in used}
-        rest = {"PSU__USE__M_AXI_GP0": "1", "PSU__USE__IRQ0": "1",
-                "PSU__CRL_APB__PL0_REF_CTRL__FREQMHZ": f"{config.assumed_clock_mhz:g}",
+        widths = {f"PSU__SAXIGP{2 + i}__DATA_WIDTH": bits for i in used}
+        rest = {"PSU__USE__M_AXI_GP0": "1", "PSU__USE__M_AXI_GP1": "0", "PSU__USE__M_AXI_GP2": "0",
+                "PSU__MAXIGP0__DATA_WIDTH": "32", "PSU__USE__IRQ0": "1", "PSU__USE__FABRIC__RST": "1",
+                "PSU__USE__S_AXI_GP0": "0", "PSU__USE__S_AXI_GP1": "0", "PSU__USE__S_AXI_GP6": "0",
+                "PSU__USE__S_AXI_ACP": "0", "PSU__USE__S_AXI_ACE": "0", "PSU__FPGA_PL0_ENABLE": "1",
+                "PSU__FPGA_PL1_ENABLE": "0", "PSU__FPGA_PL2_ENABLE": "0", "PSU__FPGA_PL3_ENABLE": "0",
+                "PSU__CRL_APB__PL0_REF_CTRL__SRCSEL": "IOPLL", "PSU__CRL_APB__PL0_REF_CTRL__FREQMHZ": mhz,
                 "PSU__HIGH_ADDRESS__ENABLE": str(int(board.dram_bytes > 2 * GIB))}
         rule, automation = "xilinx.com:bd_rule:zynq_ultra_ps_e", 'apply_board_preset "1"'
-    assert settings.items() >= (ports | widths | rest).items()
-    (applied,) = run.of("apply_bd_automation")
-    assert applied[2] == rule and applied[4].startswith(automation)
+    on_ps = [call for call in run.calls if call[0] in ("apply_bd_automation", "set_property") and call[-1] == "ps"]
+    # The preset first, then the clocks' mode, on which the meaning of the frequency depends.
+    assert on_ps[0] == ["apply_bd_automation", "-rule", rule, "-config", automation, "ps"]
+    assert [pairs(call[2].replace("CONFIG.", "")) for call in on_ps[1:]] == [mode, ports | widths | rest]
+
+
+def test_clock(build, board):
+    """The manifest has the clock that the PLL gives and that is timed, which is not above the one asked for."""
+    run = build(board)
+    found = json.loads((run.work / "result.json").read_text())["clock_mhz"]
+    assert found == pytest.approx(board.pl_clock_mhz)
+    assert found == {"pynq-z2": 100, "ultra96v2": 150, "kv260": 200, "kr260": 200}.get(board.name, 187.5)
 
 
 def test_buses(build, board):
@@ -88,7 +144,10 @@ def test_buses(build, board):
     for i in range(board.config.axi_masters):
         expected |= {(f"edgemoe_0/m{i}_axi", f"memory{i}/S00_AXI"), (f"memory{i}/M00_AXI", f"ps/S_AXI_HP{i}{suffix}")}
     assert run.buses == expected
-    assert run.settings["control"].items() >= {"NUM_SI": "1", "NUM_MI": "2"}.items()
+    one = {"NUM_SI": "1", "NUM_MI": "1", "NUM_CLKS": "1"}
+    expected = {"control": one | {"NUM_MI": "2"}, "intc": {"C_IRQ_CONNECTION": "1"}, "edgemoe_0": {}, "reset": {}} | {
+        f"memory{i}": one for i in range(board.config.axi_masters)}
+    assert {name: values for name, values in run.settings.items() if name != "ps"} == expected
 
 
 def test_clocks_resets_interrupt(build, board):
@@ -127,7 +186,7 @@ def test_addresses(build, board):
             assert found == ({block + "DDR_HIGH": (0x8_0000_0000, {2 * GIB: 2 * GIB, 6 * GIB: 8 * GIB}[high])}
                              if high else {})
             excluded = {call[-1] for call in run.of("exclude_bd_addr_seg") if call[2] == f"edgemoe_0/m{i}_axi"}
-            assert excluded == {block + "QSPI", block + "LPS_OCM"}
+            assert excluded == {block + name for name in ("QSPI", "LPS_OCM", "PCIE_LOW")}
 
 
 @pytest.mark.parametrize("names", [("Slice LUTs", "Slice Registers"), ("CLB LUTs", "CLB Registers")])
@@ -135,7 +194,8 @@ def test_results(build, names):
     run = build(BOARDS[0], wns=0.125, whs=0.031, report=REPORT.format(lut=names[0], ff=names[1]))
     assert (run.work / "edgemoe.bit").exists() and (run.work / "edgemoe.hwh").exists()
     assert json.loads((run.work / "result.json").read_text()) == {
-        "vivado": "2024.1", "board_part": f"{BOARDS[0].board_part}:1.10", "wns_ns": 0.125, "whs_ns": 0.031,
+        "vivado": "2024.1", "board_part": f"{BOARDS[0].board_part}:1.10", "clock_mhz": 187.5, "wns_ns": 0.125,
+        "whs_ns": 0.031,
         "utilisation": {"lut": 25624, "ff": 16606, "dsp": 218, "bram36": 132}}
 
 
@@ -150,6 +210,12 @@ def test_results(build, names):
     ({"interfaces": ["s_axi", "m0_axi", "m1_axi", "m2_axi"]}, "sees the masters"),
     ({"interfaces": ["m0_axi"]}, "no interface edgemoe_0/s_axi"),
     ({"handoff": 0}, "no hardware handoff"),
+    ({"parts": 0}, "no device support for xc7z020clg400-1"),
+    ({"part": "xc7z010clg400-1"}, "for xc7z010clg400-1, and boards/pynq-z2/board.toml says xc7z020clg400-1"),
+    ({"freq_hz": 50_000_000}, "makes 50 MHz of clock_mhz = 100"),
+    ({"freq_hz": 142_857_143}, "makes 142.857143 MHz"),
+    ({"freq_hz": ""}, "has no frequency"),
+    ({"disabled": "CONFIG.PCW_USE_S_AXI_HP0"}, "CONFIG.PCW_USE_S_AXI_HP0 of ps is '0' and cannot be set to '1'"),
 ])
 def test_refusals(build, settings, message):
     """Each is one message and a non-zero exit code, and no bitstream, not even one of an earlier run."""
@@ -157,9 +223,26 @@ def test_refusals(build, settings, message):
     assert build(board).code == 0
     run = build(board, **settings)
     assert run.code == 1
-    assert message in run.err and len(run.err.strip().splitlines()) == 1
+    first, second = run.output.splitlines()[:2]
+    assert first.startswith("edgemoe: ") and message in first and second == "    while executing"
     assert run.of("write_bitstream") == []
     assert not (run.work / "edgemoe.bit").exists() and not (run.work / "result.json").exists()
+
+
+def test_a_setting_that_the_ip_has_not_is_refused(build, monkeypatch):
+    """Vivado itself only warns of a misspelt name."""
+    monkeypatch.setattr(ZynqFamily, "clock_mode", {"PCW_OVERRIDE_BASIC_CLOCKS": "0"})
+    run = build(load_board("pynq-z2"))
+    assert run.code == 1 and "CONFIG.PCW_OVERRIDE_BASIC_CLOCKS of ps is '' and cannot be set to '0'" in run.output
+
+
+@pytest.mark.parametrize("board", [board for board in BOARDS if board.family.name != "zynq-7000"], indirect=True,
+                         ids=lambda board: board.name)
+def test_a_preset_with_divisors_of_its_own_is_refused(build, board, monkeypatch):
+    """Where the clocks' mode could not be set, the design would be timed for the preset's 100 MHz."""
+    monkeypatch.setattr(ZynqFamily, "clock_mode", {})
+    run = build(board)
+    assert run.code == 1 and "the processing system makes 99.9999 MHz of clock_mhz" in run.output
 
 
 def test_paths_that_tcl_would_misread_are_refused(tmp_path):

@@ -6,6 +6,7 @@ PYNQ caches a bitstream's metadata under its file name, so another bitstream mus
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ __all__ = ["build_bitstream", "find_bitstream", "publish"]
 BUILD_TCL = BOARDS / "build.tcl"
 OUT = Path("build/boards")
 _RESULTS = ("bit", "hwh")  # what Vivado leaves in the work folder as edgemoe.<suffix>
+_REPORT = "result.json"  # beside them: version, board files, clock, slack, utilisation
 
 
 def build_bitstream(board: Board, out: Path = OUT, on_step: Callable[[str], None] = lambda step: None) -> Path:
@@ -43,7 +45,9 @@ def build_bitstream(board: Board, out: Path = OUT, on_step: Callable[[str], None
     rtl.write_text(rtl_text(board.config), encoding="utf-8")
     parameters.write_text(parameters_tcl(board, rtl, work), encoding="utf-8")
     on_step(f"Vivado (an hour or so): {log}")
-    run_vivado([vivado, "-mode", "batch", "-nojournal", "-log", str(log), "-source", str(BUILD_TCL),
+    for name in [*(f"edgemoe.{suffix}" for suffix in _RESULTS), _REPORT]:
+        (work / name).unlink(missing_ok=True)
+    run_vivado([vivado, "-mode", "batch", "-notrace", "-nojournal", "-log", str(log), "-source", str(BUILD_TCL),
                 "-tclargs", str(parameters)], work)
     return publish(board, work, out)
 
@@ -70,16 +74,26 @@ def run_vivado(command: list[str], work: Path) -> None:
 
     Raises
     ------
-    BoardError: it failed; the message has the first error that it wrote
+    BoardError: it failed; the message has the first error that it wrote, and build.tcl's if that is another
     """
     output = work / "vivado.out"
     with output.open("w", encoding="utf-8") as stream:
         code = subprocess.run(command, cwd=work, stdout=stream, stderr=subprocess.STDOUT, check=False).returncode
     if code:
         lines = output.read_text(encoding="utf-8", errors="replace").splitlines()
-        reasons = [line for line in lines if "edgemoe: " in line] or [line for line in lines if "ERROR" in line]
-        reason = reasons[0].rpartition("edgemoe: ")[2].strip() if reasons else "no message"
-        raise BoardError(f"Vivado failed ({code}): {reason}. Its output: {output}")
+        raise BoardError(f"Vivado failed ({code}): {_reason(lines)}. Its output: {output}")
+
+
+def _reason(lines: list[str]) -> str:
+    """First message of Vivado, and that of build.tcl; of neither, what Tcl says.
+
+    They count at a line's beginning only, because Vivado also quotes the script, which has the texts of all messages.
+    """
+    begins = ("ERROR: ", "edgemoe: ")
+    found = [next((line.removeprefix(begin) for line in lines if line.startswith(begin)), "") for begin in begins]
+    if not any(found):
+        found = [before for before, line in itertools.pairwise(lines) if line.startswith("    while executing")][:1]
+    return "; ".join(line.strip() for line in found if line) or "no message"
 
 
 def publish(board: Board, work: Path, out: Path) -> Path:
@@ -90,7 +104,7 @@ def publish(board: Board, work: Path, out: Path) -> Path:
     BoardError: a result is missing
     """
     found = {suffix: work / f"edgemoe.{suffix}" for suffix in _RESULTS}
-    missing = [path.name for path in [*found.values(), work / "result.json"] if not path.exists()]
+    missing = [path.name for path in [*found.values(), work / _REPORT] if not path.exists()]
     if missing:
         raise BoardError(f"Vivado ended without {', '.join(missing)} in {work}")
     content = hashlib.sha256(b"".join(path.read_bytes() for path in found.values())).hexdigest()
@@ -110,7 +124,7 @@ def _manifest(board: Board, work: Path, files: dict[str, str]) -> dict[str, Any]
     return {
         "board": board.name, "part": board.part, "clock_mhz": board.clock_mhz,
         "config": board.config.to_dict(), "config_hash": board.config.content_hash, "isa_version": ISA_VERSION,
-        "sources": _sources_version(), **json.loads((work / "result.json").read_text(encoding="utf-8")),
+        "sources": _sources_version(), **json.loads((work / _REPORT).read_text(encoding="utf-8")),
         "files": files,
     }
 

@@ -24,12 +24,15 @@ _FILE = "board.toml"
 # Keys of a data file and the types of their values. `overrides` are fields of AcceleratorConfig.
 _KEYS: dict[str, type | tuple[type, ...]] = {
     "title": str, "part": str, "board_part": str, "device": str, "family": str, "pynq": str, "dram_mib": int,
-    "dram_latency": int, "hp_ports": int, "hp_bits": int, "clock_mhz": (int, float), "preset": str, "status": str,
-    "sources": list, "overrides": dict,
+    "dram_latency": int, "hp_ports": int, "hp_bits": int, "clock_mhz": (int, float), "pll_mhz": (int, float),
+    "preset": str, "status": str, "sources": list, "overrides": dict,
 }
 _OPTIONAL = {"overrides"}
 # Fields of AcceleratorConfig that the board's own keys decide.
 _DECIDED = {"name", "axi_masters", "axi_bytes", "dram_latency", "assumed_clock_mhz"}
+
+_MOST_DIVISOR = 63  # of each of a PL clock's two
+_LEAST_CLOCK = 0.9  # of clock_mhz, that the PLL must give; as in boards/build.tcl
 
 
 class BoardError(ValueError):
@@ -50,6 +53,7 @@ class Board:
     dram_bytes: DRAM of the PS
     hp_ports, hp_bits: memory ports that the accelerator uses, one a master, and their width
     clock_mhz: of the programmable logic; an assumption until placed and routed
+    pll_mhz: of the PS's IO PLL in the board's preset, by whole numbers of which the PL's clock is divided
     config: the accelerator
     """
 
@@ -64,6 +68,7 @@ class Board:
     hp_ports: int
     hp_bits: int
     clock_mhz: float
+    pll_mhz: float
     config: AcceleratorConfig
     status: str
     sources: tuple[str, ...]
@@ -76,6 +81,23 @@ class Board:
     @property
     def ps_settings(self) -> dict[str, str]:
         return self.family.settings(self.clock_mhz, self.hp_ports, self.hp_bits, self.dram_bytes)
+
+    @property
+    def divisors(self) -> tuple[int, int]:
+        """The two divisors that make the PL's clock of ``pll_mhz``: the fastest that is not above ``clock_mhz``."""
+        ratio = self.pll_mhz / self.clock_mhz
+        pairs = [(first, second) for second in range(1, _MOST_DIVISOR + 1) for first in range(second, _MOST_DIVISOR + 1)
+                 if first * second >= ratio * (1 - 1e-6)]
+        if not pairs:
+            raise BoardError(f"clock_mhz of {self.name} must be at least {self.pll_mhz / _MOST_DIVISOR ** 2:.3g}, "
+                             f"not {self.clock_mhz:g}")
+        return min(pairs, key=lambda pair: pair[0] * pair[1])
+
+    @property
+    def pl_clock_mhz(self) -> float:
+        """The clock that the PL gets when ``clock_mhz`` is asked for."""
+        first, second = self.divisors
+        return self.pll_mhz / first / second
 
 
 def board_names(folder: Path = BOARDS) -> list[str]:
@@ -137,9 +159,13 @@ def _board(name: str, values: dict[str, Any]) -> Board:
         unknown = sorted(overrides.keys() - {field.name for field in dataclasses.fields(preset)})
         raise BoardError(f"overrides has unknown fields {', '.join(unknown)}") from None
     same = ("title", "part", "board_part", "pynq", "hp_ports", "hp_bits", "status")
-    return Board(name=name, device=device, family=family, dram_bytes=values["dram_mib"] << 20, config=config,
-                 sources=tuple(values["sources"]), clock_mhz=float(values["clock_mhz"]),
-                 **{key: values[key] for key in same})
+    board = Board(name=name, device=device, family=family, dram_bytes=values["dram_mib"] << 20, config=config,
+                  sources=tuple(values["sources"]), clock_mhz=float(values["clock_mhz"]),
+                  pll_mhz=float(values["pll_mhz"]), **{key: values[key] for key in same})
+    if board.pl_clock_mhz < _LEAST_CLOCK * board.clock_mhz:
+        raise BoardError(f"clock_mhz must be pll_mhz divided by a whole number, or a little more: a PLL of "
+                         f"{board.pll_mhz:g} MHz gives {board.pl_clock_mhz:g}, not {board.clock_mhz:g}")
+    return board
 
 
 def _check_keys(values: dict[str, Any]) -> None:

@@ -100,7 +100,7 @@ def parameters_tcl(board: Board, rtl: Path, work: Path) -> str:
         "board": board.name, "part": board.part, "board_part": board.board_part, "rtl": str(rtl), "work": str(work),
         "clock_mhz": f"{board.clock_mhz:g}",
         "ps_ip": family.ip, "ps_automation": family.automation,
-        "ps_settings": _list(item for name, value in board.ps_settings.items() for item in (f"CONFIG.{name}", value)),
+        "ps_clock_mode": _settings(family.clock_mode), "ps_settings": _settings(board.ps_settings),
         "control": family.control, "control_clock": family.control_clock, "control_base": f"{family.control_base:#x}",
         "interrupt_controller_base": f"{family.interrupt_controller_base:#x}", "control_range": f"{CONTROL_RANGE:#x}",
         "clock": family.clock, "reset": family.reset, "irq": family.irq,
@@ -120,6 +120,10 @@ def _quoted(word: str) -> str:
 
 def _list(words: Iterable[str]) -> str:
     return " ".join(map(_quoted, words))
+
+
+def _settings(values: dict[str, str]) -> str:
+    return _dictionary({f"CONFIG.{name}": value for name, value in values.items()})
 
 
 def _dictionary(values: dict[str, str]) -> str:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from edgemoe.boards.bitstream import OUT, build_bitstream, find_bitstream
 from edgemoe.boards.board import Board, board_names, load_board
-from edgemoe.boards.flash import flash
+from edgemoe.boards.flash import check_host, flash
 from edgemoe.boards.hwh import hwh_text
 from edgemoe.boards.utilisation import utilisation, utilisation_row, utilisation_table
 
@@ -96,7 +96,8 @@ def flash_command(board: BoardName, host: Annotated[str, typer.Option(help="user
                   out: Out = OUT) -> None:
     """Copy bitstream, bundle and runtime to a board over ssh, load it there and run the self-test."""
     chosen = load_board(board)
-    find_bitstream(chosen, out)  # before anything is compiled
+    check_host(host)  # both before anything is compiled
+    find_bitstream(chosen, out)
     flash(chosen, host, bundle or _bundle(chosen, out), out, lambda step: console.print(step))
 
 

@@ -20,7 +20,7 @@ from edgemoe.boards.bitstream import OUT, find_bitstream
 from edgemoe.boards.board import Board, BoardError
 from edgemoe.bundle import Bundle, BundleError
 
-__all__ = ["flash", "stage"]
+__all__ = ["check_host", "flash", "stage"]
 
 _PACKAGES = (edgemoe, edgemoe_hw, edgemoe_models)
 _SKIPPED = ("__pycache__", "*.safetensors", "*.pyc")
@@ -38,7 +38,9 @@ for module in numpy safetensors pynq; do
     python3 -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('$module') is None)" || {
         echo "edgemoe: this board's Python has no $module: sudo python3 -m pip install $module" >&2; exit 1; }
 done
-PYTHONPATH=lib exec python3 -m edgemoe.selftest --device pynq --bundle bundle.emoe --bitstream @BIT@ "$@"
+# No caches of root's in the user's folder: the next `edgemoe boards flash` could not delete them.
+export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=lib
+exec python3 -m edgemoe.selftest --device pynq --bundle bundle.emoe --bitstream @BIT@ "$@"
 """
 
 
@@ -51,8 +53,7 @@ def flash(board: Board, host: str, bundle: Path, out: Path = OUT,
     BoardError: there is no fitting bitstream, no ssh, the host cannot be reached, or the self-test failed there
     BundleError: the bundle is unusable, or of another configuration than the board
     """
-    if not host or host.startswith("-") or any(character.isspace() for character in host):
-        raise BoardError(f"host must be a name or user@name, not {host!r}")
+    check_host(host)
     folder = stage(board, find_bitstream(board, out), bundle, out)
     ssh = shutil.which("ssh")
     if ssh is None:
@@ -66,6 +67,13 @@ def flash(board: Board, host: str, bundle: Path, out: Path = OUT,
         raise BoardError(f"the connection to {host} was lost")
     if code:
         raise BoardError(f"the self-test failed on {host} ({code}); its messages are above")
+
+
+def check_host(host: str) -> None:
+    """Raise BoardError if ``host`` is none, or would be an option of ssh's."""
+    if not host or host.startswith("-") or any(character.isspace() for character in host):
+        raise BoardError(f"host must be the board's name or user@name (make flash … HOST=xilinx@192.168.2.99), "
+                         f"not {host!r}")
 
 
 def stage(board: Board, manifest: Path, bundle: Path, out: Path) -> Path:

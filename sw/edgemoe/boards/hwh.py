@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from xml.etree import ElementTree as ET
 
-from edgemoe.boards.board import Board, BoardError
+from edgemoe.boards.board import Board
 from edgemoe.boards.zynq import CONTROL_RANGE, MODULE_VLNV, ZynqFamily
 from edgemoe_hw import regs
 
@@ -21,7 +21,6 @@ ACCELERATOR, INTERRUPT_CONTROLLER, PROCESSING_SYSTEM = "edgemoe_0", "intc", "ps"
 _AXI_VLNV = "xilinx.com:interface:aximm:1.0"
 _ACCESS = {"ro": "read-only", "rw": "read-write", "strobe": "write-only", "w1c": "read-write"}
 _PS_VERSION = {"zynq-7000": ":5.5", "zynq-ultrascale+": ":3.5"}  # PYNQ wants one, and looks at none
-_MOST_DIVISOR = 63
 
 
 def hwh_text(board: Board, vlnv: str = MODULE_VLNV) -> str:
@@ -29,7 +28,7 @@ def hwh_text(board: Board, vlnv: str = MODULE_VLNV) -> str:
 
     Raises
     ------
-    BoardError: the board's clock cannot be divided from a usual PLL frequency
+    BoardError: the board's clock cannot be divided from its PLL
     """
     system = ET.Element("EDKSYSTEM", EDWVERSION="1.2", TIMESTAMP="", VIVADOVERSION="none: written by edgemoe")
     ET.SubElement(system, "SYSTEMINFO", ARCH="zynq" if board.family.seven else "zynquplus", BOARD=board.board_part,
@@ -140,7 +139,7 @@ def _interrupt_controller(modules: ET.Element, family: ZynqFamily) -> None:
 def _processing_system(modules: ET.Element, board: Board) -> None:
     family = board.family
     module = _module(modules, PROCESSING_SYSTEM, family.ip.rpartition(":")[2], family.ip + _PS_VERSION[family.name],
-                     board.ps_settings | _clock_parameters(board) | _port_widths(board))
+                     board.family.clock_mode | board.ps_settings | _clock_parameters(board) | _port_widths(board))
     _ports(module,
            (family.clock, "O", "clk", f"{PROCESSING_SYSTEM}_{family.clock}", (f"{ACCELERATOR}/clk",)),
            (family.irq, "I", "INTERRUPT", "intc_irq", (f"{INTERRUPT_CONTROLLER}/irq",)))
@@ -162,7 +161,8 @@ def _port_widths(board: Board) -> dict[str, str]:
 
 def _clock_parameters(board: Board) -> dict[str, str]:
     """Sources and divisors of the four PL clocks, only the first of which is on."""
-    source, first, second = _divisors(board)
+    first, second = board.divisors
+    source = board.family.pll
     found: dict[str, str] = {}
     for index in range(4):
         on = str(int(index == 0))
@@ -174,18 +174,5 @@ def _clock_parameters(board: Board) -> dict[str, str]:
             control = f"PSU__CRL_APB__PL{index}_REF_CTRL__"
             found |= {f"PSU__FPGA_PL{index}_ENABLE": on, f"{control}SRCSEL": source,
                       f"{control}DIVISOR0": str(first), f"{control}DIVISOR1": str(second),
-                      f"{control}ACT_FREQMHZ": f"{board.clock_mhz:g}"}
+                      f"{control}ACT_FREQMHZ": f"{board.pl_clock_mhz:g}"}
     return found
-
-
-def _divisors(board: Board) -> tuple[str, int, int]:
-    """PLL and the two divisors that make the board's clock exactly."""
-    for source, mhz in board.family.pll_mhz.items():
-        ratio = mhz / board.clock_mhz
-        for second in range(1, _MOST_DIVISOR + 1):
-            first = round(ratio / second)
-            if 1 <= first <= _MOST_DIVISOR and abs(first * second * board.clock_mhz - mhz) < 1e-6 * mhz:
-                return source, first, second
-    plls = " or ".join(f"{mhz:g}" for mhz in board.family.pll_mhz.values())
-    raise BoardError(f"clock_mhz of {board.name} must be {plls} MHz divided by a whole number, "
-                     f"not {board.clock_mhz:g}")
