@@ -134,22 +134,21 @@ def test_buffers_are_taken_in_turn(runtime_bundle, pictures):
 @pytest.mark.parametrize("depth", [1, 2, 4])
 def test_queues_are_bounded(runtime_bundle, pictures, depth):
     """A consumer that takes nothing stops the source after a few frames, whose number follows from the depth."""
-    asked, blocked = [], threading.Event()
+    asked, most = [], 1 + depth + 1 + depth + depth  # consumer's, ready, results' hand, computed, input slots
 
     def endless():
         for number in itertools.count():
             asked.append(number)
             yield pictures[number % 8]
 
-    accelerator = Accelerator(Recorder(runtime_bundle, depth))
-    with accelerator, accelerator.stream(endless(), "depth") as stream:
-        next(stream)
-        while not blocked.wait(0.2):
+    with Accelerator(Recorder(runtime_bundle, depth)) as accelerator:
+        next(stream := accelerator.stream(endless(), "depth"))
+        before = -1
+        while before < len(asked) <= most + 1:  # and one that is asked for
             before = len(asked)
-            if blocked.wait(0.2) or len(asked) == before:
-                break
-        most = 1 + depth + 1 + depth + depth  # consumer's, ready, results' hand, computed, input slots
-        assert depth < len(asked) <= most + 1, len(asked)  # and one that is asked for
+            time.sleep(0.2)
+        stream.close()
+        assert depth < len(asked) <= most + 1
 
 
 def test_latency_and_throughput(runtime_bundle, pictures):
