@@ -5,6 +5,7 @@ A target is a folder of ``boards/`` with a ``target.toml``: a board whose FPGA t
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -24,6 +25,7 @@ from edgemoe_hw.config import PRESETS, AcceleratorConfig
 __all__ = ["FitTarget", "critical_path", "fit", "fit_command", "fmax", "load_target", "target_names", "utilisation"]
 
 _FILE = "target.toml"
+_KINDS = {"str": str, "int": int, "float": (int, float), "list[str]": list}
 
 # What nextpnr calls the parts of an ECP5, and what people do.
 _RESOURCES = {"TRELLIS_COMB": "lut", "TRELLIS_FF": "ff", "MULT18X18D": "dsp", "DP16KD": "ebr", "TRELLIS_IO": "io"}
@@ -92,9 +94,21 @@ def load_target(name: str, folder: Path = BOARDS) -> FitTarget:
         target = FitTarget(name=name, **tomllib.loads(path.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError) as error:
         raise BoardError(f"{path}: {error}") from None
+    _check_values(path, target)
     if target.preset not in PRESETS:
         raise BoardError(f"{path}: preset must be one of {', '.join(PRESETS)}, not {target.preset!r}")
     return target
+
+
+def _check_values(path: Path, target: FitTarget) -> None:
+    for field in dataclasses.fields(target):
+        value, kinds = getattr(target, field.name), _KINDS[str(field.type)]
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise BoardError(f"{path}: {field.name} must be {field.type}, not {value!r}")
+        if isinstance(value, (int, float)) and value <= 0:
+            raise BoardError(f"{path}: {field.name} must be positive, not {value!r}")
+        if isinstance(value, list) and not all(isinstance(item, str) for item in value):
+            raise BoardError(f"{path}: {field.name} must be {field.type}, not {value!r}")
 
 
 def fit(target: FitTarget, out: Path, *, seed: int | None = None,

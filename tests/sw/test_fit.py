@@ -41,11 +41,17 @@ def test_target() -> None:
 
 @pytest.mark.parametrize("text,message", [
     ("title = ", "target.toml"), ("title = 'x'\nspeed = 3", "unexpected keyword argument 'speed'"),
-    ('preset = "huge"', "preset must be one of pynq-z2, .*, not 'huge'")])
+    ('preset = "huge"', "preset must be one of pynq-z2, .*, not 'huge'"),
+    ('clock_mhz = "25"', "clock_mhz must be float, not '25'"), ("seed = 1.5", "seed must be int, not 1.5"),
+    ("baud = true", "baud must be int, not True"), ("goal_mhz = 0", "goal_mhz must be positive, not 0"),
+    ('nextpnr = "--85k"', "nextpnr must be list.str., not '--85k'"),
+    ("nextpnr = [85]", "nextpnr must be list.str., not .85.")])
 def test_wrong_target_is_named(tmp_path: Path, text: str, message: str) -> None:
     source = (BOARDS / "ulx3s" / "target.toml").read_text(encoding="utf-8")
-    if text.startswith("preset"):
-        text = source.replace('preset = "tiny"', text)
+    if not text.startswith("title"):
+        key = text.partition(" ")[0]
+        (line,) = [line for line in source.splitlines() if line.startswith(f"{key} =")]
+        text = source.replace(line, text)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "target.toml").write_text(text)
     with pytest.raises(BoardError, match=message):
