@@ -38,7 +38,8 @@ for device in ("sim", "pynq", "serial"):
         edgemoe.open(device, {bundle!r})
     except edgemoe.DeviceError as error:
         print(error)
-imported = {{name.partition(".")[0] for name, module in sys.modules.items() if module.__spec__}}  # not made by NumPy
+imported = {{name.partition(".")[0] for name, module in sys.modules.items()
+            if getattr(module, "__spec__", None)}}  # NumPy makes some that have none
 print(sorted(imported - started - sys.stdlib_module_names))
 """
 INSTALLED = {"numpy", "safetensors", "edgemoe", "edgemoe_hw", "edgemoe_models"}
