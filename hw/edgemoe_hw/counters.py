@@ -76,11 +76,14 @@ class Counters(wiring.Component):
                 counter = getattr(self, f"count_{name}")
                 m.d.sync += counter.eq(counter + active)
         axi_bytes = self._config.axi_bytes
-        beats = sum((bit for bit in self.reads), start=0)
+        # A cycle late, because handshakes come at the end of long paths; a program ends well after its last beat.
+        reads, writes = Signal(len(self.reads)), Signal()
+        m.d.sync += [reads.eq(self.reads), writes.eq(self.writes)]
+        beats = sum((bit for bit in reads), start=0)
         commands = sum((bit for bit in self.finished), start=0)
         m.d.sync += [
             self.count_bytes_read.eq(self.count_bytes_read + beats * axi_bytes),
-            self.count_bytes_written.eq(self.count_bytes_written + Cat(self.writes) * axi_bytes),
+            self.count_bytes_written.eq(self.count_bytes_written + writes * axi_bytes),
             self.count_commands_done.eq(self.count_commands_done + commands),
         ]
         with m.If(self.clear):

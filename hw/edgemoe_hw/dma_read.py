@@ -60,18 +60,18 @@ class DmaRead(wiring.Component):
         m = Module()
         masters = self._config.axi_masters
         splitters = [BurstSplitter(self._config) for _ in range(masters)]
-        expected = [fifo.SyncFIFO(width=_EXPECTED.size, depth=self._queued) for _ in range(masters)]
+        expected = [fifo.SyncFIFOBuffered(width=_EXPECTED.size, depth=self._queued) for _ in range(masters)]
         for number in range(masters):
             m.submodules[f"split{number}"] = splitters[number]
             m.submodules[f"expected{number}"] = expected[number]
             wiring.connect(m, splitters[number].requests, wiring.flipped(self.requests[number]))
-        out_of_range = self._address_side(m, splitters, expected)
+        out_of_range, range_index = self._address_side(m, splitters, expected)
         reports = [self._data_side(m, number, expected[number]) for number in range(masters)]
         with m.If(out_of_range):
             m.d.comb += [
                 self.error.valid.eq(1),
                 self.error.code.eq(ErrorCode.ADDRESS_RANGE),
-                self.error.index.eq(self.commands.payload.index),
+                self.error.index.eq(range_index),
             ]
         with m.Else():
             for failed, index in reports:
@@ -84,7 +84,7 @@ class DmaRead(wiring.Component):
         return m
 
     def _address_side(self, m, splitters, expected):
-        """Checks a command, then starts the bursts of all masters at once; returns the range error."""
+        """Checks a command, then starts the bursts of all masters at once; returns (range error, command index)."""
         command = self.commands.payload
         load = command.payload
         beats = Signal(BEATS_BITS)
@@ -99,6 +99,7 @@ class DmaRead(wiring.Component):
         valid_range = (load.row + load.rows <= depth) & base_exists
 
         staged = Signal()
+        bad = Signal()
         stage = Signal(_EXPECTED)
         stage_beats = Signal(BEATS_BITS)
         address = Signal(40)
@@ -108,14 +109,15 @@ class DmaRead(wiring.Component):
         go = Signal()
         out_of_range = Signal()
         m.d.comb += [
-            go.eq(staged & ~Cat(s.busy for s in splitters).any() & Cat(f.w_rdy for f in expected).all()),
+            go.eq(staged & ~bad & ~Cat(s.busy for s in splitters).any() & Cat(f.w_rdy for f in expected).all()),
             accepts.eq(~staged | go),
-            out_of_range.eq(self.commands.valid & (rows != 0) & ~valid_range),
-            self.commands.ready.eq(accepts & ~out_of_range),
+            out_of_range.eq(staged & bad),  # and so it stays, until the error has stopped the program
+            self.commands.ready.eq(accepts),
         ]
         with m.If(accepts):
             m.d.sync += [
-                staged.eq(self.commands.valid & self.commands.ready),
+                staged.eq(self.commands.valid),
+                bad.eq((rows != 0) & ~valid_range),
                 Cat(stage.memory, stage.row, stage.rows, stage.index).eq(
                     Cat(load.memory, load.row, rows, command.index)),
                 stage_beats.eq(Mux(rows == 0, 0, beats)),
@@ -132,7 +134,7 @@ class DmaRead(wiring.Component):
                 queue.w_en.eq(go),
                 queue.w_data.eq(Cat(stage.memory, stage.row, Mux(takes_part, stage.rows, 0), stage.index)),
             ]
-        return out_of_range
+        return out_of_range, stage.index
 
     def _data_side(self, m, number, queue):
         """Names the beats of a master and counts its finished commands; returns (bus error, command index)."""

@@ -13,6 +13,7 @@ from .isa import MatMul, Mode, RowFactor
 from .mac_array import ACC_BITS
 from .matmul_issue import TileMeta
 from .requantize import NO_ROW_FACTOR, Requantizer, ValueBits
+from .running_maximum import RunningMaximum
 
 __all__ = ["Epilogue", "Parameter"]
 
@@ -37,6 +38,7 @@ class _Control(data.Struct):
     gelu_shift: 2
     accumulate: 1
     row: 16
+    row_offset: 16  # added to ``row`` a stage later
     part: 3  # group's position within a row of lanes_k elements
     bank: 8  # KEY: bank of the token; VALUE: first bank of the group
     byte: 8  # VALUE: byte of the token
@@ -121,8 +123,8 @@ class Epilogue(wiring.Component):
         config = self._config
         lanes = config.epilogue_lanes
 
-        command, tile, draining, group = self._drain_control(m)
-        control, lane_valid, channel = self._addresses(m, command, tile, draining, group)
+        command, token_start, tile, draining, group = self._drain_control(m)
+        control, lane_valid, channel = self._addresses(m, command, token_start, tile, draining, group)
 
         # E0 -> E1: pick the group; its parameters arrive from the scratchpad at the same time.
         groups = config.lanes_n // lanes
@@ -163,7 +165,14 @@ class Epilogue(wiring.Component):
             ]
 
         m.submodules.gelu = gelu = Gelu(lanes, config.axi_bytes)
-        at_gelu = delay(m, control, 1 + Requantizer.LATENCY, "at_gelu")
+        at_requantizer = delay(m, control, 1, "at_requantizer")
+        summed = Signal(_Control)
+        m.d.comb += [
+            summed.eq(at_requantizer),
+            summed.row.eq(at_requantizer.row + at_requantizer.row_offset),
+            summed.row_offset.eq(0),
+        ]
+        at_gelu = delay(m, summed, Requantizer.LATENCY, "at_gelu")
         m.d.comb += [
             gelu.shift.eq(at_gelu.gelu_shift),
             gelu.write_valid.eq(self.gelu_write_valid),
@@ -187,6 +196,16 @@ class Epilogue(wiring.Component):
         for lane in range(lanes):
             m.d.comb += values[lane].eq(Mux(final.gelu, gelu.y[lane], plain[lane]))
         self._write(m, final, valid_lanes, values)
+        m.submodules.maximum = maximum = RunningMaximum(lanes)
+        m.d.comb += [
+            maximum.valid.eq(final.valid & (final.mode == Mode.SCORE)),
+            maximum.first.eq(final.first_group), maximum.last.eq(final.last_group), maximum.index.eq(final.index),
+            maximum.mask.eq(valid_lanes),
+            *(port.eq(plain[lane][:12]) for lane, port in enumerate(maximum.values)),
+            self.maximum_write_valid.eq(maximum.write_valid),
+            self.maximum_write_row.eq(maximum.write_row),
+            self.maximum_write_data.eq(maximum.write_data),
+        ]
 
         done = delay(m, Cat(final.valid & final.last_of_command), 3, "done")
         m.d.comb += self.completed.eq(done)
@@ -202,6 +221,8 @@ class Epilogue(wiring.Component):
             self.command.ready.eq(fifo.w_rdy),
         ]
         command, tile = Signal(MatMul), Signal(TileMeta)
+        following = data.View(MatMul, fifo.r_data)
+        token_start = Signal(16)  # rows from the first key or value to the command's first token
         fresh = Signal(init=1)  # the next tile opens a new command
         draining, group = Signal(), Signal(range(groups + 1))
         with m.If(draining):
@@ -212,10 +233,14 @@ class Epilogue(wiring.Component):
             m.d.sync += [tile.eq(self.tile), draining.eq(1), group.eq(0), fresh.eq(self.tile.last_of_command)]
             with m.If(fresh):
                 m.d.comb += fifo.r_en.eq(1)
-                m.d.sync += command.eq(fifo.r_data)
-        return command, tile, draining, group
+                m.d.sync += [
+                    command.eq(following),
+                    token_start.eq(_small_product(
+                        following.token_quot, Mux(following.mode == Mode.KEY, following.tile_stride[:8], 1))),
+                ]
+        return command, token_start, tile, draining, group
 
-    def _addresses(self, m: Module, command, tile, draining, group):
+    def _addresses(self, m: Module, command, token_start, tile, draining, group):
         """Destination of the current group, by mode; counters instead of divisions."""
         config = self._config
         lanes = config.epilogue_lanes
@@ -257,7 +282,7 @@ class Epilogue(wiring.Component):
         with m.If(opening & (tile.index == 0)):
             m.d.comb += [
                 remainder.eq(command.token_rem),
-                token_base.eq(_small_product(command.token_quot, Mux(is_key, command.tile_stride[:8], 1))),
+                token_base.eq(token_start),
             ]
         with m.Elif(opening & (remainder_last == limit)):
             m.d.comb += [remainder.eq(0), token_base.eq(token_base_last + step)]
@@ -279,7 +304,8 @@ class Epilogue(wiring.Component):
             control.gelu_shift.eq(command.gelu_shift),
             control.accumulate.eq(command.accumulate),
             control.part.eq((position & (config.lanes_k - 1)) >> lane_bits),
-            control.row.eq(command.dst_base + tile.dst_offset + (position >> row_bits)),
+            control.row.eq(command.dst_base + tile.dst_offset),
+            control.row_offset.eq(position >> row_bits),
             control.bank.eq(remainder),
             control.byte.eq(remainder),
             control.first_group.eq(opening),
@@ -294,15 +320,17 @@ class Epilogue(wiring.Component):
         ]
         with m.Switch(command.mode):
             with m.Case(Mode.RESIDUAL):
-                m.d.comb += control.row.eq(command.dst_base + tile.dst_offset + (position >> lane_bits))
+                m.d.comb += control.row_offset.eq(position >> lane_bits)
             with m.Case(Mode.KEY):
                 m.d.comb += [
-                    control.row.eq(command.dst_base + token_base + head_base + (in_head >> row_bits)),
+                    control.row.eq(command.dst_base + token_base),
+                    control.row_offset.eq(head_base + (in_head >> row_bits)),
                     control.part.eq((in_head & (config.lanes_k - 1)) >> lane_bits),
                 ]
             with m.Case(Mode.VALUE):
                 m.d.comb += [
-                    control.row.eq(command.dst_base + token_base + head_base + tile_base),
+                    control.row.eq(command.dst_base + token_base),
+                    control.row_offset.eq(head_base + tile_base),
                     control.bank.eq(in_tile),
                 ]
         return control, lane_valid, channel
@@ -323,7 +351,10 @@ class Epilogue(wiring.Component):
         for lane in range(lanes):
             total = Signal(signed(17), name=f"residual_sum_{lane}")
             m.d.comb += total.eq(values[lane] + Mux(final.accumulate, self.residual_read_data[lane], 0))
-            sums.append(Mux(total > 32767, 32767, Mux(total < -32767, -32767, total))[:16])
+            # Comparisons with +-32767, bit by bit: no carries behind the memory's output and the sum.
+            above = ~total[16] & total[15]
+            below = total[16] & ~(total[15] & total[:15].any())
+            sums.append(Mux(above, 32767, Mux(below, -32767, total))[:16])
         m.d.sync += [
             self.act_write_valid.eq(when(Mode.ACT)),
             self.act_write_row.eq(final.row),
@@ -361,34 +392,6 @@ class Epilogue(wiring.Component):
                 self.kv_banks.eq(Cat(final.bank == bank for bank in range(config.lanes_n))),
                 self.kv_bytes.eq(row_mask),
             ]
-        self._running_maximum(m, final, valid_lanes, values, when(Mode.SCORE))
-
-    def _running_maximum(self, m: Module, final, valid_lanes, values, active) -> None:
-        """Single-pass softmax: the row maximum runs along while scores are produced."""
-        lowest = -2048
-        terms = [Mux(valid_lanes[lane], values[lane][:12].as_signed(), lowest)
-                 for lane in range(self._config.epilogue_lanes)]
-        while len(terms) > 1:
-            paired = []
-            for index in range(0, len(terms), 2):
-                term = Signal(signed(12), name=f"maximum_{len(terms)}_{index}")
-                m.d.comb += term.eq(Mux(terms[index] > terms[index + 1], terms[index], terms[index + 1]))
-                paired.append(term)
-            terms = paired
-        group_max, running, best = Signal(signed(12)), Signal(signed(12)), Signal(signed(12))
-        valid, first, last, index = Signal(), Signal(), Signal(), Signal(11)
-        m.d.sync += [
-            group_max.eq(terms[0]), valid.eq(active & valid_lanes.any()), first.eq(final.first_group),
-            last.eq(final.last_group), index.eq(final.index),
-        ]
-        m.d.comb += [
-            best.eq(Mux(first | (group_max > running), group_max, running)),
-            self.maximum_write_valid.eq(valid & last),
-            self.maximum_write_row.eq(index),
-            self.maximum_write_data.eq(best),
-        ]
-        with m.If(valid):
-            m.d.sync += running.eq(best)
 
 
 def _small_product(a, b):

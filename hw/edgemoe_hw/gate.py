@@ -286,10 +286,12 @@ class GateUnit(wiring.Component):
             score_shift.eq(Mux(first_winner, shift, kept_shift)),
         ]
         score = Signal(16)
+        shifted = Signal(31)
         half = Signal(32)
-        m.d.comb += half.eq((product >> (score_shift - 1)[:len(shift)]) + 1)  # floor_log2(N) is at least 14
+        m.d.sync += shifted.eq(product >> (score_shift - 1)[:len(shift)])  # floor_log2(N) is at least 14
+        m.d.comb += half.eq(shifted + 1)
         m.d.sync += score.eq(Mux(half[1:] > 32768, 32768, half[1:]))
-        tags = delay(m, Cat(issue, winners[0].expert, winner_token, issue & (left == 1)), 2, "emit_tags")
+        tags = delay(m, Cat(issue, winners[0].expert, winner_token, issue & (left == 1)), 3, "emit_tags")
         self._queues(m, tags[0], tags[1:6], tags[6:6 + TOKEN_BITS], score)
         m.d.comb += finished.eq(tags[-1])
 

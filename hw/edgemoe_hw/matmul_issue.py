@@ -83,7 +83,7 @@ class MatMulIssue(wiring.Component):
         current = Signal(MatMul)
         running = Signal()
         expert = Signal(5)
-        tokens = Signal(11)
+        final_token, final_tile, final_step = Signal(11), Signal(10), Signal(8)
 
         m.d.comb += [
             self.queue_expert.eq(expert),
@@ -116,8 +116,9 @@ class MatMulIssue(wiring.Component):
                     m.d.sync += running.eq(1)
         with m.If(~running):  # whether there is a command or not: only one bit should depend on that
             m.d.sync += [
-                current.eq(incoming.payload), expert.eq(incoming.header.expert), tokens.eq(count), index.eq(0),
-                tile.eq(0), step.eq(0), src_offset.eq(0), dst_offset.eq(0), score.eq(0),
+                current.eq(incoming.payload), expert.eq(incoming.header.expert), final_token.eq(count - 1),
+                final_tile.eq(incoming.payload.tiles - 1), final_step.eq(incoming.payload.k_steps - 1),
+                index.eq(0), tile.eq(0), step.eq(0), src_offset.eq(0), dst_offset.eq(0), score.eq(0),
                 weight_row.eq(incoming.payload.weight_base), token_ready.eq(~incoming.payload.use_queue),
             ]
 
@@ -125,9 +126,9 @@ class MatMulIssue(wiring.Component):
         next_token, next_score, next_ready = self._queue_prefetch(m, running, current, take)
 
         # One step.
-        last_step = step == current.k_steps - 1
-        last_tile = tile == current.tiles - 1
-        last_token = index == tokens - 1
+        last_step = step == final_step
+        last_tile = tile == final_tile
+        last_token = index == final_token
         # min_gap spaces the starts of a command's tiles. Their ends come closer where a command of fewer steps follows
         # another; the epilogue still needs its cycles between them.
         drain = Signal(range(self._config.epilogue_cycles))

@@ -73,7 +73,7 @@ class Sequencer(wiring.Component):
         requested = self.request.valid & self.request.ready
         m.d.comb += [
             count.eq(Mux(left < aligned, left, aligned)),
-            self.request.valid.eq((left != 0) & (promised + count <= _AHEAD)),
+            self.request.valid.eq((left != 0) & (promised <= _AHEAD - _FETCH)),  # room for the longest, a short path
             self.request.payload.addr.eq(address << 6),
             self.request.payload.len.eq((count << exact_log2(command_beats)) - 1),
         ]
@@ -81,7 +81,8 @@ class Sequencer(wiring.Component):
             m.d.sync += [address.eq(self.address[6:]), left.eq(self.length)]
         with m.If(requested):
             m.d.sync += [address.eq(address + count), left.eq(left - count)]
-        m.d.sync += promised.eq(promised + Mux(requested, count, 0) - (queue.r_rdy & queue.r_en))
+        taken = Signal()  # a cycle late: what is promised may be too much, never too little
+        m.d.sync += [taken.eq(queue.r_rdy & queue.r_en), promised.eq(promised + Mux(requested, count, 0) - taken)]
 
         beat = Signal(range(command_beats))
         word = Signal(isa.COMMAND_BITS)

@@ -59,12 +59,16 @@ class Supervisor(wiring.Component):
         idle_cycles = Signal(32)
         m.d.sync += idle_cycles.eq(Mux(self.running & ~self.progress, idle_cycles + 1, 0))
 
-        report = Signal(ERROR_REPORT)
+        # Errors come out of long paths through the engines, so they count a cycle later, and so does the end: the last
+        # command's error must not come behind it.
+        report, first_report, finished = Signal(ERROR_REPORT), Signal(ERROR_REPORT), Signal()
+        m.d.sync += [report.eq(first_report), finished.eq(self.finished)]
         with m.If((self.watchdog_limit != 0) & (idle_cycles >= self.watchdog_limit)):
-            m.d.comb += [report.valid.eq(1), report.code.eq(ErrorCode.WATCHDOG), report.index.eq(self.index)]
+            m.d.comb += [first_report.valid.eq(1), first_report.code.eq(ErrorCode.WATCHDOG),
+                         first_report.index.eq(self.index)]
         for error in reversed(self.errors):
             with m.If(error.valid):
-                m.d.comb += report.eq(error)
+                m.d.comb += first_report.eq(error)
 
         def forget():
             m.d.sync += [self.done.eq(0), self.error.eq(0), self.irq.eq(0), self.error_code.eq(ErrorCode.NONE),
@@ -98,7 +102,7 @@ class Supervisor(wiring.Component):
                     m.d.sync += [self.error.eq(1), self.irq.eq(1), self.error_code.eq(report.code),
                                  self.error_command.eq(report.index)]
                     m.next = "DRAIN"
-                with m.Elif(self.finished):
+                with m.Elif(finished):
                     m.d.sync += [self.done.eq(1), self.irq.eq(1)]
                     m.next = "IDLE"
                 with m.If(self.soft_reset):

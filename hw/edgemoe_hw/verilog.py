@@ -22,6 +22,7 @@ __all__ = ["TOP_NAME", "generate"]
 TOP_NAME = "edgemoe"
 
 # Amaranth initializes every memory; thousands of lines that set rows to zero only slow every tool down.
+_INITIAL = re.compile(r"^ *initial begin\n.*?^ *end\n", re.MULTILINE | re.DOTALL)
 _ZERO_INIT = re.compile(r"^ *[\w\\]+ ?\[\d+\] = \d+'h0+;\n", re.MULTILINE)
 
 
@@ -81,4 +82,4 @@ def generate(config: AcceleratorConfig, top: wiring.Component | None = None) -> 
     flat = _Flat(top)
     text = verilog.convert(flat, name=TOP_NAME, ports=list(flat.ports.values()), emit_src=False,
                            strip_internal_attrs=True)
-    return _ZERO_INIT.sub("", text)
+    return _INITIAL.sub(lambda block: _ZERO_INIT.sub("", block[0]), text)
