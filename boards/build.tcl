@@ -111,17 +111,13 @@ proc cells {} {
     }
 }
 
+# Clocks before interfaces: an interface that is connected takes its clock's frequency along.
 proc connections {} {
-    connect_bd_intf_net [interface ps/[value control]] [interface control/S00_AXI]
-    connect_bd_intf_net [interface control/M00_AXI] [interface edgemoe_0/s_axi]
-    connect_bd_intf_net [interface control/M01_AXI] [interface intc/s_axi]
     set clocked [list edgemoe_0/clk reset/slowest_sync_clk control/aclk intc/s_axi_aclk ps/[value control_clock]]
     set reset_low [list control/aresetn intc/s_axi_aresetn]
 
     set i 0
     foreach master [value masters] {
-        connect_bd_intf_net [interface edgemoe_0/[dict get $master master]] [interface memory$i/S00_AXI]
-        connect_bd_intf_net [interface memory$i/M00_AXI] [interface ps/[dict get $master port]]
         lappend clocked memory$i/aclk ps/[dict get $master clock]
         lappend reset_low memory$i/aresetn
         incr i
@@ -133,6 +129,16 @@ proc connections {} {
     connect_bd_net [pin reset/peripheral_reset] [pin edgemoe_0/rst]
     connect_bd_net [pin edgemoe_0/irq] [pin intc/intr]
     connect_bd_net [pin intc/irq] [pin ps/[value irq]]
+
+    connect_bd_intf_net [interface ps/[value control]] [interface control/S00_AXI]
+    connect_bd_intf_net [interface control/M00_AXI] [interface edgemoe_0/s_axi]
+    connect_bd_intf_net [interface control/M01_AXI] [interface intc/s_axi]
+    set i 0
+    foreach master [value masters] {
+        connect_bd_intf_net [interface edgemoe_0/[dict get $master master]] [interface memory$i/S00_AXI]
+        connect_bd_intf_net [interface memory$i/M00_AXI] [interface ps/[dict get $master port]]
+        incr i
+    }
 }
 
 proc addresses {} {

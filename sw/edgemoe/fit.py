@@ -25,7 +25,7 @@ from edgemoe_hw.config import PRESETS, AcceleratorConfig
 __all__ = ["FitTarget", "critical_path", "fit", "fit_command", "fmax", "load_target", "target_names", "utilisation"]
 
 _FILE = "target.toml"
-_KINDS = {"str": str, "int": int, "float": (int, float), "list[str]": list}
+_KINDS: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "float": (int, float), "list[str]": list}
 
 # What nextpnr calls the parts of an ECP5, and what people do.
 _RESOURCES = {"TRELLIS_COMB": "lut", "TRELLIS_FF": "ff", "MULT18X18D": "dsp", "DP16KD": "ebr", "TRELLIS_IO": "io"}

@@ -70,6 +70,9 @@ def test_project(build, board):
     last_of_design = max(index for index, name in enumerate(order) if name in design - {"set_property"})
     assert order.index("create_bd_design") < order.index("create_bd_cell")
     assert last_of_design < order.index("validate_bd_design")
+    # Clocks first: an interface that is connected takes its clock's frequency along.
+    assert max(index for index, call in enumerate(run.calls) if call[0] == "connect_bd_net") < order.index(
+        "connect_bd_intf_net") < order.index("assign_bd_address")
     assert [call[1:] for call in run.of("set_property") if call[1] != "-dict"] == [
         ["board_part", f"{board.board_part}:1.10", "project"],  # the newest
         ["top", "edgemoe_bd_wrapper", "sources_1"], ["strategy", "Performance_Explore", "impl_1"]]
@@ -279,7 +282,8 @@ def test_interfaces_of_the_rtl(board):
     assert found["clk"] == {
         "X_INTERFACE_INFO": "xilinx.com:signal:clock:1.0 clk CLK",
         "X_INTERFACE_PARAMETER":
-            f"XIL_INTERFACENAME clk, ASSOCIATED_BUSIF {':'.join(['s_axi', *masters])}, ASSOCIATED_RESET rst"}
+            f"XIL_INTERFACENAME clk, ASSOCIATED_BUSIF {':'.join(['s_axi', *masters])}, ASSOCIATED_RESET rst, "
+            "FREQ_TOLERANCE_HZ -1"}
     assert "POLARITY ACTIVE_HIGH" in found["rst"]["X_INTERFACE_PARAMETER"]
     assert "SENSITIVITY LEVEL_HIGH" in found["irq"]["X_INTERFACE_PARAMETER"]
 

@@ -1,6 +1,6 @@
 # The IPs of the block design, as far as it uses them: settings, pins, interfaces and address segments. They come and go
-# with the settings as in Vivado. Names: PG201 (zynq_ultra_ps_e), PG082 (processing_system7), PG247, PG164, PG099, and
-# the presets of Xilinx/XilinxBoardStore.
+# with the settings as in Vivado. Names and values: the presets of github.com/Xilinx/XilinxBoardStore, and block designs
+# in public repositories of Xilinx (PYNQ, Kria-PYNQ, kria-base-hardware, AUP-ZU3).
 
 # Names and values as a board's preset leaves them; any other name is none of the IP's.
 array set settings_of {

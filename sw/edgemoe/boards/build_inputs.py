@@ -58,7 +58,9 @@ def interface_attributes(config: AcceleratorConfig, address_bits: int) -> Callab
     masters = [f"m{index}_axi" for index in range(config.axi_masters)]
     # Of a whole interface, given at any one of its ports.
     parameters = {
-        "clk": {"ASSOCIATED_BUSIF": ":".join(["s_axi", *masters]), "ASSOCIATED_RESET": "rst"},
+        # -1: any frequency that the block design has (UG994).
+        "clk": {"ASSOCIATED_BUSIF": ":".join(["s_axi", *masters]), "ASSOCIATED_RESET": "rst",
+                "FREQ_TOLERANCE_HZ": "-1"},
         "rst": {"POLARITY": "ACTIVE_HIGH"},
         "irq": {"SENSITIVITY": "LEVEL_HIGH"},
         "s_axi": {"PROTOCOL": "AXI4LITE", "DATA_WIDTH": "32", "ADDR_WIDTH": str(regs.ADDRESS_BITS)},
