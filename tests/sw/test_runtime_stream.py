@@ -2,6 +2,9 @@
 
 import gc
 import itertools
+import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -384,3 +387,24 @@ def test_run_that_is_interrupted(runtime_bundle, pictures):
             accelerator.run(pictures[0], "depth")
         accelerator.run(pictures[0], "depth")
     assert written[:3] == [1, 2, 1]  # start; soft reset, start
+
+
+LEAVES = """
+import itertools, sys
+import numpy as np
+import edgemoe
+accelerator = edgemoe.open("reference", {bundle!r})
+stream = accelerator.stream(itertools.cycle(np.load({images!r})), "depth")
+print(next(stream).number)
+sys.exit(3)
+"""
+
+
+def test_process_that_leaves_everything_open(runtime_bundle, pictures, tmp_path):
+    """Its threads neither keep it nor complain."""
+    bundle, images = str(tmp_path / "x.emoe"), str(tmp_path / "images.npy")
+    runtime_bundle.save(bundle)
+    np.save(images, pictures)
+    done = subprocess.run([sys.executable, "-c", LEAVES.format(bundle=bundle, images=images)], timeout=60, text=True,
+                          env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "0\n", "")
