@@ -129,7 +129,7 @@ def comparison_table(results: Results) -> Table:
 def unavailable(results: Results) -> list[str]:
     """Baselines without figures, and why; energy's reason too."""
     rows = (results["baselines"] or {"rows": []})["rows"]
-    lines = [f"{row['runtime']}, {row['precision']}, {row['experts']} experts: {row['status']}"
+    lines = [f"{row['runtime']}, {row['precision']}: {row['status']}"
              for row in rows if row["status"] != "ok"]
     lines += [f"energy, {row['device']}: {row['energy']}" for row in rows
               if row["status"] == "ok" and row["energy_mj"] is None]

@@ -58,7 +58,8 @@ def draw_comparison(results: Results, path: Path) -> None:
 
 def _label(entry: Entry) -> str:
     experts = f"{entry.experts} experts" if entry.experts in ("sparse", "dense") else ""
-    return ", ".join(part for part in (entry.where, entry.numbers, experts) if part)
+    where = f"edgemoe {entry.where}" if entry.kind == "simulated" else entry.where
+    return ", ".join(part for part in (where, entry.numbers, experts) if part)
 
 
 def _computer(results: Results) -> str:

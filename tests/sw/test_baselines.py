@@ -193,3 +193,13 @@ def test_suite_runs_in_processes_and_reports_differences(monkeypatch):
     assert differing([{**rows[0], "equal": False}]) != []
     with pytest.raises(ValueError, match="at least 1"):
         suite.run_baselines("baseline-test", [0], 1, EFFORT, told.append)
+
+
+def test_networks_without_experts_are_measured_once(monkeypatch):
+    asked = []
+    config = types.SimpleNamespace(num_experts=0)
+    monkeypatch.setattr(suite, "load_workload", lambda model, count: types.SimpleNamespace(config=config))
+    monkeypatch.setattr(suite, "_in_process", lambda group, *rest: asked.extend(group) or [])
+    suite.run_baselines("deit-tiny", [1], 1, EFFORT, lambda what: None)
+    kinds = [(b.runtime, b.precision) for b in asked]
+    assert len(kinds) == len(set(kinds)) and set(kinds) == {(b.runtime, b.precision) for b in BASELINES}

@@ -59,7 +59,7 @@ def test_table_has_every_figure_in_80_columns(results):
 
 
 def test_what_is_missing_is_said_once(results):
-    assert unavailable(results) == ["OpenVINO, float32, sparse experts: not installed: openvino",
+    assert unavailable(results) == ["OpenVINO, float32: not installed: openvino",
                                     "energy, cpu: not measured: no counters"]
 
 

@@ -113,9 +113,12 @@ def run_baselines(model: str, batches: Sequence[int], threads: int, effort: Effo
         raise ValueError(f"batches and threads must be at least 1, not {[*batches, threads]!r}")
     workload = load_workload(model, max(batches))
     rows: list[Row] = []
-    for name in dict.fromkeys(baseline.runtime for baseline in BASELINES):
+    # Without experts a dense network is the sparse one.
+    same = {(b.runtime, b.precision) for b in BASELINES if b.experts == "sparse" and not workload.config.num_experts}
+    suite = [b for b in BASELINES if b.experts != "dense" or (b.runtime, b.precision) not in same]
+    for name in dict.fromkeys(baseline.runtime for baseline in suite):
         track(f"{model} with {name}")
-        group = [baseline for baseline in BASELINES if baseline.runtime == name]
+        group = [baseline for baseline in suite if baseline.runtime == name]
         rows += _in_process(group, workload, batches, threads, effort)
     return rows
 
