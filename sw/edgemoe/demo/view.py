@@ -13,7 +13,6 @@ from PIL import Image
 from edgemoe.bundle import Bundle
 from edgemoe.pictures import colour
 from edgemoe.runtime.accelerator import Accelerator
-from edgemoe.runtime.driver import Driver
 from edgemoe.runtime.predictions import Classification, Prediction
 from edgemoe.runtime.stream import Frame
 from edgemoe_models.config import TaskConfig
@@ -33,23 +32,17 @@ _LEGEND_CLASSES, _BEST_CLASSES = 24, 5
 def about(accelerator: Accelerator, source: str, measures_power: bool = False) -> dict[str, Any]:
     """Bundle, device and legends.
 
-    ``clock_mhz``: the device's; a simulation has the configuration's assumed one, and so has the reference, which has
-    none. ``visits``: tokens that the experts of a block get in sum. ``tasks``: ``name``, ``kind``, ``legend`` (pairs of
-    text and colour), ``ramp`` (the same for a continuous scale) and ``estimated_cycles``.
+    ``visits``: tokens that the experts of a block get in sum. ``tasks``: ``name``, ``kind``, ``legend`` (pairs of text
+    and colour), ``ramp`` (the same for a continuous scale) and ``estimated_cycles``.
     """
     bundle, model = accelerator.bundle, accelerator.bundle.model
     return {
         "type": "about", "model": model.name, "device": accelerator.device, "config": bundle.config.name,
         "source": source, "width": model.image_width, "height": model.image_height,
-        "clock_mhz": _clock_mhz(accelerator), "measures_power": measures_power, "experts": model.num_experts,
+        "clock_mhz": accelerator.clock_mhz, "measures_power": measures_power, "experts": model.num_experts,
         "visits": model.num_tokens * model.top_k if model.num_experts else 0,
         "tasks": [_about_task(bundle, task) for task in model.tasks],
     }
-
-
-def _clock_mhz(accelerator: Accelerator) -> float:
-    executor = accelerator._executor
-    return executor._platform.clock_mhz if isinstance(executor, Driver) else executor.bundle.config.assumed_clock_mhz
 
 
 def _about_task(bundle: Bundle, task: TaskConfig) -> dict[str, Any]:

@@ -94,6 +94,11 @@ class Accelerator:
             self._check_free()
             self._executor.reset()
 
+    @property
+    def clock_mhz(self) -> float:
+        """The device's clock; a simulation has the configuration's assumed one, and so has the reference."""
+        return self._executor.clock_mhz
+
     def power(self) -> dict[str, float]:
         """Watts of each supply rail that the board measures, now; empty: nothing is measured. At any time."""
         return self._executor.power()

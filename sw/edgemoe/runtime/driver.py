@@ -230,6 +230,10 @@ class Driver(Executor):
             loads[block] = tuple(self._registers.read("EXPERT_LOAD", expert) for expert in range(model.num_experts))
         return loads
 
+    @property
+    def clock_mhz(self) -> float:
+        return self._platform.clock_mhz
+
     def power(self) -> dict[str, float]:
         return self._platform.power()
 

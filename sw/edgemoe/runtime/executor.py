@@ -94,6 +94,11 @@ class Executor(abc.ABC):
     def unpack(self, task: str, target: int) -> npt.NDArray[np.int16]:
         """The head's raw outputs int16 [rows, channels] in an output slot."""
 
+    @property
+    def clock_mhz(self) -> float:
+        """The accelerator's clock; where there is none, what the configuration assumes."""
+        return self.bundle.config.assumed_clock_mhz
+
     def power(self) -> dict[str, float]:
         """Watts of each supply rail that is measured, now."""
         return {}
