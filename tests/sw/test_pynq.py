@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -225,8 +226,12 @@ def test_event_loop_that_is_stuck(device, runtime_bundle, files, pictures, expec
     """The interrupt's wait has an end of its own, and the driver's polls and timeout go on."""
     with open_here(runtime_bundle, files, interrupt=True) as accelerator:
         platform = accelerator._executor._platform
-        platform._loop.call_soon_threadsafe(time.sleep, 3)
+        release, begin = threading.Event(), time.monotonic()
+        platform._loop.call_soon_threadsafe(release.wait, 120)
         np.testing.assert_array_equal(accelerator.run(pictures[0], "depth").raw, expected(pictures[0], "depth"))
+        took = time.monotonic() - begin
+        release.set()
+        assert took < 100
 
 
 def test_no_interrupt(device, runtime_bundle, files, pictures):

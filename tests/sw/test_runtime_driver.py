@@ -1,5 +1,6 @@
 """The driver on an accelerator that does nothing: identity, memory, registers, waiting, errors."""
 
+import contextlib
 import sys
 
 import numpy as np
@@ -195,6 +196,18 @@ def test_errors_and_retries(runtime_bundle, pictures, interrupt):
     assert platform.starts == 4
     with pytest.raises(DeviceError, match="unknown error code 77"):
         driver.execute("depth", 0, 0)
+
+
+@pytest.mark.parametrize("code", [0, regs.ErrorCode.READ_BUS])
+def test_interrupt_is_acknowledged(runtime_bundle, pictures, code):
+    """After every end, or the line to the processor would stay high."""
+    platform, written = Stuck(runtime_bundle.config, ends=[code]), []
+    driver, write = Driver(platform, runtime_bundle, interrupt=True), platform.write
+    platform.write = lambda offset, value: (written.append((offset, value)), write(offset, value))
+    driver.pack(0, pictures[0])
+    with pytest.raises(ProgramStopped) if code else contextlib.nullcontext():
+        driver.execute("depth", 0, 0)
+    assert written.count((regs.find("STATUS").offset, mask("STATUS", "irq"))) == 1
 
 
 def test_interrupt_that_is_not_there(runtime_bundle, platform):
