@@ -1,7 +1,8 @@
 """Seeded float weights that behave like trained ones, for models without a checkpoint. NumPy only.
 
 What makes trained ViTs hard to quantize and to schedule is there: LayerNorm gains with outlier channels, biases, a few
-large residual channels, attention between flat and one-hot, experts with uneven loads.
+large residual channels, attention between flat and one-hot. What training's balance loss sees to is there too: every
+expert gets its share of a picture's tokens, so that an inference fetches about as many experts as a trained model's.
 """
 
 from __future__ import annotations
@@ -25,8 +26,11 @@ from edgemoe_models.scenes import generate_scene
 
 #: Standard deviation over the keys of a head's attention scores (natural logarithms), drawn from this range.
 SCORE_DEVIATIONS = (1.0, 2.5)
-#: Standard deviation over the tokens of a gate logit, and the largest difference of an expert's mean logit from 0.
-GATE_DEVIATION, POPULARITY = 1.0, 1.5
+#: Pictures that attention's sharpness follows, and those that gates follow: what pictures share shows in many only.
+PICTURES, GATE_PICTURES = 2, 128
+#: What a gate shall not see: the weight of what sets a whole picture apart (it moves all of its tokens), and a share of
+#: the mean variance that keeps directions out that hardly vary.
+PICTURE_WEIGHT, GATE_RIDGE = 16.0, 0.03
 OUTLIER_SHARE = 0.02
 
 
@@ -80,18 +84,24 @@ def _weight(rng: np.random.Generator, config: ModelConfig, name: str, shape: tup
 
 
 def _settle(state: dict[str, Floats], config: ModelConfig, rng: np.random.Generator) -> None:
-    """Set attention's sharpness and the gates from the activations of two pictures, block by block."""
+    """Set attention's sharpness and the gates from the activations of pictures, block by block.
+
+    Attention follows the first task's tokens; each task's gates follow its own.
+    """
     seen: Observed = {}
-    x = embed(state, config, random_images(config, 2))
+    tokens = embed(state, config, random_images(config, GATE_PICTURES if config.num_experts else PICTURES))
+    streams = {config.tasks[0].name: tokens}  # tasks share their tokens up to the first gate
     for i in range(config.depth):
-        attention(state, config, x, i, seen)
+        attention(state, config, streams[config.tasks[0].name][:PICTURES], i, seen)
         _sharpen_attention(rng, config, state[f"blocks.{i}.attn.qkv.weight"], seen[f"blocks.{i}.scores"])
-        x = attention(state, config, x, i, seen)
+        streams = {task: attention(state, config, x, i, {}) for task, x in streams.items()}
         if config.is_moe(i):
-            norm = layer_norm(x, state[f"blocks.{i}.norm2.weight"], state[f"blocks.{i}.norm2.bias"], config.eps)
-            for task in config.tasks:
-                state[f"blocks.{i}.moe.gate.{task.name}"] = _gate(rng, config, norm.reshape(-1, config.dim))
-        x = mlp(state, config, x, i, config.tasks[0].name, seen)
+            shared = streams[config.tasks[0].name]
+            streams = {task.name: streams.get(task.name, shared) for task in config.tasks}
+            norm = state[f"blocks.{i}.norm2.weight"], state[f"blocks.{i}.norm2.bias"]
+            for task, x in streams.items():
+                state[f"blocks.{i}.moe.gate.{task}"] = _gate(rng, config, layer_norm(x, *norm, config.eps))
+        streams = {task: mlp(state, config, x, i, task, {}) for task, x in streams.items()}
 
 
 def _sharpen_attention(rng: np.random.Generator, config: ModelConfig, qkv: Floats, scores: Floats) -> None:
@@ -103,17 +113,32 @@ def _sharpen_attention(rng: np.random.Generator, config: ModelConfig, qkv: Float
 
 
 def _gate(rng: np.random.Generator, config: ModelConfig, tokens: Floats) -> Floats:
-    """A gate [E, D] whose logits vary with the token [N, D], and whose experts differ in popularity."""
-    mean = tokens.mean(0)
-    covariance = np.cov(tokens.T) + 0.02 * np.eye(config.dim)
-    weight = rng.standard_normal((config.num_experts, config.dim))
-    spread = np.sqrt(((weight @ covariance) * weight).sum(1, keepdims=True))
-    weight *= GATE_DEVIATION / spread
-    popularity = np.linspace(-POPULARITY, POPULARITY, config.num_experts)
-    constant = np.linalg.solve(covariance, mean)  # the direction that moves the mean logit and the others least
-    constant /= mean @ constant
-    shift = rng.permutation(popularity) - weight @ mean
-    return (weight + shift[:, None] * constant).astype(np.float32)
+    """A gate [E, D] that spreads the tokens [B, T, D] of every picture over all experts.
+
+    A balance loss (Shazeer et al. 2017) makes trained gates do so. Without it a random gate sends most of a picture to
+    a few experts, because a picture's tokens have much in common. Here the gate's logits are random mixtures of those
+    E directions in which tokens differ most by their place, which every picture has alike, for what else they vary by
+    (linear discriminant analysis); they are uncorrelated, of deviation 1, and their mean over all tokens is 0.
+    """
+    mean = tokens.mean((0, 1), dtype=np.float64)
+    place, picture = tokens.mean(0, dtype=np.float64) - mean, tokens.mean(1, dtype=np.float64) - mean
+    rest = (tokens - tokens.mean(0)).reshape(-1, config.dim).astype(np.float64)
+    signal, noise = place.T @ place / len(place), rest.T @ rest / len(rest)
+    covariance = signal + noise
+    noise += PICTURE_WEIGHT * picture.T @ picture / len(picture)
+    noise += GATE_RIDGE * np.trace(noise) / config.dim * np.eye(config.dim)
+    values, vectors = np.linalg.eigh(noise)
+    whiten = (vectors * values**-0.5) @ vectors.T
+    values, vectors = np.linalg.eigh(whiten @ signal @ whiten)
+    values, vectors = values[-config.num_experts :], vectors[:, -config.num_experts :]
+    # The nearest matrix with orthogonal rows: whatever signs the eigenvectors have got, the gate is the same.
+    left, _, right = np.linalg.svd(rng.standard_normal((config.num_experts, config.dim)) @ vectors, full_matrices=False)
+    weight = left @ right @ (vectors * (1 + values) ** -0.5).T @ whiten
+    weight /= np.sqrt(((weight @ covariance) * weight).sum(1, keepdims=True))
+    # The direction that moves the mean logit and the others least.
+    constant = np.linalg.solve(covariance + 0.02 * np.eye(config.dim), mean)
+    weight -= np.outer(weight @ mean, constant / (mean @ constant))
+    return weight.astype(np.float32)
 
 
 def random_images(config: ModelConfig, count: int, seed: int = 0) -> npt.NDArray[np.uint8]:

@@ -46,7 +46,7 @@ _LIMITS = """\
 
 _UNTRAINED = """\
 **Untrained.** Its weights are random (seed 0, `edgemoe_models.random_weights`), with the outlier channels,
-biases and uneven loads of trained ones. It is here to measure cycles and bytes, which hardly depend on what the
+biases and even expert loads of trained ones. It is here to measure cycles and bytes, which hardly depend on what the
 weights mean; its outputs mean nothing, so it has no accuracy."""
 
 _TRAIN = """\

@@ -85,14 +85,19 @@ def test_layer_errors_are_ratios_of_powers():
     state, images = random_state(CONFIG), calibration_images(CONFIG, 2)
     graph = quantize(state, CONFIG, images)
     head = graph.heads["depth"]
-    ratio = layer_errors(state, graph, images)[0]["heads.depth"]
-    added = 2000 * (2.0 ** head.out.shift[0]) / head.out.multiplier[0]
-    head.out.bias[:] += round(added)
-    worse = layer_errors(state, graph, images)[0]["heads.depth"]
-    assert worse < ratio
-    noise = 10 ** (-worse / 10) - 10 ** (-ratio / 10)  # in units of the signal's variance
+    added = round(2000 * (2.0 ** head.out.shift[0]) / head.out.multiplier[0])
+
+    def noise(bias):
+        """Power of the head's error, in units of the signal's variance, with ``bias`` added."""
+        head.out.bias[:] += bias
+        ratio = layer_errors(state, graph, images)[0]["heads.depth"]
+        head.out.bias[:] -= bias
+        return 10 ** (-ratio / 10)
+
+    # Added and subtracted, so that the part that goes with the error that is there already cancels.
+    extra = (noise(added) + noise(-added)) / 2 - noise(0)
     outputs = 2000 * head.output_scale
-    assert math.sqrt(outputs**2 / noise) == pytest.approx(_deviation(state, images), rel=0.05)
+    assert math.sqrt(outputs**2 / extra) == pytest.approx(_deviation(state, images), rel=0.01)
 
 
 def _deviation(state, images):

@@ -11,6 +11,7 @@ from edgemoe_models.config import ModelConfig, TaskConfig
 from edgemoe_models.integer import reference
 from edgemoe_models.quantize import QuantizeError, QuantizeOptions, quantize
 from edgemoe_models.quantize_search import (
+    DEFAULT,
     RANGES,
     InputScale,
     activation_scale,
@@ -81,10 +82,10 @@ def test_options(state, options, worst):
 
 
 def test_default_is_the_best(state):
-    images = random_images(SMALL, 6, 100)
-    assert _relative_error(state, quantize(state, SMALL, images)) < _relative_error(
-        state, quantize(state, SMALL, images, PLAIN)
-    )
+    """With enough pictures: refitting 40 inputs to the 78 tokens of 6 pictures would follow their noise."""
+    images = random_images(SMALL, 32, 100)
+    best, plain = (_relative_error(state, quantize(state, SMALL, images, options)) for options in (DEFAULT, PLAIN))
+    assert best < 0.75 * plain
 
 
 def test_ranges(rng):
