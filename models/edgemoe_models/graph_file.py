@@ -16,8 +16,6 @@ from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
-import safetensors
-import safetensors.numpy
 
 from edgemoe_models.config import ModelConfig, TaskConfig
 from edgemoe_models.graph import (
@@ -33,6 +31,7 @@ from edgemoe_models.graph import (
 )
 from edgemoe_models.integer.ops import ACCUMULATOR_LIMIT, MAX_SHIFT
 from edgemoe_models.integer.tables import GELU_ENTRIES, MAX_GELU_SHIFT
+from edgemoe_models.tensor_file import TensorFileError, read_tensors
 
 FORMAT_VERSION = 2
 METADATA_KEY = "edgemoe_graph"
@@ -46,6 +45,8 @@ def save_graph(graph: IntegerGraph, path: Path) -> None:
     document = {"version": FORMAT_VERSION, "config": graph.config.to_dict(), "scalars": scalars}
     document["sha256"] = digest(tensors, document)
     metadata = {METADATA_KEY: json.dumps(document, sort_keys=True, allow_nan=False)}
+    import safetensors.numpy  # not where graphs are only read: a board has NumPy and PYNQ
+
     path.write_bytes(safetensors.numpy.save(tensors, metadata))
 
 
@@ -88,10 +89,8 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def _read(path: Path) -> tuple[dict[str, Array], str]:
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (safetensors.SafetensorError, OSError) as error:
+        tensors, metadata = read_tensors(path)
+    except (TensorFileError, OSError) as error:
         raise GraphError(f"{path}: not a readable graph file ({error}); copy it again, or {REMEDY}") from None
     if METADATA_KEY not in metadata:
         _refuse(f"{path}: a safetensors file, but no integer graph; quantize the float checkpoint first")

@@ -18,13 +18,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import safetensors
-import safetensors.numpy
 
 from edgemoe.layout import OutputPart
 from edgemoe_hw.config import ISA_VERSION, AcceleratorConfig, ConfigError
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.graph import GraphError, IntegerGraph
+from edgemoe_models.tensor_file import TensorFileError, read_tensors
 
 __all__ = ["FORMAT_VERSION", "Bundle", "BundleError", "Phase", "Task"]
 
@@ -152,6 +151,8 @@ class Bundle:
             tensors[f"trace.{name}"] = np.frombuffer(json.dumps(task.trace).encode(), np.uint8)
         text = json.dumps(self._document(), sort_keys=True, allow_nan=False)
         stored = json.dumps({"document": text, "sha256": _digest(tensors, text)})  # safetensors does not order keys
+        import safetensors.numpy  # not where bundles are only read: a board has NumPy and PYNQ
+
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_bytes(safetensors.numpy.save(tensors, {METADATA_KEY: stored}))
 
@@ -207,12 +208,10 @@ def _check_versions(path: Path | str, document: Any) -> None:
 
 def _read(path: Path) -> tuple[dict[str, Bytes], dict[str, str]]:
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        tensors, metadata = read_tensors(path)
     except FileNotFoundError:
         raise BundleError(f"{path}: there is no such file; make a bundle with edgemoe compile") from None
-    except (safetensors.SafetensorError, OSError) as error:
+    except TensorFileError as error:
         raise BundleError(f"{path}: not a readable bundle, corrupt or truncated ({error}); copy it again, or "
                           f"compile it again with edgemoe compile") from None
     if METADATA_KEY not in metadata:

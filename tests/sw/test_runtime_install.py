@@ -1,4 +1,4 @@
-"""A board has NumPy, safetensors, pynq and edgemoe; nothing that builds, trains, simulates or reads pictures."""
+"""A board has NumPy, pynq and edgemoe; nothing that builds, trains, simulates or reads pictures."""
 
 import os
 import subprocess
@@ -42,7 +42,7 @@ imported = {{name.partition(".")[0] for name, module in sys.modules.items()
             if getattr(module, "__spec__", None)}}  # NumPy makes some that have none
 print(sorted(imported - started - sys.stdlib_module_names))
 """
-INSTALLED = {"numpy", "safetensors", "edgemoe", "edgemoe_hw", "edgemoe_models"}
+INSTALLED = {"numpy", "edgemoe", "edgemoe_hw", "edgemoe_models"}
 
 
 def test_runs_where_nothing_else_is_installed(runtime_bundle, pictures, expected, tmp_path):

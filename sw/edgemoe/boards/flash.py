@@ -34,7 +34,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
 for profile in pynq_venv xrt_setup; do
     [ -r /etc/profile.d/$profile.sh ] && . /etc/profile.d/$profile.sh
 done
-for module in numpy safetensors pynq; do
+for module in numpy pynq; do
     python3 -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('$module') is None)" || {
         echo "edgemoe: this board's Python has no $module: sudo python3 -m pip install $module" >&2; exit 1; }
 done
