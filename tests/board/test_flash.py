@@ -85,12 +85,12 @@ def test_script_on_the_board(program, built, bundle, tmp_path):
 
 
 def test_board_without_a_package(program, built, bundle):
-    program("python3", 'case "$*" in *safetensors*) exit 1;; esac')
+    program("python3", """case "$*" in *"('pynq')"*) exit 1;; esac""")
     folder = stage(BOARD, next(built.glob("*.json")), bundle, built)
     result = subprocess.run(["bash", str(folder / "selftest.sh")], capture_output=True, text=True)
     assert result.returncode == 1
-    assert result.stderr == ("edgemoe: this board's Python has no safetensors: "
-                             "sudo python3 -m pip install safetensors\n")
+    assert result.stderr == ("edgemoe: this board's Python has no pynq: "
+                             "sudo python3 -m pip install pynq\n")
 
 
 @pytest.mark.parametrize(("ssh", "message"), [
