@@ -55,7 +55,7 @@ test-pynq: tools ## tests of the PYNQ device with pynq 3.1.2, in build/pynq3
 	    && build/pynq3/bin/python -m pip install --quiet --disable-pip-version-check -c build/pynq3/pins.txt \
 	        setuptools pynq==3.1.2 hypothesis pytest -e '.[sim]'; }
 	@build/pynq3/bin/python -m pytest -q tests/sw/test_pynq.py tests/sw/test_runtime_contract.py \
-	    tests/sw/test_runtime_faults.py -k pynq $(PYTEST_ARGS)
+	    tests/sw/test_runtime_faults.py tests/board/test_hwh.py -k "pynq or hwh" $(PYTEST_ARGS)
 
 lint: $(VENV)/.lint ## ruff and mypy
 	$(BIN)/ruff check $(PACKAGES) tests
@@ -140,5 +140,5 @@ $(VENV)/.test: $(VENV)/.base
 	@echo 'Set-up: PyTorch (once, some minutes)'
 	@$(PIP) torch==2.13.0
 	@echo 'Set-up: test dependencies (once, about a minute)'
-	@$(PIP) --quiet -e '.[sim,train,onnx,baselines,board,demo,notebooks,video,dev]'
+	@$(PIP) --quiet -e '.[sim,train,onnx,baselines,board,serial,demo,notebooks,video,dev]'
 	@touch $@ $(VENV)/.sim $(VENV)/.baselines $(VENV)/.lint

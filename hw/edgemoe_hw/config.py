@@ -184,7 +184,7 @@ PRESETS: dict[str, AcceleratorConfig] = {
         AcceleratorConfig(
             name="zcu102", lanes_k=32, lanes_n=48, epilogue_lanes=16, norm_lanes=16, weight_depth=1024,
             act_depth=8192, residual_depth=4096, score_depth=2048, param_depth=512, max_dim=512,
-            axi_masters=2, axi_bytes=16, dram_latency=100, assumed_clock_mhz=200.0),
+            axi_masters=2, axi_bytes=16, dram_latency=100, assumed_clock_mhz=187.5),
         AcceleratorConfig(
             name="tiny", lanes_k=8, lanes_n=8, epilogue_lanes=8, norm_lanes=2, weight_depth=512,
             act_depth=8192, residual_depth=2048, score_depth=2048, param_depth=512, max_dim=256,

@@ -164,7 +164,7 @@ def _summary(report: dict[str, Any], out: Path) -> None:
                   + exact.get(report["bit_exact"], "compared: run with --trace to compare them all"))
     share = report["dram_bytes_read"] + report["dram_bytes_written"]
     console.print(f"DRAM {share:,} bytes, {share / report['dram_lower_bound_bytes']:.3f} x the lower bound; "
-                  f"{report['assumed_latency_ms']:.2f} ms at an assumed {report['assumed_clock_mhz']:.0f} MHz; "
+                  f"{report['assumed_latency_ms']:.2f} ms at an assumed {report['assumed_clock_mhz']:g} MHz; "
                   f"simulated {report['sim_cycles_per_second'] / 1e3:,.0f} k cycles/s")
     for task, values in report["metrics"].items():
         console.print(f"{task}: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))

@@ -86,7 +86,7 @@ def entries(results: Results) -> Iterator[Entry]:
             if row["model"] == model:
                 bits = row.get("expert_bits")
                 numbers = "int8" if bits in (None, 8) else f"int8, experts int{bits}"
-                yield Entry("simulated", model, f"{row['config']}, {row['assumed_clock_mhz']:.0f} MHz assumed", numbers,
+                yield Entry("simulated", model, f"{row['config']}, {row['assumed_clock_mhz']:g} MHz assumed", numbers,
                             "sparse" if bits else "none", 1, row["ms"], check="= integer")
         for row in measured:
             if row["model"] == model:

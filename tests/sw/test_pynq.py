@@ -83,7 +83,7 @@ def test_binding(device, runtime_bundle, tmp_path, vlnv):
 
 @pytest.mark.parametrize(("board", "mhz"), [("pynq-z2", 100.0), ("kv260", 187.498125), ("ultra96v2", 149.9985)])
 def test_clock(device, runtime_bundle, pictures, expected, board, mhz):
-    """Never above what the overlay was timed for: PYNQ would take 214 MHz for kv260's 200 (4.0), or 250 (3.1)."""
+    """Never above what the overlay was timed for: PYNQ would take 214 MHz for kv260's 200 (4.0), or 300 (3.1)."""
     import pynq
     with open_here(runtime_bundle, overlay(runtime_bundle.config, board)) as accelerator:
         assert accelerator._executor._platform.clock_mhz == pynq.Clocks.fclk0_mhz == pytest.approx(mhz)
