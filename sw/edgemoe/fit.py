@@ -27,6 +27,8 @@ __all__ = ["FitTarget", "critical_path", "fit", "fit_command", "fmax", "load_tar
 _FILE = "target.toml"
 _KINDS: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "float": (int, float), "list[str]": list}
 
+_LIMIT_SECONDS = 5400  # of one tool
+
 # What nextpnr calls the parts of an ECP5, and what people do.
 _RESOURCES = {"TRELLIS_COMB": "lut", "TRELLIS_FF": "ff", "MULT18X18D": "dsp", "DP16KD": "ebr", "TRELLIS_IO": "io"}
 # What Yosys appends to a signal's name for the cells that it maps it to, and where the system is in the top.
@@ -183,9 +185,13 @@ def _run(step: str, tool: str, arguments: list[str], folder: Path) -> None:
     module, function = tool.split(".")
     program = f"import sys; from {module} import {function}; sys.exit({function}(sys.argv[1:]))"
     log = folder / f"{step.replace(' ', '-')}.out"
-    with log.open("w", encoding="utf-8") as output:
-        status = subprocess.run([sys.executable, "-c", program, *arguments], cwd=folder, stdout=output,
-                                stderr=subprocess.STDOUT).returncode
+    try:
+        with log.open("w", encoding="utf-8") as output:
+            status = subprocess.run([sys.executable, "-c", program, *arguments], cwd=folder, stdout=output,
+                                    stderr=subprocess.STDOUT, timeout=_LIMIT_SECONDS).returncode
+    except subprocess.TimeoutExpired:
+        raise SynthesisError(f"{step} did not end within {_LIMIT_SECONDS // 60} minutes (a router that finds no "
+                             f"solution never ends): try another --seed") from None
     if status:
         errors = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if "ERROR" in line]
         raise SynthesisError(f"{step} failed ({(errors or ['no message'])[0].strip()}), see {log}")

@@ -101,6 +101,14 @@ def test_no_clock_is_refused() -> None:
         flow.fmax({"fmax": {}})
 
 
+def test_tool_without_an_end_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "endless.py").write_text("import time\ndef run(arguments):\n    time.sleep(100)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(flow, "_LIMIT_SECONDS", 1)
+    with pytest.raises(SynthesisError, match="place and route did not end within .* try another --seed"):
+        flow._run("place and route", "endless.run", [], tmp_path)
+
+
 def test_failing_tool_names_its_log(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("def run(argv):\n    print('ERROR: pin taken')\n    return 3\n")
     with pytest.raises(SynthesisError, match=r"place and route failed \(ERROR: pin taken\), see .*place-and-route.out"):
