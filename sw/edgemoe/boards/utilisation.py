@@ -73,8 +73,11 @@ def check_fits(board: Board, result: dict[str, Any]) -> None:
 def utilisation_table(rows: Iterable[dict[str, Any]]) -> Any:
     """A ``rich`` table of ``utilisation_row``s."""
     from rich.table import Table
-    table = Table("board", "device", "array", *_RESOURCES, "fits",
-                  title="by Yosys: mapped, neither placed nor routed")
+    table = Table(title="by Yosys: mapped, neither placed nor routed", padding=(0, 0))
+    for column in ("board", "device", "array"):
+        table.add_column(column, no_wrap=True)
+    for column in (*_RESOURCES, "fits"):
+        table.add_column(column, justify="right")
     for row in rows:
         cells = [_share(row["used"][resource], row["available"][resource]) for resource in _RESOURCES]
         table.add_row(row["board"], row["device"], f"{row['lanes_k']}x{row['lanes_n']}", *cells,
@@ -83,4 +86,4 @@ def utilisation_table(rows: Iterable[dict[str, Any]]) -> Any:
 
 
 def _share(used: float, available: int) -> str:
-    return f"{used:,g} ({100 * used / available:.0f} %)" if available else f"{used:g} of 0"
+    return f"{used:,g} {100 * used / available:.0f}%" if available else f"{used:g} of 0" if used else "none"
