@@ -67,8 +67,11 @@ def _accelerator(results: Results, path: Path, models: list[str] | None, configs
     for name in models or MODELS:
         for chosen in configs or CONFIGURATIONS:
             for bits in expert_bits:
+                graph = load_graph(name, expert_bits=bits)
+                if bits != expert_bits[0] and not graph.config.num_experts:
+                    continue
                 console.print(f"simulating: {name} on {chosen}")
-                rows.append(bench_row(load_graph(name, expert_bits=bits), find_config(chosen)))
+                rows.append(bench_row(graph, find_config(chosen)))
                 save_results(results, path)
     console.print(bench_table(rows))
 
