@@ -17,6 +17,7 @@ from edgemoe.demo.sources import Endless
 from edgemoe.demo.view import encode
 from edgemoe.runtime.accelerator import Accelerator
 from edgemoe.runtime.power import PowerMeter
+from edgemoe.runtime.statistics import FrameEnergy
 from edgemoe.runtime.stream import Frame
 
 __all__ = ["Figures", "Player"]
@@ -26,7 +27,7 @@ _SAMPLES = 10_000  # of power, about a quarter of an hour: so many frames may ta
 
 
 @dataclass(frozen=True)
-class Figures:
+class Figures(FrameEnergy):
     """Of the last frames: frames a second, latency in seconds, and mean power; ``watts`` None: not measured."""
 
     fps: float = 0.0
@@ -34,11 +35,6 @@ class Figures:
     latency_p50: float = 0.0
     latency_p90: float = 0.0
     watts: float | None = None
-
-    @property
-    def joules(self) -> float | None:
-        """Measured energy a frame; None: not measured."""
-        return None if self.watts is None or not self.fps else self.watts / self.fps
 
 
 class Player:

@@ -12,13 +12,25 @@ import numpy as np
 
 from edgemoe.runtime.power import PowerMeter
 
-__all__ = ["Meter", "StreamStats"]
+__all__ = ["FrameEnergy", "Meter", "StreamStats"]
 
 _WINDOW = 4096  # frames that the percentiles are of: an endless stream takes no more memory
 
 
+class FrameEnergy:
+    """Energy of figures that have a mean power and a frame rate."""
+
+    fps: float
+    watts: float | None
+
+    @property
+    def joules(self) -> float | None:
+        """Measured energy a frame; None: not measured."""
+        return None if self.watts is None or not self.fps else self.watts / self.fps
+
+
 @dataclass(frozen=True)
-class StreamStats:
+class StreamStats(FrameEnergy):
     """A stream so far.
 
     Parameters
@@ -46,11 +58,6 @@ class StreamStats:
     host_seconds: float = 0.0
     device_share: float = 0.0
     watts: float | None = None
-
-    @property
-    def joules(self) -> float | None:
-        """Measured energy a frame; None: not measured."""
-        return None if self.watts is None or not self.fps else self.watts / self.fps
 
     def __str__(self) -> str:
         energy = ("power unavailable" if self.joules is None
