@@ -49,6 +49,7 @@ class FitTarget:
     preset: the accelerator's configuration
     clock_mhz: of the board; a slower result is an error
     goal_mhz: clock that place and route strives for
+    least_mhz: what was reached before, less some noise; a slower result is a regression and an error
     baud: of the serial line
     seed: of the placer
     """
@@ -61,6 +62,7 @@ class FitTarget:
     preset: str
     clock_mhz: float
     goal_mhz: float
+    least_mhz: float
     baud: int
     seed: int
     status: str
@@ -240,7 +242,7 @@ def _signal(name: str) -> str:
 
 
 def fit_command(name: str, out: Path, path: Path, seed: int | None) -> int:
-    """``edgemoe fit``: run the flow, print the table, write ``path``; the exit code is 1 if the clock is not met."""
+    """``edgemoe fit``: run the flow, print the table, write ``path``; exit code 1: the clock is not met or less than before."""
     from rich.console import Console
     from rich.table import Table
 
@@ -261,4 +263,8 @@ def fit_command(name: str, out: Path, path: Path, seed: int | None) -> int:
                       f"levels, from {slow['begin']} to {slow['end']}", highlight=False, soft_wrap=True)
     console.print(f"Placed and routed: {result['fmax_mhz']} MHz, the board's clock is {target.clock_mhz:g} MHz; "
                   f"{out / result['bitstream']['name']}, {path}", highlight=False, soft_wrap=True)
-    return 0 if result["meets_clock"] else 1
+    regressed = result["fmax_mhz"] < target.least_mhz
+    if regressed:
+        console.print(f"That is less than the {target.least_mhz:g} MHz of {target.name}'s {_FILE} (least_mhz): a longer path, "
+                      f"or another seed's luck (--seed)", highlight=False, soft_wrap=True)
+    return 0 if result["meets_clock"] and not regressed else 1

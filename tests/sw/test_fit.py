@@ -126,3 +126,11 @@ def test_command_fails_below_the_clock(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert result.exit_code == code, result.output
     assert json.loads(path.read_text())["meets_clock"] == (code == 0)
     assert "MHz" in result.output
+
+
+def test_a_slower_result_than_before_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake_tools(monkeypatch)
+    target = dataclasses.replace(flow.load_target("ulx3s"), least_mhz=300.0)
+    monkeypatch.setattr(flow, "load_target", lambda name: target)
+    result = CliRunner().invoke(app, ["fit", "--out", str(tmp_path), "--json", str(tmp_path / "fit.json")])
+    assert result.exit_code == 1 and "less than the 300 MHz" in result.output
