@@ -242,7 +242,7 @@ def _signal(name: str) -> str:
 
 
 def fit_command(name: str, out: Path, path: Path, seed: int | None) -> int:
-    """``edgemoe fit``: run the flow, print the table, write ``path``; exit code 1: the clock is not met or less than before."""
+    """``edgemoe fit``: run the flow, print the table, write ``path``; exit code 1: too slow a clock."""
     from rich.console import Console
     from rich.table import Table
 
@@ -265,6 +265,6 @@ def fit_command(name: str, out: Path, path: Path, seed: int | None) -> int:
                   f"{out / result['bitstream']['name']}, {path}", highlight=False, soft_wrap=True)
     regressed = result["fmax_mhz"] < target.least_mhz
     if regressed:
-        console.print(f"That is less than the {target.least_mhz:g} MHz of {target.name}'s {_FILE} (least_mhz): a longer path, "
-                      f"or another seed's luck (--seed)", highlight=False, soft_wrap=True)
+        console.print(f"That is less than the {target.least_mhz:g} MHz of {target.name}'s {_FILE} (least_mhz): "
+                      f"a longer path, or another seed's luck (--seed)", highlight=False, soft_wrap=True)
     return 0 if result["meets_clock"] and not regressed else 1
