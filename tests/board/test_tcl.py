@@ -1,5 +1,6 @@
 """boards/build.tcl on stubbed Vivado commands, for every board."""
 
+import dataclasses
 import json
 import re
 
@@ -136,6 +137,12 @@ def test_clock(build, board):
     found = json.loads((run.work / "result.json").read_text())["clock_mhz"]
     assert found == pytest.approx(board.pl_clock_mhz)
     assert found == {"pynq-z2": 100, "ultra96v2": 150, "kv260": 200, "kr260": 200}.get(board.name, 187.5)
+
+
+def test_clock_that_the_pll_does_not_give(build):
+    """200 MHz of a PLL of 1500: Vivado times 187.5."""
+    run = build(dataclasses.replace(load_board("zcu102"), clock_mhz=200.0))
+    assert json.loads((run.work / "result.json").read_text())["clock_mhz"] == 187.5
 
 
 def test_buses(build, board):
