@@ -31,9 +31,9 @@ from pynq.metadata.runtime_metadata_parser import RuntimeMetadataParser
 from pynqmetadata.frontends import Metadata
 
 from edgemoe_hw.config import AcceleratorConfig
+from edgemoe_hw.pages import Pages
 
 from .model import Stop, VerilatedModel
-from .pages import Pages
 
 __all__ = ["ACCESS_CYCLES", "SimulatedDevice"]
 
@@ -143,7 +143,7 @@ class SimulatedDevice(pynq.Device):
         self.capabilities = {"REGISTER_RW": True}
         self.is_open = True
         self._dram_bytes, self._options = dram_bytes, options
-        self._pages = Pages(dram_bytes)
+        self._pages = Pages(dram_bytes, "the simulated DRAM")
         self._registers = dict(_BOOTED)
         self._lock = threading.RLock()
         self._accelerator = self._controller_base = 0  # addresses

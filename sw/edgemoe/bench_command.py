@@ -67,12 +67,12 @@ def _accelerator(results: Results, path: Path, models: list[str] | None, configs
     for name in models or MODELS:
         for chosen in configs or CONFIGURATIONS:
             for bits in expert_bits:
-                graph = load_graph(name, expert_bits=bits)
-                if bits != expert_bits[0] and not graph.config.num_experts:
-                    continue
                 console.print(f"simulating: {name} on {chosen}")
+                graph = load_graph(name, expert_bits=bits)
                 rows.append(bench_row(graph, find_config(chosen)))
                 save_results(results, path)
+                if not graph.config.num_experts:
+                    break  # other bits would be the same network
     console.print(bench_table(rows))
 
 

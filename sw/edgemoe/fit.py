@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from edgemoe.boards.board import BOARDS, BoardError
+from edgemoe.boards.board import BOARDS, BoardError, read_toml
 from edgemoe.synth import SynthesisError
 from edgemoe_hw.config import PRESETS, AcceleratorConfig
 
@@ -85,18 +85,14 @@ def load_target(name: str, folder: Path = BOARDS) -> FitTarget:
     ------
     BoardError: there is none of that name, or its data file is wrong; one message says what and where
     """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     names = target_names(folder)
     if name not in names:
         raise BoardError(f"target must be one of {', '.join(names)}, not {name!r}" if names else
                          f"no target's data file is in {folder}: the open flow needs a checkout of the sources")
     path = folder / name / _FILE
     try:
-        target = FitTarget(name=name, **tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError) as error:
+        target = FitTarget(name=name, **read_toml(path))
+    except (BoardError, TypeError) as error:
         raise BoardError(f"{path}: {error}") from None
     _check_values(path, target)
     if target.preset not in PRESETS:

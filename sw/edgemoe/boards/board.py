@@ -16,7 +16,7 @@ from edgemoe.boards.zynq import FAMILIES, HpPort, ZynqFamily
 from edgemoe.synth import DEVICES, FpgaDevice
 from edgemoe_hw.config import PRESETS, AcceleratorConfig, ConfigError
 
-__all__ = ["BOARDS", "Board", "BoardError", "board_names", "load_board", "read_board"]
+__all__ = ["BOARDS", "Board", "BoardError", "board_names", "load_board", "read_board", "read_toml"]
 
 BOARDS = Path(__file__).parents[3] / "boards"  # data files are part of the sources, not of the installed package
 _FILE = "board.toml"
@@ -128,12 +128,13 @@ def read_board(path: Path) -> Board:
     BoardError: the file is wrong
     """
     try:
-        return _board(path.parent.name, _parse(path))
+        return _board(path.parent.name, read_toml(path))
     except (BoardError, ConfigError) as error:
         raise BoardError(f"{path}: {error}") from None
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """A data file's keys; BoardError, which does not name the file, if it is not TOML."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:

@@ -11,10 +11,9 @@ from edgemoe.layout import align
 from edgemoe.runtime.registers import mask
 from edgemoe_hw import regs
 from edgemoe_hw.config import ISA_VERSION, AcceleratorConfig
+from edgemoe_hw.pages import PAGE
 
 __all__ = ["NullBuffer", "NullPlatform"]
-
-_PAGE = 4096
 
 
 class NullBuffer:
@@ -72,7 +71,7 @@ class NullPlatform:
 
     def allocate(self, nbytes: int) -> NullBuffer:
         buffer = NullBuffer(self, self._next, nbytes)
-        self._next += align(nbytes, _PAGE)
+        self._next += align(nbytes, PAGE)
         self.buffers.append(buffer)
         return buffer
 

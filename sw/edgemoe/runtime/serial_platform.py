@@ -12,11 +12,12 @@ import numpy.typing as npt
 from edgemoe.bundle import Bundle
 from edgemoe.devices.base import DeviceError
 from edgemoe.layout import align
+from edgemoe_hw.pages import Pages
 from edgemoe_hw.targets.protocol import ANSWER, header
 
 __all__ = ["Line", "SerialBuffer", "SerialPlatform", "SerialPort", "open_platform"]
 
-_PAGE, _WORD = 4096, 8
+_WORD = 8
 _MEMORY_BYTES = 32 << 20
 _PATIENCE = 1.0  # seconds for an answer, besides the time on the line
 _SLOWEST_BYTES = 50_000  # a second
@@ -140,8 +141,8 @@ class SerialPlatform:
     has_interrupt = False
 
     def __init__(self, line: Line, clock_mhz: float, memory_bytes: int = _MEMORY_BYTES) -> None:
-        self._line, self.clock_mhz, self._memory_bytes = line, clock_mhz, memory_bytes
-        self._used: dict[int, int] = {}  # address -> size, whole pages
+        self._line, self.clock_mhz = line, clock_mhz
+        self._pages = Pages(memory_bytes, "the board's memory")
         self._is_open, self._failure = True, ""
         self._lock = threading.Lock()  # a stream's threads share the line
         try:
@@ -198,19 +199,14 @@ class SerialPlatform:
         return found
 
     def allocate(self, nbytes: int) -> SerialBuffer:
-        size, begin = align(nbytes, _PAGE), 0
-        for address, used in sorted(self._used.items()):  # the first gap that is large enough
-            if address - begin >= size:
-                break
-            begin = address + used
-        if begin + size > self._memory_bytes:
-            raise DeviceError(f"the board's memory of {self._memory_bytes} bytes has no {size} bytes left")
-        self._used[begin] = size
-        return SerialBuffer(self, begin, nbytes)
+        try:
+            return SerialBuffer(self, self._pages.take(nbytes), nbytes)
+        except MemoryError as error:
+            raise DeviceError(str(error)) from None
 
     def release(self, address: int) -> None:
         """Give a buffer's pages back."""
-        self._used.pop(address, None)
+        self._pages.give(address)
 
     def wait(self, seconds: float) -> None:
         self._line.wait(seconds)

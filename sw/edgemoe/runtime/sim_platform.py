@@ -13,8 +13,8 @@ from edgemoe.bundle import Bundle
 from edgemoe.devices.base import DeviceError
 from edgemoe.layout import align
 from edgemoe_hw.config import AcceleratorConfig
+from edgemoe_hw.pages import PAGE, Pages
 from edgemoe_sim.model import ModelError, VerilatedModel
-from edgemoe_sim.pages import PAGE, Pages
 
 __all__ = ["SimBuffer", "SimPlatform", "open_platform"]
 
@@ -71,7 +71,7 @@ class SimPlatform:
             self.model = VerilatedModel(config, dram_bytes=align(dram_bytes, PAGE), **options)
         except (RuntimeError, OSError) as error:
             raise DeviceError(f"cannot build the simulated accelerator: {error}") from error
-        self._pages = Pages(self.model.dram.size)
+        self._pages = Pages(self.model.dram.size, "the simulated DRAM")
         self._is_open = True
 
     @property

@@ -1,4 +1,4 @@
-"""Which pages of a simulated DRAM are in use."""
+"""Which pages of a memory, that of a simulation or of a board without an operating system, are in use."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ PAGE = 4096
 
 
 class Pages:
-    """Hands out whole pages of ``nbytes`` of memory, always the first gap that is large enough."""
+    """Hands out whole pages of ``nbytes`` of memory, always the first gap that is large enough.
 
-    def __init__(self, nbytes: int) -> None:
-        self._nbytes = nbytes
+    ``name``: what errors call the memory
+    """
+
+    def __init__(self, nbytes: int, name: str) -> None:
+        self._nbytes, self._name = nbytes, name
         self._used: dict[int, int] = {}  # address -> size
 
     def __len__(self) -> int:
@@ -26,7 +29,7 @@ class Pages:
                 break
             begin = address + used
         if begin + size > self._nbytes:
-            raise MemoryError(f"the simulated DRAM of {self._nbytes} bytes has no {size} bytes left")
+            raise MemoryError(f"{self._name} of {self._nbytes} bytes has no {size} bytes left")
         self._used[begin] = size
         return begin
 
