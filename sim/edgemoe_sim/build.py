@@ -11,22 +11,24 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import edgemoe_hw
 from edgemoe_hw.config import AcceleratorConfig
 
-__all__ = ["BuildError", "accelerator_verilog", "build_accelerator", "build_library", "cache_root", "parse_memories",
-           "verilator_root"]
+__all__ = ["BuildError", "accelerator_verilog", "build_accelerator", "build_library", "build_simulation", "cache_root",
+           "parse_memories", "verilator_root"]
 
 Progress = Callable[[str, float], None]
 _VERILATE_FROM, _COMPILE_FROM = 0.2, 0.35  # shares of a build's time
 
 HARNESS = Path(__file__).with_name("harness.cpp")
 PREFIX = "Vedgemoe"
+_LIBRARY = "libedgemoe.so"
 VERILATOR_FLAGS = (
     "--cc", "--prefix", PREFIX, "--top-module", "edgemoe", "-O3", "--flatten", "--x-assign", "fast",
     "--x-initial", "fast", "--no-assert", "--output-split", "20000", "--output-split-cfuncs", "2000",
@@ -206,41 +208,65 @@ def build_library(verilog: str, *, masters: int, axi_bytes: int, trace: bool = F
     ------
     BuildError: a tool is missing or failed; the message says which and has its last lines
     """
+    def write_memory_table(work: Path) -> None:
+        header = (work / f"{PREFIX}___024root.h").read_text(encoding="utf-8")
+        (work / "memory_table.h").write_text(_memory_table(header, masters, axi_bytes), encoding="utf-8")
+
+    return build_simulation(
+        verilog, HARNESS, "accelerator", files={"edgemoe.vlt": VLT}, options=("--trace-vcd",) if trace else (),
+        runtime=("verilated_vcd_c.cpp",) if trace else (), prepare=write_memory_table,
+        defines=(f"-DVM_TRACE={int(trace)}", f"-DVM_TRACE_VCD={int(trace)}"), keyed=(masters, axi_bytes), quiet=quiet,
+        progress=progress)
+
+
+def build_simulation(verilog: str, harness: Path, what: str, *, files: Mapping[str, str] = MappingProxyType({}),
+                     options: Sequence[str] = (), runtime: Sequence[str] = (), defines: Sequence[str] = (),
+                     prepare: Callable[[Path], None] = lambda work: None, keyed: Sequence[object] = (),
+                     quiet: bool = False, progress: Progress | None = None) -> Path:
+    """Shared library of ``verilog`` (module ``edgemoe``) and a C++ harness, from the cache where it is there.
+
+    Parameters
+    ----------
+    what: is simulated, for the message
+    files: text by name, for Verilator to read before the design
+    options: of Verilator, besides ``VERILATOR_FLAGS``
+    runtime: sources of Verilator's, besides those that every simulation needs
+    defines: for the compiler
+    prepare: writes what the harness includes; called in the folder that Verilator has written
+    keyed: what ``prepare`` depends on
+    quiet, progress, raises: as ``build_library``
+    """
     root = verilator_root()
-    harness = HARNESS.read_text(encoding="utf-8")
-    flags = repr((VERILATOR_FLAGS, CXX_FLAGS, FAST, RUNTIME, SLOW, VLT, masters, axi_bytes, trace, _cpu()))
+    flags = repr((VERILATOR_FLAGS, CXX_FLAGS, FAST, RUNTIME, SLOW, *files.items(), options, runtime, defines, keyed,
+                  _cpu()))
     version = (root / "include" / "verilated_config.h").read_text(encoding="utf-8")
-    key = hashlib.sha256("\0".join((verilog, harness, Path(__file__).read_text(encoding="utf-8"), flags,
-                                    version)).encode()).hexdigest()[:16]
+    texts = verilog, harness.read_text(encoding="utf-8"), Path(__file__).read_text(encoding="utf-8"), flags, version
+    key = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
     folder = cache_root() / "verilator" / key
-    library = folder / "libedgemoe.so"
+    library = folder / _LIBRARY
     if library.exists():
         return library
     if progress is None and not quiet:
-        print("building the Verilated accelerator (once for each configuration, about a minute)", file=sys.stderr,
+        print(f"building the Verilated {what} (once for each configuration, about a minute)", file=sys.stderr,
               flush=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{key}-", dir=folder.parent) as name:
         work = Path(name)
-        (work / "edgemoe.v").write_text(verilog, encoding="utf-8")
-        (work / "edgemoe.vlt").write_text(VLT, encoding="utf-8")
+        for file, text in {**files, "edgemoe.v": verilog}.items():
+            (work / file).write_text(text, encoding="utf-8")
         report = progress or (lambda step, share: None)
         report("running Verilator", _VERILATE_FROM)
-        _run([_tool("perl"), str(root / "bin" / "verilator"), *VERILATOR_FLAGS, *(["--trace-vcd"] if trace else []),
-              "--Mdir", str(work), "edgemoe.vlt", "edgemoe.v"], work, {**os.environ, "VERILATOR_ROOT": str(root)})
-        header = (work / f"{PREFIX}___024root.h").read_text(encoding="utf-8")
-        (work / "memory_table.h").write_text(_memory_table(header, masters, axi_bytes), encoding="utf-8")
+        _run([_tool("perl"), str(root / "bin" / "verilator"), *VERILATOR_FLAGS, *options, "--Mdir", str(work), *files,
+              "edgemoe.v"], work, {**os.environ, "VERILATOR_ROOT": str(root)})
+        prepare(work)
         include = root / "include"
-        runtime = ["verilated.cpp", "verilated_threads.cpp", *(["verilated_vcd_c.cpp"] if trace else [])]
-        sources = [*work.glob(f"{PREFIX}*.cpp"), HARNESS, *(include / name for name in runtime)]
-        includes = [f"-I{work}", f"-I{include}", f"-I{include / 'vltstd'}", f"-DVM_TRACE={int(trace)}",
-                    f"-DVM_TRACE_VCD={int(trace)}"]
-        objects = _compile(sources, work, includes, report)
-        _run([_tool(os.environ.get("CXX", "g++")), "-shared", "-pthread", "-o", str(work / "libedgemoe.so"),
-              *objects], work)
+        sources = [*work.glob(f"{PREFIX}*.cpp"), harness,
+                   *(include / name for name in ("verilated.cpp", "verilated_threads.cpp", *runtime))]
+        objects = _compile(sources, work, [f"-I{work}", f"-I{include}", f"-I{include / 'vltstd'}", *defines], report)
+        _run([_tool(os.environ.get("CXX", "g++")), "-shared", "-pthread", "-o", str(work / _LIBRARY), *objects], work)
         # A partial folder is never seen: the library appears by a rename, and whoever is first wins.
         folder.mkdir(exist_ok=True)
-        for result in ("edgemoe.v", "libedgemoe.so"):
+        for result in ("edgemoe.v", _LIBRARY):
             os.replace(work / result, folder / result)
     return library
 

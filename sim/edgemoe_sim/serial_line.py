@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
-import sys
-import tempfile
 import threading
 from pathlib import Path
 
 from edgemoe_hw.config import AcceleratorConfig
 
-from . import build
+from .build import build_simulation
 from .model import ModelError
 
 __all__ = ["CLOCK_HZ", "SimulatedLine"]
@@ -33,34 +29,6 @@ def _verilog(config: AcceleratorConfig) -> str:
                                          timing=SdramTiming(start=_START_NS)))
 
 
-def _library(config: AcceleratorConfig, quiet: bool) -> Path:
-    """Shared library of system and harness, from the cache where it is there; raises BuildError."""
-    verilog, root = _verilog(config), build.verilator_root()
-    version = (root / "include" / "verilated_config.h").read_text(encoding="utf-8")
-    flags = repr((build.VERILATOR_FLAGS, build.CXX_FLAGS, build._cpu()))
-    key = hashlib.sha256("\0".join((verilog, _HARNESS.read_text(encoding="utf-8"), flags, version)).encode())
-    library = build.cache_root() / "verilator" / f"serial-{key.hexdigest()[:16]}.so"
-    if library.exists():
-        return library
-    if not quiet:
-        print("building the Verilated serial system (once for each configuration, about a minute)", file=sys.stderr)
-    library.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="serial-", dir=library.parent) as name:
-        work = Path(name)
-        (work / "edgemoe.v").write_text(verilog, encoding="utf-8")
-        build._run([build._tool("perl"), str(root / "bin" / "verilator"), *build.VERILATOR_FLAGS, "--Mdir", name,
-                    "edgemoe.v"], work, {**os.environ, "VERILATOR_ROOT": str(root)})
-        include = root / "include"
-        sources = [*work.glob(f"{build.PREFIX}*.cpp"), _HARNESS, include / "verilated.cpp",
-                   include / "verilated_threads.cpp"]
-        objects = build._compile(sources, work, [f"-I{work}", f"-I{include}", f"-I{include / 'vltstd'}"],
-                                 lambda step, share: None)
-        compiler = build._tool(os.environ.get("CXX", "g++"))
-        build._run([compiler, "-shared", "-pthread", "-o", "system.so", *objects], work)
-        os.replace(work / "system.so", library)  # a partial file is never seen
-    return library
-
-
 class SimulatedLine:
     """A line with the whole system at its other end: bridge, accelerator, SDRAM controller and chip. Time is cycles.
 
@@ -71,7 +39,8 @@ class SimulatedLine:
     """
 
     def __init__(self, config: AcceleratorConfig, *, quiet: bool = False) -> None:
-        self._library = library = ctypes.CDLL(str(_library(config, quiet)))
+        self._library = library = ctypes.CDLL(str(
+            build_simulation(_verilog(config), _HARNESS, "serial system", quiet=quiet)))
         handle, u64 = ctypes.c_void_p, ctypes.c_uint64
         for name, result, arguments in (
                 ("ss_create", handle, [ctypes.c_int, ctypes.c_double]), ("ss_destroy", None, [handle]),
