@@ -58,7 +58,7 @@ test-pynq: tools ## tests of the PYNQ device with pynq 3.1.2, in build/pynq3
 	    tests/sw/test_runtime_faults.py tests/board/test_hwh.py -k "pynq or hwh" $(PYTEST_ARGS)
 
 lint: $(VENV)/.lint ## ruff and mypy
-	$(BIN)/ruff check $(PACKAGES) tests
+	$(BIN)/ruff check $(PACKAGES) tests tools
 	$(BIN)/mypy $(PACKAGES)
 
 bench: tools $(VENV)/.$(if $(filter accelerator,$(ONLY)),sim,baselines) ## cycles on the simulated RTL, the same models on CPU and GPU

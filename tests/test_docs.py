@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.random_graphs import random_graph
 
-from edgemoe.bound import Bound, phase_bounds, total_bound
 from edgemoe.compiler import build_bundle
-from edgemoe_hw.config import PRESETS as CONFIGS
+from edgemoe.compiler.bound import Bound, phase_bounds, total_bound
 from edgemoe_hw.interfaces import memory_depths
+from edgemoe_hw.spec.config import PRESETS as CONFIGS
 from edgemoe_models.config import PRESETS as MODELS
 from edgemoe_models.integer import ops, tables
-from edgemoe_sim.graphs import random_graph
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -2,9 +2,9 @@
 
 from amaranth.lib import data
 
-from . import isa
-from .axi import ADDRESS_BITS
-from .config import AcceleratorConfig
+from edgemoe_hw.bus.axi import ADDRESS_BITS
+from edgemoe_hw.spec import isa
+from edgemoe_hw.spec.config import AcceleratorConfig
 
 __all__ = ["BASES", "COMMAND", "ERROR_REPORT", "READ_REQUEST", "beat_layout", "memory_depths", "queued_layout",
            "read_response", "slice_beats"]

@@ -6,7 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from .config import AcceleratorConfig
+from edgemoe_hw.spec.config import AcceleratorConfig
 
 __all__ = ["LoadPort", "SlicedMemory", "WeightScratchpad"]
 

@@ -4,11 +4,11 @@ from amaranth import Module, ResetInserter
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from .axi import AxiLiteSignature, AxiSignature
-from .compute import ComputeSide
-from .config import AcceleratorConfig
-from .control import ControlPlane
-from .regs import ErrorCode
+from edgemoe_hw.bus.axi import AxiLiteSignature, AxiSignature
+from edgemoe_hw.control_plane.plane import ControlPlane
+from edgemoe_hw.engines.compute import ComputeSide
+from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_hw.spec.regs import ErrorCode
 
 __all__ = ["Accelerator"]
 

@@ -15,7 +15,7 @@ from amaranth.hdl import (
 )
 from amaranth.lib import data, wiring
 
-from .config import AcceleratorConfig
+from edgemoe_hw.spec.config import AcceleratorConfig
 
 __all__ = ["TOP_NAME", "generate"]
 
@@ -77,7 +77,9 @@ def generate(config: AcceleratorConfig, top: wiring.Component | None = None) -> 
     for the same design, without source locations.
     """
     if top is None:
-        from .top import Accelerator  # the top pulls in every unit; benches of a part need not
+        from edgemoe_hw.top import (
+            Accelerator,  # the top pulls in every unit; benches of a part need not
+        )
         top = Accelerator(config)
     flat = _Flat(top)
     text = verilog.convert(flat, name=TOP_NAME, ports=list(flat.ports.values()), emit_src=False,

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemoe_models.config import ModelConfig
+from edgemoe_models.datasets.scenes import generate_scene
 from edgemoe_models.float_reference import (
     Floats,
     Observed,
@@ -22,7 +23,6 @@ from edgemoe_models.float_reference import (
     mlp,
     state_shapes,
 )
-from edgemoe_models.scenes import generate_scene
 
 #: Standard deviation over the keys of a head's attention scores (natural logarithms), drawn from this range.
 SCORE_DEVIATIONS = (1.0, 2.5)
@@ -142,6 +142,6 @@ def _gate(rng: np.random.Generator, config: ModelConfig, tokens: Floats) -> Floa
 
 
 def random_images(config: ModelConfig, count: int, seed: int = 0) -> npt.NDArray[np.uint8]:
-    """Synthetic scenes (:mod:`edgemoe_models.scenes`) uint8 [count, H, W, 3] at the model's size."""
+    """Synthetic scenes (:mod:`edgemoe_models.datasets.scenes`) uint8 [count, H, W, 3] at the model's size."""
     size = config.image_height, config.image_width
     return np.stack([generate_scene(seed + i, *size).image for i in range(count)])

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import edgemoe_hw
-from edgemoe_hw.config import AcceleratorConfig
+from edgemoe_hw.spec.config import AcceleratorConfig
 
 __all__ = ["BuildError", "accelerator_verilog", "build_accelerator", "build_library", "build_simulation", "cache_root",
            "parse_memories", "verilator_root"]
@@ -74,7 +74,7 @@ def cache_root() -> Path:
 
 def accelerator_verilog(config: AcceleratorConfig) -> str:
     """Verilog of the accelerator, from the cache while neither the configuration nor the RTL's sources change."""
-    sources = sorted(Path(edgemoe_hw.__file__).parent.glob("*.py"))
+    sources = sorted(Path(edgemoe_hw.__file__).parent.rglob("*.py"))
     digest = hashlib.sha256(f"{config.content_hash} {importlib.metadata.version('amaranth')}".encode())
     for source in sources:
         digest.update(source.read_bytes())

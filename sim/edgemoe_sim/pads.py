@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .model import VerilatedModel
+from edgemoe_sim.verilated import VerilatedModel
 
 __all__ = ["RtlPads"]
 

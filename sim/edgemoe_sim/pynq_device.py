@@ -30,10 +30,9 @@ from pynq.interrupt import _InterruptController
 from pynq.metadata.runtime_metadata_parser import RuntimeMetadataParser
 from pynqmetadata.frontends import Metadata
 
-from edgemoe_hw.config import AcceleratorConfig
-from edgemoe_hw.pages import Pages
-
-from .model import Stop, VerilatedModel
+from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_hw.spec.pages import Pages
+from edgemoe_sim.verilated import Stop, VerilatedModel
 
 __all__ = ["ACCESS_CYCLES", "SimulatedDevice"]
 

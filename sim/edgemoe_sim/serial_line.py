@@ -6,10 +6,9 @@ import ctypes
 import threading
 from pathlib import Path
 
-from edgemoe_hw.config import AcceleratorConfig
-
-from .build import build_simulation
-from .model import ModelError
+from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_sim.build import build_simulation
+from edgemoe_sim.verilated import ModelError
 
 __all__ = ["CLOCK_HZ", "SimulatedLine"]
 

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from edgemoe_hw.config import AcceleratorConfig
-from edgemoe_hw.isa import COMMAND_BYTES, Mode, Opcode, decode
+from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_hw.spec.isa import COMMAND_BYTES, Mode, Opcode, decode
 
 __all__ = ["Comparison", "Pads", "Part", "TraceChecker"]
 

@@ -9,8 +9,8 @@
 """
 
 from edgemoe.bundle import Bundle, BundleError
-from edgemoe.devices.base import DeviceError
 from edgemoe.runtime.accelerator import Accelerator
+from edgemoe.errors import DeviceError
 from edgemoe.runtime.frames import frames
 from edgemoe.runtime.opening import open
 from edgemoe.runtime.predictions import (

@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemoe.layout import OutputPart
-from edgemoe_hw.config import ISA_VERSION, AcceleratorConfig, ConfigError
+from edgemoe_hw.spec.config import ISA_VERSION, AcceleratorConfig, ConfigError
 from edgemoe_models.config import ModelConfig
-from edgemoe_models.graph import GraphError, IntegerGraph
+from edgemoe_models.graph.integer_graph import GraphError, IntegerGraph
 from edgemoe_models.tensor_file import TensorFileError, read_tensors
 
 __all__ = ["FORMAT_VERSION", "Bundle", "BundleError", "Phase", "Task"]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgemoe_hw.config import AcceleratorConfig
+from edgemoe_hw.spec.config import AcceleratorConfig
 
 __all__ = ["ALIGNMENT", "OutputPart", "align", "gather_outputs", "pack_patches", "pack_rows"]
 

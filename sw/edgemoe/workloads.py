@@ -14,9 +14,10 @@ from pathlib import Path
 import safetensors
 
 import edgemoe_models
-from edgemoe_models import quantize, random_weights
+from edgemoe_models import random_weights
 from edgemoe_models.config import PRESETS
-from edgemoe_models.graph import GraphError, IntegerGraph
+from edgemoe_models.graph.integer_graph import GraphError, IntegerGraph
+from edgemoe_models.ptq import quantize
 
 __all__ = ["QAT_PRECISIONS", "QatFiles", "best_model", "float_weights", "load_graph", "model_label", "named_graphs",
            "precision_of", "preset_graph", "qat_files", "read_metadata",

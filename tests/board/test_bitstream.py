@@ -8,10 +8,11 @@ import os
 import pytest
 from typer.testing import CliRunner
 
-from edgemoe import cli
-from edgemoe.boards import BoardError, bitstream, command, load_board, utilisation
+from edgemoe.boards import BoardError, bitstream, load_board, utilisation
 from edgemoe.boards.bitstream import BUILD_TCL, build_bitstream, find_bitstream
-from edgemoe_hw.config import ISA_VERSION
+from edgemoe.cli import boards as command
+from edgemoe.cli import main as cli
+from edgemoe_hw.spec.config import ISA_VERSION
 
 BOARD = load_board("pynq-z2")
 RESULT = {"lut": 30_000, "ff": 20_000, "dsp": 218, "bram36": 132.0, "cells": {}, "tool": "yosys", "seconds": 1.0}

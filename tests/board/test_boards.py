@@ -6,10 +6,10 @@ import re
 import pytest
 from typer.testing import CliRunner
 
-from edgemoe import cli
 from edgemoe.boards import BoardError, board_names, load_board
 from edgemoe.boards.board import BOARDS, read_board
-from edgemoe_hw.config import PRESETS
+from edgemoe.cli import main as cli
+from edgemoe_hw.spec.config import PRESETS
 
 NAMES = ["aup-zu3", "kr260", "kv260", "pynq-z2", "ultra96v2", "zcu102", "zcu104"]
 GOOD = (BOARDS / "aup-zu3" / "board.toml").read_text(encoding="utf-8")
@@ -135,7 +135,7 @@ def test_table_in_the_documentation():
 
 def test_synth_takes_a_boards_device(monkeypatch, tmp_path):
     chosen = []
-    monkeypatch.setattr("edgemoe.synth.synth_command", lambda config, out, device: chosen.append((config, device)) or 0)
+    monkeypatch.setattr("edgemoe.boards.synth.synth_command", lambda config, out, device: chosen.append((config, device)) or 0)
     assert CliRunner().invoke(cli.app, ["synth", "--config", "kv260", "--out", str(tmp_path)]).exit_code == 0
     board = load_board("kv260")
     assert chosen == [(board.config, board.device)]

@@ -5,17 +5,18 @@ import subprocess
 import sys
 
 import pytest
+from support.random_graphs import random_graph, small_model
 from typer.testing import CliRunner
 
 import edgemoe
-from edgemoe import cli, selftest
 from edgemoe.boards import BoardError, load_board
 from edgemoe.boards.bitstream import publish
 from edgemoe.boards.flash import flash, stage
 from edgemoe.bundle import BundleError
+from edgemoe.cli import main as cli
 from edgemoe.compiler import build_bundle
-from edgemoe_hw.config import PRESETS
-from edgemoe_sim.graphs import random_graph, small_model
+from edgemoe.runtime import selftest
+from edgemoe_hw.spec.config import PRESETS
 
 BOARD = load_board("pynq-z2")
 
@@ -45,7 +46,7 @@ def board_here(program, tmp_path):
     home.mkdir()
     program("ssh", f'echo "$@" >> "{tmp_path}/ssh"\nfor last; do :; done\ncd "{home}" && exec sh -c "$last"')
     program("sudo", f'cd "$(dirname "$2")" && PYTHONPATH=lib exec "{sys.executable}" -c '
-                    '"import sys, edgemoe; print(edgemoe.__file__); from edgemoe.selftest import main; '
+                    '"import sys, edgemoe; print(edgemoe.__file__); from edgemoe.runtime.selftest import main; '
                     "sys.exit(main(['--device', 'reference', '--bundle', 'bundle.emoe', '--images', '1']))\"")
     return home
 
@@ -80,7 +81,7 @@ def test_script_on_the_board(program, built, bundle, tmp_path):
     folder = stage(BOARD, manifest, bundle, built)
     subprocess.run(["bash", str(folder / "selftest.sh"), "--images", "5"], check=True, cwd=tmp_path)
     assert (tmp_path / "called").read_text().split() == [
-        str(folder), "lib", "-m", "edgemoe.selftest", "--device", "pynq", "--bundle", "bundle.emoe", "--bitstream",
+        str(folder), "lib", "-m", "edgemoe.runtime.selftest", "--device", "pynq", "--bundle", "bundle.emoe", "--bitstream",
         f"{manifest.stem}.bit", "--images", "5"]
 
 
@@ -147,7 +148,7 @@ def test_command_fails_as_the_selftest_does(program, built, bundle):
 ])
 def test_command_refuses(tmp_path, monkeypatch, arguments, message):
     """Before a bundle is compiled, which takes long."""
-    monkeypatch.setattr("edgemoe.boards.command._bundle", lambda board, out: pytest.fail("compiled"))
+    monkeypatch.setattr("edgemoe.cli.boards._bundle", lambda board, out: pytest.fail("compiled"))
     result = command(*arguments, "--out", tmp_path)
     assert result.exit_code == 1 and message in str(result.exception)
 

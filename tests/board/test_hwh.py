@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from edgemoe.boards import IP_VLNV, MODULE_VLNV, board_names, hwh_text, load_board
-from edgemoe_hw import regs
+from edgemoe_hw.spec import regs
 
 pytestmark = pytest.mark.skipif(
     sys.version_info >= (3, 13), reason="pynq 4.0.0 needs numpy 1 and grpcio 1.64, which have no wheels here")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from edgemoe.bundle import Bundle
-from edgemoe.devices.base import Result
-from edgemoe.devices.reference import ReferenceDevice
-from edgemoe.devices.sim import SimDevice
-from edgemoe_hw.config import PRESETS, AcceleratorConfig
+from edgemoe.runtime.base import Result
+from edgemoe.runtime.reference_device import ReferenceDevice
+from edgemoe.runtime.verify import SimDevice
+from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig
 
 #: Two masters, lanes that are no square and no power of two, memories just large enough, three epilogue cycles a tile.
 ODD = AcceleratorConfig(name="odd", lanes_k=16, lanes_n=24, epilogue_lanes=8, norm_lanes=4, weight_depth=160,

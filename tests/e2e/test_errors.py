@@ -5,18 +5,19 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from support.random_graphs import random_graph, small_model
 
 from edgemoe.bundle import Bundle, BundleError
 from edgemoe.compiler import build_bundle
-from edgemoe.devices.base import DeviceError, patchify
-from edgemoe.devices.reference import ReferenceDevice
-from edgemoe.devices.sim import SimDevice
 from edgemoe.layout import gather_outputs, pack_patches
-from edgemoe_hw.config import PRESETS
-from edgemoe_hw.isa import COMMAND_BYTES, Memory, Mode, Opcode, decode, encode
-from edgemoe_hw.regs import ErrorCode
-from edgemoe_sim.graphs import random_graph, small_model
-from edgemoe_sim.model import ProgramError, VerilatedModel
+from edgemoe.errors import DeviceError
+from edgemoe.runtime.base import patchify
+from edgemoe.runtime.reference_device import ReferenceDevice
+from edgemoe.runtime.verify import SimDevice
+from edgemoe_hw.spec.config import PRESETS
+from edgemoe_hw.spec.isa import COMMAND_BYTES, Memory, Mode, Opcode, decode, encode
+from edgemoe_hw.spec.regs import ErrorCode
+from edgemoe_sim.verilated import ProgramError, VerilatedModel
 
 CONFIG = PRESETS["tiny"]
 TASK = "segmentation"

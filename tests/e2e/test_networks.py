@@ -4,13 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+from support.random_graphs import random_graph, small_model
 
 from edgemoe.compiler import CompilerOptions, build_bundle
-from edgemoe.devices.reference import ReferenceDevice
-from edgemoe.devices.sim import SimDevice
+from edgemoe.runtime.reference_device import ReferenceDevice
+from edgemoe.runtime.verify import SimDevice
 from edgemoe_models.config import ModelConfig, TaskConfig
-from edgemoe_models.graph import IntegerGraph, IntegerLinear
-from edgemoe_sim.graphs import random_graph, small_model
+from edgemoe_models.graph.integer_graph import IntegerGraph, IntegerLinear
 
 KINDS = (TaskConfig("segmentation", "segmentation", channels=5, head_hidden=20, cells=2),
          TaskConfig("depth", "depth", channels=1, cells=3),

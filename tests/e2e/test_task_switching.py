@@ -4,16 +4,16 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from support.random_graphs import random_graph, small_model
 
 from edgemoe.bundle import Bundle, Task
 from edgemoe.compiler import build_bundle, compile_graph
-from edgemoe.devices.reference import ReferenceDevice
-from edgemoe.devices.sim import SimDevice
-from edgemoe_hw.config import PRESETS
-from edgemoe_hw.isa import COMMAND_BYTES, Base, Memory, Opcode, decode
+from edgemoe.runtime.reference_device import ReferenceDevice
+from edgemoe.runtime.verify import SimDevice
+from edgemoe_hw.spec.config import PRESETS
+from edgemoe_hw.spec.isa import COMMAND_BYTES, Base, Memory, Opcode, decode
 from edgemoe_models.config import TaskConfig
-from edgemoe_sim.graphs import random_graph, small_model
-from edgemoe_sim.model import VerilatedModel
+from edgemoe_sim.verilated import VerilatedModel
 
 CONFIG = PRESETS["tiny"]
 TASKS = (TaskConfig("segmentation", "segmentation", channels=5, head_hidden=20, cells=2),

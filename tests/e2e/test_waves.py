@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.random_graphs import random_graph, small_model
 
-from edgemoe import cli
 from edgemoe.bundle import Bundle
+from edgemoe.cli import main as cli
 from edgemoe.compiler import build_bundle
-from edgemoe.devices.base import DeviceError
-from edgemoe.devices.reference import ReferenceDevice
-from edgemoe.devices.sim import SimDevice, Waves
-from edgemoe_hw.config import AcceleratorConfig
+from edgemoe.errors import DeviceError
+from edgemoe.runtime.reference_device import ReferenceDevice
+from edgemoe.runtime.verify import SimDevice, Waves
+from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_models.config import TaskConfig
-from edgemoe_sim.graphs import random_graph, small_model
 
 CONFIG = AcceleratorConfig(name="smallest", lanes_k=8, lanes_n=4, epilogue_lanes=4, norm_lanes=1, weight_depth=192,
                            act_depth=512, residual_depth=192, score_depth=96, param_depth=96, max_dim=40,

@@ -3,11 +3,11 @@
 import pytest
 
 from edgemoe.compiler import build_bundle
-from edgemoe.devices.reference import ReferenceDevice
-from edgemoe.devices.sim import SimDevice
-from edgemoe.report import Inference, build_report
+from edgemoe.reports.cycles import Inference, build_report
+from edgemoe.runtime.reference_device import ReferenceDevice
+from edgemoe.runtime.verify import SimDevice
 from edgemoe.workloads import load_graph
-from edgemoe_hw.config import PRESETS
+from edgemoe_hw.spec.config import PRESETS
 from edgemoe_models.random_weights import random_images
 
 pytestmark = pytest.mark.slow  # simulators of the large configurations take minutes to build

@@ -5,10 +5,10 @@ import itertools
 
 import numpy as np
 import pytest
-from bench import simulate
+from support.amaranth_bench import simulate
 
-from edgemoe_hw import isa
-from edgemoe_hw.command_queue import CommandQueue
+from edgemoe_hw.control_plane.command_queue import CommandQueue
+from edgemoe_hw.spec import isa
 
 EXPERTS = 5
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from edgemoe_hw.config import PRESETS, AcceleratorConfig, ConfigError
+from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig, ConfigError
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)

@@ -1,12 +1,12 @@
 import random
 from dataclasses import replace
 
-import golden
+from support import golden
 import pytest
-from bench import simulate
+from support.amaranth_bench import simulate
 
-from edgemoe_hw.config import AcceleratorConfig
-from edgemoe_hw.gate import GateUnit, gate_interval
+from edgemoe_hw.engines.matmul.gate import GateUnit, gate_interval
+from edgemoe_hw.spec.config import AcceleratorConfig
 
 CONFIG = AcceleratorConfig(max_tokens=24, max_experts=16, max_top_k=4)
 

@@ -1,11 +1,11 @@
 # amaranth: UnusedElaboratable=no
 import random
 
-import golden
+from support import golden
 import pytest
-from bench import simulate, stream_vectors
+from support.amaranth_bench import simulate, stream_vectors
 
-from edgemoe_hw.gelu import TABLE_ENTRIES, Gelu
+from edgemoe_hw.engines.matmul.activation import TABLE_ENTRIES, Gelu
 
 
 async def load(ctx, dut, table):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from edgemoe_hw import isa, isa_docs
-from edgemoe_hw.config import ISA_VERSION, AcceleratorConfig
-from edgemoe_hw.isa import ENGINES, Engine, Memory, Opcode, decode, encode
+from edgemoe_hw.spec import isa, isa_docs
+from edgemoe_hw.spec.config import ISA_VERSION, AcceleratorConfig
+from edgemoe_hw.spec.isa import ENGINES, Engine, Memory, Opcode, decode, encode
 
 ROOT = Path(__file__).parents[2]
 OPCODES = [pytest.param(opcode, id=opcode.name) for opcode in Opcode]
@@ -143,7 +143,7 @@ def test_config_hash():
 
 def test_page_is_fresh():
     text = (ROOT / "docs" / "isa.md").read_text(encoding="utf-8")
-    assert text == isa_docs.markdown(), "regenerate: python -m edgemoe_hw.isa_docs > docs/isa.md"
+    assert text == isa_docs.markdown(), "regenerate: python -m edgemoe_hw.spec.isa_docs > docs/isa.md"
 
 
 def test_every_field_and_value_is_explained():

@@ -1,13 +1,13 @@
 import random
 from dataclasses import replace
 
-import golden
+from support import golden
 import pytest
-from bench import simulate
+from support.amaranth_bench import simulate
 
-from edgemoe_hw.config import PRESETS, AcceleratorConfig
-from edgemoe_hw.layernorm import LayerNormUnit
-from edgemoe_hw.norm_scalar import NormScalar
+from edgemoe_hw.engines.norm.scalar import NormScalar
+from edgemoe_hw.engines.norm.unit import LayerNormUnit
+from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig
 
 SMALL = AcceleratorConfig(lanes_k=16, lanes_n=16, epilogue_lanes=8, norm_lanes=2, max_dim=48)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
-from edgemoe_hw.mac_array import MacArray
+from edgemoe_hw.engines.matmul.array import MacArray
 
 
 def drive(lanes_k, lanes_n, tiles, seed):

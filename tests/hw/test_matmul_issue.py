@@ -4,10 +4,10 @@
 import itertools
 
 import pytest
-from bench import simulate
+from support.amaranth_bench import simulate
 
-from edgemoe_hw.config import AcceleratorConfig
-from edgemoe_hw.matmul_issue import MatMulIssue
+from edgemoe_hw.engines.matmul.issue import MatMulIssue
+from edgemoe_hw.spec.config import AcceleratorConfig
 
 SHAPES = [(1, 1, 1), (4, 1, 1), (1, 1, 3), (2, 2, 2), (1, 2, 1), (5, 1, 2), (1, 1, 1)]  # k_steps, tiles, tokens
 NIBBLES = [(1, 2, 2), (2, 2, 2), (5, 3, 2), (4, 2, 1)]  # the same, for int4 weights

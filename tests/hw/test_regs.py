@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgemoe_hw import regs
+from edgemoe_hw.spec import regs
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,6 +29,6 @@ def test_unknown_register_is_named():
 
 
 def test_needs_no_amaranth():
-    code = "import sys, edgemoe_hw.regs; print('amaranth' in sys.modules)"
+    code = "import sys, edgemoe_hw.spec.regs; print('amaranth' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "hw", capture_output=True, text=True)
     assert result.stdout == "False\n", result.stderr

@@ -1,12 +1,17 @@
 # amaranth: UnusedElaboratable=no
 import random
 
-import golden
+from support import golden
 import pytest
-from bench import stream_vectors
+from support.amaranth_bench import stream_vectors
 
-from edgemoe_hw.requantize import NO_ROW_FACTOR, RequantizeLane, Requantizer, ValueBits
-from edgemoe_hw.rounding import RoundingShift
+from edgemoe_hw.engines.matmul.requantize import (
+    NO_ROW_FACTOR,
+    RequantizeLane,
+    Requantizer,
+    ValueBits,
+)
+from edgemoe_hw.primitives.rounding import RoundingShift
 
 BITS = {ValueBits.INT8: 8, ValueBits.INT11: 11, ValueBits.INT12: 12, ValueBits.INT16: 16}
 BOUND = (1 << 24) - 1

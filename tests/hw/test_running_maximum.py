@@ -3,9 +3,9 @@
 
 import numpy as np
 import pytest
-from bench import simulate
+from support.amaranth_bench import simulate
 
-from edgemoe_hw.running_maximum import RunningMaximum
+from edgemoe_hw.primitives.running_maximum import RunningMaximum
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 4, 8, 16])

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
-from edgemoe_hw.config import AcceleratorConfig
 from edgemoe_hw.scratchpad import SlicedMemory, WeightScratchpad
+from edgemoe_hw.spec.config import AcceleratorConfig
 
 CONFIGS = [
     AcceleratorConfig(lanes_k=8, lanes_n=8, epilogue_lanes=8, weight_depth=16),

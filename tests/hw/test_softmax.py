@@ -1,11 +1,11 @@
 # amaranth: UnusedElaboratable=no
 import random
 
-import golden
+from support import golden
 import pytest
-from bench import stream_vectors
+from support.amaranth_bench import stream_vectors
 
-from edgemoe_hw.softmax import Exp2Lanes, Reciprocal
+from edgemoe_hw.engines.matmul.softmax import Exp2Lanes, Reciprocal
 
 
 @pytest.mark.parametrize("lanes", [1, 8, 12])

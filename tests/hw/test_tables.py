@@ -1,6 +1,6 @@
-import golden
+from support import golden
 
-from edgemoe_hw import tables
+from edgemoe_hw.spec import tables
 
 
 def test_tables_equal_their_formulas() -> None:

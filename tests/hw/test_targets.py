@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from amaranth.hdl import Elaboratable, Module
 
-from edgemoe_hw.config import PRESETS, ConfigError
+from edgemoe_hw.spec.config import PRESETS, ConfigError
+from edgemoe_hw.spec.serial_protocol import ANSWER, header
 from edgemoe_hw.targets.bridge import Bridge
-from edgemoe_hw.targets.protocol import ANSWER, header
 from edgemoe_hw.targets.sdram import Sdram
 from edgemoe_hw.targets.serial import SerialSystem
 from edgemoe_hw.targets.uart import UartReceiver, UartTransmitter

@@ -4,7 +4,7 @@
 import numpy as np
 from amaranth.sim import Simulator
 
-from edgemoe_hw.unpack import WeightUnpack
+from edgemoe_hw.engines.matmul.unpack import WeightUnpack
 
 
 def test_bytes_and_both_halves():

@@ -6,7 +6,7 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from edgemoe_hw.config import PRESETS
+from edgemoe_hw.spec.config import PRESETS
 from edgemoe_hw.verilog import generate
 
 

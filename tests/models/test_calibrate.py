@@ -7,17 +7,17 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
-from edgemoe_models import quantize as command
 from edgemoe_models.config import ModelConfig, TaskConfig
-from edgemoe_models.graph import IntegerGraph
-from edgemoe_models.quantize import (
+from edgemoe_models.graph.integer_graph import IntegerGraph
+from edgemoe_models.ptq import quantize as command
+from edgemoe_models.ptq.quantize import (
     QuantizeError,
     QuantizeOptions,
     calibration_folder,
     calibration_images,
     quantize,
 )
-from edgemoe_models.quantize_report import layer_errors
+from edgemoe_models.ptq.report import layer_errors
 from edgemoe_models.random_weights import random_images, random_state
 
 CONFIG = ModelConfig(

@@ -5,10 +5,10 @@ import json
 import pytest
 import safetensors.numpy
 
-from edgemoe_models import compare_ptq
-from edgemoe_models.compare_ptq import COLUMNS, VARIANTS
 from edgemoe_models.config import ModelConfig, TaskConfig
 from edgemoe_models.random_weights import random_state
+from edgemoe_models.studies import compare_ptq
+from edgemoe_models.studies.compare_ptq import COLUMNS, VARIANTS
 
 CONFIG = ModelConfig(
     name="small", image_height=24, image_width=32, patch=8, dim=40, depth=2, heads=2, mlp_hidden=72,

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from edgemoe_models.config import DEPTH_SCALE, TaskConfig
-from edgemoe_models.dataset import IGNORE
 from edgemoe_models.datasets import DATA_SETS, files, find
-from edgemoe_models.metrics import TaskMetrics
+from edgemoe_models.datasets.arrays import IGNORE
+from edgemoe_models.evaluation.metrics import TaskMetrics
 
 HEIGHT, WIDTH = 24, 40
 ALL = ("segmentation", "depth", "normals", "edges")

@@ -2,7 +2,7 @@
 
 import json
 
-from edgemoe_models import evaluate
+from edgemoe_models.evaluation import evaluate
 
 
 def test_rows(tmp_path, capsys):

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgemoe_models import function_errors
 from edgemoe_models.float_reference import erf
-from edgemoe_models.function_errors import GELU_INPUTS, TABLES, cell
 from edgemoe_models.integer import ops
 from edgemoe_models.integer.tables import gelu_table
-from edgemoe_models.quantize_search import SMALLEST_GELU_SCALE
+from edgemoe_models.ptq.search import SMALLEST_GELU_SCALE
+from edgemoe_models.studies import function_errors
+from edgemoe_models.studies.function_errors import GELU_INPUTS, TABLES, cell
 
 PAGE = Path(__file__).parents[2] / "docs" / "functions.md"
 

@@ -9,10 +9,10 @@ import safetensors
 import safetensors.numpy
 
 from edgemoe_models.config import ModelConfig, TaskConfig
-from edgemoe_models.graph import GraphError, IntegerGraph
-from edgemoe_models.graph_file import METADATA_KEY, digest
+from edgemoe_models.graph.file import METADATA_KEY, digest
+from edgemoe_models.graph.integer_graph import GraphError, IntegerGraph
 from edgemoe_models.integer import reference
-from edgemoe_models.quantize import quantize
+from edgemoe_models.ptq.quantize import quantize
 from edgemoe_models.random_weights import random_images, random_state
 
 

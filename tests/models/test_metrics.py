@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from edgemoe_models.config import TaskConfig
-from edgemoe_models.metrics import (
+from edgemoe_models.evaluation.metrics import (
     DepthMetrics,
     EdgeMetrics,
     NormalsMetrics,

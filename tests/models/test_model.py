@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig  # noqa: E402
-from edgemoe_models.model import M3ViT, balance_loss, select_experts  # noqa: E402
+from edgemoe_models.m3vit import M3ViT, balance_loss, select_experts  # noqa: E402
 
 SMALL = ModelConfig(
     name="small", image_height=8, image_width=16, patch=4, dim=16, depth=4, heads=2, mlp_hidden=24,

@@ -9,12 +9,12 @@ from brevitas.quant_tensor import IntQuantTensor
 
 from edgemoe_models.config import ModelConfig, TaskConfig
 from edgemoe_models.integer import reference
+from edgemoe_models.ptq.quantize import QuantizeOptions, quantize
 from edgemoe_models.qat.export import export
 from edgemoe_models.qat.initialize import from_graph
 from edgemoe_models.qat.layers import Linear, shared_weights
 from edgemoe_models.qat.model import QatConfig, QuantM3ViT
 from edgemoe_models.qat.quantizers import Quantizer, integers, scale_parameter
-from edgemoe_models.quantize import QuantizeOptions, quantize
 from edgemoe_models.random_weights import random_images, random_state
 
 MIXED = ModelConfig(

@@ -10,7 +10,7 @@ import safetensors.numpy
 import torch
 
 from edgemoe_models.config import ModelConfig, TaskConfig
-from edgemoe_models.graph import IntegerGraph
+from edgemoe_models.graph.integer_graph import IntegerGraph
 from edgemoe_models.qat.command import main
 from edgemoe_models.qat.export import export
 from edgemoe_models.qat.storage import load

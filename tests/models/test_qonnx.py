@@ -7,7 +7,7 @@ import pytest
 
 from edgemoe_models.config import ModelConfig, TaskConfig
 from edgemoe_models.export_onnx.__main__ import main
-from edgemoe_models.quantize import quantize
+from edgemoe_models.ptq.quantize import quantize
 from edgemoe_models.random_weights import random_images, random_state
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: the QONNX export is not tested")

@@ -13,8 +13,13 @@ from edgemoe_models import float_reference
 from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig
 from edgemoe_models.integer import ops, reference
 from edgemoe_models.integer.postprocess import arrange, decode_output, postprocess, upsample
-from edgemoe_models.quantize import QuantizeError, load_checkpoint, quantize, quantize_checkpoint
-from edgemoe_models.quantize_search import (
+from edgemoe_models.ptq.quantize import (
+    QuantizeError,
+    load_checkpoint,
+    quantize,
+    quantize_checkpoint,
+)
+from edgemoe_models.ptq.search import (
     SMALLEST_GELU_SCALE,
     InputScale,
     attention_scales,
@@ -56,7 +61,7 @@ def test_erf_is_accurate():
 @pytest.mark.parametrize("task", [task.name for task in MIXED.tasks])
 def test_float_reference_equals_torch(state, task):
     torch = pytest.importorskip("torch", reason="torch is not installed: the float reference is not compared with it")
-    from edgemoe_models.model import M3ViT
+    from edgemoe_models.m3vit import M3ViT
 
     model = M3ViT(MIXED).eval()
     model.load_state_dict({name: torch.from_numpy(value) for name, value in state.items()})

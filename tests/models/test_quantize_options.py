@@ -9,8 +9,8 @@ import pytest
 from edgemoe_models import float_reference
 from edgemoe_models.config import ModelConfig, TaskConfig
 from edgemoe_models.integer import reference
-from edgemoe_models.quantize import QuantizeError, QuantizeOptions, quantize
-from edgemoe_models.quantize_search import (
+from edgemoe_models.ptq.quantize import QuantizeError, QuantizeOptions, quantize
+from edgemoe_models.ptq.search import (
     DEFAULT,
     RANGES,
     InputScale,

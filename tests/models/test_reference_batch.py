@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 
-from edgemoe_models.compare_functions import (
+from edgemoe_models.config import ModelConfig, TaskConfig
+from edgemoe_models.integer import reference
+from edgemoe_models.ptq.quantize import quantize
+from edgemoe_models.random_weights import random_images, random_state
+from edgemoe_models.studies.compare_functions import (
     attend_with,
     fq_vit_functions,
     gelu_with,
     i_vit_functions,
     norm_with,
 )
-from edgemoe_models.config import ModelConfig, TaskConfig
-from edgemoe_models.integer import reference
-from edgemoe_models.published import edge_moe, i_bert
-from edgemoe_models.quantize import quantize
-from edgemoe_models.random_weights import random_images, random_state
+from edgemoe_models.studies.published import edge_moe, i_bert
 
 CONFIG = ModelConfig(
     name="small", image_height=24, image_width=32, patch=8, dim=40, depth=2, heads=2, mlp_hidden=72,

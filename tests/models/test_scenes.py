@@ -4,8 +4,8 @@ import sys
 import numpy as np
 import pytest
 
-from edgemoe_models.dataset import load_split
-from edgemoe_models.scenes import (
+from edgemoe_models.datasets.arrays import load_split
+from edgemoe_models.datasets.scenes import (
     CLASS_NAMES,
     GROUND,
     MAX_DEPTH,
@@ -152,6 +152,6 @@ def test_imports_without_torch():
         "import sys; sys.modules['torch'] = None\n"
         "import edgemoe_models, edgemoe_models.config\n"
         "assert 'numpy' not in sys.modules\n"
-        "import edgemoe_models.scenes, edgemoe_models.metrics, edgemoe_models.datasets\n"
+        "import edgemoe_models.datasets.scenes, edgemoe_models.evaluation.metrics, edgemoe_models.datasets\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

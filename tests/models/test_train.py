@@ -10,7 +10,7 @@ from safetensors import safe_open  # noqa: E402
 
 import edgemoe_models  # noqa: E402
 from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig  # noqa: E402
-from edgemoe_models.train import (  # noqa: E402
+from edgemoe_models.train import (
     TrainConfig,
     Trainer,
     augment,

@@ -5,14 +5,14 @@ import random
 
 import cocotb
 import numpy as np
-from axi_bench import AxiBench, pauses
+from support.axi_bench import AxiBench, pauses
 from cocotb.triggers import ClockCycles, RisingEdge
 from cocotbext.axi import AxiResp
+from support.control_bench import assemble, loaded, stored
 
-from edgemoe_hw import regs
-from edgemoe_hw.config import AcceleratorConfig
-from edgemoe_hw.isa import Base, Memory, Opcode
-from edgemoe_sim.control_bench import assemble, loaded, stored
+from edgemoe_hw.spec import regs
+from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_hw.spec.isa import Base, Memory, Opcode
 
 CONFIG = AcceleratorConfig.from_json(os.environ["CONFIG"])
 STALL = float(os.environ["STALL"])

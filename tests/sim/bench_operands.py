@@ -10,11 +10,11 @@ import cocotb
 import numpy as np
 from amaranth.lib import data
 from bench_units import Unit
+from support.unit_bench import UNITS
 
-from edgemoe_hw.matmul_issue import StepMeta, TileMeta
-from edgemoe_sim.unit_bench import UNITS
+from edgemoe_hw.engines.matmul.issue import StepMeta, TileMeta
 
-import golden  # isort: skip (bench_units puts its folder on the path)
+from support import golden
 
 K, N = UNITS.lanes_k, UNITS.lanes_n
 ROWS = 512  # of every memory here

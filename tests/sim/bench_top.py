@@ -5,14 +5,14 @@ from pathlib import Path
 
 import cocotb
 import numpy as np
-from axi_bench import AxiBench
+from support.axi_bench import AxiBench
 from cocotb.triggers import ClockCycles
 
 from edgemoe.bundle import Bundle
-from edgemoe.devices.base import patchify
-from edgemoe.devices.reference import ReferenceDevice
 from edgemoe.layout import align, gather_outputs, pack_patches
-from edgemoe_hw import regs
+from edgemoe.runtime.base import patchify
+from edgemoe.runtime.reference_device import ReferenceDevice
+from edgemoe_hw.spec import regs
 
 BUNDLE = Bundle.load(Path(os.environ["BUNDLE"]))
 STALL = float(os.environ["STALL"])

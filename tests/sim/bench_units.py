@@ -15,18 +15,17 @@ import numpy as np
 from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles, FallingEdge, Timer
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "hw"))
 
-import golden
+from support import golden
 import test_gate
 import test_layernorm
 import test_requantize
+from support.unit_bench import LANES, UNITS
 
-from edgemoe_hw.gate import gate_interval
-from edgemoe_hw.gelu import TABLE_ENTRIES, Gelu
-from edgemoe_hw.requantize import Requantizer, ValueBits
-from edgemoe_hw.softmax import Exp2Lanes, Reciprocal
-from edgemoe_sim.unit_bench import LANES, UNITS
+from edgemoe_hw.engines.matmul.activation import TABLE_ENTRIES, Gelu
+from edgemoe_hw.engines.matmul.gate import gate_interval
+from edgemoe_hw.engines.matmul.requantize import Requantizer, ValueBits
+from edgemoe_hw.engines.matmul.softmax import Exp2Lanes, Reciprocal
 
 MAC_K, MAC_N = 8, 6
 

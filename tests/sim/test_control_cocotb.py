@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pytest
-
-from edgemoe_sim.cocotb_runner import run_bench
-from edgemoe_sim.control_bench import SMALL, SMALL_WIDE, bench_verilog
+from support.cocotb_runner import run_bench
+from support.control_bench import SMALL, SMALL_WIDE, bench_verilog
 
 
 @pytest.mark.parametrize("stall", [0.0, 0.5])

@@ -4,12 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-
-from edgemoe_hw.config import AcceleratorConfig
-from edgemoe_hw.interfaces import memory_depths, slice_beats
-from edgemoe_hw.isa import Base, Memory, Opcode
-from edgemoe_hw.regs import ID, ErrorCode
-from edgemoe_sim.control_bench import (
+from support.control_bench import (
     SMALL,
     SMALL_WIDE,
     Command,
@@ -18,7 +13,12 @@ from edgemoe_sim.control_bench import (
     loaded,
     stored,
 )
-from edgemoe_sim.model import ModelError, ProgramError, ProgramTimeout, Stop, VerilatedModel
+
+from edgemoe_hw.interfaces import memory_depths, slice_beats
+from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_hw.spec.isa import Base, Memory, Opcode
+from edgemoe_hw.spec.regs import ID, ErrorCode
+from edgemoe_sim.verilated import ModelError, ProgramError, ProgramTimeout, Stop, VerilatedModel
 
 DRAM_BYTES = 1 << 20
 PROGRAM, WEIGHTS, INPUT, OUTPUT = 0x0, 0x1_0000, 0x6_0000, 0xC_0000

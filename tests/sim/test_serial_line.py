@@ -4,16 +4,16 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from support.random_graphs import random_graph, small_model
 
 import edgemoe
 from edgemoe.compiler import build_bundle
-from edgemoe.devices.base import DeviceError
-from edgemoe.devices.reference import ReferenceDevice
-from edgemoe.runtime.serial_platform import SerialPlatform
-from edgemoe_hw import regs
-from edgemoe_hw.config import PRESETS
-from edgemoe_hw.targets.protocol import header
-from edgemoe_sim.graphs import random_graph, small_model
+from edgemoe.errors import DeviceError
+from edgemoe.runtime.platforms.serial import SerialPlatform
+from edgemoe.runtime.reference_device import ReferenceDevice
+from edgemoe_hw.spec import regs
+from edgemoe_hw.spec.config import PRESETS
+from edgemoe_hw.spec.serial_protocol import header
 from edgemoe_sim.serial_line import CLOCK_HZ, SimulatedLine
 
 pytestmark = pytest.mark.slow

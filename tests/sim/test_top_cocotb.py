@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
+from support.cocotb_runner import run_bench
+from support.random_graphs import random_graph, small_model
 
 from edgemoe.compiler import build_bundle
-from edgemoe_hw.config import PRESETS
+from edgemoe_hw.spec.config import PRESETS
 from edgemoe_models.config import TaskConfig
 from edgemoe_sim.build import accelerator_verilog
-from edgemoe_sim.cocotb_runner import run_bench
-from edgemoe_sim.graphs import random_graph, small_model
 
 TASKS = (TaskConfig("depth", "depth", channels=1, cells=2), TaskConfig("scene", "classification", channels=3))
 MODEL = small_model(image_height=8, image_width=8, dim=20, heads=2, mlp_hidden=17, num_experts=3, expert_hidden=9,

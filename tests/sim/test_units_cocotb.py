@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pytest
-
-from edgemoe_sim.cocotb_runner import run_bench
-from edgemoe_sim.unit_bench import unit_verilog
+from support.cocotb_runner import run_bench
+from support.unit_bench import unit_verilog
 
 
 @pytest.mark.parametrize("bench", ["bench_units.py", "bench_operands.py"])

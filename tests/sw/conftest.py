@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.random_graphs import random_graph, small_model
 
 import edgemoe
 from edgemoe.boards import load_board
 from edgemoe.boards.simulated import simulated_overlay
 from edgemoe.bundle import Bundle
 from edgemoe.compiler import build_bundle
-from edgemoe.devices.reference import ReferenceDevice
-from edgemoe.runtime.platform import Platform
-from edgemoe.runtime.sim_platform import SimPlatform
-from edgemoe_hw.config import PRESETS, AcceleratorConfig
+from edgemoe.runtime.platforms.base import Platform
+from edgemoe.runtime.platforms.sim import SimPlatform
+from edgemoe.runtime.reference_device import ReferenceDevice
+from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig
 from edgemoe_models.config import TaskConfig
-from edgemoe_sim.graphs import random_graph, small_model
 
 KINDS = (TaskConfig("segmentation", "segmentation", channels=5, head_hidden=20, cells=2),
          TaskConfig("depth", "depth", channels=1, cells=4), TaskConfig("normals", "normals", channels=3, cells=2),
@@ -63,7 +63,7 @@ Simulate = Callable[[Bundle], tuple[Platform, Simulation]]
 
 
 def _simulate_pynq(bundle: Bundle) -> tuple[Platform, Simulation]:
-    from edgemoe.runtime.pynq_platform import open_platform
+    from edgemoe.runtime.platforms.pynq import open_platform
     from edgemoe_sim.pynq_device import SimulatedDevice
     device = SimulatedDevice(quiet=True)
     return open_platform(bundle, bitstream=overlay(bundle.config)), device

@@ -4,15 +4,21 @@ import dataclasses
 
 import numpy as np
 import pytest
+from support.random_graphs import random_graph, small_model
 
-from edgemoe.ablation import VARIANTS, ablation_table, compile_variant, run_ablation, split_arrays
-from edgemoe.bench import bench_row, bench_table, reloaded_bytes
 from edgemoe.compiler import CompilerOptions, build_bundle, compile_graph
-from edgemoe.gelu_forms import compare_gelu
-from edgemoe_hw.config import PRESETS
-from edgemoe_hw.isa import Memory, Opcode
-from edgemoe_sim.functional import POLICIES
-from edgemoe_sim.graphs import random_graph, small_model
+from edgemoe.studies.ablation import (
+    VARIANTS,
+    ablation_table,
+    compile_variant,
+    run_ablation,
+    split_arrays,
+)
+from edgemoe.studies.bench import bench_row, bench_table, reloaded_bytes
+from edgemoe.studies.gelu_forms import compare_gelu
+from edgemoe_hw.spec.config import PRESETS
+from edgemoe_hw.spec.isa import Memory, Opcode
+from edgemoe_sim.command_model import POLICIES
 from tests.sw.test_compiler import execute
 
 GRAPH = random_graph(small_model())

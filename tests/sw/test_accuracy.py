@@ -3,22 +3,25 @@
 import json
 from pathlib import Path
 
+import bundles as packaged
+import model_card
 import numpy as np
 import pytest
 import safetensors.numpy
 from PIL import Image
+from support.random_graphs import random_graph, small_model
 
-from edgemoe import accuracy, expert_load, model_card, packaged, workloads
-from edgemoe.accuracy import AccuracyOptions, accuracy_table, differing, drop, run_accuracy
+from edgemoe import workloads
 from edgemoe.bundle import Bundle
-from edgemoe.expert_plot import draw_expert_load
-from edgemoe_hw.config import PRESETS as CONFIGS
+from edgemoe.studies import accuracy, expert_load
+from edgemoe.studies.accuracy import AccuracyOptions, accuracy_table, differing, drop, run_accuracy
+from edgemoe.studies.expert_plot import draw_expert_load
+from edgemoe_hw.spec.config import PRESETS as CONFIGS
 from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig
-from edgemoe_models.graph import IntegerGraph
+from edgemoe_models.graph.integer_graph import IntegerGraph
 from edgemoe_models.integer import reference
-from edgemoe_models.quantize import calibration_images, load_checkpoint
+from edgemoe_models.ptq.quantize import calibration_images, load_checkpoint
 from edgemoe_models.random_weights import random_state
-from edgemoe_sim.graphs import random_graph, small_model
 from tests.sw.test_cli import edgemoe  # noqa: F401 (a fixture)
 
 TASKS = (TaskConfig("segmentation", "segmentation", channels=8, cells=2), TaskConfig("depth", "depth", 1, cells=2),
@@ -208,7 +211,7 @@ def test_stale_bundles(weights, tmp_path):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_model_cards_are_up_to_date(name):
-    assert model_card.card_problems(name) == [], "run: make accuracy, then edgemoe model-card"
+    assert model_card.card_problems(name) == [], "run: make accuracy, then python tools/model_card.py"
 
 
 def test_card(weights, measured, monkeypatch, tmp_path):

@@ -7,12 +7,13 @@ import types
 import numpy as np
 import pytest
 
-from edgemoe.baselines import measurement, suite
-from edgemoe.baselines.measurement import Effort, measure
-from edgemoe.baselines.suite import BASELINES, Baseline, differing, measure_baseline
-from edgemoe.baselines.workload import Workload, activation_ranges, load_workload
-from edgemoe_models import float_reference, scenes
+from edgemoe.studies.baselines import measurement, suite
+from edgemoe.studies.baselines.measurement import Effort, measure
+from edgemoe.studies.baselines.suite import BASELINES, Baseline, differing, measure_baseline
+from edgemoe.studies.baselines.workload import Workload, activation_ranges, load_workload
+from edgemoe_models import float_reference
 from edgemoe_models.config import ModelConfig, TaskConfig
+from edgemoe_models.datasets import scenes
 from edgemoe_models.random_weights import random_images, random_state
 
 EFFORT = Effort(warm_up_seconds=0.0, seconds=0.0, least_warm_up=1, least_runs=3)
@@ -100,7 +101,7 @@ def test_gpu_baseline_runs_or_says_why_not(workload, baseline):
 ])
 def test_absent_package_is_a_row(workload, package, module, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.delitem(sys.modules, f"edgemoe.baselines.{module}", raising=False)
+    monkeypatch.delitem(sys.modules, f"edgemoe.studies.baselines.{module}", raising=False)
     rows = [measure_baseline(b, workload, 1, 1, EFFORT) for b in CPU if b.loader.startswith(module)]
     assert rows and {row["status"] for row in rows} == {f"not installed: {package} (pip install 'edgemoe[baselines]')"}
 
@@ -117,8 +118,8 @@ def test_bfloat16_keeps_the_gates(workload):
     """The GPU's bfloat16 network, on the CPU."""
     import torch
 
-    from edgemoe.baselines.torch_network import build_network
-    from edgemoe.baselines.torch_sessions import TorchSession, to_half
+    from edgemoe.studies.baselines.torch_network import build_network
+    from edgemoe.studies.baselines.torch_sessions import TorchSession, to_half
 
     network = to_half(build_network(workload))
     gates = {n: p.dtype for n, p in network.named_parameters() if p.dtype != torch.bfloat16}

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
+from support.random_graphs import random_graph, small_model
 
 from edgemoe.bundle import METADATA_KEY, Bundle, BundleError
 from edgemoe.compiler import build_bundle
-from edgemoe.devices.reference import ReferenceDevice
-from edgemoe.disassembler import disassemble
-from edgemoe_hw.config import PRESETS
-from edgemoe_sim.graphs import random_graph, small_model
+from edgemoe.compiler.disassembler import disassemble
+from edgemoe.runtime.reference_device import ReferenceDevice
+from edgemoe_hw.spec.config import PRESETS
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +110,6 @@ def test_disassembly_names_every_command(bundle):
 
 
 def test_runtime_needs_no_toolchain():
-    code = ("import sys, edgemoe.bundle, edgemoe.devices.reference; "
+    code = ("import sys, edgemoe.bundle, edgemoe.runtime.reference_device; "
             "assert not {'amaranth', 'torch', 'cocotb'} & set(sys.modules)")
     subprocess.run([sys.executable, "-c", code], check=True)

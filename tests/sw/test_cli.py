@@ -12,15 +12,15 @@ import pytest
 import safetensors
 import safetensors.numpy
 from PIL import Image
+from support.random_graphs import random_graph, small_model
 
-from edgemoe import cli
 from edgemoe.bundle import METADATA_KEY, Bundle
-from edgemoe.devices.reference import ReferenceDevice
-from edgemoe_hw.config import PRESETS
+from edgemoe.cli import main as cli
+from edgemoe.runtime.reference_device import ReferenceDevice
+from edgemoe_hw.spec.config import PRESETS
 from edgemoe_models.config import PRESETS as MODELS
 from edgemoe_models.config import ModelConfig, TaskConfig
 from edgemoe_models.random_weights import random_state
-from edgemoe_sim.graphs import random_graph, small_model
 
 TASKS = (TaskConfig("segmentation", "segmentation", channels=8, head_hidden=20, cells=2),
          TaskConfig("depth", "depth", channels=1, cells=2), TaskConfig("scene", "classification", channels=11))
@@ -68,7 +68,7 @@ def graph_file(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def built(graph_file, tmp_path_factory) -> Path:
     from edgemoe.compiler import build_bundle
-    from edgemoe_models.graph import IntegerGraph
+    from edgemoe_models.graph.integer_graph import IntegerGraph
     path = tmp_path_factory.mktemp("bundle") / "small.emoe"
     build_bundle(IntegerGraph.load(graph_file), PRESETS["tiny"]).save(path)
     return path
@@ -186,7 +186,7 @@ def test_run_on_the_rtl_and_report(edgemoe, bundle, image, tmp_path):
 def test_as_a_process(bundle):
     """The entry point itself: exit code, and nothing but the message."""
     for arguments, code in ((("info", bundle), 0), (("info", "none.emoe"), 1)):
-        done = subprocess.run([sys.executable, "-m", "edgemoe.cli", *map(str, arguments)], capture_output=True,
+        done = subprocess.run([sys.executable, "-m", "edgemoe.cli.main", *map(str, arguments)], capture_output=True,
                               text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
         assert done.returncode == code
         assert "Traceback" not in done.stderr and bool(done.stderr) == bool(code)

@@ -6,9 +6,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from edgemoe import bench_command, cli, comparison
-from edgemoe.baselines import suite
-from edgemoe.comparison import (
+from edgemoe.cli import bench as bench_command
+from edgemoe.cli import main as cli
+from edgemoe.studies import comparison
+from edgemoe.studies.baselines import suite
+from edgemoe.studies.comparison import (
     PUBLISHED,
     comparison_table,
     entries,
@@ -16,7 +18,7 @@ from edgemoe.comparison import (
     save_results,
     unavailable,
 )
-from edgemoe.comparison_plot import draw_comparison
+from edgemoe.studies.comparison_plot import draw_comparison
 
 SIMULATED = {"source": "simulated", "model": "m3vit-micro", "config": "pynq-z2", "expert_bits": 8, "ms": 4.3,
              "assumed_clock_mhz": 100.0}

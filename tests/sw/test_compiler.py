@@ -4,17 +4,17 @@ import dataclasses
 
 import numpy as np
 import pytest
+from support.random_graphs import random_graph, small_model
 
 from edgemoe.compiler import CompileError, CompilerOptions, build_bundle, compile_graph, program
-from edgemoe.devices.base import patchify
 from edgemoe.layout import gather_outputs, pack_patches
-from edgemoe_hw.config import PRESETS, AcceleratorConfig
-from edgemoe_hw.isa import COMMAND_BYTES, Opcode, decode, encode
+from edgemoe.runtime.base import patchify
+from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig
+from edgemoe_hw.spec.isa import COMMAND_BYTES, Opcode, decode, encode
 from edgemoe_models.config import PRESETS as MODELS
 from edgemoe_models.config import TaskConfig
 from edgemoe_models.integer import reference
-from edgemoe_sim.functional import POLICIES, Deadlock, FunctionalModel
-from edgemoe_sim.graphs import random_graph, small_model
+from edgemoe_sim.command_model import POLICIES, Deadlock, FunctionalModel
 from edgemoe_sim.trace import TraceChecker
 
 CRAMPED = AcceleratorConfig(name="cramped", weight_depth=96, act_depth=512, residual_depth=160, score_depth=40,

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import uvicorn
 from PIL import Image
+from support.random_graphs import random_graph, small_model
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect as connect_websocket
 
@@ -22,10 +23,9 @@ from edgemoe.demo.player import Player
 from edgemoe.demo.server import application, listen, url_of
 from edgemoe.demo.sources import crop, endless
 from edgemoe.demo.view import about, decode
-from edgemoe.devices.base import DeviceError
-from edgemoe.pictures import colour
-from edgemoe.runtime.null_platform import NullPlatform
-from edgemoe_sim.graphs import random_graph, small_model
+from edgemoe.reports.pictures import colour
+from edgemoe.errors import DeviceError
+from edgemoe.runtime.platforms.null import NullPlatform
 
 SECONDS = 20
 

@@ -24,9 +24,9 @@ from websockets.sync.client import connect
 
 import edgemoe
 from edgemoe.demo.player import Player
-from edgemoe.devices.base import DeviceError
-from edgemoe.pictures import colour
-from edgemoe.runtime.null_platform import NullPlatform
+from edgemoe.reports.pictures import colour
+from edgemoe.errors import DeviceError
+from edgemoe.runtime.platforms.null import NullPlatform
 from tests.sw.test_demo import serving
 
 TASKS = ("segmentation", "depth", "normals", "edges", "scene")
@@ -147,7 +147,7 @@ class Browser:
 def demo(folder: Path, port: int = 0, *arguments: str) -> Iterator[str]:
     """The address of ``edgemoe demo`` with the bundle and the picture in ``folder``."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "edgemoe.cli", "demo", "--bundle", folder / "x.emoe", "--source", folder / "x.png",
+        [sys.executable, "-m", "edgemoe.cli.main", "demo", "--bundle", folder / "x.emoe", "--source", folder / "x.png",
          "--port", str(port), "--fps", "5", *arguments],  # a browser without a GPU shares two cores with other tests
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, stdout=subprocess.PIPE, text=True)
     try:

@@ -9,7 +9,7 @@ import sys
 import pytest
 from websockets.sync.client import connect
 
-from edgemoe.cli import main
+from edgemoe.cli.main import main
 from edgemoe.demo.server import listen
 from edgemoe.demo.view import decode
 
@@ -25,7 +25,7 @@ def bundle_file(runtime_bundle, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_command_serves_until_it_is_ended(number, bundle_file):
     process = subprocess.Popen(
-        [sys.executable, "-m", "edgemoe.cli", "demo", "--bundle", bundle_file, "--port", "0", "--task", "depth"],
+        [sys.executable, "-m", "edgemoe.cli.main", "demo", "--bundle", bundle_file, "--port", "0", "--task", "depth"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE)
     line = process.stdout.readline()

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from edgemoe import fit as flow
+from edgemoe.boards import fit as flow
 from edgemoe.boards.board import BOARDS, BoardError
-from edgemoe.cli import app
-from edgemoe.synth import SynthesisError
-from edgemoe_hw.config import PRESETS
+from edgemoe.boards.synth import SynthesisError
+from edgemoe.cli.main import app
+from edgemoe_hw.spec.config import PRESETS
 
 # What nextpnr 0.11.1 reported of UartTransmitter(25) on an LFE5U-25F, without locations and sources of its signals.
 REPORT = json.loads(Path(__file__).with_name("nextpnr_report.json").read_text(encoding="utf-8"))

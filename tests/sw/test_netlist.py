@@ -1,6 +1,6 @@
 """A hand-written netlist: where cells of each kind are counted."""
 
-from edgemoe.netlist import cells_by_unit
+from edgemoe.boards.netlist import cells_by_unit
 
 NETLIST = r"""
 module \edgemoe

@@ -15,18 +15,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.random_graphs import random_graph, small_model
 
 import edgemoe
 from edgemoe.boards import IP_VLNV, MODULE_VLNV, load_board
 from edgemoe.boards.simulated import simulated_overlay
 from edgemoe.bundle import BundleError
 from edgemoe.compiler import build_bundle
-from edgemoe.devices.base import DeviceError
+from edgemoe.errors import DeviceError
 from edgemoe.workloads import best_model, load_graph
-from edgemoe_hw import regs
-from edgemoe_hw.config import PRESETS
+from edgemoe_hw.spec import regs
+from edgemoe_hw.spec.config import PRESETS
 from edgemoe_models.random_weights import random_images
-from edgemoe_sim.graphs import random_graph, small_model
 
 from .conftest import KINDS, needs_pynq, overlay
 
@@ -70,7 +70,7 @@ def test_binding(device, runtime_bundle, tmp_path, vlnv):
     """PYNQ finds the driver by type, and the registers by name, all from the .hwh."""
     import pynq
 
-    from edgemoe.runtime.pynq_platform import EdgeMoeIP
+    from edgemoe.runtime.platforms.pynq import EdgeMoeIP
     bitstream = simulated_overlay(replace(load_board("kv260"), config=runtime_bundle.config), tmp_path, vlnv)
     assert re.fullmatch(r"kv260-[0-9a-f]{12}\.bit", bitstream.name)
     ip = pynq.Overlay(str(bitstream)).edgemoe_0
@@ -105,7 +105,7 @@ def test_download(device, runtime_bundle, files):
 
 def test_memory(device, runtime_bundle, files):
     """Host and accelerator see each other's writes after flush and invalidate, not before; freeing gives pages back."""
-    from edgemoe.runtime.pynq_platform import open_platform
+    from edgemoe.runtime.platforms.pynq import open_platform
     platform = open_platform(runtime_bundle, bitstream=files)
     first, second = platform.allocate(5000), platform.allocate(64)
     assert first.array.dtype == np.uint8 and first.array.shape == (5000,) and device.buffers == 2
@@ -184,7 +184,7 @@ def test_two_boards(device, runtime_bundle, files, pictures, expected):
 def test_sensor_that_does_not_answer(device, runtime_bundle, files):
     import pynq
 
-    from edgemoe.runtime.pynq_platform import PynqPlatform
+    from edgemoe.runtime.platforms.pynq import PynqPlatform
 
     def broken():
         raise OSError(5, "Input/output error")
@@ -201,7 +201,7 @@ def test_sensor_that_does_not_answer(device, runtime_bundle, files):
 @pytest.mark.parametrize("missing", ["flush", "invalidate"])
 def test_missing_cache_operation_is_seen(device, runtime_bundle, files, pictures, expected, monkeypatch, missing):
     """Or else no test of them would mean anything."""
-    from edgemoe.runtime import pynq_platform
+    from edgemoe.runtime.platforms import pynq as pynq_platform
     with open_here(runtime_bundle, files) as accelerator:
         monkeypatch.setattr(pynq_platform.BoardBuffer, missing, lambda buffer: None)
         assert (accelerator.run(pictures[0], "depth").raw != expected(pictures[0], "depth")).any()
@@ -257,7 +257,7 @@ def test_own_overlay(device, runtime_bundle, files, pictures, expected):
     """An overlay that the user has loaded, with more in it perhaps."""
     import pynq
 
-    from edgemoe.runtime.pynq_platform import PynqPlatform
+    from edgemoe.runtime.platforms.pynq import PynqPlatform
     overlay = pynq.Overlay(str(files), download=False)
     with edgemoe.open(PynqPlatform(overlay.edgemoe_0), runtime_bundle, timeout=60) as accelerator:
         np.testing.assert_array_equal(accelerator.run(pictures[0], "depth").raw, expected(pictures[0], "depth"))

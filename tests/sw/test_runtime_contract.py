@@ -12,7 +12,7 @@ from PIL import Image
 import edgemoe
 from edgemoe import DeviceError, FrameError
 from edgemoe.bundle import BundleError
-from edgemoe.devices.reference import ReferenceDevice
+from edgemoe.runtime.reference_device import ReferenceDevice
 from edgemoe_models.integer.postprocess import decode_output, postprocess
 
 FIELDS = {"segmentation": "labels", "depth": "metres", "normals": "vectors", "edges": "mask",

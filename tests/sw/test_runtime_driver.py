@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 
 from edgemoe.bundle import BundleError
-from edgemoe.devices.base import DeviceError, patchify
 from edgemoe.layout import pack_patches
+from edgemoe.errors import DeviceError
+from edgemoe.runtime.base import patchify
 from edgemoe.runtime.driver import Driver
 from edgemoe.runtime.executor import DeviceTimeout, ProgramStopped
-from edgemoe.runtime.null_platform import NullPlatform
 from edgemoe.runtime.packing import ImagePacker
+from edgemoe.runtime.platforms.null import NullPlatform
 from edgemoe.runtime.registers import Registers, mask
-from edgemoe_hw import regs
-from edgemoe_hw.config import ISA_VERSION, PRESETS, AcceleratorConfig
-from edgemoe_hw.isa import COMMAND_BYTES, ENGINES, Opcode, decode
+from edgemoe_hw.spec import regs
+from edgemoe_hw.spec.config import ISA_VERSION, PRESETS, AcceleratorConfig
+from edgemoe_hw.spec.isa import COMMAND_BYTES, ENGINES, Opcode, decode
 
 
 class Stuck(NullPlatform):
@@ -176,7 +177,7 @@ def test_timeout_names_the_command(runtime_bundle, pictures, monkeypatch):
     with pytest.raises(DeviceTimeout, match=rf"1 NORM, .*the first that has not: command {stuck} \(task depth: {stuck} "
                                             r"LAYERNORM .*\)$"):
         driver.execute("depth", 0, 0)
-    monkeypatch.setitem(sys.modules, "edgemoe_hw.isa", None)
+    monkeypatch.setitem(sys.modules, "edgemoe_hw.spec.isa", None)
     with pytest.raises(DeviceTimeout, match=r"error code NONE; of its \d+ commands .* 1 NORM, \d+ STORE$"):
         driver.execute("depth", 0, 0)
 

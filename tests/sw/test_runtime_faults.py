@@ -10,20 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.random_graphs import random_graph, small_model
 
 import edgemoe
 from edgemoe import FrameError
 from edgemoe.bundle import Bundle, BundleError
 from edgemoe.compiler import build_bundle
-from edgemoe.devices.base import DeviceError
 from edgemoe.runtime.accelerator import Accelerator
+from edgemoe.errors import DeviceError
 from edgemoe.runtime.driver import Driver
 from edgemoe.runtime.executor import ProgramStopped
-from edgemoe.runtime.sim_platform import SimPlatform
-from edgemoe_hw import regs
-from edgemoe_hw.isa import COMMAND_BYTES, Base, Opcode, decode
-from edgemoe_hw.regs import ErrorCode
-from edgemoe_sim.graphs import random_graph, small_model
+from edgemoe.runtime.platforms.sim import SimPlatform
+from edgemoe_hw.spec import regs
+from edgemoe_hw.spec.isa import COMMAND_BYTES, Base, Opcode, decode
+from edgemoe_hw.spec.regs import ErrorCode
 
 WATCHDOG = 3000
 

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 
-from edgemoe.runtime.overhead import measure_overhead
+from edgemoe.studies.overhead import measure_overhead
 
 BOARD = """
 import sys
@@ -28,10 +28,10 @@ with edgemoe.open("reference", {bundle!r}) as accelerator:
     accelerator.run({image!r}, "depth")
     frames = list(accelerator.stream(np.stack([image] * 3), ["segmentation", "scene"]))
     assert [list(frame.predictions) for frame in frames] == [["segmentation", "scene"]] * 3
-from edgemoe.runtime.null_platform import NullPlatform
+from edgemoe.runtime.platforms.null import NullPlatform
 with edgemoe.open(NullPlatform(accelerator.bundle.config), {bundle!r}) as accelerator:  # the driver itself
     accelerator.run(image, "depth")
-from edgemoe.selftest import main
+from edgemoe.runtime.selftest import main
 assert main(["--device", "reference", "--bundle", {bundle!r}]) == 0
 for device in ("sim", "pynq", "serial"):
     try:

@@ -4,12 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+from support.random_graphs import small_model
 
 from edgemoe.runtime.executor import Measured
 from edgemoe.runtime.predictions import interpret
 from edgemoe_models.config import TaskConfig
 from edgemoe_models.integer.postprocess import arrange, postprocess
-from edgemoe_sim.graphs import small_model
 
 
 @pytest.mark.parametrize("channels", [1, 2, 8, 256, 300])

@@ -11,8 +11,8 @@ import pytest
 import edgemoe
 from edgemoe.runtime.accelerator import Accelerator
 from edgemoe.runtime.driver import Driver
-from edgemoe.runtime.null_platform import NullPlatform
-from edgemoe_hw import regs
+from edgemoe.runtime.platforms.null import NullPlatform
+from edgemoe_hw.spec import regs
 
 
 def test_runs_from_several_threads(runtime_bundle, pictures, expected):

@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 
 import edgemoe
-from edgemoe import DeviceError, FrameError, selftest
+from edgemoe import DeviceError, FrameError
+from edgemoe.boards.fit import load_target
 from edgemoe.bundle import BundleError
-from edgemoe.fit import load_target
-from edgemoe.runtime import serial_platform
-from edgemoe.runtime.null_platform import NullPlatform
+from edgemoe.runtime import selftest
 from edgemoe.runtime.opening import DEVICES
-from edgemoe.runtime.serial_platform import SerialPlatform, open_platform
-from edgemoe_hw.config import PRESETS
-from edgemoe_hw.targets.protocol import ANSWER, HEADER_BYTES, MEMORY, WRITE
+from edgemoe.runtime.platforms import serial as serial_platform
+from edgemoe.runtime.platforms.null import NullPlatform
+from edgemoe.runtime.platforms.serial import SerialPlatform, open_platform
+from edgemoe_hw.spec.config import PRESETS
+from edgemoe_hw.spec.serial_protocol import ANSWER, HEADER_BYTES, MEMORY, WRITE
 
 
 class Board:

@@ -12,8 +12,8 @@ import edgemoe
 from edgemoe import DeviceError, FrameError
 from edgemoe.runtime.accelerator import Accelerator
 from edgemoe.runtime.executor import Executor, Measured
-from edgemoe.runtime.null_platform import NullPlatform
-from edgemoe_hw import regs
+from edgemoe.runtime.platforms.null import NullPlatform
+from edgemoe_hw.spec import regs
 
 SECONDS = 10  # for what must happen; a stage that does not overlap fails after it
 

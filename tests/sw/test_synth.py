@@ -6,9 +6,9 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from edgemoe import synth
-from edgemoe.cli import app
-from edgemoe_hw.config import PRESETS
+from edgemoe.boards import synth
+from edgemoe.cli.main import app
+from edgemoe_hw.spec.config import PRESETS
 
 CELLS = {
     "LUT1": 1, "LUT6": 10, "INV": 2, "FDRE": 7, "FDSE_1": 1, "DSP48E1": 3, "RAMB36E1": 2, "RAMB18E1": 3,
@@ -85,7 +85,7 @@ def test_failure_of_yosys(monkeypatch, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("device", ["xc7z020", "xczu9eg"])
 def test_two_products_share_a_dsp(tmp_path, device):
-    from edgemoe_hw.mac_array import MacArray
+    from edgemoe_hw.engines.matmul.array import MacArray
 
     lanes_k, lanes_n = 4, 4
     result = synth.synthesize(

@@ -9,8 +9,8 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..axi import BURST_INCR, AxiLiteSignature, AxiSignature
-from .protocol import ANSWER, MEMORY, WRITE
+from edgemoe_hw.bus.axi import BURST_INCR, AxiLiteSignature, AxiSignature
+from edgemoe_hw.spec.serial_protocol import ANSWER, MEMORY, WRITE
 
 __all__ = ["Bridge"]
 

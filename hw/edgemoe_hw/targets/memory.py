@@ -4,8 +4,8 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
-from ..axi import AxiSignature
-from .sdram import BEAT_BYTES, REQUEST, Sdram
+from edgemoe_hw.bus.axi import AxiSignature
+from edgemoe_hw.targets.sdram import BEAT_BYTES, REQUEST, Sdram
 
 __all__ = ["SharedMemory"]
 

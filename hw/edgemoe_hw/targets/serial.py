@@ -4,12 +4,12 @@ from amaranth.hdl import Cat, Module, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from ..config import AcceleratorConfig, ConfigError
-from ..top import Accelerator
-from .bridge import Bridge
-from .memory import SharedMemory
-from .sdram import BEAT_BYTES, Sdram, SdramPins, SdramTiming
-from .uart import UartReceiver, UartTransmitter
+from edgemoe_hw.spec.config import AcceleratorConfig, ConfigError
+from edgemoe_hw.targets.bridge import Bridge
+from edgemoe_hw.targets.memory import SharedMemory
+from edgemoe_hw.targets.sdram import BEAT_BYTES, Sdram, SdramPins, SdramTiming
+from edgemoe_hw.targets.uart import UartReceiver, UartTransmitter
+from edgemoe_hw.top import Accelerator
 
 __all__ = ["SerialSystem"]
 

@@ -10,8 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
-from edgemoe_models import scenes
-from edgemoe_models.dataset import (
+from edgemoe_models.datasets import files, scenes
+from edgemoe_models.datasets.arrays import (
     IGNORE,
     MILLIMETRES,
     NORMAL_STEPS,
@@ -22,7 +22,6 @@ from edgemoe_models.dataset import (
     cached,
     load_split,
 )
-from edgemoe_models.datasets import files
 
 #: Reads one array of a picture: (root, split, the picture's name, (height, width)) -> [height, width, ...], as
 #: uint8 RGB, uint8 classes, float metres (0: none), float vectors of any length (0: none), or booleans.
@@ -63,7 +62,7 @@ class DataSet(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Scenes:
-    """Generated pictures (:mod:`edgemoe_models.scenes`); ``root`` is not used."""
+    """Generated pictures (:mod:`edgemoe_models.datasets.scenes`); ``root`` is not used."""
 
     name: str = "scenes"
     class_names: tuple[str, ...] = scenes.CLASS_NAMES

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgemoe_models.dataset import IGNORE
 from edgemoe_models.datasets import files
+from edgemoe_models.datasets.arrays import IGNORE
 from edgemoe_models.datasets.base import Folder
 from edgemoe_models.datasets.files import Array, Size
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import safetensors
 
-from edgemoe_models.graph import IntegerGraph
-from edgemoe_models.graph_file import METADATA_KEY
-from edgemoe_models.quantize import QuantizeError, quantize_checkpoint
-from edgemoe_models.scenes import SPLITS, generate_scene
+from edgemoe_models.datasets.scenes import SPLITS, generate_scene
+from edgemoe_models.graph.file import METADATA_KEY
+from edgemoe_models.graph.integer_graph import IntegerGraph
+from edgemoe_models.ptq.quantize import QuantizeError, quantize_checkpoint
 
 
 def load(path: Path) -> IntegerGraph:

@@ -16,7 +16,13 @@ import numpy.typing as npt
 from onnx import ModelProto
 
 from edgemoe_models.export_onnx.writer import OnnxGraph
-from edgemoe_models.graph import Gelu, IntegerBlock, IntegerGraph, IntegerLayerNorm, IntegerLinear
+from edgemoe_models.graph.integer_graph import (
+    Gelu,
+    IntegerBlock,
+    IntegerGraph,
+    IntegerLayerNorm,
+    IntegerLinear,
+)
 from edgemoe_models.integer import ops
 from edgemoe_models.integer.tables import EXP2G, RECIP, RSQRT, norm_constants
 

@@ -28,7 +28,7 @@ from edgemoe_models.importers.common import (
     seeded_heads,
     unit_norm,
 )
-from edgemoe_models.quantize import check_state
+from edgemoe_models.ptq.quantize import check_state
 
 SUFFIX = ".float32.bin"
 #: Of the paper's network: experts a token visits, tasks, how much wider than high an image is.

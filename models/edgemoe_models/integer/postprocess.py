@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemoe_models.config import ModelConfig
-from edgemoe_models.graph import IntegerGraph
+from edgemoe_models.graph.integer_graph import IntegerGraph
 
 Floats = npt.NDArray[np.float32]
 

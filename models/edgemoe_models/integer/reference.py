@@ -10,7 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemoe_models.config import ModelConfig
-from edgemoe_models.graph import Gelu, IntegerBlock, IntegerGraph, IntegerLayerNorm, IntegerLinear
+from edgemoe_models.graph.integer_graph import (
+    Gelu,
+    IntegerBlock,
+    IntegerGraph,
+    IntegerLayerNorm,
+    IntegerLinear,
+)
 from edgemoe_models.integer import ops
 from edgemoe_models.integer.tables import Ints
 

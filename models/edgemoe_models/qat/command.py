@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from rich.progress import Progress
 
-from edgemoe_models.evaluate import evaluate, integer_outputs
-from edgemoe_models.graph import IntegerGraph
+from edgemoe_models.evaluation.evaluate import evaluate, integer_outputs
+from edgemoe_models.graph.integer_graph import IntegerGraph
 from edgemoe_models.qat import storage
 from edgemoe_models.qat.export import export
 from edgemoe_models.qat.trainer import Arrays, QatOptions, QatTrainer

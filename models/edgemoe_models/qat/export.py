@@ -8,11 +8,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edgemoe_models.graph import IntegerBlock, IntegerGraph, IntegerHead, IntegerLinear
+from edgemoe_models.graph.integer_graph import (
+    IntegerBlock,
+    IntegerGraph,
+    IntegerHead,
+    IntegerLinear,
+)
+from edgemoe_models.ptq.search import make_gelu
 from edgemoe_models.qat.layers import Gelu, scalar
 from edgemoe_models.qat.model import MLP, Attention, Block, MoE, QuantM3ViT
 from edgemoe_models.qat.quantizers import Quantizer, integers
-from edgemoe_models.quantize_search import make_gelu
 
 __all__ = ["export"]
 

@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from edgemoe_models.graph import Gelu, IntegerLayerNorm
+from edgemoe_models.graph.integer_graph import Gelu, IntegerLayerNorm
 from edgemoe_models.integer import ops
 from edgemoe_models.integer.tables import RSQRT
-from edgemoe_models.quantize_search import make_gelu
+from edgemoe_models.ptq.search import make_gelu
 
 __all__ = ["gate_scores", "gelu", "layer_norm", "multiplier_ratio", "requantize", "row_ratio", "softmax"]
 

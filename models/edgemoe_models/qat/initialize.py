@@ -1,6 +1,6 @@
 """Where training starts: the post-training quantized graph, with the float weights as the latent ones.
 
-Equalization (per-channel ranges and means that moved between layers, :mod:`edgemoe_models.quantizer`) is put into the
+Equalization (per-channel ranges and means that moved between layers, :mod:`edgemoe_models.ptq.quantizer`) is put into the
 latent parameters, so one scale a tensor is enough. Latent weights are the float ones, moved where needed into the
 interval that rounds to the graph's integer: the fresh model equals the graph.
 """
@@ -16,8 +16,15 @@ import torch
 
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.float_reference import PIXEL_SCALE
-from edgemoe_models.graph import IntegerBlock, IntegerGraph, IntegerLayerNorm, IntegerLinear
+from edgemoe_models.graph.integer_graph import (
+    IntegerBlock,
+    IntegerGraph,
+    IntegerLayerNorm,
+    IntegerLinear,
+)
 from edgemoe_models.integer.tables import norm_constants
+from edgemoe_models.ptq.quantize import QuantizeOptions, check_state, quantize
+from edgemoe_models.ptq.search import gelu_unit, weight_limit
 from edgemoe_models.qat.layers import Gelu, LayerNorm, Linear
 from edgemoe_models.qat.model import (
     GATE_UNIT,
@@ -30,8 +37,6 @@ from edgemoe_models.qat.model import (
     QuantM3ViT,
 )
 from edgemoe_models.qat.quantizers import Quantizer, scale_parameter
-from edgemoe_models.quantize import QuantizeOptions, check_state, quantize
-from edgemoe_models.quantize_search import gelu_unit, weight_limit
 
 __all__ = ["from_float", "from_graph"]
 

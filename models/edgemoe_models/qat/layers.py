@@ -12,11 +12,11 @@ from brevitas.nn import QuantLinear
 from brevitas.quant_tensor import IntQuantTensor
 from torch import Tensor, nn
 
-from edgemoe_models.graph import IntegerLayerNorm, IntegerLinear, Requant
+from edgemoe_models.graph.integer_graph import IntegerLayerNorm, IntegerLinear, Requant
 from edgemoe_models.integer.ops import MAX_SCORE
+from edgemoe_models.ptq.search import InputScale, fixed_point, make_norm
 from edgemoe_models.qat import functions
 from edgemoe_models.qat.quantizers import Bias, Quantizer, integers, weight_options
-from edgemoe_models.quantize_search import InputScale, fixed_point, make_norm
 
 __all__ = ["Gelu", "LayerNorm", "Linear", "fixed_ratio", "scalar", "shared_weights"]
 

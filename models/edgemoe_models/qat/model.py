@@ -2,7 +2,7 @@
 
 Unlike the float model's, scores are base-2 logarithms from the start (``log2(e) / sqrt(head_dim)`` is in q's weights,
 ``log2(e)`` in the gates'), so that with power-of-two scales every requantization is one. Shapes as in
-:mod:`edgemoe_models.model`; N tokens of all images joined where experts are chosen.
+:mod:`edgemoe_models.m3vit`; N tokens of all images joined where experts are chosen.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from edgemoe_models.config import ModelConfig, TaskConfig
 from edgemoe_models.integer import ops
-from edgemoe_models.model import balance_loss
+from edgemoe_models.m3vit import balance_loss
 from edgemoe_models.qat import functions
 from edgemoe_models.qat.layers import Gelu, LayerNorm, Linear, fixed_ratio
 from edgemoe_models.qat.quantizers import Quantizer, integers
@@ -188,7 +188,7 @@ class Block(nn.Module):
 
 
 class QuantM3ViT(nn.Module):
-    """The whole model. ``forward(images, task)`` as :class:`edgemoe_models.model.M3ViT`'s."""
+    """The whole model. ``forward(images, task)`` as :class:`edgemoe_models.m3vit.M3ViT`'s."""
 
     def __init__(self, config: QatConfig) -> None:
         super().__init__()

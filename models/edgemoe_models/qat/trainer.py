@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgemoe_models.ptq.quantize import calibration_images, load_checkpoint
 from edgemoe_models.qat import storage
 from edgemoe_models.qat.initialize import from_float
 from edgemoe_models.qat.layers import shared_weights
 from edgemoe_models.qat.model import QuantM3ViT
-from edgemoe_models.quantize import calibration_images, load_checkpoint
 from edgemoe_models.train import task_loss
 from edgemoe_models.train.config import scheduled_rate
 from edgemoe_models.train.data import draw_batch

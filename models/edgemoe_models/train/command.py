@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from rich.progress import Progress
 
-from edgemoe_models.dataset import Arrays
+from edgemoe_models.datasets.arrays import Arrays
 from edgemoe_models.train.config import TrainConfig, read_options
 from edgemoe_models.train.data import load_data
 from edgemoe_models.train.logs import Log

@@ -13,7 +13,7 @@ from rich.progress import track
 from torch import Tensor
 
 from edgemoe_models.config import ModelConfig
-from edgemoe_models.dataset import Arrays, load_split
+from edgemoe_models.datasets.arrays import Arrays, load_split
 from edgemoe_models.train.config import TrainConfig
 
 #: What torch computes with; it has no uint16.

@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from edgemoe_models.config import DEPTH_SCALE, ModelConfig, TaskConfig
-from edgemoe_models.dataset import Arrays
-from edgemoe_models.evaluate import evaluate as measure
-from edgemoe_models.model import M3ViT, MoE
+from edgemoe_models.datasets.arrays import Arrays
+from edgemoe_models.evaluation.evaluate import evaluate as measure
+from edgemoe_models.m3vit import M3ViT, MoE
 from edgemoe_models.train.config import TrainConfig
 from edgemoe_models.train.data import draw_batch, pixels
 from edgemoe_models.train.losses import task_loss

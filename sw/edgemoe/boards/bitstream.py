@@ -17,7 +17,7 @@ from typing import Any
 from edgemoe.boards.board import BOARDS, Board, BoardError
 from edgemoe.boards.build_inputs import parameters_tcl, rtl_text
 from edgemoe.boards.utilisation import check_fits, utilisation
-from edgemoe_hw.config import ISA_VERSION
+from edgemoe_hw.spec.config import ISA_VERSION
 
 __all__ = ["build_bitstream", "find_bitstream", "publish"]
 

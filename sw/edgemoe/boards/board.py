@@ -1,6 +1,6 @@
 """Boards: one data file each, ``boards/<board>/board.toml``, read and checked here.
 
-A board's configuration is a preset of ``edgemoe_hw.config`` with what the board decides (memory ports, DRAM latency,
+A board's configuration is a preset of ``edgemoe_hw.spec.config`` with what the board decides (memory ports, DRAM latency,
 clock) and its own overrides.
 """
 
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgemoe.boards.synth import DEVICES, FpgaDevice
 from edgemoe.boards.zynq import FAMILIES, HpPort, ZynqFamily
-from edgemoe.synth import DEVICES, FpgaDevice
-from edgemoe_hw.config import PRESETS, AcceleratorConfig, ConfigError
+from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig, ConfigError
 
 __all__ = ["BOARDS", "Board", "BoardError", "board_names", "load_board", "read_board", "read_toml"]
 

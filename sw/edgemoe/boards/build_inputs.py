@@ -9,8 +9,8 @@ from pathlib import Path
 
 from edgemoe.boards.board import Board, BoardError
 from edgemoe.boards.zynq import CONTROL_RANGE
-from edgemoe_hw import regs
-from edgemoe_hw.config import AcceleratorConfig
+from edgemoe_hw.spec import regs
+from edgemoe_hw.spec.config import AcceleratorConfig
 
 __all__ = ["add_attributes", "interface_attributes", "parameters_tcl", "rtl_text"]
 
@@ -27,7 +27,7 @@ def rtl_text(config: AcceleratorConfig) -> str:
     BoardError: Amaranth is missing
     """
     try:
-        from edgemoe_hw.axi import ADDRESS_BITS
+        from edgemoe_hw.bus.axi import ADDRESS_BITS
         from edgemoe_hw.verilog import TOP_NAME
         from edgemoe_sim.build import accelerator_verilog
     except ImportError as error:

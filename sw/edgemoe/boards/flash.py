@@ -40,7 +40,7 @@ for module in numpy pynq; do
 done
 # No caches of root's in the user's folder: the next `edgemoe boards flash` could not delete them.
 export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=lib
-exec python3 -m edgemoe.selftest --device pynq --bundle bundle.emoe --bitstream @BIT@ "$@"
+exec python3 -m edgemoe.runtime.selftest --device pynq --bundle bundle.emoe --bitstream @BIT@ "$@"
 """
 
 

@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 
 from edgemoe.boards.board import Board
 from edgemoe.boards.zynq import CONTROL_RANGE, MODULE_VLNV, ZynqFamily
-from edgemoe_hw import regs
+from edgemoe_hw.spec import regs
 
 __all__ = ["ACCELERATOR", "INTERRUPT_CONTROLLER", "PROCESSING_SYSTEM", "hwh_text"]
 

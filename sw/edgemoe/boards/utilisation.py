@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemoe.boards.board import Board, BoardError
-from edgemoe.synth import SynthesisError, synthesize
+from edgemoe.boards.synth import SynthesisError, synthesize
 
 __all__ = ["check_fits", "utilisation", "utilisation_row", "utilisation_table"]
 

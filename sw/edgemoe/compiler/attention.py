@@ -11,8 +11,8 @@ from edgemoe.compiler.errors import CompileError
 from edgemoe.compiler.naive import Refetch, softmax_passes, split_groups
 from edgemoe.compiler.packing import spread_heads
 from edgemoe.compiler.trace import Trace
-from edgemoe_hw.isa import Mode, RowFactor, Source
-from edgemoe_models.graph import IntegerBlock, IntegerLinear
+from edgemoe_hw.spec.isa import Mode, RowFactor, Source
+from edgemoe_models.graph.integer_graph import IntegerBlock, IntegerLinear
 
 __all__ = ["Attention"]
 

@@ -14,10 +14,10 @@ from edgemoe.compiler.allocation import RowAllocator
 from edgemoe.compiler.commands import Command, HazardTracker, memory_depths
 from edgemoe.compiler.errors import CompileError, CompilerOptions
 from edgemoe.compiler.packing import DramImage, DramObject, WeightLayout
-from edgemoe_hw.config import AcceleratorConfig
-from edgemoe_hw.isa import Base, Memory, Mode, Opcode
+from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_hw.spec.isa import Base, Memory, Mode, Opcode
 from edgemoe_models.config import ModelConfig
-from edgemoe_models.graph import Gelu, IntegerLayerNorm
+from edgemoe_models.graph.integer_graph import Gelu, IntegerLayerNorm
 
 __all__ = ["Builder", "Chunk", "Group", "Job", "Phase", "Region"]
 

@@ -12,8 +12,18 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edgemoe_hw import interfaces
-from edgemoe_hw.config import AcceleratorConfig
-from edgemoe_hw.isa import ENGINES, Base, Engine, Memory, Mode, Opcode, RowFactor, Source, encode
+from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_hw.spec.isa import (
+    ENGINES,
+    Base,
+    Engine,
+    Memory,
+    Mode,
+    Opcode,
+    RowFactor,
+    Source,
+    encode,
+)
 
 __all__ = ["Access", "Command", "HazardTracker", "accesses", "memory_depths"]
 

@@ -11,9 +11,9 @@ import numpy as np
 from edgemoe.bundle import Bundle, Phase, Task
 from edgemoe.compiler.errors import CompilerOptions
 from edgemoe.compiler.program import CompiledModel, Program, compile_graph
-from edgemoe_hw.config import AcceleratorConfig
-from edgemoe_hw.isa import Engine
-from edgemoe_models.graph import IntegerGraph
+from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_hw.spec.isa import Engine
+from edgemoe_models.graph.integer_graph import IntegerGraph
 
 __all__ = ["build_bundle", "to_bundle"]
 

@@ -8,8 +8,8 @@ from edgemoe.compiler.errors import CompileError
 from edgemoe.compiler.naive import gelu_pass
 from edgemoe.compiler.trace import Trace
 from edgemoe.layout import OutputPart, align
-from edgemoe_hw.isa import Base, Mode, Opcode
-from edgemoe_models.graph import IntegerGraph
+from edgemoe_hw.spec.isa import Base, Mode, Opcode
+from edgemoe_models.graph.integer_graph import IntegerGraph
 
 __all__ = ["emit_head"]
 

@@ -13,9 +13,9 @@ from edgemoe.compiler.mlp import MlpPlan, emit_dense, emit_experts
 from edgemoe.compiler.packing import DramImage, DramObject
 from edgemoe.compiler.trace import Trace
 from edgemoe.layout import OutputPart, align
-from edgemoe_hw.config import AcceleratorConfig
-from edgemoe_hw.isa import Base, Mode
-from edgemoe_models.graph import IntegerBlock, IntegerGraph, IntegerLayerNorm
+from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_hw.spec.isa import Base, Mode
+from edgemoe_models.graph.integer_graph import IntegerBlock, IntegerGraph, IntegerLayerNorm
 
 __all__ = ["LoweredTask", "input_object", "lower_task"]
 

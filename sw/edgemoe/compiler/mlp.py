@@ -10,9 +10,9 @@ from edgemoe.compiler.commands import Command
 from edgemoe.compiler.errors import CompileError
 from edgemoe.compiler.naive import gelu_pass, split_groups
 from edgemoe.compiler.trace import Trace
-from edgemoe_hw.gate import gate_interval
-from edgemoe_hw.isa import Mode, RowFactor
-from edgemoe_models.graph import IntegerBlock, IntegerLinear
+from edgemoe_hw.engines.matmul.gate import gate_interval
+from edgemoe_hw.spec.isa import Mode, RowFactor
+from edgemoe_models.graph.integer_graph import IntegerBlock, IntegerLinear
 
 __all__ = ["MlpPlan", "emit_dense", "emit_experts"]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgemoe.compiler.builder import Builder, Group
 from edgemoe.compiler.commands import Command
-from edgemoe_hw.isa import Engine, Mode, Source
+from edgemoe_hw.spec.isa import Engine, Mode, Source
 
 __all__ = ["Refetch", "gelu_pass", "softmax_passes", "split_groups"]
 

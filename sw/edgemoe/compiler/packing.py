@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgemoe.layout import align, pack_rows
-from edgemoe_hw.config import AcceleratorConfig
-from edgemoe_models.graph import IntegerLayerNorm, IntegerLinear, Requant
+from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_models.graph.integer_graph import IntegerLayerNorm, IntegerLinear, Requant
 
 __all__ = ["DramImage", "DramObject", "WeightLayout", "spread_heads"]
 

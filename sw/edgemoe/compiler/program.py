@@ -11,9 +11,9 @@ from edgemoe.compiler.lowering import LoweredTask, input_object, lower_task
 from edgemoe.compiler.packing import DramImage, DramObject
 from edgemoe.compiler.schedule import Timing, dispatch_order, estimate, load_bytes
 from edgemoe.compiler.trace import TracePart
-from edgemoe_hw.config import ISA_VERSION, AcceleratorConfig
-from edgemoe_hw.isa import Engine, Opcode, encode
-from edgemoe_models.graph import GraphError, IntegerGraph
+from edgemoe_hw.spec.config import ISA_VERSION, AcceleratorConfig
+from edgemoe_hw.spec.isa import Engine, Opcode, encode
+from edgemoe_models.graph.integer_graph import GraphError, IntegerGraph
 
 __all__ = ["CompiledModel", "Program", "compile_graph"]
 

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgemoe.compiler.commands import Command
-from edgemoe_hw.command_queue import QUEUE_COMMANDS
-from edgemoe_hw.config import AcceleratorConfig
-from edgemoe_hw.isa import Engine, Memory, Opcode
+from edgemoe_hw.control_plane.command_queue import QUEUE_COMMANDS
+from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_hw.spec.isa import Engine, Memory, Opcode
 from edgemoe_models.config import ModelConfig
 
 __all__ = ["Timing", "dispatch_order", "estimate", "load_bytes"]

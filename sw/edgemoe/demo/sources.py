@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from edgemoe.runtime.frames import IMAGE_SUFFIXES, frames
 from edgemoe_models.config import ModelConfig
-from edgemoe_models.scenes import SPLITS, generate_scene
+from edgemoe_models.datasets.scenes import SPLITS, generate_scene
 
 __all__ = ["Endless", "crop", "drifting_scenes", "endless"]
 

@@ -11,12 +11,12 @@ import numpy.typing as npt
 from PIL import Image
 
 from edgemoe.bundle import Bundle
-from edgemoe.pictures import colour
+from edgemoe.reports.pictures import colour
 from edgemoe.runtime.accelerator import Accelerator
 from edgemoe.runtime.predictions import Classification, Prediction
 from edgemoe.runtime.stream import Frame
 from edgemoe_models.config import TaskConfig
-from edgemoe_models.scenes import CLASS_NAMES, MAX_DEPTH
+from edgemoe_models.datasets.scenes import CLASS_NAMES, MAX_DEPTH
 
 if TYPE_CHECKING:
     from edgemoe.demo.player import Figures

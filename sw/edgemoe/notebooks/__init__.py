@@ -16,10 +16,10 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from edgemoe.bundle import Bundle, BundleError
-from edgemoe.pictures import colour
-from edgemoe.runtime.overlays import FOLDERS
+from edgemoe.reports.pictures import colour
+from edgemoe.runtime.platforms.overlays import FOLDERS
 from edgemoe.runtime.predictions import Classification, Prediction
-from edgemoe_models.scenes import SPLITS, generate_scene
+from edgemoe_models.datasets.scenes import SPLITS, generate_scene
 
 __all__ = ["bars", "find_bundle", "find_device", "scene", "show"]
 
@@ -50,7 +50,7 @@ def find_bundle() -> Bundle:
                           f"make flash, or name one: os.environ['EDGEMOE_BUNDLE'] = 'file.emoe'")
     from edgemoe.compiler import build_bundle
     from edgemoe.workloads import best_model, load_graph
-    from edgemoe_hw.config import PRESETS
+    from edgemoe_hw.spec.config import PRESETS
     return build_bundle(load_graph(best_model(), Path.home() / ".cache/edgemoe"), PRESETS["pynq-z2"])
 
 

@@ -6,7 +6,7 @@ import threading
 import time
 
 from edgemoe.bundle import Bundle
-from edgemoe.devices.base import DeviceError
+from edgemoe.errors import DeviceError
 from edgemoe.runtime.executor import Executor, Image
 from edgemoe.runtime.frames import FrameSource, items
 from edgemoe.runtime.images import ImageLike, prepare

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemoe.bundle import Bundle, BundleError
-from edgemoe.devices.base import DeviceError, check_image
 from edgemoe.layout import ALIGNMENT, gather_outputs
+from edgemoe.errors import DeviceError
+from edgemoe.runtime.base import check_image
 from edgemoe.runtime.executor import (
     Cancelled,
     DeviceTimeout,
@@ -23,10 +24,10 @@ from edgemoe.runtime.executor import (
     ProgramStopped,
 )
 from edgemoe.runtime.packing import ImagePacker
-from edgemoe.runtime.platform import Buffer, Platform
+from edgemoe.runtime.platforms.base import Buffer, Platform
 from edgemoe.runtime.registers import Registers, mask
-from edgemoe_hw import regs
-from edgemoe_hw.config import ISA_VERSION, PRESETS
+from edgemoe_hw.spec import regs
+from edgemoe_hw.spec.config import ISA_VERSION, PRESETS
 
 __all__ = ["Driver"]
 
@@ -200,7 +201,7 @@ class Driver(Executor):
         """A command as text, where the disassembler's own needs are installed (they are not on a board)."""
         info = self.bundle.task(task)
         with contextlib.suppress(ImportError, ValueError, IndexError):
-            from edgemoe.disassembler import disassemble
+            from edgemoe.compiler.disassembler import disassemble
             lines = itertools.islice(disassemble(info.program, [phase.name for phase in info.phases]), command, None)
             return f"task {task}: {' '.join(next(lines, '').split())}"
         return f"task {task}"
@@ -212,7 +213,7 @@ class Driver(Executor):
         text = (f"error code {self._error_code().name}; of its {info.commands} commands these have finished: "
                 + ", ".join(f"{count} {engine}" for count, engine in zip(done, _ENGINES, strict=True)))
         with contextlib.suppress(ImportError, ValueError):  # what decodes commands is not installed on a board
-            from edgemoe_hw.isa import COMMAND_BYTES, ENGINES, decode
+            from edgemoe_hw.spec.isa import COMMAND_BYTES, ENGINES, decode
             for number in range(info.commands):  # each engine finishes its commands in order
                 opcode = decode(info.program[COMMAND_BYTES * number:COMMAND_BYTES * (number + 1)])[0]
                 if opcode in ENGINES:

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemoe.bundle import Bundle
-from edgemoe.devices.base import DeviceError
-from edgemoe_hw.regs import ERROR_TEXT, ErrorCode
+from edgemoe.errors import DeviceError
+from edgemoe_hw.spec.regs import ERROR_TEXT, ErrorCode
 
 __all__ = ["Cancelled", "DeviceTimeout", "Executor", "Measured", "ProgramStopped"]
 

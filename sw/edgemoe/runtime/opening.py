@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from edgemoe.bundle import Bundle
-from edgemoe.devices.base import DeviceError
 from edgemoe.runtime.accelerator import Accelerator
+from edgemoe.errors import DeviceError
 from edgemoe.runtime.driver import Driver
-from edgemoe.runtime.platform import Platform
+from edgemoe.runtime.platforms.base import Platform
 from edgemoe.runtime.reference import ReferenceExecutor
 
 __all__ = ["DEVICES", "open"]
 
 #: Devices with a platform: its module, whose ``open_platform(bundle, *, ...)`` makes it, and what it needs.
 _PLATFORMS = {
-    "sim": ("edgemoe.runtime.sim_platform", "the simulator; install it with: pip install 'edgemoe[sim]'"),
-    "pynq": ("edgemoe.runtime.pynq_platform", "a PYNQ board; install there: pip install 'edgemoe[board]'"),
-    "serial": ("edgemoe.runtime.serial_platform", "a board at a serial port"),
+    "sim": ("edgemoe.runtime.platforms.sim", "the simulator; install it with: pip install 'edgemoe[sim]'"),
+    "pynq": ("edgemoe.runtime.platforms.pynq", "a PYNQ board; install there: pip install 'edgemoe[board]'"),
+    "serial": ("edgemoe.runtime.platforms.serial", "a board at a serial port"),
 }
 #: Without these the package is there and cannot be imported: newer ones lack what it uses.
 PYNQ_PINS = "pip install 'pycparser<3' 'setuptools<82'"

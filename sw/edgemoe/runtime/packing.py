@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemoe.bundle import Bundle
-from edgemoe.devices.base import patchify
 from edgemoe.layout import pack_patches
+from edgemoe.runtime.base import patchify
 
 __all__ = ["ImagePacker"]
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgemoe.devices.base import DeviceError
+from edgemoe.errors import DeviceError
 
 __all__ = ["PowerMeter", "Rails", "hwmon_rails", "pynq_rails"]
 

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemoe.bundle import Bundle
-from edgemoe.devices.base import DeviceError, check_image
-from edgemoe.devices.reference import ReferenceDevice
+from edgemoe.errors import DeviceError
+from edgemoe.runtime.base import check_image
 from edgemoe.runtime.executor import Executor, Image, Measured
+from edgemoe.runtime.reference_device import ReferenceDevice
 
 __all__ = ["ReferenceExecutor"]
 

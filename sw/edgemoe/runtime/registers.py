@@ -1,9 +1,9 @@
-"""Registers by name on a platform; every number comes from the declaration in ``edgemoe_hw.regs``."""
+"""Registers by name on a platform; every number comes from the declaration in ``edgemoe_hw.spec.regs``."""
 
 from __future__ import annotations
 
-from edgemoe.runtime.platform import Platform
-from edgemoe_hw import regs
+from edgemoe.runtime.platforms.base import Platform
+from edgemoe_hw.spec import regs
 
 __all__ = ["Registers", "mask"]
 

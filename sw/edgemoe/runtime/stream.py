@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from edgemoe.bundle import Bundle
-from edgemoe.devices.base import DeviceError
+from edgemoe.errors import DeviceError
 from edgemoe.runtime.channel import Closed
 from edgemoe.runtime.executor import Image
 from edgemoe.runtime.pipeline import Pipeline

@@ -1,0 +1,1 @@
+"""Fetches commands, orders them, counts, and stops what goes wrong."""

@@ -1,0 +1,220 @@
+"""Everything between the AXI ports and the compute side."""
+
+from amaranth.hdl import Cat, Module, ResetInserter, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from edgemoe_hw.bus.axi import AxiLiteSignature, AxiSignature
+from edgemoe_hw.bus.axi_lite import RegisterFile
+from edgemoe_hw.bus.axi_ports import ReadPort, WritePort
+from edgemoe_hw.control_plane.command_queue import CommandQueue
+from edgemoe_hw.control_plane.counters import CAUSES, Counters
+from edgemoe_hw.control_plane.expert_loads import ExpertLoads
+from edgemoe_hw.control_plane.sequencer import Sequencer
+from edgemoe_hw.control_plane.supervisor import Supervisor
+from edgemoe_hw.engines.load import DmaRead
+from edgemoe_hw.engines.store import DmaWrite
+from edgemoe_hw.interfaces import ERROR_REPORT, beat_layout, queued_layout
+from edgemoe_hw.spec import isa, regs
+from edgemoe_hw.spec.config import ISA_VERSION, AcceleratorConfig
+
+__all__ = ["ControlPlane"]
+
+_PAYLOADS = {isa.Engine.LOAD: isa.Load, isa.Engine.MATMUL: isa.MatMul, isa.Engine.NORM: isa.LayerNorm,
+             isa.Engine.STORE: isa.Store}
+_FETCH_CLIENT, _LOAD_CLIENT = 0, 1  # of master 0's read port; the program goes first
+
+
+class ControlPlane(wiring.Component):
+    """Registers, sequencer, command queues, DMA engines and counters.
+
+    Members
+    -------
+    s_axi: AXI4-Lite slave (``regs``)
+    m<i>_axi: AXI4 masters; the program, NORM, GELU and all writes use master 0
+    irq: level, STATUS.irq while CONTROL.irq_enable
+    beats: loaded data, one stream a master (``interfaces.beat_layout``). ``done`` counts a LOAD two cycles after its
+        last beat was accepted, and a waiting command starts one cycle later at the earliest
+    store_valid, store_row, store_ready, store_data: residual scratchpad read port; data one cycle after valid & ready
+    matmul, norm: commands whose waits are over (``interfaces.queued_layout``); skipped ones must be counted as well
+    matmul_done, norm_done: commands that those engines have finished since ``reset_engines``
+    expert_counts: tokens of each expert
+    gate_clear: these are 0 from the next cycle on, because a MoE block's gate begins
+    array_busy, stall_epilogue, matmul_idle: see ``Counters``
+    compute_active: the compute side moves (feeds the watchdog; array_busy and completions need not be repeated)
+    compute_error: stops the program
+    reset_engines: the compute side must reset its control state; one cycle before each program, and longer when one
+        is stopped
+    """
+
+    def __init__(self, config: AcceleratorConfig):
+        self._config = config
+        super().__init__({
+            "s_axi": In(AxiLiteSignature()),
+            **{f"m{i}_axi": Out(AxiSignature(config.axi_bytes)) for i in range(config.axi_masters)},
+            "irq": Out(1),
+            "beats": Out(stream.Signature(beat_layout(config))).array(config.axi_masters),
+            "store_valid": Out(1),
+            "store_row": Out(16),
+            "store_ready": In(1),
+            "store_data": In(16 * config.epilogue_lanes),
+            "matmul": Out(stream.Signature(queued_layout(isa.MatMul))),
+            "norm": Out(stream.Signature(queued_layout(isa.LayerNorm))),
+            "matmul_done": In(16),
+            "norm_done": In(16),
+            "expert_counts": In(11).array(config.max_experts),
+            "gate_clear": In(1),
+            "array_busy": In(1),
+            "stall_epilogue": In(1),
+            "matmul_idle": In(1),
+            "compute_active": In(1),
+            "compute_error": In(ERROR_REPORT),
+            "reset_engines": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        m.submodules.registers = registers = RegisterFile()
+        wiring.connect(m, wiring.flipped(self.s_axi), registers.s_axi)
+        m.submodules.supervisor = supervisor = Supervisor(sources=4)
+        m.submodules.counters = counters = Counters(config)
+        stopped = ResetInserter(self.reset_engines)
+        sequencer, load, store = Sequencer(config), DmaRead(config), DmaWrite(config)
+        m.submodules.sequencer = stopped(sequencer)
+        m.submodules.load = stopped(load)
+        m.submodules.store = stopped(store)
+        queues = {engine: CommandQueue(payload, max_experts=config.max_experts)
+                  for engine, payload in _PAYLOADS.items()}
+        for engine, queue in queues.items():
+            m.submodules[f"queue_{engine.name.lower()}"] = stopped(queue)
+
+        done = {isa.Engine.LOAD: load.done, isa.Engine.MATMUL: self.matmul_done, isa.Engine.NORM: self.norm_done,
+                isa.Engine.STORE: store.done}
+        outputs = {isa.Engine.LOAD: load.commands, isa.Engine.MATMUL: wiring.flipped(self.matmul),
+                   isa.Engine.NORM: wiring.flipped(self.norm), isa.Engine.STORE: store.commands}
+        for engine, queue in queues.items():
+            wiring.connect(m, sequencer.dispatch[engine], queue.commands)
+            wiring.connect(m, queue.output, outputs[engine])
+            m.d.comb += [
+                *(queue.done[other].eq(count) for other, count in done.items()),
+                *(port.eq(count) for port, count in zip(queue.expert_counts, self.expert_counts, strict=True)),
+                sequencer.done[engine].eq(done[engine]),
+            ]
+
+        idle, reads, wrote = self._bus(m, sequencer, load, store)
+        self._supervise(m, registers, supervisor, sequencer, load, store)
+        moving = self._count(m, registers, supervisor, counters, sequencer, queues[isa.Engine.MATMUL], done, reads,
+                             wrote)
+        self._expert_loads(m, registers, supervisor)
+        m.d.comb += [supervisor.bus_idle.eq(idle), supervisor.progress.eq(moving)]
+        return m
+
+    def _bus(self, m, sequencer, load, store):
+        """Connects the masters; returns (nothing outstanding, beats read, beat written)."""
+        ports = []
+        reads = []
+        for number in range(self._config.axi_masters):
+            axi = getattr(self, f"m{number}_axi")
+            clients = 2 if number == 0 else 1
+            m.submodules[f"read{number}"] = port = ReadPort(self._config, clients=clients)
+            ports.append(port)
+            wiring.connect(m, port.ar, wiring.flipped(axi.ar))
+            wiring.connect(m, wiring.flipped(axi.r), port.r)
+            client = _LOAD_CLIENT if number == 0 else 0
+            wiring.connect(m, load.requests[number], port.requests[client])
+            wiring.connect(m, port.responses[client], load.responses[number])
+            wiring.connect(m, load.beats[number], wiring.flipped(self.beats[number]))
+            reads.append(axi.r.valid & axi.r.ready)
+        wiring.connect(m, sequencer.request, ports[0].requests[_FETCH_CLIENT])
+        wiring.connect(m, ports[0].responses[_FETCH_CLIENT], sequencer.response)
+
+        axi = self.m0_axi
+        m.submodules.write = write = WritePort(self._config)
+        wiring.connect(m, write.aw, wiring.flipped(axi.aw))
+        wiring.connect(m, write.w, wiring.flipped(axi.w))
+        wiring.connect(m, wiring.flipped(axi.b), write.b)
+        wiring.connect(m, store.requests, write.request)
+        wiring.connect(m, store.data, write.data)
+        m.d.comb += [
+            store.outstanding.eq(write.outstanding),
+            store.failed.eq(write.failed),
+            self.store_valid.eq(store.read_valid),
+            self.store_row.eq(store.read_row),
+            store.read_ready.eq(self.store_ready),
+            store.read_data.eq(self.store_data),
+            *(port.abort.eq(self.reset_engines) for port in (*ports, write)),
+        ]
+        return Cat(port.idle for port in (*ports, write)).all(), Cat(reads), axi.w.valid & axi.w.ready
+
+    def _supervise(self, m, registers, supervisor, sequencer, load, store):
+        bases = Cat(registers.base_weights, registers.base_input, registers.base_output)
+        m.d.comb += [
+            registers.id.eq(regs.ID),
+            registers.isa_version.eq(ISA_VERSION),
+            registers.config_hash.eq(self._config.hash32),
+            registers.status_busy.eq(supervisor.busy),
+            registers.status_done.eq(supervisor.done),
+            registers.status_error.eq(supervisor.error),
+            registers.status_irq.eq(supervisor.irq),
+            registers.error_code.eq(supervisor.error_code),
+            registers.error_command.eq(supervisor.error_command),
+            supervisor.start.eq(registers.control_start),
+            supervisor.soft_reset.eq(registers.control_soft_reset),
+            supervisor.irq_clear.eq(registers.status_irq_clear),
+            supervisor.watchdog_limit.eq(registers.watchdog),
+            supervisor.finished.eq(sequencer.finished),
+            supervisor.index.eq(sequencer.index - sequencer.ending),
+            sequencer.launch.eq(supervisor.launch),
+            sequencer.address.eq(registers.program_addr),
+            sequencer.length.eq(registers.program_commands),
+            load.bases.eq(bases),
+            store.bases.eq(bases),
+            self.reset_engines.eq(supervisor.reset),
+            self.irq.eq(supervisor.irq & registers.control_irq_enable),
+        ]
+        for port, error in zip(supervisor.errors, (self.compute_error, load.error, store.error, sequencer.error),
+                               strict=True):
+            m.d.comb += port.eq(error)
+
+    def _expert_loads(self, m, registers, supervisor):
+        m.submodules.expert_loads = history = ExpertLoads(self._config)
+        m.d.comb += [
+            history.start.eq(supervisor.launch),
+            history.clear.eq(self.gate_clear),
+            history.block.eq(registers.moe_block),
+            registers.moe_blocks.eq(history.blocks),
+        ]
+        for expert, count in enumerate(self.expert_counts):
+            m.d.comb += [
+                history.counts[expert].eq(count),
+                registers.expert_count[expert].eq(count),
+                registers.expert_load[expert].eq(history.loads[expert]),
+            ]
+
+    def _count(self, m, registers, supervisor, counters, sequencer, matmul_queue, done, reads, wrote):
+        """Connects the counters; returns whether anything moved."""
+        changed = []
+        for engine, count in done.items():
+            # Keeps its last value when a stopped program resets the engines. The simulator watches it by name.
+            engine_done = Signal(16, name=f"engine_done_{engine.name.lower()}")
+            with m.If(supervisor.running | supervisor.launch):
+                m.d.sync += engine_done.eq(count)
+            m.d.comb += getattr(registers, f"done_{engine.name.lower()}").eq(engine_done)
+            changed.append(supervisor.running & (engine_done != count))
+        m.d.comb += [
+            counters.clear.eq(supervisor.launch),
+            counters.running.eq(supervisor.running),
+            counters.array_busy.eq(self.array_busy),
+            counters.stall_epilogue.eq(self.stall_epilogue),
+            counters.matmul_idle.eq(self.matmul_idle),
+            counters.blocked.eq(matmul_queue.blocked),
+            counters.empty.eq(matmul_queue.empty),
+            counters.ending.eq(sequencer.ending),
+            counters.reads.eq(reads),
+            counters.writes.eq(wrote),
+            counters.finished.eq(Cat(changed)),
+            *(getattr(registers, name).eq(getattr(counters, f"count_{name}"))
+              for name in (*CAUSES, "cycles", "bytes_read", "bytes_written", "commands_done")),
+        ]
+        return Cat(changed).any() | reads.any() | wrote | self.array_busy | self.compute_active

@@ -1,0 +1,1 @@
+"""The four engines: LOAD, MATMUL, NORM and STORE."""

@@ -1,0 +1,1 @@
+"""The array and what stands behind it."""

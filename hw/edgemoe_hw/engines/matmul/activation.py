@@ -1,0 +1,112 @@
+"""GELU as ReLU minus a short table (docs/numerics.md, section 4)."""
+
+from amaranth.hdl import Array, Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from edgemoe_hw.primitives.rounding import clamp, limit_of
+
+__all__ = ["TABLE_ENTRIES", "Gelu"]
+
+TABLE_ENTRIES = 512
+
+
+class Gelu(wiring.Component):
+    """``lanes`` values a cycle; no handshake, the result follows after ``LATENCY`` cycles.
+
+    Every lane has its own copy of the table in distributed RAM; a write goes to all of them. The table is read one
+    cycle after the input, so a write and an input in the same cycle see the new entry.
+
+    Parameters
+    ----------
+    lanes: values a cycle
+    load_bytes: table entries of one write; a power of two
+
+    Members
+    -------
+    q: In(signed(11)).array(lanes), requantized to 11 bits
+    shift: In(2), ``gelu_shift``, with ``q``
+    y: Out(signed(8)).array(lanes)
+    write_valid: In(1), write_row: In(log2(512 / load_bytes)), write_data: In(8 * load_bytes);
+        entry ``row * load_bytes + byte`` is byte ``byte`` of the data
+    """
+
+    LATENCY = 3
+
+    def __init__(self, lanes: int, load_bytes: int) -> None:
+        if not isinstance(lanes, int) or lanes < 1:
+            raise ValueError(f"lanes must be a positive integer, not {lanes!r}")
+        if load_bytes not in (1, 2, 4, 8, 16, 32):
+            raise ValueError(f"load_bytes must be a power of two up to 32, not {load_bytes!r}")
+        self._lanes = lanes
+        self._load_bytes = load_bytes
+        super().__init__({
+            "q": In(signed(11)).array(lanes),
+            "shift": In(2),
+            "y": Out(signed(8)).array(lanes),
+            "write_valid": In(1),
+            "write_row": In(range(TABLE_ENTRIES // load_bytes)),
+            "write_data": In(8 * load_bytes),
+        })
+
+    @property
+    def lanes(self) -> int:
+        return self._lanes
+
+    @property
+    def load_bytes(self) -> int:
+        return self._load_bytes
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        shift_1 = Signal(2)
+        shift_2 = Signal(2)
+        m.d.sync += [shift_1.eq(self.shift), shift_2.eq(shift_1)]
+        for i in range(self._lanes):
+            m.d.comb += self.y[i].eq(self._lane(m, i, shift_2))
+        return m
+
+    def _lane(self, m: Module, i: int, shift: Signal) -> Signal:
+        """The data path of lane ``i``; ``shift`` belongs to its last stage."""
+        table = Memory(shape=8 * self._load_bytes, depth=TABLE_ENTRIES // self._load_bytes, init=[],
+                       attrs={"ram_style": "distributed"})
+        m.submodules[f"table_{i}"] = table
+        write = table.write_port()
+        read = table.read_port(domain="comb")
+        m.d.comb += [
+            write.en.eq(self.write_valid),
+            write.addr.eq(self.write_row),
+            write.data.eq(self.write_data),
+        ]
+
+        magnitude = Signal(10, name=f"magnitude_{i}")
+        relu_1 = Signal(10, name=f"relu_1_{i}")
+        m.d.sync += [
+            magnitude.eq(Mux(self.q[i] < 0, -self.q[i], self.q[i])),
+            relu_1.eq(Mux(self.q[i] < 0, 0, self.q[i])),
+        ]
+
+        delta = Signal(8, name=f"delta_{i}")
+        relu_2 = Signal(10, name=f"relu_2_{i}")
+        select = (self._load_bytes - 1).bit_length()
+        m.d.comb += read.addr.eq(magnitude[select:9])
+        m.d.sync += [
+            delta.eq(Mux(magnitude[9], 0, read.data.word_select(magnitude[:select], 8))),
+            relu_2.eq(relu_1),
+        ]
+
+        result = Signal(signed(8), name=f"result_{i}")
+        difference = Signal(signed(11), name=f"difference_{i}")
+        m.d.comb += difference.eq(relu_2 - delta)
+        rounded = Array([_round_half_even(difference, g) for g in range(4)])[shift]
+        m.d.sync += result.eq(clamp(rounded, limit_of(8)))
+        return result
+
+
+def _round_half_even(value: Signal, shift: int) -> Signal:
+    """``rhe(value, shift)`` for a constant shift, as an expression."""
+    if shift == 0:
+        return value
+    below = value[:shift - 1].any() if shift > 1 else 0
+    return (value >> shift) + (value[shift - 1] & (below | value[shift]))

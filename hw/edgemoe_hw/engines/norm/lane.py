@@ -1,0 +1,68 @@
+"""One lane of LayerNorm's normalisation: a residual element to an int8 activation (docs/numerics.md, section 5)."""
+
+from amaranth.hdl import Module, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from edgemoe_hw.primitives.rounding import RoundingShift, limit_of
+
+__all__ = ["NormLane"]
+
+
+class NormLane(wiring.Component):
+    """Fully pipelined, one element a cycle, two multipliers (25 x 17 and 16 x 16 bits).
+
+    The inputs are sampled at different times, counted from ``x``, so that lanes share the delay registers:
+    ``mean`` with it, ``rsqrt`` after 1 cycle, ``norm_shift`` after 2, ``gamma`` and ``beta`` after ``PARAM_DELAY``.
+    ``shift`` is constant. The result ``y`` follows after ``LATENCY`` cycles.
+
+    Members
+    -------
+    x: In(signed(16)), mean: In(signed(24)), rsqrt: In(16), norm_shift: In(6)
+    gamma: In(signed(16)), beta: In(signed(32)), shift: In(5)
+    y: Out(signed(8))
+    """
+
+    PARAM_DELAY = 2 + RoundingShift.LATENCY
+    LATENCY = PARAM_DELAY + 2 + RoundingShift.LATENCY
+
+    x: In(signed(16))
+    mean: In(signed(24))
+    rsqrt: In(16)
+    norm_shift: In(6)
+    gamma: In(signed(16))
+    beta: In(signed(32))
+    shift: In(5)
+    y: Out(signed(8))
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        centred = Signal(signed(25))
+        scaled = Signal(signed(42))
+        m.d.sync += [
+            centred.eq((self.x << 8) - self.mean),
+            scaled.eq(centred * self.rsqrt),
+        ]
+        m.submodules.normalise = normalise = RoundingShift(42, 6, 16)
+        m.d.comb += [
+            normalise.value.eq(scaled),
+            normalise.shift.eq(self.norm_shift),
+            normalise.limit.eq(limit_of(16)),
+        ]
+
+        product = Signal(signed(32))
+        beta = Signal(signed(32))
+        affine = Signal(signed(34))
+        m.d.sync += [
+            product.eq(normalise.result * self.gamma),
+            beta.eq(self.beta),
+            affine.eq(product + beta),
+        ]
+        m.submodules.quantize = quantize = RoundingShift(34, 5, 8)
+        m.d.comb += [
+            quantize.value.eq(affine),
+            quantize.shift.eq(self.shift),
+            quantize.limit.eq(limit_of(8)),
+            self.y.eq(quantize.result),
+        ]
+        return m

@@ -1,0 +1,122 @@
+"""The STORE engine: residual scratchpad to DRAM."""
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import data, fifo, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from edgemoe_hw.bus.bursts import BEATS_BITS, BurstSplitter, times
+from edgemoe_hw.interfaces import BASES, ERROR_REPORT, READ_REQUEST, queued_layout
+from edgemoe_hw.spec import isa
+from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_hw.spec.regs import ErrorCode
+
+__all__ = ["DmaWrite"]
+
+_ROWS_AHEAD = 4  # read from the scratchpad before the bus takes them
+
+
+class DmaWrite(wiring.Component):
+    """Executes STOREs one after the other; a beat a cycle while the scratchpad is free.
+
+    Row r of a command goes to base + offset + r * 2 * epilogue_lanes.
+
+    Members
+    -------
+    commands: from the STORE queue
+    bases: DRAM base addresses, by ``isa.Base``
+    read_valid, read_row, read_ready, read_data: scratchpad read port; data is that of the row that was taken in the
+        cycle before
+    requests, data: to ``WritePort``; ``outstanding`` and ``failed`` come from it
+    done: finished STOREs, counted after the last write response
+    error: ADDRESS_RANGE or WRITE_BUS
+    """
+
+    def __init__(self, config: AcceleratorConfig):
+        self._config = config
+        super().__init__({
+            "commands": In(stream.Signature(queued_layout(isa.Store))),
+            "bases": In(BASES),
+            "read_valid": Out(1),
+            "read_row": Out(16),
+            "read_ready": In(1),
+            "read_data": In(16 * config.epilogue_lanes),
+            "requests": Out(stream.Signature(READ_REQUEST)),
+            "data": Out(stream.Signature(data.StructLayout({"data": 8 * config.axi_bytes}))),
+            "outstanding": In(8),
+            "failed": In(1),
+            "done": Out(16),
+            "error": Out(ERROR_REPORT),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.split = split = BurstSplitter(self._config)
+        wiring.connect(m, split.requests, wiring.flipped(self.requests))
+
+        command = self.commands.payload
+        store = command.payload
+        row_beats = 2 * self._config.epilogue_lanes // self._config.axi_bytes
+        index = Signal(16)
+        row = Signal(16)
+        rows = Signal(16)  # not yet read
+        beats = Signal(BEATS_BITS)  # not yet handed to the bus
+        base = self.bases[store.base]
+        m.d.comb += [split.address.eq(base + store.offset), split.beats.eq(times(store.rows, row_beats))]
+        with m.FSM():
+            with m.State("IDLE"):
+                with m.If(self.commands.valid):
+                    with m.If(command.skip | (store.rows == 0)):
+                        m.d.comb += self.commands.ready.eq(1)
+                        m.d.sync += self.done.eq(self.done + 1)
+                    with m.Elif((store.row + store.rows > self._config.residual_depth)
+                                | (store.base >= len(isa.Base))):
+                        m.d.comb += [
+                            self.error.valid.eq(1),
+                            self.error.code.eq(ErrorCode.ADDRESS_RANGE),
+                            self.error.index.eq(command.index),
+                        ]
+                    with m.Else():
+                        m.d.comb += [self.commands.ready.eq(1), split.start.eq(1)]
+                        m.d.sync += [
+                            index.eq(command.index),
+                            row.eq(store.row),
+                            rows.eq(store.rows),
+                            beats.eq(split.beats),
+                        ]
+                        m.next = "RUN"
+            with m.State("RUN"):
+                with m.If((beats == 0) & ~split.busy & (self.outstanding == 0)):
+                    m.d.sync += self.done.eq(self.done + 1)
+                    m.next = "IDLE"
+        with m.If(self.failed):
+            m.d.comb += [
+                self.error.valid.eq(1),
+                self.error.code.eq(ErrorCode.WRITE_BUS),
+                self.error.index.eq(index),
+            ]
+        with m.If(self.data.valid & self.data.ready):
+            m.d.sync += beats.eq(beats - 1)
+        with m.If(self.read_valid & self.read_ready):
+            m.d.sync += [row.eq(row + 1), rows.eq(rows - 1)]
+        m.d.comb += self.read_row.eq(row)
+        self._rows(m, rows, row_beats)
+        return m
+
+    def _rows(self, m, rows, row_beats):
+        """Reads rows ahead into a FIFO and cuts them into beats."""
+        m.submodules.rows = queue = fifo.SyncFIFO(width=len(self.read_data), depth=_ROWS_AHEAD)
+        arriving = Signal()
+        part = Signal(range(row_beats)) if row_beats > 1 else 0
+        moved = self.data.valid & self.data.ready
+        m.d.sync += arriving.eq(self.read_valid & self.read_ready)
+        m.d.comb += [
+            self.read_valid.eq((rows != 0) & (queue.level + arriving < _ROWS_AHEAD)),
+            queue.w_en.eq(arriving),
+            queue.w_data.eq(self.read_data),
+            self.data.valid.eq(queue.r_rdy),
+            self.data.payload.data.eq(queue.r_data.word_select(part, 8 * self._config.axi_bytes)),
+            queue.r_en.eq(moved & (part == row_beats - 1)),
+        ]
+        if row_beats > 1:
+            with m.If(moved):
+                m.d.sync += part.eq(Mux(part == row_beats - 1, 0, part + 1))

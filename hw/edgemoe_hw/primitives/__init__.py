@@ -1,0 +1,1 @@
+"""Small blocks that units are made of."""

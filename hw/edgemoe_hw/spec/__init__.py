@@ -1,0 +1,1 @@
+"""The contract between RTL, compiler, simulators and host: plain Python, standard library only."""

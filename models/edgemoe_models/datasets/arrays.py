@@ -1,0 +1,139 @@
+"""Pictures and labels of a split as memory-mapped arrays, made once and cached; the generated scenes. NumPy only."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgemoe_models.datasets import raycast, scenes
+
+Array = npt.NDArray[Any]
+Arrays = dict[str, Array]
+Track = Callable[[range], Iterable[int]]
+
+#: Name, dtype and trailing shape of each stored array; depth is in millimetres, normals are in 1/127. A pixel
+#: without a label has the class :data:`IGNORE`, depth 0, normal (0, 0, 0).
+_LABELS: dict[str, tuple[type, tuple[int, ...]]] = {
+    "image": (np.uint8, (3,)),
+    "segmentation": (np.uint8, ()),
+    "depth": (np.uint16, ()),
+    "normals": (np.int8, (3,)),
+    "edges": (np.bool_, ()),
+}
+MILLIMETRES = 1000.0
+NORMAL_STEPS = 127.0
+IGNORE = 255
+
+
+def _version() -> str:
+    """Changes whenever the generator's source does, so a stale cache is never read."""
+    digest = hashlib.sha256()
+    for module in (raycast, scenes):
+        digest.update(Path(str(module.__file__)).read_bytes())
+    return digest.hexdigest()[:10]
+
+
+def _label(scene: scenes.Scene, name: str) -> Array:
+    if name == "depth":
+        return np.rint(scene.depth * MILLIMETRES).astype(np.uint16)
+    if name == "normals":
+        return np.rint(scene.normals * NORMAL_STEPS).astype(np.int8)
+    value: Array = getattr(scene, name)
+    return value
+
+
+def array_names(labels: Iterable[str]) -> list[str]:
+    """``image`` and the labels, sorted; ValueError for an unknown one."""
+    names = ["image", *sorted(set(labels))]
+    if unknown := [name for name in names if name not in _LABELS]:
+        raise ValueError(f"labels must be among {sorted(_LABELS)}, not {unknown!r}")
+    return names
+
+
+def load_split(
+    cache: Path,
+    split: str,
+    count: int,
+    height: int,
+    width: int,
+    labels: Iterable[str],
+    track: Track | None = None,
+) -> Arrays:
+    """The first ``count`` scenes of a split: read-only arrays [count, height, width, ...] by name.
+
+    Parameters
+    ----------
+    cache: folder that keeps generated scenes
+    labels: which arrays besides ``image``
+    track: wraps the loop over scenes, to show its progress
+
+    Raises
+    ------
+    ValueError: an unknown split or label, or more scenes than the split has.
+    """
+    if split not in scenes.SPLITS:
+        raise ValueError(f"split must be one of {sorted(scenes.SPLITS)}, not {split!r}")
+    seeds = scenes.SPLITS[split]
+    if not 1 <= count <= len(seeds):
+        raise ValueError(f"count of {split} must be in 1..{len(seeds)}, not {count!r}")
+    names = array_names(labels)
+
+    def make(index: int) -> Arrays:
+        scene = scenes.generate_scene(seeds[index], height, width)
+        return {name: _label(scene, name) for name in names}
+
+    folder = cache / f"{split}-{height}x{width}-{count}-{'-'.join(names[1:])}-{_version()}"
+    return cached(folder, names, (count, height, width), make, track)
+
+
+def cached(
+    folder: Path,
+    names: Sequence[str],
+    shape: tuple[int, int, int],
+    make: Callable[[int], Arrays],
+    track: Track | None = None,
+) -> Arrays:
+    """The arrays of a folder; where it does not exist, made first: ``make(index)`` gives one picture and its labels.
+
+    ``shape`` is (count, height, width). Processes that make the same folder at once do no harm.
+    """
+    if not folder.is_dir():
+        partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            _fill(partial, names, shape, make, track)
+            partial.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was faster
+                raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
+
+
+def _fill(
+    folder: Path,
+    names: Sequence[str],
+    shape: tuple[int, int, int],
+    make: Callable[[int], Arrays],
+    track: Track | None,
+) -> None:
+    arrays = {}
+    for name in names:
+        dtype, tail = _LABELS[name]
+        arrays[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype=dtype, shape=(*shape, *tail))
+    indices = range(shape[0])
+    for index in track(indices) if track else indices:
+        made = make(index)
+        for name, array in arrays.items():
+            array[index] = made[name]
+    for array in arrays.values():
+        array.flush()

@@ -1,0 +1,1 @@
+"""Metrics, and accuracy on held-out pictures."""

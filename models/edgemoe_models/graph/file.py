@@ -1,0 +1,248 @@
+"""The integer graph's file: one safetensors container (no pickle). NumPy only.
+
+It holds integer tensors, float32 scales under ``scale.<name>`` that serve reports only, and one JSON metadata entry
+with the format's version, the model's config, all scalars and a sha256.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from edgemoe_models.config import ModelConfig, TaskConfig
+from edgemoe_models.graph.integer_graph import (
+    REMEDY,
+    Gelu,
+    GraphError,
+    IntegerBlock,
+    IntegerGraph,
+    IntegerHead,
+    IntegerLayerNorm,
+    IntegerLinear,
+    Requant,
+)
+from edgemoe_models.integer.ops import ACCUMULATOR_LIMIT, MAX_SHIFT
+from edgemoe_models.integer.tables import GELU_ENTRIES, MAX_GELU_SHIFT
+from edgemoe_models.tensor_file import TensorFileError, read_tensors
+
+FORMAT_VERSION = 2
+METADATA_KEY = "edgemoe_graph"
+
+Array = npt.NDArray[Any]
+
+
+def save_graph(graph: IntegerGraph, path: Path) -> None:
+    """Write ``graph`` to one file. Equal graphs give equal bytes."""
+    tensors, scalars = _flatten(graph)
+    document = {"version": FORMAT_VERSION, "config": graph.config.to_dict(), "scalars": scalars}
+    document["sha256"] = digest(tensors, document)
+    metadata = {METADATA_KEY: json.dumps(document, sort_keys=True, allow_nan=False)}
+    import safetensors.numpy  # not where graphs are only read: a board has NumPy and PYNQ
+
+    path.write_bytes(safetensors.numpy.save(tensors, metadata))
+
+
+def load_graph(path: Path) -> IntegerGraph:
+    """Read a graph that :func:`save_graph` wrote, and check all of it.
+
+    Raises
+    ------
+    GraphError: the file is missing, damaged, of another version or inconsistent.
+    """
+    tensors, text = _read(path)
+    try:
+        document = json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise GraphError(f"{path}: its metadata is not JSON ({error}); {REMEDY}") from None
+    if not isinstance(document, dict) or document.get("version") != FORMAT_VERSION:
+        found = document.get("version") if isinstance(document, dict) else None
+        _refuse(f"{path}: graph format {found!r}, but this edgemoe reads {FORMAT_VERSION}; {REMEDY} with it")
+    found = document.pop("sha256", None)
+    if found != digest(tensors, document):
+        _refuse(f"{path}: its contents do not match its sha256, the file is damaged; copy it again, or {REMEDY}")
+    try:
+        config = ModelConfig.from_dict(document["config"])
+        return _unflatten(config, tensors, document["scalars"])
+    except (KeyError, TypeError) as error:
+        raise GraphError(f"{path}: the graph lacks {error}; {REMEDY}") from None
+    except GraphError as error:
+        raise GraphError(f"{path}: {error}") from None
+    except ValueError as error:
+        raise GraphError(f"{path}: {error}; {REMEDY}") from None
+
+
+def _refuse(message: str) -> NoReturn:
+    raise GraphError(message)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise GraphError(f"graph metadata holds {name}, which is no finite number; {REMEDY}")
+
+
+def _read(path: Path) -> tuple[dict[str, Array], str]:
+    try:
+        tensors, metadata = read_tensors(path)
+    except (TensorFileError, OSError) as error:
+        raise GraphError(f"{path}: not a readable graph file ({error}); copy it again, or {REMEDY}") from None
+    if METADATA_KEY not in metadata:
+        _refuse(f"{path}: a safetensors file, but no integer graph; quantize the float checkpoint first")
+    return tensors, metadata[METADATA_KEY]
+
+
+def digest(tensors: Mapping[str, Array], document: Mapping[str, Any]) -> str:
+    """sha256 over the metadata without its own ``sha256``, and over every tensor with its name, type and shape."""
+    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(tensors[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _norms(graph: IntegerGraph) -> Iterator[tuple[str, IntegerLayerNorm]]:
+    for i, block in enumerate(graph.blocks):
+        yield f"blocks.{i}.norm1", block.norm1
+        yield f"blocks.{i}.norm2", block.norm2
+    yield "norm", graph.norm
+
+
+def _gelus(graph: IntegerGraph) -> Iterator[tuple[str, Gelu]]:
+    yield from ((f"blocks.{i}.gelu", block.gelu) for i, block in enumerate(graph.blocks))
+    yield from ((f"heads.{task}.gelu", head.gelu) for task, head in graph.heads.items() if head.gelu is not None)
+
+
+def _flatten(graph: IntegerGraph) -> tuple[dict[str, Array], dict[str, float]]:
+    tensors: dict[str, Array] = {"pos_embed": graph.pos_embed}
+    scalars: dict[str, float] = {"residual_scale": graph.residual_scale, "expert_bits": graph.expert_bits}
+    for name, linear, _ in graph.linears():
+        tensors |= {f"{name}.{f.name}": getattr(linear, f.name) for f in dataclasses.fields(linear)}
+    for name, norm in _norms(graph):
+        tensors |= {f"{name}.gamma": norm.gamma, f"{name}.beta": norm.beta}
+        scalars |= {f"{name}.shift": norm.shift, f"{name}.eps": norm.eps}
+    for name, gelu in _gelus(graph):
+        tensors[f"{name}.table"] = gelu.table
+        scalars[f"{name}.shift"] = gelu.shift
+    for i, block in enumerate(graph.blocks):
+        for field in ("score", "context"):
+            pair: Requant = getattr(block, field)
+            scalars |= {f"blocks.{i}.{field}.multiplier": pair.multiplier, f"blocks.{i}.{field}.shift": pair.shift}
+        scalars[f"blocks.{i}.score_shift"] = block.score_shift
+    for task, head in graph.heads.items():
+        scalars[f"heads.{task}.output_scale"] = head.output_scale
+    tensors |= {f"scale.{name}": np.asarray(scale, np.float32) for name, scale in graph.scales.items()}
+    return {name: np.ascontiguousarray(array) for name, array in tensors.items()}, scalars
+
+
+class _Builder:
+    """Takes checked pieces of a graph out of flat tensors and scalars."""
+
+    def __init__(self, tensors: dict[str, Array], scalars: dict[str, Any]) -> None:
+        self.tensors, self.scalars = tensors, scalars
+
+    def array(self, name: str, dtype: type, shape: tuple[int, ...], low: int, high: int) -> Array:
+        array = self.tensors.pop(name)
+        if array.dtype != dtype or array.shape != shape:
+            wanted = f"{np.dtype(dtype).name} {list(shape)}"
+            _refuse(f"tensor {name} must be {wanted}, not {array.dtype.name} {list(array.shape)}; {REMEDY}")
+        if array.size and not low <= int(array.min()) <= int(array.max()) <= high:
+            _refuse(f"tensor {name} must lie in {low}..{high}; {REMEDY}")
+        return array
+
+    def integer(self, name: str, low: int, high: int) -> int:
+        value = self.scalars[name]
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            _refuse(f"{name} must be an integer in {low}..{high}, not {value!r}; {REMEDY}")
+        return value
+
+    def scale(self, name: str) -> float:
+        value = self.scalars[name]
+        if not isinstance(value, float) or not (math.isfinite(value) and value > 0):
+            _refuse(f"{name} must be positive and finite, not {value!r}; {REMEDY}")
+        return value
+
+    def linear(self, name: str, outputs: int, inputs: int) -> IntegerLinear:
+        limit = ACCUMULATOR_LIMIT - 1
+        return IntegerLinear(
+            self.array(f"{name}.weight", np.int8, (outputs, inputs), -127, 127),
+            self.array(f"{name}.bias", np.int32, (outputs,), -limit, limit),
+            self.array(f"{name}.multiplier", np.uint16, (outputs,), 0, 65535),
+            self.array(f"{name}.shift", np.uint8, (outputs,), 0, MAX_SHIFT),
+        )
+
+    def norm(self, name: str, dim: int) -> IntegerLayerNorm:
+        return IntegerLayerNorm(
+            self.array(f"{name}.gamma", np.int16, (dim,), -32767, 32767),
+            self.array(f"{name}.beta", np.int32, (dim,), -(2**31) + 1, 2**31 - 1),
+            self.integer(f"{name}.shift", 0, 31),
+            self.integer(f"{name}.eps", 0, 2**32 - 1),
+        )
+
+    def gelu(self, name: str) -> Gelu:
+        table = self.array(f"{name}.table", np.uint8, (GELU_ENTRIES,), 0, 255)
+        return Gelu(table, self.integer(f"{name}.shift", 0, MAX_GELU_SHIFT))
+
+    def requant(self, name: str) -> Requant:
+        return Requant(self.integer(f"{name}.multiplier", 0, 65535), self.integer(f"{name}.shift", 0, MAX_SHIFT))
+
+    def block(self, config: ModelConfig, i: int) -> IntegerBlock:
+        name, dim = f"blocks.{i}", config.dim
+        common = IntegerBlock(
+            norm1=self.norm(f"{name}.norm1", dim),
+            qkv=self.linear(f"{name}.qkv", 3 * dim, dim),
+            score=self.requant(f"{name}.score"),
+            score_shift=self.integer(f"{name}.score_shift", 0, 3),
+            context=self.requant(f"{name}.context"),
+            proj=self.linear(f"{name}.proj", dim, dim),
+            norm2=self.norm(f"{name}.norm2", dim),
+            gelu=self.gelu(f"{name}.gelu"),
+        )
+        if not config.is_moe(i):
+            fc1 = self.linear(f"{name}.fc1", config.mlp_hidden, dim)
+            return dataclasses.replace(common, fc1=fc1, fc2=self.linear(f"{name}.fc2", dim, config.mlp_hidden))
+        hidden, experts = config.expert_hidden, range(config.num_experts)
+        return dataclasses.replace(
+            common,
+            gates={t.name: self.linear(f"{name}.gate.{t.name}", config.num_experts, dim) for t in config.tasks},
+            expert_fc1=tuple(self.linear(f"{name}.experts.{e}.fc1", hidden, dim) for e in experts),
+            expert_fc2=tuple(self.linear(f"{name}.experts.{e}.fc2", dim, hidden) for e in experts),
+        )
+
+    def head(self, config: ModelConfig, task: TaskConfig) -> IntegerHead:
+        name, scale = f"heads.{task.name}", self.scale(f"heads.{task.name}.output_scale")
+        if not task.head_hidden:
+            return IntegerHead(self.linear(name, task.head_outputs, config.dim), scale)
+        fc1 = self.linear(f"{name}.fc1", task.head_hidden, config.dim)
+        out = self.linear(name, task.head_outputs, task.head_hidden)
+        return IntegerHead(out, scale, fc1, self.gelu(f"{name}.gelu"))
+
+
+def _unflatten(config: ModelConfig, tensors: dict[str, Array], scalars: dict[str, Any]) -> IntegerGraph:
+    scales = {name.removeprefix("scale."): tensors.pop(name) for name in list(tensors) if name.startswith("scale.")}
+    for name, scale in scales.items():
+        if not (np.isfinite(scale).all() and (scale > 0).all()):
+            _refuse(f"scale of {name} must be positive and finite; {REMEDY}")
+    builder = _Builder(tensors, scalars)
+    tokens = (config.num_tokens, config.dim)
+    graph = IntegerGraph(
+        config=config,
+        residual_scale=builder.scale("residual_scale"),
+        pos_embed=builder.array("pos_embed", np.int16, tokens, -32767, 32767),
+        patch_embed=builder.linear("patch_embed", config.dim, config.patch_inputs),
+        blocks=tuple(builder.block(config, i) for i in range(config.depth)),
+        norm=builder.norm("norm", config.dim),
+        heads={task.name: builder.head(config, task) for task in config.tasks},
+        scales=scales,
+        expert_bits=builder.integer("expert_bits", 4, 8),
+    )
+    if tensors:
+        _refuse(f"the graph has unexpected tensors {sorted(tensors)[:3]}; {REMEDY}")
+    graph.bound_check()
+    return graph

@@ -1,0 +1,218 @@
+"""The integer graph: everything that the accelerator computes with. NumPy only.
+
+:mod:`edgemoe_models.graph.file` has its file format.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgemoe_models.config import ModelConfig
+from edgemoe_models.integer.ops import ACCUMULATOR_LIMIT
+from edgemoe_models.integer.tables import norm_constants
+
+SIGNED_MAX, UNSIGNED_MAX = 127, 255  # largest activations
+EXPERT_BITS = 8, 4  # what the experts' weights may have
+
+REMEDY = "quantize the checkpoint again"
+
+
+class GraphError(ValueError):
+    """A graph or its file that cannot be used; the message says why and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class IntegerLinear:
+    """``requantize(x @ weight.T + bias)``: int8 [N, K], int32 [N], multiplier uint16 [N], shift uint8 [N]."""
+
+    weight: npt.NDArray[np.int8]
+    bias: npt.NDArray[np.int32]
+    multiplier: npt.NDArray[np.uint16]
+    shift: npt.NDArray[np.uint8]
+
+    @property
+    def outputs(self) -> int:
+        return int(self.weight.shape[0])
+
+    @property
+    def inputs(self) -> int:
+        return int(self.weight.shape[1])
+
+    def bounds(self, max_activation: int) -> npt.NDArray[np.int64]:
+        """Largest magnitude that each output channel's accumulator can reach, int64 [N]."""
+        weights = np.abs(self.weight.astype(np.int64)).sum(1)
+        return max_activation * weights + np.abs(self.bias.astype(np.int64))
+
+
+@dataclasses.dataclass(frozen=True)
+class IntegerLayerNorm:
+    """LayerNorm: gamma int16 [D], beta int32 [D], shift 0..31, eps uint32 in units of ``D^2`` times the variance."""
+
+    gamma: npt.NDArray[np.int16]
+    beta: npt.NDArray[np.int32]
+    shift: int
+    eps: int
+
+    @property
+    def log2_dim(self) -> int:
+        return norm_constants(len(self.gamma))[0]
+
+    @property
+    def inv_dim(self) -> int:
+        return norm_constants(len(self.gamma))[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Gelu:
+    """GELU's delta table uint8 [512] and ``gelu_shift`` 0..3."""
+
+    table: npt.NDArray[np.uint8]
+    shift: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Requant:
+    """A multiplier (uint16) and shift (0..47) shared by all channels."""
+
+    multiplier: int
+    shift: int
+
+
+@dataclasses.dataclass(frozen=True)
+class IntegerBlock:
+    """A pre-norm block. Dense blocks have ``fc1`` and ``fc2``; MoE blocks ``gates`` and one fc1, fc2 an expert."""
+
+    norm1: IntegerLayerNorm
+    qkv: IntegerLinear
+    score: Requant
+    score_shift: int
+    context: Requant
+    proj: IntegerLinear
+    norm2: IntegerLayerNorm
+    gelu: Gelu
+    fc1: IntegerLinear | None = None
+    fc2: IntegerLinear | None = None
+    gates: dict[str, IntegerLinear] = dataclasses.field(default_factory=dict)
+    expert_fc1: tuple[IntegerLinear, ...] = ()
+    expert_fc2: tuple[IntegerLinear, ...] = ()
+
+    @property
+    def is_moe(self) -> bool:
+        return bool(self.gates)
+
+
+@dataclasses.dataclass(frozen=True)
+class IntegerHead:
+    """A task head: optionally ``fc1`` + GELU, then ``out``; ``output_scale`` is the real value of one raw unit."""
+
+    out: IntegerLinear
+    output_scale: float
+    fc1: IntegerLinear | None = None
+    gelu: Gelu | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class IntegerGraph:
+    """A whole quantized model.
+
+    Parameters
+    ----------
+    config: the model's shape
+    residual_scale: real value of one unit of the residual stream
+    pos_embed: int16 [T, D], the class token added in row 0
+    patch_embed: of unsigned pixels, K = 3 * patch * patch in (channel, y, x) order
+    blocks, norm, heads: in order; heads by task name
+    scales: real value of one unit of traced tensors (scalar or [C]), by the reference's trace names; reports only
+    expert_bits: 8, or 4: every weight of an expert's fc1 and fc2 lies in -7..7 and is stored as one nibble
+
+    Raises
+    ------
+    GraphError: an expert's weight does not fit into ``expert_bits``.
+    """
+
+    config: ModelConfig
+    residual_scale: float
+    pos_embed: npt.NDArray[np.int16]
+    patch_embed: IntegerLinear
+    blocks: tuple[IntegerBlock, ...]
+    norm: IntegerLayerNorm
+    heads: dict[str, IntegerHead]
+    scales: dict[str, npt.NDArray[np.float32]] = dataclasses.field(default_factory=dict)
+    expert_bits: int = 8
+
+    def __post_init__(self) -> None:
+        if self.expert_bits not in EXPERT_BITS:
+            raise GraphError(f"expert_bits must be one of {EXPERT_BITS}, not {self.expert_bits!r}; {REMEDY}")
+        limit = 2 ** (self.expert_bits - 1) - 1
+        for name, linear, _ in self.linears():
+            if ".experts." in name and np.abs(linear.weight.astype(np.int16)).max(initial=0) > limit:
+                raise GraphError(
+                    f"{name}: with expert_bits {self.expert_bits} its weights must lie in {-limit}..{limit}; {REMEDY}"
+                )
+
+    def linears(self) -> Iterator[tuple[str, IntegerLinear, int]]:
+        """``(name, linear, max_activation)`` of every linear layer, in order of computation."""
+        yield "patch_embed", self.patch_embed, UNSIGNED_MAX
+        for i, block in enumerate(self.blocks):
+            yield f"blocks.{i}.qkv", block.qkv, SIGNED_MAX
+            yield f"blocks.{i}.proj", block.proj, SIGNED_MAX
+            for field in ("fc1", "fc2"):
+                if (linear := getattr(block, field)) is not None:
+                    yield f"blocks.{i}.{field}", linear, SIGNED_MAX
+            for task, gate in block.gates.items():
+                yield f"blocks.{i}.gate.{task}", gate, SIGNED_MAX
+            for e, pair in enumerate(zip(block.expert_fc1, block.expert_fc2, strict=True)):
+                for field, linear in zip(("fc1", "fc2"), pair, strict=True):
+                    yield f"blocks.{i}.experts.{e}.{field}", linear, SIGNED_MAX
+        for task, head in self.heads.items():
+            if head.fc1 is not None:
+                yield f"heads.{task}.fc1", head.fc1, SIGNED_MAX
+            yield f"heads.{task}", head.out, SIGNED_MAX
+
+    def bound_check(self) -> None:
+        """Prove that no accumulator can reach 2^24, whatever the image.
+
+        Raises
+        ------
+        GraphError: names the layer, its worst output channel and by how much it is too large.
+        """
+        for name, linear, max_activation in self.linears():
+            bounds = linear.bounds(max_activation)
+            worst = int(bounds.argmax())
+            if bounds[worst] >= ACCUMULATOR_LIMIT:
+                raise GraphError(
+                    f"{name}: the accumulator of output channel {worst} may reach {bounds[worst]}, "
+                    f"{bounds[worst] - ACCUMULATOR_LIMIT + 1} more than the 24 bits allow; "
+                    f"scale this channel's weights down, or {REMEDY}"
+                )
+        tokens, head_dim = self.config.num_tokens, self.config.head_dim
+        attention = {"scores": SIGNED_MAX**2 * head_dim, "context": UNSIGNED_MAX * SIGNED_MAX * tokens}
+        for name, bound in attention.items():
+            if bound >= ACCUMULATOR_LIMIT:
+                raise GraphError(
+                    f"blocks.*.{name}: the accumulators may reach {bound}, {bound - ACCUMULATOR_LIMIT + 1} more than "
+                    f"the 24 bits allow ({tokens} tokens, head_dim {head_dim}); use fewer tokens or smaller heads"
+                )
+
+    def save(self, path: Path | str) -> None:
+        """Write the graph to one file. Equal graphs give equal bytes."""
+        from edgemoe_models.graph.file import save_graph  # which imports this module
+
+        save_graph(self, Path(path))
+
+    @classmethod
+    def load(cls, path: Path | str) -> IntegerGraph:
+        """Read a graph that :meth:`save` wrote, and check all of it.
+
+        Raises
+        ------
+        GraphError: the file is missing, damaged, of another version or inconsistent.
+        """
+        from edgemoe_models.graph.file import load_graph
+
+        return load_graph(Path(path))

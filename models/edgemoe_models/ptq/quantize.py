@@ -1,0 +1,170 @@
+"""Post-training quantization: float state dict + calibration images -> integer graph. NumPy only.
+
+Usage: ``python -m edgemoe_models.ptq.quantize CHECKPOINT [--images FOLDER] --out GRAPH``
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+
+from edgemoe_models.config import ModelConfig
+from edgemoe_models.datasets import scenes
+from edgemoe_models.float_reference import Floats, state_shapes
+from edgemoe_models.graph.integer_graph import GraphError, IntegerGraph
+from edgemoe_models.ptq.calibrate import calibration_folder
+from edgemoe_models.ptq.quantizer import Quantizer
+from edgemoe_models.ptq.report import report
+from edgemoe_models.ptq.search import DEFAULT, RANGES, QuantizeError, QuantizeOptions
+
+__all__ = [
+    "QuantizeError", "QuantizeOptions", "calibration_folder", "calibration_images", "check_state", "load_checkpoint",
+    "quantize", "quantize_checkpoint",
+]  # fmt: skip
+
+LARGEST_WEIGHT = 1e4
+
+
+def check_state(state: Mapping[str, npt.NDArray[Any]], config: ModelConfig) -> dict[str, Floats]:
+    """The state dict in float32, complete and finite.
+
+    Raises
+    ------
+    QuantizeError: names the first tensor that is missing, unexpected, of a wrong shape or type, or not finite.
+    """
+    shapes = state_shapes(config)
+    for name in state:
+        if name not in shapes:
+            raise QuantizeError(f"state dict has an unexpected tensor {name}; is it a checkpoint of {config.name}?")
+    result = {}
+    for name, shape in shapes.items():
+        if name not in state:
+            raise QuantizeError(f"state dict lacks {name} {list(shape)}; is it a checkpoint of {config.name}?")
+        array = np.asarray(state[name])
+        if array.shape != shape:
+            raise QuantizeError(f"{name} must have the shape {list(shape)}, not {list(array.shape)}")
+        if not np.issubdtype(array.dtype, np.floating):
+            raise QuantizeError(f"{name} must be floating point, not {array.dtype.name}")
+        array = array.astype(np.float32)
+        if not np.isfinite(array).all():
+            bad = int((~np.isfinite(array)).sum())
+            raise QuantizeError(f"{name} holds {bad} NaN or infinite values; the checkpoint is broken, train it again")
+        if (peak := float(np.abs(array).max())) > LARGEST_WEIGHT:
+            raise QuantizeError(f"{name} holds values up to {peak:.3g}, weights must be at most {LARGEST_WEIGHT:.0e}")
+        result[name] = array
+    return result
+
+
+def load_checkpoint(path: Path | str) -> tuple[dict[str, Floats], ModelConfig]:
+    """A float checkpoint: safetensors with the model's config as JSON under the metadata key ``config``.
+
+    Raises
+    ------
+    QuantizeError: the file cannot be read, has no config, or its tensors do not fit it.
+    """
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}
+    except (safetensors.SafetensorError, OSError, TypeError) as error:
+        raise QuantizeError(f"{path}: not a readable safetensors checkpoint ({error})") from None
+    if "config" not in metadata:
+        raise QuantizeError(f"{path}: the metadata key 'config' (the model's config as JSON) is missing")
+    try:
+        config = ModelConfig.from_dict(json.loads(metadata["config"]))
+        return check_state(state, config), config
+    except QuantizeError as error:
+        raise QuantizeError(f"{path}: {error}") from None
+    except (ValueError, TypeError) as error:
+        raise QuantizeError(f"{path}: its config is wrong: {error}") from None
+
+
+def calibration_images(config: ModelConfig, count: int = 12) -> npt.NDArray[np.uint8]:
+    """The first scenes of the training split at the model's size, uint8 [count, H, W, 3]."""
+    seeds = scenes.SPLITS["train"][:count]
+    return np.stack([scenes.generate_scene(seed, config.image_height, config.image_width).image for seed in seeds])
+
+
+def quantize_checkpoint(
+    path: Path | str, images: npt.NDArray[np.uint8] | None = None, options: QuantizeOptions = DEFAULT
+) -> IntegerGraph:
+    """Quantize a float checkpoint file, with :func:`calibration_images` unless others are given."""
+    state, config = load_checkpoint(path)
+    return quantize(state, config, calibration_images(config) if images is None else images, options)
+
+
+def quantize(
+    state: Mapping[str, npt.NDArray[Any]],
+    config: ModelConfig,
+    images: npt.NDArray[np.uint8],
+    options: QuantizeOptions = DEFAULT,
+) -> IntegerGraph:
+    """Post-training quantization.
+
+    Parameters
+    ----------
+    state: float state dict (float16, float32 or float64)
+    images: calibration images, uint8 [B, H, W, 3] at the model's size; 8 to 16 typical ones are enough
+    options: bits of the experts' weights, and how ranges are chosen
+
+    Raises
+    ------
+    QuantizeError: weights or images do not fit the model, or are not finite.
+    """
+    wanted = (config.image_height, config.image_width, 3)
+    if images.ndim != 4 or images.shape[1:] != wanted or images.dtype != np.uint8 or not len(images):
+        raise QuantizeError(f"calibration images must be uint8 [B, {', '.join(map(str, wanted))}], "
+                            f"not {images.dtype.name} {list(images.shape)}")  # fmt: skip
+    return Quantizer(check_state(state, config), config, images, options).graph()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m edgemoe_models.ptq.quantize",
+        description="Quantize a float checkpoint without training; edgemoe compile takes the integer graph.",
+    )
+    parser.add_argument("checkpoint", type=Path, help="float checkpoint with metadata 'config'")
+    parser.add_argument("--images", type=Path, help="folder of calibration pictures (default: synthetic scenes)")
+    parser.add_argument("--count", type=int, default=16, help="how many of them at most")
+    parser.add_argument("--expert-bits", type=int, choices=(8, 4), default=8, help="bits of the experts' weights")
+    parser.add_argument("--power-of-two", action="store_true", help="make every scale a power of two")
+    parser.add_argument("--ranges", choices=RANGES, default=DEFAULT.ranges, help="how ranges are chosen")
+    parser.add_argument("--out", type=Path, required=True, help="integer graph to write")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    if chosen.count < 1:
+        parser.error(f"--count must be at least 1, not {chosen.count}")
+    options = QuantizeOptions(chosen.expert_bits, chosen.power_of_two, chosen.ranges)
+    try:
+        state, config = load_checkpoint(chosen.checkpoint)
+        if chosen.images is None:
+            images = calibration_images(config, chosen.count)
+        else:
+            images = calibration_folder(chosen.images, config, chosen.count)
+        graph = quantize(state, config, images, options)
+        chosen.out.parent.mkdir(parents=True, exist_ok=True)
+        graph.save(chosen.out)
+    except (QuantizeError, GraphError, OSError) as error:
+        print(f"quantize: {error}", file=sys.stderr)
+        return 1
+    for line in report(state, graph, images):
+        print(line)
+    print(f"{chosen.out}: {config.name} from {len(images)} images, {chosen.out.stat().st_size:,} bytes")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""How much each layer's outputs err: the float model against its integer graph on the same images. NumPy only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgemoe_models import float_reference
+from edgemoe_models.float_reference import Observed, State
+from edgemoe_models.graph.integer_graph import IntegerGraph
+from edgemoe_models.integer import reference
+from edgemoe_models.integer.reference import Trace
+
+#: Tensors whose means quantization may move into the next layer's biases; softmax or what follows does not see it.
+_SHIFTED = ("norm", "norm1", "norm2", "k", "v", "context")
+COLUMNS = ("norm1", "q", "k", "v", "context", "residual1", "norm2", "hidden", "output")
+
+Array = npt.NDArray[Any]
+
+
+class _Noise:
+    """Sums from which signal and noise of one tensor follow, over rows of channels."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.sums: list[Array] = []
+
+    def update(self, wanted: Array, found: Array) -> None:
+        x = wanted.astype(np.float64)
+        error: Array = found - x
+        self.rows += len(x)
+        new = [x.sum(0), np.square(x).sum(0), error.sum(0), np.square(error).sum(0)]
+        self.sums = [a + b for a, b in zip(self.sums, new, strict=True)] if self.sums else new
+
+    def decibels(self, is_shifted: bool) -> float:
+        """Variance of the signal over the mean square of the error, or over its variance for a shifted tensor."""
+        x, xx, error, errors = (total / self.rows for total in self.sums)
+        noise = (errors - np.square(error) if is_shifted else errors).sum()
+        signal = (xx - np.square(x)).sum()
+        return 10 * math.log10(max(float(signal), 1e-30) / max(float(noise), 1e-30))
+
+
+def layer_errors(
+    state: State, graph: IntegerGraph, images: npt.NDArray[np.uint8]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Signal-to-noise ratios in dB by trace name, and by MoE block the share of choices of experts that are equal.
+
+    All images [B, H, W, 3] and tasks together; ``blocks.{i}.hidden`` of an MoE block are the tokens that float and
+    integer gate send to the same expert.
+    """
+    noises: dict[str, _Noise] = {}
+    equal: dict[str, int] = {}
+    for task in graph.config.tasks:
+        for image in images:
+            seen: Observed = {}
+            trace: Trace = {}
+            float_reference.forward(state, graph.config, image[None], task.name, seen)
+            reference.run(graph, image, task.name, trace)
+            for name, wanted, found in _pairs(graph, seen, trace):
+                noises.setdefault(name, _Noise()).update(wanted, found)
+            for name in (name for name in seen if name.endswith(".queues")):
+                same = sum(len(np.intersect1d(*pair)) for pair in zip(seen[name], trace[name], strict=True))
+                block = name.removesuffix(".queues")
+                equal[block] = equal.get(block, 0) + same
+    ratios = {name: noise.decibels(name.rpartition(".")[2] in _SHIFTED) for name, noise in noises.items()}
+    choices = len(images) * len(graph.config.tasks) * graph.config.num_tokens * graph.config.top_k
+    return ratios, {block: count / choices for block, count in equal.items()}
+
+
+def _pairs(graph: IntegerGraph, seen: Observed, trace: Trace) -> Iterator[tuple[str, Array, Array]]:
+    """Name, float rows and the integer graph's rows of every tensor that both have."""
+    for name, scale in graph.scales.items():
+        if name not in seen or name not in trace or name.endswith((".scores", ".gate_logits")):
+            continue
+        wanted, found = seen[name], trace[name] * scale
+        if ".experts." in name:
+            block, e = name.split(".experts.")[0], int(name.split(".")[3])
+            _, *at = np.intersect1d(seen[f"{block}.queues"][e], trace[f"{block}.queues"][e], return_indices=True)
+            yield f"{block}.hidden", wanted[at[0]], found[at[1]]
+        else:
+            yield name, wanted.reshape(found.shape), found
+
+
+def report(state: State, graph: IntegerGraph, images: npt.NDArray[np.uint8]) -> Iterator[str]:
+    """:func:`layer_errors` as lines of a table, one a layer."""
+    ratios, routing = layer_errors(state, graph, images)
+    width = max(len(name) for name in ("layer", *(f"heads.{task.name}" for task in graph.config.tasks)))
+    yield "signal-to-noise ratio of each layer's outputs, float against integer, in dB"
+    yield "  ".join([f"{'layer':{width}}", *(f"{column:>9}" for column in COLUMNS), "same expert"])
+    blocks = [f"blocks.{i}" for i in range(graph.config.depth)]
+    for layer in ["embed", *blocks, "norm", *(f"heads.{task.name}" for task in graph.config.tasks)]:
+        names = {column: f"{layer}.{column}" for column in COLUMNS}
+        names["output"] = f"{layer}.residual2" if layer in blocks else layer
+        cells = [f"{ratios[name]:9.1f}" if (name := names[column]) in ratios else 9 * " " for column in COLUMNS]
+        share = f"{100 * routing[layer]:9.1f} %" if layer in routing else ""
+        yield "  ".join([f"{layer:{width}}", *cells, share]).rstrip()

@@ -1,0 +1,1 @@
+"""Comparisons of quantizers and functions; nothing of the product imports them."""

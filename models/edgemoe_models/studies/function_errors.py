@@ -1,0 +1,340 @@
+"""Errors of softmax, GELU and LayerNorm against float64: ours beside I-BERT's, I-ViT's, FQ-ViT's and Edge-MoE's.
+
+Every method gets the same integers, those of the integer graph (docs/functions.md says which). NumPy only.
+
+Usage: ``python -m edgemoe_models.studies.function_errors [--json FILE]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.table import Table
+
+from edgemoe_models.float_reference import erf
+from edgemoe_models.integer import ops
+from edgemoe_models.integer.tables import EXP2, gelu_table
+from edgemoe_models.ptq.search import SMALLEST_GELU_SCALE, InputScale, gelu_unit, make_norm
+from edgemoe_models.studies.published import (
+    Ints,
+    Quantized,
+    edge_moe,
+    fq_vit,
+    i_bert,
+    i_vit,
+    to_int8,
+)
+
+__all__ = ["TABLES", "cell", "gelu_rows", "layer_norm_rows", "main", "results", "softmax_rows"]
+
+Floats = npt.NDArray[np.float64]
+Row = dict[str, Any]
+#: Inputs and the output's scale to (results before they are rounded to int8, real; int8 results).
+Int8Function = Callable[[Ints, float], tuple[Floats, Ints]]
+
+GELU_INPUTS = np.arange(-1023, 1024)  # every one of 11 bits
+GELU_SCALES = np.geomspace(SMALLEST_GELU_SCALE, 4.0, 100)
+SCORE_SCALE = math.log(2) / 64  # natural logarithm of one unit of a score
+SCORE_LIMIT = 2047
+KEYS, HEAD_DIM = 129, 64
+RESIDUAL_SCALE = 2.0**-10  # only Edge-MoE's LayerNorm depends on it
+_ROWS = 500
+
+
+def _worst(error: npt.NDArray[Any]) -> tuple[float, float]:
+    """Largest and mean magnitude."""
+    magnitude = np.abs(error)
+    return float(magnitude.max()), float(magnitude.mean())
+
+
+def _int8_row(own: Floats, output: Ints, exact: Floats, scale: float) -> Row:
+    """Errors of a function with int8 output.
+
+    Parameters
+    ----------
+    own: results before they are rounded to int8, real
+    output, scale: int8 results and their unit
+    exact: float64 results, real
+    """
+    limited = np.clip(exact / scale, -127, 127)
+    own_max, own_mean = _worst(own - exact)
+    output_max, output_mean = _worst(output - limited)
+    steps = np.abs(output - np.rint(limited))
+    return {
+        "own_max": own_max, "own_mean": own_mean, "int8_max_lsb": output_max, "int8_mean_lsb": output_mean,
+        "rounded_max_lsb": int(steps.max()), "rounded_differ": float((steps > 0).mean()),
+    }  # fmt: skip
+
+
+# --- GELU ------------------------------------------------------------------------------------------------------------
+
+
+def exact_gelu(x: Floats) -> Floats:
+    """GELU in float64."""
+    return 0.5 * x * (1 + erf(x * math.sqrt(0.5)))
+
+
+def _rounded(exact: Floats, scale: float) -> tuple[Floats, Ints]:
+    """What no function can better: the float64 result rounded to int8."""
+    return exact, np.clip(np.rint(exact / scale), -127, 127).astype(np.int64)
+
+
+def _rounded_gelu(q: Ints, scale: float) -> tuple[Floats, Ints]:
+    return _rounded(exact_gelu(q * gelu_unit(scale)), scale)
+
+
+def _our_gelu(q: Ints, scale: float) -> tuple[Floats, Ints]:
+    table, shift = gelu_table(scale)
+    inside = np.abs(q) < len(table)
+    delta = np.where(inside, table.astype(np.int64)[np.where(inside, np.abs(q), 0)], 0)
+    return (np.maximum(q, 0) - delta) * (scale / 2**shift), ops.gelu(q, table, shift)
+
+
+def _published_gelu(function: Callable[[Ints, float], Quantized]) -> Int8Function:
+    def run(q: Ints, scale: float) -> tuple[Floats, Ints]:
+        ints, unit = function(q, gelu_unit(scale))
+        return ints * unit, to_int8((ints, unit), scale)
+
+    return run
+
+
+def _alone(q: Ints, unit: float, **options: Any) -> Quantized:
+    """ShiftGELU of each input in a row with nothing but a zero, so that no larger neighbour takes its bits."""
+    ints, out = i_vit.gelu(np.stack([q, np.zeros_like(q)], axis=-1), unit, **options)
+    return ints[..., 0], out
+
+
+GELUS: dict[str, Int8Function] = {
+    "float64, rounded": _rounded_gelu,
+    "ours": _our_gelu,
+    "I-BERT": _published_gelu(i_bert.gelu),
+    "I-ViT": _published_gelu(_alone),
+    "I-ViT, M = 31": _published_gelu(lambda q, unit: _alone(q, unit, divider_bits=i_vit.PROGRAM_DIVIDER_BITS)),
+    "I-ViT, all inputs one row": _published_gelu(i_vit.gelu),
+    "Edge-MoE": _published_gelu(edge_moe.gelu),
+}
+
+
+def gelu_rows() -> Iterator[Row]:
+    """All 2047 inputs, at one output scale of each shift g, at a large one, and over 100 scales together."""
+    cases = {f"s_out {scale:.4f}, g = {gelu_table(scale)[1]}": [scale]
+             for scale in (SMALLEST_GELU_SCALE, 0.0165, 0.033, 0.066, 0.5)}
+    cases[f"{len(GELU_SCALES)} scales, {GELU_SCALES[0]:.4f} to {GELU_SCALES[-1]:g}"] = list(GELU_SCALES)
+    for case, scales in cases.items():
+        for method, function in GELUS.items():
+            rows = [_gelu_row(function, scale) for scale in scales]
+            merged = {key: (max if "max" in key else np.mean)([row[key] for row in rows]) for key in rows[0]}
+            yield {"function": "GELU", "inputs": case, "method": method} | merged
+
+
+def _gelu_row(function: Int8Function, scale: float) -> Row:
+    own, output = function(GELU_INPUTS, scale)
+    return _int8_row(own, output, exact_gelu(GELU_INPUTS * gelu_unit(scale)), scale)
+
+
+# --- LayerNorm -------------------------------------------------------------------------------------------------------
+
+
+def exact_norm(x: Ints) -> Floats:
+    """Normalised rows in float64."""
+    return (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True)
+
+
+def _rounded_norm(x: Ints, scale: float) -> tuple[Floats, Ints]:
+    return _rounded(exact_norm(x), scale)
+
+
+def _our_norm(x: Ints, scale: float) -> tuple[Floats, Ints]:
+    dim = x.shape[-1]
+    layer = make_norm(np.ones(dim), np.zeros(dim), InputScale.fit(np.zeros((0, dim)), np.asarray(scale)),
+                      RESIDUAL_SCALE, 0.0)
+    own = ops.normalize(x, layer.eps) * (dim / 2.0 ** (dim.bit_length() - 1) / 1024)
+    return own, ops.layer_norm(x, layer.gamma, layer.beta, layer.shift, layer.eps)
+
+
+def _published_norm(function: Callable[[Ints], Quantized]) -> Int8Function:
+    def run(x: Ints, scale: float) -> tuple[Floats, Ints]:
+        ints, unit = function(x)
+        return ints * unit, to_int8((ints, unit), scale)
+
+    return run
+
+
+NORMS: dict[str, Int8Function] = {
+    "float64, rounded": _rounded_norm,
+    "ours": _our_norm,
+    "I-BERT": _published_norm(i_bert.layer_norm),
+    "I-ViT": _published_norm(i_vit.layer_norm),
+    "Edge-MoE": _published_norm(lambda x: edge_moe.layer_norm(x, RESIDUAL_SCALE)),
+}
+
+
+def residual_rows(case: str, dim: int) -> Ints:
+    """Random int16 rows [500, dim] of one of ``RESIDUALS``."""
+    rng = np.random.default_rng(0)
+    mean, deviation, outliers = RESIDUALS[case]
+    x = rng.normal(mean, deviation, (_ROWS, dim))
+    x[:, :2] += rng.choice([-1, 1], (_ROWS, 2)) * outliers
+    return np.clip(np.rint(x), -32767, 32767).astype(np.int64)
+
+
+#: Mean, deviation, and what two channels have on top, in units of the residual stream.
+RESIDUALS = {
+    "deviation 1": (5, 1, 0),
+    "deviation 10": (50, 10, 0),
+    "deviation 300": (100, 300, 0),
+    "deviation 8000": (0, 8000, 0),
+    "outliers": (0, 100, 10000),
+}
+
+
+def layer_norm_rows() -> Iterator[Row]:
+    """Random rows of 96 and 192 channels; gain 1, bias 0, epsilon 0; the output's scale holds the largest result."""
+    for dim in (96, 192):
+        for case in RESIDUALS:
+            x = residual_rows(case, dim)
+            exact = exact_norm(x)
+            scale = float(np.abs(exact).max()) / 127
+            for method, function in NORMS.items():
+                row = _int8_row(*function(x, scale), exact, scale)
+                yield {"function": "LayerNorm", "inputs": f"{dim} channels, {case}", "method": method} | row
+
+
+# --- Softmax ---------------------------------------------------------------------------------------------------------
+
+
+def score_rows() -> dict[str, tuple[Ints, int]]:
+    """12-bit scores [rows, 129] and their ``score_shift``, by name."""
+    rng = np.random.default_rng(0)
+    flat = np.zeros((1, KEYS), np.int64)
+    one, two = flat - 10 * 64, flat - 10 * 64
+    one[:, 5] = two[:, 5] = two[:, 77] = 0
+    cases: dict[str, tuple[npt.NDArray[Any], int]] = {
+        f"normal, deviation {deviation:g}": (rng.normal(0, deviation / SCORE_SCALE, (_ROWS, KEYS)), 0)
+        for deviation in (0.5, 2, 8)
+    }
+    cases["normal, deviation 8, score_shift 2"] = (rng.normal(0, 2 / SCORE_SCALE, (_ROWS, KEYS)), 2)
+    cases |= {"all equal": (flat, 0), "one maximum, 2^10 above": (one, 0), "two maxima, 2^10 above": (two, 0),
+              "ramp": (np.arange(KEYS)[None] * 30 - SCORE_LIMIT, 0)}  # fmt: skip
+    return {name: (np.rint(np.clip(scores, -SCORE_LIMIT, SCORE_LIMIT)).astype(np.int64), shift)
+            for name, (scores, shift) in cases.items()}
+
+
+def _shares(exponentials: npt.NDArray[Any]) -> Floats:
+    return exponentials / exponentials.sum(-1, keepdims=True)
+
+
+def _our_softmax(scores: Ints, shift: int) -> tuple[Floats, Floats]:
+    p, maximum = ops.softmax_probabilities(scores, shift)
+    delta = (maximum[..., None] - scores) << shift
+    row, row_shift = ops.reciprocal(p.sum(-1, keepdims=True))
+    return _shares(EXP2[delta & 63] / 2.0 ** (delta >> 6)), p * row / 2.0 ** (15 + row_shift)
+
+
+def _published_softmax(
+    module: Any, exponentials: Callable[[Ints, float], Ints] | None
+) -> Callable[[Ints, int], tuple[Floats, Floats]]:
+    def run(scores: Ints, shift: int) -> tuple[Floats, Floats]:
+        scale = SCORE_SCALE * 2**shift
+        ints, unit = module.softmax(scores, scale)
+        return ints * unit if exponentials is None else _shares(exponentials(scores, scale)), ints * unit
+
+    return run
+
+
+SOFTMAXES: dict[str, Callable[[Ints, int], tuple[Floats, Floats]]] = {
+    "ours": _our_softmax,
+    "I-BERT": _published_softmax(i_bert, i_bert.softmax_exp),
+    "I-ViT": _published_softmax(i_vit, i_vit.softmax_exp),
+    "FQ-ViT": _published_softmax(fq_vit, i_bert.softmax_exp),
+    "Edge-MoE": _published_softmax(edge_moe, None),
+}
+
+
+def softmax_rows() -> Iterator[Row]:
+    """Rows of 129 scores; the context is of normal values, 64 channels."""
+    values = np.random.default_rng(1).normal(size=(KEYS, HEAD_DIM))
+    for case, (scores, shift) in score_rows().items():
+        exact = _shares(np.exp((scores - scores.max(-1, keepdims=True)) * (SCORE_SCALE * 2**shift)))
+        for method, function in SOFTMAXES.items():
+            own, output = function(scores, shift)
+            own_max, own_mean = _worst(own - exact)
+            output_max, output_mean = _worst(output - exact)
+            context = np.square((output - exact) @ values).mean() / np.square(exact @ values).mean()
+            yield {
+                "function": "softmax", "inputs": case, "method": method, "own_max": own_max, "own_mean": own_mean,
+                "output_max": output_max, "output_mean": output_mean,
+                "sum_max": _worst(output.sum(-1) - 1)[0], "context_rms": math.sqrt(context),
+            }  # fmt: skip
+
+
+# --- Command line ----------------------------------------------------------------------------------------------------
+
+_INT8 = {"own_max": "own max", "own_mean": "own mean", "int8_max_lsb": "int8 max, LSB", "int8_mean_lsb": "mean, LSB",
+         "rounded_max_lsb": "from rounded, LSB", "rounded_differ": "differ"}  # fmt: skip
+TABLES: dict[str, tuple[Callable[[], Iterator[Row]], dict[str, str]]] = {
+    "softmax": (softmax_rows, {"own_max": "own max", "own_mean": "own mean", "output_max": "output max",
+                               "output_mean": "output mean", "sum_max": "sum - 1", "context_rms": "context"}),
+    "GELU": (gelu_rows, _INT8),
+    "LayerNorm": (layer_norm_rows, _INT8),
+}  # fmt: skip
+
+
+def results() -> Iterator[Row]:
+    """Every row of every table."""
+    for rows, _ in TABLES.values():
+        yield from rows()
+
+
+def cell(key: str, value: float) -> str:
+    """A row's value as it is printed."""
+    if key in ("rounded_differ", "sum_max", "context_rms"):
+        return f"{100 * value:.2f} %"
+    return str(value) if isinstance(value, int) else f"{value:.3f}" if "lsb" in key else f"{value:.1e}"
+
+
+def _print(console: Console, title: str, columns: dict[str, str], rows: list[Row]) -> None:
+    table = Table(title=title, title_justify="left", box=None, header_style="bold")
+    for name in ("inputs", "method"):
+        table.add_column(name, no_wrap=True)
+    for name in columns.values():
+        table.add_column(name, justify="right", no_wrap=True)
+    previous = ""
+    for row in rows:
+        inputs = "" if row["inputs"] == previous else row["inputs"]
+        previous = row["inputs"]
+        table.add_row(inputs, row["method"], *(cell(key, row[key]) for key in columns))
+    console.print(table, "")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m edgemoe_models.studies.function_errors",
+                                     description="Errors of softmax, GELU and LayerNorm, ours and published ones.")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    options = parser.parse_args(arguments)
+    console = Console(width=130, highlight=False)
+    rows = list(results())
+    for name, (_, columns) in TABLES.items():
+        _print(console, name, columns, [row for row in rows if row["function"] == name])
+    if options.json is not None:
+        try:
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            print(f"function_errors: cannot write {options.json}: {error.strerror}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

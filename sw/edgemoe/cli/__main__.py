@@ -1,0 +1,5 @@
+"""``python -m edgemoe.cli``"""
+
+from edgemoe.cli.main import main
+
+main()

@@ -1,0 +1,87 @@
+"""``edgemoe sim``: a model's tasks on the Verilated accelerator, every tensor compared with the integer reference."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgemoe.bundle import Bundle
+from edgemoe.reports.cycles import Inference
+from edgemoe.reports.pictures import save_picture
+from edgemoe.runtime.reference_device import ReferenceDevice
+from edgemoe.runtime.verify import SimDevice
+from edgemoe_models.config import PRESETS, TaskConfig
+from edgemoe_models.datasets import scenes
+from edgemoe_models.evaluation.metrics import TaskMetrics
+from edgemoe_models.graph.integer_graph import IntegerGraph
+from edgemoe_models.integer.postprocess import decode_output, postprocess, upsample
+
+__all__ = ["SimulationRun", "has_scenes", "simulate"]
+
+Track = Callable[[str, float], None]
+
+
+@dataclass
+class SimulationRun:
+    """What ``simulate`` found."""
+
+    runs: list[Inference] = field(default_factory=list)
+    comparisons: list[Any] = field(default_factory=list)
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def first_mismatch(self) -> str:
+        return next((c.first_mismatch for c in self.comparisons if c.mismatches), "")
+
+
+def has_scenes(task: TaskConfig) -> bool:
+    """Whether the scene generator has labels for a task."""
+    return task.is_dense and (task.kind != "segmentation" or task.channels == len(scenes.CLASS_NAMES))
+
+
+def simulate(bundle: Bundle, graph: IntegerGraph, device: SimDevice, images: int, out: Path, track: Track,
+             trained: bool) -> SimulationRun:
+    """Run ``images`` demo scenes through all tasks; pictures go to ``out``.
+
+    ``track(what, share)`` is told the progress of all work, 0..1. Metrics are of a trained model only.
+    """
+    model = bundle.model
+    result = SimulationRun()
+    reference = ReferenceDevice()
+    measures = {task.name: TaskMetrics(task) for task in model.tasks if has_scenes(task)} if trained else {}
+    total = images * len(model.tasks)
+    for number in range(images):
+        scene = scenes.generate_scene(scenes.SPLITS["demo"].start + number, model.image_height, model.image_width)
+        for index, task in enumerate(model.tasks):
+            done = number * len(model.tasks) + index
+            expected = reference.run(bundle, scene.image, task.name)
+            run = device.run(bundle, scene.image, task.name, expected=expected.stats["trace"],
+                             progress=functools.partial(_advance, track, task.name, done, total))
+            track(task.name, (done + 1) / total)
+            result.runs.append(Inference(task.name, f"demo-{number}", run.stats))
+            result.comparisons.append(run.stats["comparison"])
+            output = decode_output(graph, task.name, run.outputs)
+            if task.is_dense:
+                label = getattr(scene, task.kind) if has_scenes(task) and trained else None
+                save_picture(out / f"{model.name}-{task.name}-{number}.png", task.kind, scene.image,
+                             postprocess(model, task.name, output), label)
+            if task.name in measures:
+                full = upsample(output.astype(np.float32), model.image_height, model.image_width)
+                measures[task.name].update(full[None], getattr(scene, task.kind)[None])
+    result.metrics = {name: measure.result() for name, measure in measures.items()}
+    return result
+
+
+def _advance(track: Track, name: str, done: int, total: int, share: float) -> None:
+    track(name, (done + share) / total)
+
+
+def is_trained(model: str) -> bool:
+    """Whether a name stands for trained weights: a file, or a preset whose weights are committed."""
+    from edgemoe.workloads import weights_path
+    return model not in PRESETS or weights_path(model).is_file()

@@ -1,0 +1,53 @@
+"""The least cycles and bytes of an inference, as docs/architecture.md defines them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from edgemoe.bundle import Phase
+from edgemoe_hw.spec.config import AcceleratorConfig
+
+__all__ = ["Bound", "phase_bounds", "total_bound"]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One phase: MACs, least DRAM bytes read and written for this image, and ``cycles`` = max(MACs / P, bytes / B)."""
+
+    name: str
+    macs: int
+    bytes_read: int
+    bytes_written: int
+    cycles: float
+
+    @property
+    def bytes(self) -> int:
+        return self.bytes_read + self.bytes_written
+
+
+def phase_bounds(config: AcceleratorConfig, phases: Sequence[Phase], queued: int,
+                 experts_used: Mapping[str, int]) -> list[Bound]:
+    """Each phase's bound.
+
+    Parameters
+    ----------
+    queued: tokens * top_k, the entries of all expert queues of a block
+    experts_used: by phase name, experts whose queue is not empty for this image
+    """
+    bounds = []
+    for phase in phases:
+        used = experts_used.get(phase.name, 0)
+        macs = phase.macs + phase.expert_macs * queued
+        read = phase.bytes_read + phase.expert_bytes * used
+        cycles = max(macs / config.macs_per_cycle, (read + phase.bytes_written) / config.dram_bytes_per_cycle)
+        bounds.append(Bound(phase.name, macs, read, phase.bytes_written, cycles))
+    return bounds
+
+
+def total_bound(config: AcceleratorConfig, bounds: Sequence[Bound]) -> tuple[float, float]:
+    """``(bound, ideal)`` cycles: the sum over phases, and what perfect prefetch across phases would reach."""
+    macs = sum(bound.macs for bound in bounds)
+    size = sum(bound.bytes for bound in bounds)
+    return (sum(bound.cycles for bound in bounds),
+            max(macs / config.macs_per_cycle, size / config.dram_bytes_per_cycle))

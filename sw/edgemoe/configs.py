@@ -1,0 +1,24 @@
+"""Configurations by name: presets, boards and JSON files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgemoe.boards.board import board_names, load_board
+from edgemoe_hw.spec.config import PRESETS as CONFIGS
+from edgemoe_hw.spec.config import AcceleratorConfig, ConfigError
+
+__all__ = ["CONFIGS", "find_config"]
+
+
+def find_config(name: str) -> AcceleratorConfig:
+    """A preset's or a board's name, or a JSON file; ConfigError otherwise."""
+    if name in CONFIGS:
+        return CONFIGS[name]
+    path = Path(name)
+    if path.is_file():
+        return AcceleratorConfig.from_json(path.read_text())
+    if name in board_names():
+        return load_board(name).config
+    raise ConfigError(f"config must be one of {', '.join(dict.fromkeys([*CONFIGS, *board_names()]))}, "
+                      f"or a JSON file, not {name!r}")

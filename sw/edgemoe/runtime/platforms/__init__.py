@@ -1,0 +1,1 @@
+"""What a driver can stand on: simulation, PYNQ, serial line, nothing."""

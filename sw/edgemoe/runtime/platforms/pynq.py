@@ -1,0 +1,234 @@
+"""The accelerator in a PYNQ overlay as a platform. Needs the ``pynq`` package, and only here."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import functools
+import operator
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pynq
+import pynq.ps
+
+from edgemoe.boards.zynq import IP_VLNV, MODULE_VLNV
+from edgemoe.bundle import Bundle
+from edgemoe.errors import DeviceError
+from edgemoe.runtime.opening import PYNQ_PINS
+from edgemoe.runtime.platforms.overlays import OverlayFiles, find_overlay
+from edgemoe.runtime.power import Rails, hwmon_rails, pynq_rails
+from edgemoe.runtime.registers import mask
+from edgemoe_hw.spec import regs
+
+__all__ = ["BoardBuffer", "EdgeMoeIP", "PynqPlatform", "open_platform"]
+
+_CONTROL, _IRQ_ENABLE = regs.find("CONTROL").offset, mask("CONTROL", "irq_enable")
+_LOOP_SECONDS = 1.0  # for the event loop to answer, besides what it was asked to wait
+_CLOCK_TOLERANCE, _CLOCK_STEP = 1.002, 0.97  # PYNQ takes a PLL's 1499.985 MHz for 1500
+
+
+class EdgeMoeIP(pynq.DefaultIP):  # type: ignore[misc]
+    """PYNQ's driver of the accelerator: ``overlay.edgemoe_0`` is one. Registers by name are in ``register_map``."""
+
+    bindto = [MODULE_VLNV, IP_VLNV]
+
+
+class BoardBuffer:
+    """Contiguous memory from ``pynq.allocate``, behind the processor's cache."""
+
+    def __init__(self, device: Any, nbytes: int) -> None:
+        try:
+            self._buffer = pynq.allocate((nbytes,), np.uint8, target=device, cacheable=1)
+        except (RuntimeError, MemoryError, OSError) as error:
+            raise DeviceError(f"PYNQ cannot allocate {nbytes} bytes of contiguous memory: {error}; close other "
+                              f"accelerators and overlays, or enlarge the kernel's CMA area (cma= in its command "
+                              f"line)") from error
+        self.array: npt.NDArray[np.uint8] = np.asarray(self._buffer)
+        self.physical_address = int(self._buffer.physical_address)
+
+    def flush(self) -> None:
+        self._buffer.flush()
+
+    def invalidate(self) -> None:
+        self._buffer.invalidate()
+
+    def free(self) -> None:
+        if self._buffer is not None:
+            self.array = np.empty(0, np.uint8)
+            self._buffer.freebuffer()
+            self._buffer = None
+
+
+class PynqPlatform:
+    """One accelerator of a loaded overlay.
+
+    Parameters
+    ----------
+    ip: ``overlay.edgemoe_0``
+    loop: the event loop in which ``ip`` was made; only there do PYNQ's interrupts work. None: there is no interrupt
+    rails: the supply rails that count
+
+    Raises
+    ------
+    DeviceError: this process has opened the accelerator already; two drivers would start each other's programs
+    """
+
+    name = "pynq"
+    _opened: weakref.WeakSet[PynqPlatform] = weakref.WeakSet()
+
+    def __init__(self, ip: EdgeMoeIP, *, loop: asyncio.AbstractEventLoop | None = None,
+                 rails: Rails | None = None) -> None:
+        self._ip, self._loop, self._rails = ip, loop, rails or {}
+        self._waits_for_interrupt = False
+        self.has_interrupt = loop is not None and getattr(ip, "irq", None) is not None
+        self.clock_mhz = float(pynq.Clocks.fclk0_mhz)
+        refuse_opened(ip.device, ip.mmio.base_addr)
+        self._opened.add(self)
+
+    def read(self, offset: int) -> int:
+        return int(self._ip.mmio.read(offset))
+
+    def write(self, offset: int, value: int) -> None:
+        if offset == _CONTROL:
+            self._waits_for_interrupt = self.has_interrupt and bool(value & _IRQ_ENABLE)
+        self._ip.mmio.write(offset, value)
+
+    def allocate(self, nbytes: int) -> BoardBuffer:
+        return BoardBuffer(self._ip.device, nbytes)
+
+    def wait(self, seconds: float) -> None:
+        if self._waits_for_interrupt and self._loop is not None:
+            done = asyncio.run_coroutine_threadsafe(self._interrupt(seconds), self._loop)
+            with contextlib.suppress(concurrent.futures.TimeoutError):  # a loop that is stuck must not stop the clock
+                done.result(seconds + _LOOP_SECONDS)
+        else:
+            time.sleep(seconds)
+
+    async def _interrupt(self, seconds: float) -> None:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._ip.irq.wait(), seconds)
+
+    def now(self) -> float:
+        return time.perf_counter()
+
+    def power(self) -> dict[str, float]:
+        watts = {}
+        for name, read in self._rails.items():
+            try:
+                watts[name] = read()
+            except (OSError, ValueError) as error:
+                raise DeviceError(f"the power sensor of {name} does not answer: {error}") from error
+        return watts
+
+    def close(self) -> None:
+        """The overlay stays loaded; its buffers are the driver's."""
+        self._opened.discard(self)
+
+
+def refuse_opened(device: Any, address: int | None = None) -> None:
+    """Raise DeviceError if this process has an accelerator of the device open; only the one at ``address``, if given.
+
+    Other processes are not known: PYNQ does not keep them apart.
+    """
+    for platform in PynqPlatform._opened:
+        if platform._ip.device is device and address in (None, platform._ip.mmio.base_addr):
+            raise DeviceError(f"this process has opened the accelerator at {platform._ip.mmio.base_addr:#x} already; "
+                              f"close that first (accelerator.close(), or the end of its with)")
+
+
+def open_platform(bundle: Bundle, *, bitstream: Path | str | None = None, download: bool = True,
+                  rails: Collection[str] | None = None) -> PynqPlatform:
+    """Load a bundle's overlay on PYNQ's active device.
+
+    Parameters
+    ----------
+    bitstream: a ``.bit`` file, or a folder with overlays; default: see ``find_overlay``
+    download: load it; False only if it is loaded already, else reading its registers stops the processor
+    rails: names of the supply rails whose power counts; default: all that are measured
+
+    Raises
+    ------
+    BundleError: the overlay has another configuration
+    DeviceError: there is no overlay, no board, PYNQ cannot load it, or this process has an accelerator open there
+    """
+    files = find_overlay(bundle, bitstream)
+    _check_device()
+    refuse_opened(pynq.Device.active_device)
+    with _pynq_errors(f"PYNQ {pynq.__version__} cannot load {files.bitstream}"):
+        overlay = _load(files, bundle.config.assumed_clock_mhz, download)
+    kinds = {name: details["type"] for name, details in overlay.ip_dict.items()}
+    found = [name for name, kind in kinds.items() if kind in EdgeMoeIP.bindto]
+    if len(found) != 1:
+        raise DeviceError(f"{files.bitstream} has {len(found)} IP of type {' or '.join(EdgeMoeIP.bindto)}, not one; it "
+                          f"has {', '.join(f'{name} ({kind})' for name, kind in kinds.items()) or 'none at all'}")
+    loop = _event_loop()
+    with _pynq_errors(f"PYNQ {pynq.__version__} cannot bind the driver of {found[0]}"):
+        ip = _call(loop, lambda: operator.attrgetter(found[0].replace("/", "."))(overlay))
+    return PynqPlatform(ip, loop=loop, rails=_rails(rails))
+
+
+def _check_device() -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PYNQ's own; the error says the same
+            pynq.Device.active_device  # noqa: B018
+    except RuntimeError as error:
+        raise DeviceError(f"PYNQ has no device ({error}): run on a board, as root, after its environment is set "
+                          f"(source /etc/profile.d/pynq_venv.sh and /etc/profile.d/xrt_setup.sh)") from None
+
+
+def _load(files: OverlayFiles, assumed_mhz: float, download: bool) -> Any:
+    """The overlay, at a clock that it was timed for."""
+    mhz = files.clock_mhz or assumed_mhz
+    overlay = pynq.Overlay(str(files.bitstream), download=False)
+    for clock in overlay.clock_dict.values():  # PYNQ 4.0.0 finds none in a Zynq-7000's .hwh, and cannot load it then
+        clock["frequency"] = clock.get("frequency") or mhz
+    if download:
+        overlay.download()
+        lower = mhz
+        while pynq.Clocks.fclk0_mhz > mhz * _CLOCK_TOLERANCE:  # PYNQ takes the nearest that a PLL gives, even if above
+            lower *= _CLOCK_STEP
+            pynq.Clocks.fclk0_mhz = lower
+    return overlay
+
+
+@contextlib.contextmanager
+def _pynq_errors(message: str) -> Iterator[None]:
+    """PYNQ raises many kinds of exceptions, from its parsers to the kernel's."""
+    try:
+        yield
+    except Exception as error:
+        hint = f"; perhaps {PYNQ_PINS}" if isinstance(error, ImportError) else ""
+        raise DeviceError(f"{message}: {type(error).__name__}: {error}{hint}") from error
+
+
+@functools.cache
+def _event_loop() -> asyncio.AbstractEventLoop:
+    """A loop in a thread of its own. It lives as long as the process, because PYNQ's interrupts stay with the loop in
+    which the first was made; a notebook's own loop is busy while a cell waits."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="pynq interrupts", daemon=True).start()
+    return loop
+
+
+def _call(loop: asyncio.AbstractEventLoop, function: Callable[[], Any]) -> Any:
+    async def call() -> Any:
+        return function()
+    return asyncio.run_coroutine_threadsafe(call(), loop).result()
+
+
+def _rails(names: Collection[str] | None) -> Rails:
+    """The board's measured rails; none where this is no board, whose sensors would measure something else."""
+    found = (pynq_rails(pynq.get_rails) or hwmon_rails()) if pynq.ps.ON_TARGET else {}
+    if unknown := sorted(set(names or ()) - found.keys()):
+        raise DeviceError(f"no power is measured of {', '.join(unknown)}, but of {', '.join(found) or 'no rail'}")
+    return {name: found[name] for name in (found if names is None else names)}

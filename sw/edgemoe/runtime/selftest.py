@@ -1,0 +1,82 @@
+"""Self-test of a device: ``python -m edgemoe.runtime.selftest --device pynq --bundle FILE --bitstream FILE``.
+
+Runs every task of a bundle on fixed images and compares each output with the integer reference, which is computed
+beside it. Needs what the runtime needs and nothing else, so it runs on a board.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import edgemoe
+from edgemoe.bundle import Bundle, BundleError
+from edgemoe.errors import DeviceError
+from edgemoe.runtime.opening import DEVICES
+
+__all__ = ["main", "selftest"]
+
+
+def selftest(device: str, bundle: Bundle, images: int = 2, **options: Any) -> list[dict[str, Any]]:
+    """One row a task: ``task``, ``images``, ``mismatches`` (values that differ) and ``milliseconds`` (median, all in).
+
+    Parameters
+    ----------
+    device: name, as ``edgemoe.open`` takes it; ``options`` go there too
+    images: for each task
+
+    Raises
+    ------
+    ValueError: there would be nothing to compare, or an option is wrong
+    BundleError, DeviceError: as ``edgemoe.open`` and ``Accelerator.run``
+    """
+    if images < 1:
+        raise ValueError(f"images must be at least 1, not {images}")
+    size = (bundle.model.image_height, bundle.model.image_width, 3)
+    generator = np.random.default_rng(0)
+    pictures = [generator.integers(0, 256, size, dtype=np.uint8) for _ in range(images)]
+    rows = []
+    with edgemoe.open("reference", bundle) as reference, edgemoe.open(device, bundle, **options) as accelerator:
+        for task in bundle.tasks:
+            mismatches, times = 0, []
+            for picture in pictures:
+                begin = time.perf_counter()
+                found = accelerator.run(picture, task).raw
+                times.append(1e3 * (time.perf_counter() - begin))
+                mismatches += int(np.count_nonzero(found != reference.run(picture, task).raw))
+            rows.append({"task": task, "images": images, "mismatches": mismatches,
+                         "milliseconds": float(np.median(times))})
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; the exit code is 0 only if every value is equal."""
+    parser = argparse.ArgumentParser(prog="python -m edgemoe.runtime.selftest", description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="pynq", help=", ".join(DEVICES))
+    parser.add_argument("--bundle", type=Path, required=True, help="bundle (.emoe)")
+    parser.add_argument("--bitstream", type=Path, help="bitstream to load (pynq)")
+    parser.add_argument("--port", help="serial port of the board (serial)")
+    parser.add_argument("--images", type=int, default=2, help="images a task")
+    chosen = parser.parse_args(arguments)
+    options = {name: value for name in ("bitstream", "port") if (value := getattr(chosen, name)) is not None}
+    try:
+        rows = selftest(chosen.device, Bundle.load(chosen.bundle), chosen.images, **options)
+    except (BundleError, DeviceError, ValueError, OSError, ImportError) as error:
+        sys.stderr.write(f"edgemoe: {' '.join(str(error).split())}\n")
+        return 1
+    for row in rows:
+        verdict = f"{row['mismatches']} values DIFFER from" if row["mismatches"] else "equal"
+        sys.stdout.write(f"{row['task']}: {row['images']} images, {verdict} the integer reference; "
+                         f"{row['milliseconds']:.2f} ms an image\n")
+    failed = any(row["mismatches"] for row in rows)
+    sys.stdout.write("self-test FAILED\n" if failed else "self-test passed\n")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,258 @@
+"""The RTL under Verilator as a device, with every traced tensor compared if asked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgemoe.bundle import Bundle, Task
+from edgemoe.errors import DeviceError
+from edgemoe.runtime.base import Device, Image, Progress, Result, check_image
+from edgemoe.runtime.driver import Driver
+from edgemoe.runtime.platforms.sim import SimPlatform, open_platform
+from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_hw.spec.isa import ENGINES, Engine, Opcode, decode
+from edgemoe_sim.build import build_accelerator
+from edgemoe_sim.pads import RtlPads
+from edgemoe_sim.trace import TraceChecker
+from edgemoe_sim.verilated import ModelError, Stop, VerilatedModel
+
+__all__ = ["STALLS", "SimDevice", "Waves"]
+
+#: Stall counters by their name in reports.
+STALLS = {"load": "STALL_LOAD", "matmul": "STALL_MATMUL", "norm": "STALL_NORM", "store": "STALL_STORE",
+          "epilogue": "STALL_EPILOGUE", "command": "STALL_COMMAND"}
+_CYCLE_MARGIN = 20  # a program may take this many times its estimate before it is given up
+
+
+@dataclass(frozen=True)
+class Waves:
+    """Waveforms of a range of commands, as a VCD file.
+
+    Parameters
+    ----------
+    path: file to write
+    first: program index (as ``edgemoe disasm`` shows it); recording begins when the command before it on the same
+        engine has finished, or with the program
+    last: program index of the command whose end ends the recording; None: the program's end
+    """
+
+    path: Path
+    first: int = 0
+    last: int | None = None
+
+    def check(self, commands: int) -> None:
+        """Raise ValueError unless both are commands of a program and in order."""
+        last = commands - 1 if self.last is None else self.last
+        if not 0 <= self.first <= last < commands:
+            raise ValueError(f"waves must be of commands 0 to {commands - 1}, the first not after the last, "
+                             f"not {self.first} to {last}")
+
+
+class SimDevice(Device):
+    """Runs bundles on the Verilated accelerator with its DRAM model.
+
+    Parameters
+    ----------
+    config: the accelerator that is simulated; a bundle for another one is refused
+    stall, seed: random pauses on the bus (see ``VerilatedModel``)
+    waves: record waveforms of the first inference; needs a build of its own, which is slower
+    """
+
+    name = "sim"
+
+    def __init__(self, config: AcceleratorConfig, stall: float = 0.0, seed: int = 0, quiet: bool = False,
+                 waves: Waves | None = None) -> None:
+        self.config = config
+        self._waves = waves
+        self._options: dict[str, Any] = {"stall": stall, "seed": seed, "quiet": quiet, "trace": waves is not None}
+        self._platform: SimPlatform | None = None
+        self._driver: Driver | None = None
+
+    def build(self, progress: Callable[[str, float], None]) -> None:
+        """Build the simulator unless it is cached; ``progress(step, share)`` is told how far it is."""
+        try:
+            build_accelerator(self.config, trace=self._options["trace"], progress=progress)
+        except (RuntimeError, OSError) as error:
+            raise DeviceError(f"cannot build the simulated accelerator: {error}") from error
+
+    def close(self) -> None:
+        """End the simulation."""
+        if self._platform is not None:  # with all its memory, so that the driver has nothing to free
+            self._platform.close()
+        self._platform = self._driver = None
+
+    def _prepare(self, bundle: Bundle) -> tuple[Driver, VerilatedModel]:
+        """The simulation with the bundle's weights and programs in its DRAM."""
+        if self._driver is None or self._platform is None or self._driver.bundle is not bundle:
+            bundle.check_device(self.config, self.name)
+            self.close()
+            self._platform = open_platform(bundle, config=self.config, **self._options)
+            self._driver = Driver(self._platform, bundle, depth=1, interrupt=True)
+        return self._driver, self._platform.model
+
+    def run(self, bundle: Bundle, image: Image, task: str, progress: Progress | None = None,
+            expected: Mapping[str, Any] | None = None) -> Result:
+        """One inference on the RTL.
+
+        ``stats``: ``cycles``, ``phases`` (name, cycles, stalls), ``bytes_read``, ``bytes_written``, ``experts_used``,
+        ``seconds``; with ``expected`` (the reference's trace) also ``comparison``, of the outputs in DRAM too.
+        """
+        info = bundle.task(task)
+        check_image(bundle, image)
+        waves, self._waves = self._waves, None
+        if waves is not None:
+            waves.check(info.commands)
+        driver, model = self._prepare(bundle)
+        driver.pack(0, image)
+        driver.clear(0)
+        begin = time.perf_counter()
+        try:
+            run = _Run(bundle, info, model, expected, progress, waves)
+            driver.start(task, 0, 0)
+            model.await_launch()
+            stats = run.to_end(driver)
+        except (ModelError, DeviceError) as error:
+            self.close()
+            raise DeviceError(f"simulated accelerator: {error}") from error
+        stats["seconds"] = time.perf_counter() - begin
+        result = Result(driver.unpack(task, 0), stats)
+        if expected is not None:  # what arrived in DRAM, beside the tensors on chip
+            stats["comparison"].mismatches += int((result.outputs != expected[f"heads.{task}"]).sum())
+        return result
+
+
+class _Run:
+    """One started program: stops at phase ends and traced completions, reads counters and scratchpads there."""
+
+    def __init__(self, bundle: Bundle, task: Task, model: VerilatedModel, expected: Mapping[str, Any] | None,
+                 progress: Progress | None, waves: Waves | None) -> None:
+        self.bundle, self.task, self.model, self.progress = bundle, task, model, progress
+        self.phase_ends = {phase.matmuls: phase for phase in task.phases[:-1]}
+        self.events: dict[Engine, list[int]] = {engine: [] for engine in Engine}
+        self.events[Engine.MATMUL] = list(self.phase_ends)
+        self.checker: TraceChecker | None = None
+        if expected is not None:
+            self.checker = TraceChecker(bundle.config, task.program, task.trace, expected, bundle.model.heads)
+            for part in task.trace:
+                self.events[Engine(part[2])].append(part[3])
+        self.commands = self._command_numbers()
+        self.recorded = waves is not None
+        self.waves: dict[tuple[Engine, int], Path | None] = self._wave_events(waves) if waves is not None else {}
+        for engine, count in self.waves:
+            self.events[engine].append(count)
+        self.events = {engine: sorted(set(counts)) for engine, counts in self.events.items()}
+        self.marks: list[dict[str, Any]] = []
+        self.experts_used: dict[str, int] = {}
+        self.expert_tokens: dict[str, list[int]] = {}
+
+    def _command_numbers(self) -> dict[Engine, list[int]]:
+        """Program index of each engine's n-th command."""
+        numbers: dict[Engine, list[int]] = {engine: [] for engine in Engine}
+        program = self.task.program
+        for index in range(self.task.commands):
+            opcode = Opcode(decode(program[64 * index:64 * index + 64])[0])
+            if opcode in ENGINES:
+                numbers[ENGINES[opcode]].append(index)
+        return numbers
+
+    def _wave_events(self, waves: Waves) -> dict[tuple[Engine, int], Path | None]:
+        """Completions at which recording begins (its file) and ends (None); begins at once if none comes before."""
+        place = {index: (engine, number) for engine, numbers in self.commands.items()
+                 for number, index in enumerate(numbers)}
+        events: dict[tuple[Engine, int], Path | None] = {}
+        # BEGIN and END have no engine: from the start, or from the end of the command before END.
+        engine, number = place.get(waves.first, (Engine.LOAD, 0))
+        if waves.first == self.task.commands - 1:
+            engine, number = place[waves.first - 1][0], place[waves.first - 1][1] + 1
+        if number:
+            events[engine, number] = waves.path
+        else:
+            self.model.trace(waves.path)
+        if waves.last in place:
+            engine, number = place[waves.last]
+            events[engine, number + 1] = None
+        return events
+
+    def to_end(self, driver: Driver) -> dict[str, Any]:
+        """Run to the interrupt; returns the statistics."""
+        model, task = self.model, self.task
+        begin = model.cycles
+        limit = _CYCLE_MARGIN * max(sum(phase.estimated_cycles for phase in task.phases), 10_000)
+        place = dict.fromkeys(Engine, 0)
+        while True:
+            watch = {engine.name: counts[place[engine]] for engine, counts in self.events.items()
+                     if place[engine] < len(counts)}
+            if not watch or model.cycles - begin > limit:
+                break
+            reason = model.run(limit, watch)
+            done = {Engine[name]: count for name, count in model.done().items()}
+            self._visit(done, place)
+            if reason is not Stop.WATCH:
+                break
+        driver.finish(task.name)
+        if self.recorded:
+            model.trace(None)
+        cycles = model.read_reg("CYCLES")
+        self._mark(task.phases[-1].name, cycles)
+        stats = {
+            "cycles": cycles, "phases": self._phases(), "experts_used": self.experts_used,
+            "expert_tokens": self.expert_tokens, "bytes_read": model.read_reg("BYTES_READ"),
+            "bytes_written": model.read_reg("BYTES_WRITTEN"), "array_busy": model.read_reg("ARRAY_BUSY"),
+        }
+        if self.checker is not None:
+            stats["comparison"] = self.checker.result
+        return stats
+
+    def _visit(self, done: dict[Engine, int], place: dict[Engine, int]) -> None:
+        """Handle all events that have happened."""
+        pads: RtlPads | None = None
+        ended: list[int] = []
+        for engine, counts in self.events.items():
+            while place[engine] < len(counts) and counts[place[engine]] <= done[engine]:
+                count = counts[place[engine]]
+                place[engine] += 1
+                if (engine, count) in self.waves:
+                    self.model.trace(self.waves[engine, count])
+                if engine == Engine.MATMUL and count in self.phase_ends:
+                    ended.append(count)
+                if self.checker is not None:
+                    pads = pads or RtlPads(self.model)
+                    self.checker.check(self.commands[engine][count - 1], pads)
+        # Registers take cycles to read, so they come after the scratchpads, which the program goes on changing.
+        for count in ended:
+            self._end_phase(count)
+
+    def _expert_counts(self) -> list[int]:
+        experts = self.bundle.model.num_experts
+        return [self.model.read_reg("EXPERT_COUNT", expert) for expert in range(experts)]
+
+    def _end_phase(self, count: int) -> None:
+        phase = self.phase_ends[count]
+        self._mark(phase.name, self.model.read_reg("CYCLES"))
+        if phase.expert_macs:
+            tokens = self._expert_counts()
+            self.expert_tokens[phase.name] = tokens
+            self.experts_used[phase.name] = sum(count > 0 for count in tokens)
+            if self.checker is not None:
+                self.checker.check_lengths(phase.name.removesuffix(".moe"), tokens)
+        if self.progress is not None:
+            self.progress(len(self.marks) / len(self.task.phases))
+
+    def _mark(self, name: str, cycles: int) -> None:
+        values = {cause: self.model.read_reg(register) for cause, register in STALLS.items()}
+        self.marks.append({"name": name, "cycles": cycles, "stalls": values, "busy": self.model.read_reg("ARRAY_BUSY")})
+
+    def _phases(self) -> list[dict[str, Any]]:
+        """Differences between consecutive marks."""
+        phases = []
+        last: dict[str, Any] = {"cycles": 0, "stalls": dict.fromkeys(STALLS, 0), "busy": 0}
+        for mark in self.marks:
+            stalls = {cause: mark["stalls"][cause] - last["stalls"][cause] for cause in STALLS}
+            phases.append({"name": mark["name"], "cycles": mark["cycles"] - last["cycles"],
+                           "busy": mark["busy"] - last["busy"], "stalls": stalls})
+            last = mark
+        return phases

@@ -1,0 +1,204 @@
+"""``edgemoe ablation``: each technique replaced by its naive form, measured on the RTL."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.table import Table
+
+from edgemoe.bundle import Bundle
+from edgemoe.compiler import CompileError, CompilerOptions, build_bundle
+from edgemoe.errors import DeviceError
+from edgemoe.runtime.reference_device import ReferenceDevice
+from edgemoe.runtime.verify import SimDevice
+from edgemoe.studies.gelu_forms import compare_gelu
+from edgemoe.studies.isolated import isolated
+from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_models.datasets import scenes
+from edgemoe_models.graph.integer_graph import IntegerGraph
+
+__all__ = ["VARIANTS", "Variant", "ablation_markdown", "ablation_table", "compile_variant", "gelu_markdown",
+           "gelu_table_view", "run_ablation", "split_arrays"]
+
+_SCENE = scenes.SPLITS["demo"].start
+_ARRAYS = 3  # linear layers, attention's products, experts
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to run the model.
+
+    Parameters
+    ----------
+    name: short, unique; may name options in braces
+    technique: number in docs/architecture.md, section 7; 0 for what Edge-MoE does not name
+    form: how the naive form is realised, for the table's reader
+    options: to compile with; several are tried until the program is short enough
+    split: run on a third of the array
+    """
+
+    name: str
+    technique: int
+    form: str
+    options: tuple[CompilerOptions, ...] = field(default=(CompilerOptions(),))
+    split: bool = False
+
+
+
+def _by_tokens(size: int) -> CompilerOptions:
+    """Experts for ``size`` tokens at a time; a linear layer in one LOAD if possible, so that the program is short."""
+    return CompilerOptions(moe_group=size, chunk_fraction=0.75, preload_fraction=0.0)
+
+
+#: The first is the product.
+VARIANTS: tuple[Variant, ...] = (
+    Variant("all techniques", 0, "the product"),
+    Variant("attention, {attention_group} query at a time", 1,
+            "the rows of the head's keys and values are fetched again for every query, over the real bus into rows "
+            "that nothing reads; the products use the rows on chip",
+            (CompilerOptions(attention_group=1),)),
+    Variant("attention, {attention_group} queries at a time", 1, "the same for groups of queries",
+            (CompilerOptions(attention_group=8),)),
+    Variant("three-pass softmax", 2,
+            "before P·V two more passes read the scores, lanes_k a cycle: one for the maxima, one for the sums",
+            (CompilerOptions(single_pass_softmax=False),)),
+    Variant("unfused GELU", 3,
+            "between the two layers of an MLP, an expert or a head a pass reads the hidden rows, lanes_k "
+            "values a cycle",
+            (CompilerOptions(fused_gelu=False),)),
+    Variant("three arrays", 4,
+            "linear layers, attention's products and experts have an array each, a third of the columns, and take "
+            "turns, as they depend on each other: the model runs on a third of the array, with all memories and "
+            "the bus as large as before", split=True),
+    Variant("experts, {moe_group} token(s) at a time", 5,
+            "gate, then all chosen experts, for one token, or for as few as the longest program allows; experts are "
+            "fetched anew each time",
+            tuple(_by_tokens(size) for size in (1, 2, 4, 8))),
+    Variant("experts, {moe_group} tokens at a time", 5, "the same for groups of tokens",
+            (_by_tokens(8),)),
+    Variant("no overlap", 0, "a command starts when the one before it has finished: no prefetch, no concurrency",
+            (CompilerOptions(prefetch=False),)),
+)
+
+
+def split_arrays(config: AcceleratorConfig) -> AcceleratorConfig:
+    """The configuration with a third of the columns and the same bytes of weight scratchpad.
+
+    Raises
+    ------
+    ConfigError: the columns cannot be divided
+    """
+    lanes = config.lanes_n // _ARRAYS
+    return dataclasses.replace(config, name=f"{config.name}/{_ARRAYS}", lanes_n=lanes,
+                               weight_depth=config.weight_depth * config.lanes_n // lanes)
+
+
+def compile_variant(graph: IntegerGraph, config: AcceleratorConfig, variant: Variant) -> tuple[Bundle, CompilerOptions]:
+    """The first of the variant's options whose program is not too long.
+
+    Raises
+    ------
+    CompileError: none of them compiles
+    """
+    for options in variant.options[:-1]:
+        try:
+            return build_bundle(graph, config, options), options
+        except CompileError as error:
+            if "commands" not in str(error):
+                raise
+    return build_bundle(graph, config, variant.options[-1]), variant.options[-1]
+
+
+def run_ablation(graph: IntegerGraph, config: AcceleratorConfig, track: Callable[[str], None],
+                 variants: Sequence[Variant] = VARIANTS) -> dict[str, Any]:
+    """One scene and the first task of every variant on the RTL, all of which must equal the reference.
+
+    Returns
+    -------
+    ``model``, ``config``, ``scene``, ``task``, ``rows`` (one a variant: ``variant``, ``technique``, ``form``,
+    ``options`` that differ from the product, ``cycles``, ``dram_bytes``, ``cycles_ratio``, ``bytes_ratio``) and
+    ``gelu`` (``gelu_forms.compare_gelu``)
+
+    Raises
+    ------
+    DeviceError: a variant's outputs differ from the reference
+    """
+    model = graph.config
+    rows: list[dict[str, Any]] = []
+    for variant in variants:
+        chosen = split_arrays(config) if variant.split else config
+        bundle, options = compile_variant(graph, chosen, variant)
+        name = variant.name.format(**dataclasses.asdict(options))
+        track(name)
+        stats = isolated(_measure, bundle, name)
+        size = stats["bytes_read"] + stats["bytes_written"]
+        base = rows[0] if rows else {"cycles": stats["cycles"], "dram_bytes": size}
+        rows.append({
+            "variant": name, "technique": variant.technique, "form": variant.form,
+            "options": _changes(options), "array": f"{chosen.lanes_k} x {chosen.lanes_n}",
+            "cycles": stats["cycles"], "dram_bytes": size,
+            "cycles_ratio": stats["cycles"] / base["cycles"], "bytes_ratio": size / base["dram_bytes"],
+            "sim_seconds": stats["seconds"],
+        })
+    return {"model": model.name, "config": config.name, "scene": _SCENE, "task": model.tasks[0].name, "rows": rows,
+            "gelu": compare_gelu()}
+
+
+def _measure(bundle: Bundle, name: str) -> dict[str, Any]:
+    """Statistics of one inference on the RTL."""
+    model, task = bundle.model, bundle.model.tasks[0].name
+    image = scenes.generate_scene(_SCENE, model.image_height, model.image_width).image
+    expected = ReferenceDevice().run(bundle, image, task)
+    with SimDevice(bundle.config) as device:
+        result = device.run(bundle, image, task)
+    if (result.outputs != expected.outputs).any():
+        raise DeviceError(f"variant {name!r} differs from the integer reference")
+    return result.stats
+
+
+def _changes(options: CompilerOptions) -> dict[str, Any]:
+    product = dataclasses.asdict(CompilerOptions())
+    return {name: value for name, value in dataclasses.asdict(options).items() if value != product[name]}
+
+
+def ablation_table(result: dict[str, Any]) -> Table:
+    """The measured variants."""
+    view = Table(title=f"{result['model']} on {result['config']}, task {result['task']}, all bit-exact")
+    for column in ("#", "variant", "cycles", "x", "DRAM bytes", "x"):
+        view.add_column(column, justify="left" if column in ("#", "variant") else "right")
+    for row in result["rows"]:
+        view.add_row(str(row["technique"] or ""), row["variant"], f"{row['cycles']:,}", f"{row['cycles_ratio']:.2f}",
+                     f"{row['dram_bytes']:,}", f"{row['bytes_ratio']:.2f}")
+    view.caption = "#: technique of Edge-MoE that is replaced (docs/architecture.md, section 7)"
+    return view
+
+
+def gelu_table_view(result: dict[str, Any]) -> Table:
+    """The forms of GELU: table bits a lane, and errors in LSB of the output."""
+    view = Table("scale", "form", "table bits", "largest", "mean",
+                 title="GELU (technique 3): errors in LSB of the int8 output, all 11-bit inputs")
+    for row in result["gelu"]:
+        view.add_row(f"{row['scale']:g}", row["form"], f"{row['table_bits']:,}", f"{row['largest']:.3f}",
+                     f"{row['mean']:.3f}")
+    return view
+
+
+def ablation_markdown(result: dict[str, Any]) -> str:
+    """The measured variants as a page's table."""
+    lines = ["| technique | variant | cycles | × | DRAM bytes | × |", "|---|---|---:|---:|---:|---:|"]
+    for row in result["rows"]:
+        lines.append(f"| {row['technique'] or ''} | {row['variant']} | {row['cycles']:,} | {row['cycles_ratio']:.2f} | "
+                     f"{row['dram_bytes']:,} | {row['bytes_ratio']:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def gelu_markdown(result: dict[str, Any]) -> str:
+    """The forms of GELU as a page's table."""
+    lines = ["| output scale | form | table bits a lane | largest error | mean error |", "|---|---|---:|---:|---:|"]
+    for row in result["gelu"]:
+        lines.append(f"| {row['scale']:g} | {row['form']} | {row['table_bits']:,} | {row['largest']:.3f} | "
+                     f"{row['mean']:.3f} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,282 @@
+"""``edgemoe accuracy``: a model in every precision and on every executor, on the same held-out scenes.
+
+Every row that claims to compute what the integer reference computes (Brevitas, RTL) is compared with it value by value.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import importlib.util
+import math
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich import box
+from rich.table import Table
+
+from edgemoe.compiler import build_bundle
+from edgemoe.runtime.verify import SimDevice
+from edgemoe.workloads import QAT_PRECISIONS, QatFiles, qat_files
+from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_models.datasets.arrays import load_split
+from edgemoe_models.evaluation.evaluate import evaluate, float_outputs, integer_outputs
+from edgemoe_models.graph.integer_graph import IntegerGraph
+from edgemoe_models.integer import reference
+from edgemoe_models.integer.postprocess import decode_output
+from edgemoe_models.ptq.quantize import (
+    QuantizeOptions,
+    calibration_images,
+    load_checkpoint,
+    quantize,
+)
+from edgemoe_models.studies.compare_ptq import COLUMNS
+
+__all__ = ["DROPS", "AccuracyOptions", "accuracy_table", "differing", "drop", "run_accuracy", "summary"]
+
+Images = npt.NDArray[np.uint8]
+Metrics = dict[str, dict[str, float]]
+Row = dict[str, Any]
+Outputs = Callable[[str, Images], Iterable[npt.NDArray[Any]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Drop:
+    """How a task's headline metric is compared with float's: ``loss(float, value)`` in ``unit``, positive is worse."""
+
+    metric: str
+    heading: str
+    unit: str
+    loss: Callable[[float, float], float]
+
+
+#: By kind of task; metric and loss are those of the comparison of post-training quantization.
+DROPS = {
+    kind: Drop(COLUMNS[kind].metric, heading, unit, COLUMNS[kind].loss)
+    for kind, heading, unit in (
+        ("segmentation", "mIoU", "points"),
+        ("depth", "RMSE, m", "%"),
+        ("normals", "angle", "degrees"),
+        ("edges", "F1", "points"),
+    )
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class AccuracyOptions:
+    """How many of the first validation scenes each kind of row takes, and on which accelerator the RTL is built."""
+
+    accelerator: AcceleratorConfig
+    scenes: int = 512
+    brevitas_images: int = 16
+    rtl_images: int = 8
+    cache: Path = Path("build/scenes")
+
+    def __post_init__(self) -> None:
+        for field in ("scenes", "brevitas_images", "rtl_images"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} must be at least 1, not {getattr(self, field)!r}")
+
+
+class Study:
+    """The float model, its scenes, and the rows measured so far.
+
+    Parameters
+    ----------
+    weights: float checkpoint
+    track: told what is measured and its share, 0..1
+    """
+
+    def __init__(self, weights: Path, options: AccuracyOptions, track: Callable[[str, float], None]) -> None:
+        self.state, self.config = load_checkpoint(weights)
+        if strange := [task.name for task in self.config.tasks if task.kind not in DROPS]:
+            raise ValueError(f"{weights}: the scenes have no labels for {', '.join(strange)}")
+        self.weights, self.options, self.track = weights, options, track
+        labels = [task.kind for task in self.config.tasks]
+        count = max(options.scenes, options.brevitas_images, options.rtl_images)
+        self.data = load_split(options.cache, "val", count, self.config.image_height, self.config.image_width, labels,
+                               self._generating)
+        self.float_metrics: dict[int, Metrics] = {}  # by number of images
+
+    def _generating(self, indices: range) -> Iterator[int]:
+        for index in indices:
+            self.track("generating scenes", index / len(indices))
+            yield index
+
+    def _measure(self, what: str, outputs: Outputs, count: int) -> Metrics:
+        total, done = count * len(self.config.tasks), 0
+
+        def counted(task: str, images: Images) -> Iterator[npt.NDArray[Any]]:
+            nonlocal done
+            for output in outputs(task, images):
+                done += 1
+                self.track(what, done / total)
+                yield output
+
+        return evaluate(self.config, counted, self.data, count)
+
+    def row(self, precision: str, executor: str, count: int, outputs: Outputs | None = None,
+            files: Iterable[Path] = ()) -> Row:
+        """Measure ``outputs`` (default: the float model's) on the first ``count`` scenes."""
+        if count not in self.float_metrics:
+            outputs_of = functools.partial(float_outputs, self.state, self.config)
+            self.float_metrics[count] = self._measure(f"float32 on {count} scenes", outputs_of, count)
+        base = self.float_metrics[count]
+        metrics = base if outputs is None else self._measure(f"{precision}, {executor}", outputs, count)
+        losses = {task.name: drop(task.kind, base[task.name], metrics[task.name]) for task in self.config.tasks}
+        return {"model": self.config.name, "precision": precision, "executor": executor, "images": count,
+                "metrics": _finite(metrics), "drop": losses,
+                "files": {path.name: file_hash(path) for path in files or [self.weights]}}
+
+    def integer_row(self, precision: str, graph: IntegerGraph, files: Iterable[Path] = ()) -> Row:
+        """The integer reference on all scenes."""
+        outputs = functools.partial(integer_outputs, graph)
+        return self.row(precision, "integer reference", self.options.scenes, outputs, files)
+
+    def brevitas_row(self, qat: QatFiles, graph: IntegerGraph) -> Row:
+        """The Brevitas model on some scenes, its outputs in units of the graph's."""
+        run, differences = _brevitas(qat.latent), 0
+
+        def outputs(task: str, images: Images) -> Iterator[npt.NDArray[Any]]:
+            nonlocal differences
+            for raw, expected in zip(run(task, images), reference.run_batch(graph, images, task), strict=True):
+                differences += int((raw != expected).sum())
+                yield decode_output(graph, task, raw)
+
+        row = self.row(qat.precision, "Brevitas", self.options.brevitas_images, outputs, [qat.latent, qat.graph])
+        return row | {"equal": differences == 0, "differences": differences}
+
+    def rtl_row(self, precision: str, graph: IntegerGraph, device: SimDevice, files: Iterable[Path] = ()) -> Row:
+        """The Verilated accelerator on some scenes: outputs and every traced tensor compared."""
+        bundle = build_bundle(graph, device.config)
+        comparisons = []
+
+        def outputs(task: str, images: Images) -> Iterator[npt.NDArray[Any]]:
+            for image in images:
+                trace: dict[str, Any] = {}
+                reference.run(graph, image, task, trace)
+                result = device.run(bundle, image, task, expected=trace)
+                comparisons.append(result.stats["comparison"])
+                yield decode_output(graph, task, result.outputs)
+
+        row = self.row(precision, "RTL (Verilated)", self.options.rtl_images, outputs, files)
+        differences = sum(comparison.mismatches for comparison in comparisons)
+        return row | {"equal": differences == 0, "differences": differences, "config": device.config.name,
+                      "tensors": sum(len(comparison.tensors) for comparison in comparisons)}
+
+
+def drop(kind: str, base: dict[str, float], metrics: dict[str, float]) -> float:
+    """Loss of a task against float's metrics, in the unit of :data:`DROPS`; positive is worse."""
+    rule = DROPS[kind]
+    return rule.loss(base[rule.metric], metrics[rule.metric])
+
+
+def headline(metrics: dict[str, float]) -> Drop:
+    """What a task is judged by, from its metrics' names."""
+    return next(rule for rule in DROPS.values() if rule.metric in metrics)
+
+
+def file_hash(path: Path) -> str:
+    """The first 16 digits of a file's sha256."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def _finite(metrics: Metrics) -> dict[str, dict[str, float | None]]:
+    """JSON has no NaN (a class that does not occur, no edge at all): None."""
+    return {task: {name: value if math.isfinite(value) else None for name, value in values.items()}
+            for task, values in metrics.items()}
+
+
+def _brevitas(latent: Path) -> Outputs:
+    """A QAT model's raw head outputs [B, rows, outputs] of images [B, H, W, 3]."""
+    import torch
+
+    from edgemoe_models.qat.quantizers import integers
+    from edgemoe_models.qat.storage import load
+    model = load(latent)
+
+    def run(task: str, images: Images) -> npt.NDArray[np.int64]:
+        pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float() / 256
+        with torch.no_grad():
+            raw: npt.NDArray[np.int64] = integers(model.rows(pixels, task)).long().numpy()
+        return raw
+
+    return run
+
+
+def run_accuracy(weights: Path, options: AccuracyOptions, track: Callable[[str, float], None],
+                 done: Callable[[Row], None]) -> list[str]:
+    """Measure every row that there are files for; each is given to ``done``.
+
+    Returns
+    -------
+    What could not be measured and the command that makes it, one line each
+
+    Raises
+    ------
+    ValueError: a file is unusable; DeviceError: the simulated accelerator failed
+    """
+    study = Study(weights, options, track)
+    missing: list[str] = []
+    done(study.row("float32", "float (NumPy)", options.scenes))
+    with contextlib.closing(SimDevice(options.accelerator)) as device:
+        for bits, precision in ((8, "PTQ W8A8"), (4, "PTQ W4A8 experts")):
+            track(f"{precision}: quantizing", 0.0)
+            graph = quantize(study.state, study.config, calibration_images(study.config),
+                             QuantizeOptions(expert_bits=bits))
+            done(study.integer_row(precision, graph))
+            done(study.rtl_row(precision, graph, device))
+        for name in QAT_PRECISIONS:
+            qat = qat_files(weights, name)
+            if not qat.graph.is_file():
+                missing.append(f"{qat.precision}: {qat.graph.name} is missing; make it with: {qat.command}")
+                continue
+            graph = IntegerGraph.load(qat.graph)
+            if graph.config != study.config:
+                raise ValueError(f"{qat.graph} is of another model than {weights.name}; "
+                                 f"make it again with: {qat.command}")
+            done(study.integer_row(qat.precision, graph, [qat.graph]))
+            if not qat.latent.is_file():
+                missing.append(f"{qat.precision}, Brevitas: {qat.latent.name} is missing; make it with: {qat.command}")
+            elif importlib.util.find_spec("brevitas") is None:
+                missing.append(f"{qat.precision}, Brevitas: it is not installed; `make accuracy` installs it")
+            else:
+                done(study.brevitas_row(qat, graph))
+            done(study.rtl_row(qat.precision, graph, device, [qat.graph]))
+    return missing
+
+
+def differing(rows: Iterable[Row]) -> list[str]:
+    """Rows that should equal the integer reference and do not."""
+    return [f"{row['precision']} on {row['executor']}: {row['differences']:,} values" for row in rows
+            if row.get("equal") is False]
+
+
+def accuracy_table(rows: list[Row]) -> Table:
+    """Each task's headline metric, and below it the drop against float on the same images."""
+    title = f"{rows[0]['model']}: metrics on held-out scenes\n(drop against float on the same scenes, + is worse)"
+    view = Table(title=title, box=box.SIMPLE_HEAD, show_lines=True)
+    view.add_column("precision\nexecutor", min_width=17)
+    view.add_column("images", justify="right")
+    for metrics in rows[0]["metrics"].values():
+        rule = headline(metrics)
+        view.add_column(f"{rule.heading}\n({rule.unit})", justify="right")
+    view.add_column("bit-\nexact", justify="right")
+    for row in rows:
+        cells = [f"{values[headline(values).metric]:.4f}\n({row['drop'][task]:+.2f})"
+                 for task, values in row["metrics"].items()]
+        equal = "" if "equal" not in row else "yes" if row["equal"] else "NO"
+        view.add_row(f"{row['precision']}\n{row['executor']}", str(row["images"]), *cells, equal)
+    return view
+
+
+def summary(row: Row) -> str:
+    """One line for a finished row."""
+    figures = ", ".join(f"{task} {values[headline(values).metric]:.4f}" for task, values in row["metrics"].items())
+    equal = "" if "equal" not in row else f", {'' if row['equal'] else 'NOT '}equal to the reference"
+    return f"{row['precision']}, {row['executor']}, {row['images']} images: {figures}{equal}"

@@ -1,0 +1,155 @@
+"""Which baselines there are, and their rows. Every runtime has a process of its own: their thread pools do not mix."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.metadata
+import os
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from edgemoe.studies.baselines.measurement import Effort, check, measure
+from edgemoe.studies.baselines.workload import Unavailable, Workload, load_workload
+from edgemoe.studies.isolated import isolated
+
+__all__ = ["BASELINES", "Baseline", "differing", "machine", "measure_baseline", "run_baselines"]
+
+Row = dict[str, Any]
+_DYNAMIC = ("weights of linear layers int8, a scale per tensor; their inputs uint8, scaled when they run; "
+            "the rest float32")
+_QDQ = ("weights of linear layers int8, a scale per output; their inputs uint8, a scale per tensor from calibration; "
+        "the rest float32")
+_PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "zeus", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Baseline:
+    """A way to run a workload.
+
+    Parameters
+    ----------
+    experts: "sparse": an expert computes only the tokens that chose it; "dense": all of them
+    loader: module of this package and function, called with workload, batch, threads and ``options``; not imported
+        before the baseline is measured, so that an absent package is a row and no error
+    quantized: what int8 stands for
+    """
+
+    runtime: str
+    device: str
+    precision: str
+    experts: str
+    loader: str
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    quantized: str = ""
+
+    def load(self, workload: Workload, batch: int, threads: int) -> Any:
+        """A session; raises ImportError, Unavailable, or what the runtime raises."""
+        module, function = self.loader.split(".")
+        return getattr(importlib.import_module(f"edgemoe.studies.baselines.{module}"), function)(
+            workload, batch, threads, **self.options)
+
+
+BASELINES = (
+    Baseline("PyTorch eager", "cpu", "float32", "sparse", "torch_sessions.load_eager"),
+    Baseline("PyTorch eager", "cpu", "float32", "dense", "torch_sessions.load_eager", options={"dense": True}),
+    Baseline("PyTorch eager", "cpu", "int8", "sparse", "torch_sessions.load_int8", quantized=_DYNAMIC),
+    Baseline("torch.compile", "cpu", "float32", "dense", "torch_sessions.load_compiled"),
+    Baseline("ONNX Runtime", "cpu", "float32", "sparse", "onnx_sessions.load_cpu"),
+    Baseline("ONNX Runtime", "cpu", "float32", "dense", "onnx_sessions.load_cpu", options={"dense": True}),
+    Baseline("ONNX Runtime", "cpu", "int8", "sparse", "onnx_sessions.load_int8", quantized=_QDQ),
+    Baseline("OpenVINO", "cpu", "float32", "sparse", "openvino_session.load_cpu"),
+    Baseline("OpenVINO", "cpu", "float32", "dense", "openvino_session.load_cpu", options={"dense": True}),
+    Baseline("OpenVINO", "cpu", "int8", "sparse", "openvino_session.load_int8", quantized=_QDQ),
+    Baseline("PyTorch CUDA", "cuda", "float32", "sparse", "torch_sessions.load_cuda"),
+    Baseline("PyTorch CUDA", "cuda", "bfloat16", "sparse", "torch_sessions.load_cuda", options={"half": True}),
+    Baseline("CUDA graph", "cuda", "float32", "dense", "torch_sessions.load_cuda_graph"),
+    Baseline("CUDA graph", "cuda", "bfloat16", "dense", "torch_sessions.load_cuda_graph", options={"half": True}),
+    Baseline("ONNX Runtime CUDA", "cuda", "float32", "dense", "onnx_sessions.load_cuda"),
+    Baseline("ONNX Runtime TRT", "cuda", "float32", "dense", "onnx_sessions.load_tensorrt"),
+)
+
+
+def measure_baseline(baseline: Baseline, workload: Workload, batch: int, threads: int, effort: Effort) -> Row:
+    """One row; ``status`` is "ok", or why there are no figures."""
+    experts = baseline.experts if workload.config.num_experts else "none"
+    row: Row = {"source": "measured", "model": workload.config.name, "task": workload.task, "runtime": baseline.runtime,
+                "device": baseline.device, "precision": baseline.precision, "experts": experts, "batch": batch,
+                "threads": threads}
+    if baseline.quantized:
+        row["int8_means"] = baseline.quantized
+    try:
+        session = baseline.load(workload, batch, threads)
+        row |= check(workload, session, batch, baseline.precision)
+        session.feed(workload.images[:batch])
+        row |= measure(session, batch, baseline.device, effort)
+    except ImportError as error:
+        return {**row, "status": f"not installed: {error.name} (pip install 'edgemoe[baselines]')"}
+    except Unavailable as error:
+        return {**row, "status": str(error)}
+    except Exception as error:  # runtimes raise what they like, and the others should be measured all the same
+        return {**row, "status": f"failed: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"}
+    return {**row, "status": "ok"}
+
+
+def _measure_all(baselines: Sequence[Baseline], workload: Workload, batches: Sequence[int], threads: int,
+                 effort: Effort) -> list[Row]:
+    return [measure_baseline(baseline, workload, batch, threads, effort)
+            for baseline in baselines for batch in batches]
+
+
+def run_baselines(model: str, batches: Sequence[int], threads: int, effort: Effort,
+                  track: Callable[[str], None]) -> list[Row]:
+    """A model's rows of all baselines, runtime after runtime in a fresh process each.
+
+    Raises
+    ------
+    ValueError: there is no such model, or a batch or the number of threads is not positive
+    """
+    if min([*batches, threads], default=0) < 1:
+        raise ValueError(f"batches and threads must be at least 1, not {[*batches, threads]!r}")
+    workload = load_workload(model, max(batches))
+    rows: list[Row] = []
+    # Without experts a dense network is the sparse one.
+    same = {(b.runtime, b.precision) for b in BASELINES if b.experts == "sparse" and not workload.config.num_experts}
+    suite = [b for b in BASELINES if b.experts != "dense" or (b.runtime, b.precision) not in same]
+    for name in dict.fromkeys(baseline.runtime for baseline in suite):
+        track(f"{model} with {name}")
+        group = [baseline for baseline in suite if baseline.runtime == name]
+        rows += _in_process(group, workload, batches, threads, effort)
+    return rows
+
+
+def _in_process(group: Sequence[Baseline], workload: Workload, batches: Sequence[int], threads: int,
+                effort: Effort) -> list[Row]:
+    try:
+        return isolated(_measure_all, group, workload, batches, threads, effort)
+    except BrokenProcessPool:
+        return [{"source": "measured", "model": workload.config.name, "task": workload.task, "runtime": b.runtime,
+                 "device": b.device, "precision": b.precision, "experts": b.experts, "batch": batch,
+                 "threads": threads, "status": "failed: the runtime ended its process"}
+                for b in group for batch in batches]
+
+
+def differing(rows: Iterable[Row]) -> list[str]:
+    """Float32 baselines whose outputs are not the float model's."""
+    return [f"{row['model']} with {row['runtime']}, {row['experts']} experts, batch {row['batch']}: "
+            f"{row['max_abs_difference']:.2g}" for row in rows if row.get("equal") is False]
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on: processor, how busy it was when this was called, versions."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    versions: dict[str, str | None] = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return {"cpu": names[0] if names else platform.machine(), "cores": os.cpu_count(),
+            "load_average": os.getloadavg()[0], "python": platform.python_version(), "packages": versions}

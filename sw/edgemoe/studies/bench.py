@@ -1,0 +1,105 @@
+"""The accelerator's part of ``edgemoe bench``: models on configurations, one inference each on the RTL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from edgemoe.bundle import Bundle, Task
+from edgemoe.compiler import build_bundle
+from edgemoe.reports.cycles import Inference, build_report
+from edgemoe.errors import DeviceError
+from edgemoe.runtime.reference_device import ReferenceDevice
+from edgemoe.runtime.verify import SimDevice
+from edgemoe.studies.isolated import isolated
+from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_hw.spec.isa import COMMAND_BYTES, Base, Memory, Opcode, decode
+from edgemoe_models.datasets import scenes
+from edgemoe_models.graph.integer_graph import IntegerGraph
+
+__all__ = ["CONFIGURATIONS", "MODELS", "bench_row", "bench_table", "reloaded_bytes"]
+
+MODELS = ("m3vit-micro", "m3vit-tiny", "deit-tiny")
+CONFIGURATIONS = ("pynq-z2", "zcu102")
+
+_FIGURES = ("cycles", "mac_utilisation", "roofline_efficiency", "bound_cycles", "ideal_cycles", "dram_bytes_read",
+            "dram_bytes_written", "dram_lower_bound_bytes", "assumed_clock_mhz")
+
+
+def reloaded_bytes(config: AcceleratorConfig, task: Task) -> int:
+    """Bytes of weights and parameters that a program's unconditional LOADs fetch more than once."""
+    ranges: dict[int, list[tuple[int, int]]] = {}
+    total = 0
+    for place in range(0, len(task.program), COMMAND_BYTES):
+        opcode, header, p = decode(task.program[place:place + COMMAND_BYTES])
+        if opcode != Opcode.LOAD or p["base"] != Base.WEIGHTS or header["predicated"]:
+            continue
+        name = Memory(p["memory"]).name
+        size = config.row_bytes[name] // config.load_masters(name)
+        for master in range(config.load_masters(name)):
+            start = p["offset"] + master * p["plane_stride"]
+            ranges.setdefault(master, []).append((start, start + p["rows"] * size))
+            total += p["rows"] * size
+    unique = 0
+    for parts in ranges.values():
+        end = 0
+        for start, stop in sorted(parts):
+            unique += max(stop - max(start, end), 0)
+            end = max(end, stop)
+    return total - unique
+
+
+def bench_row(graph: IntegerGraph, config: AcceleratorConfig) -> dict[str, Any]:
+    """One scene and the first task on the RTL: cycles, and what they come to at the *assumed* clock.
+
+    Raises
+    ------
+    DeviceError: the outputs differ from the reference
+    """
+    return isolated(_measure, graph, config)
+
+
+def _measure(graph: IntegerGraph, config: AcceleratorConfig) -> dict[str, Any]:
+    bundle = build_bundle(graph, config)
+    model, task = bundle.model, bundle.model.tasks[0].name
+    seed = scenes.SPLITS["demo"].start
+    image = scenes.generate_scene(seed, model.image_height, model.image_width).image
+    expected = ReferenceDevice().run(bundle, image, task)
+    with SimDevice(config) as device:
+        result = device.run(bundle, image, task)
+    if (result.outputs != expected.outputs).any():
+        raise DeviceError(f"{model.name} on {config.name} differs from the integer reference")
+    return _row(bundle, task, seed, result.stats)
+
+
+def _row(bundle: Bundle, task: str, seed: int, stats: dict[str, Any]) -> dict[str, Any]:
+    report = build_report(bundle, [Inference(task, f"demo-{seed}", stats)], {})
+    size = report["dram_bytes_read"] + report["dram_bytes_written"]
+    return {
+        "source": "simulated", "model": bundle.model.name, "config": bundle.config.name, "task": task, "scene": seed,
+        "expert_bits": bundle.graph().expert_bits if bundle.model.num_experts else None,
+        **{name: report[name] for name in _FIGURES}, "ms": report["assumed_latency_ms"],
+        "dram_bytes": size, "dram_ratio": size / report["dram_lower_bound_bytes"],
+        "reloaded_bytes": reloaded_bytes(bundle.config, bundle.task(task)),
+        "seconds": report["sim_seconds"], "sim_cycles_per_second": report["sim_cycles_per_second"],
+    }
+
+
+def bench_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """The simulated rows."""
+    view = Table(title="Cycles of the RTL; ms at an ASSUMED clock", box=box.SIMPLE, padding=0)
+    for name in ("model", "experts", "config", "cycles", "ms", "bound", "MACs", "DRAM", "again", "kHz"):
+        view.add_column(name, justify="left" if name in ("model", "experts", "config") else "right", no_wrap=True)
+    for row in rows:
+        if row["source"] == "simulated":
+            experts = f"int{row['expert_bits']}" if row["expert_bits"] else "none"
+            view.add_row(row["model"], experts, row["config"], f"{row['cycles']:,}", f"{row['ms']:.2f}",
+                         f"{row['roofline_efficiency']:.3f}", f"{row['mac_utilisation']:.1%}",
+                         f"{row['dram_ratio']:.3f}", f"{row['reloaded_bytes'] / 1e6:.1f}",
+                         f"{row['sim_cycles_per_second'] / 1e3:,.0f}")
+    view.caption = ("bound: least cycles / cycles; DRAM: bytes / least bytes; again: MB of weights fetched again; "
+                    "kHz: simulated cycles a millisecond here")
+    return view

@@ -1,0 +1,1 @@
+"""Test equipment: benches, random graphs, golden functions."""
