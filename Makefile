@@ -59,6 +59,7 @@ test-pynq: tools ## tests of the PYNQ device with pynq 3.1.2, in build/pynq3
 
 lint: $(VENV)/.lint ## ruff and mypy
 	$(BIN)/ruff check $(PACKAGES) tests tools
+	$(BIN)/ruff format --check $(PACKAGES) tests tools
 	$(BIN)/mypy $(PACKAGES)
 
 bench: tools $(VENV)/.$(if $(filter accelerator,$(ONLY)),sim,baselines) ## cycles on the simulated RTL, the same models on CPU and GPU

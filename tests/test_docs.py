@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.random_graphs import random_graph
 
 from edgemoe.compiler import build_bundle
 from edgemoe.compiler.bound import Bound, phase_bounds, total_bound
@@ -14,6 +13,7 @@ from edgemoe_hw.interfaces import memory_depths
 from edgemoe_hw.spec.config import PRESETS as CONFIGS
 from edgemoe_models.config import PRESETS as MODELS
 from edgemoe_models.integer import ops, tables
+from support.random_graphs import random_graph
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -77,8 +77,10 @@ def test_worked_bounds():
             row += [round(bound.macs / config.macs_per_cycle), round(bound.bytes / config.dram_bytes_per_cycle)]
         expected.setdefault("bound", []).append(round(total_bound(config, bounds)[0]))
     rows = table_rows((DOCS / "architecture.md").read_text(encoding="utf-8"))
-    found = {kind: next(row for cell, row in rows.items() if cell.split(" ")[0] == kind and len(row) == len(values))
-             for kind, values in expected.items()}
+    found = {
+        kind: next(row for cell, row in rows.items() if cell.split(" ")[0] == kind and len(row) == len(values))
+        for kind, values in expected.items()
+    }
     assert found == expected
 
 

@@ -40,9 +40,7 @@ NOT_ON_BOARD = ["amaranth", "torch", "brevitas", "cocotb", "cocotbext", "edgemoe
 
 def python_files() -> list[Path]:
     """Tracked Python files, or all that there are when this is not a git checkout."""
-    listing = subprocess.run(
-        ["git", "ls-files", "-z", "--", "*.py"], cwd=ROOT, capture_output=True, text=True
-    )
+    listing = subprocess.run(["git", "ls-files", "-z", "--", "*.py"], cwd=ROOT, capture_output=True, text=True)
     if listing.returncode == 0:
         files = [ROOT / name for name in listing.stdout.split("\0") if name]
         return [path for path in files if path.exists()]
@@ -73,9 +71,7 @@ def loaded_after_import(modules: list[str]) -> set[str]:
     code = f"import sys, {', '.join(modules)}\nprint(*{{n.partition('.')[0] for n in sys.modules}})"
     paths = [str(ROOT / root) for root in PACKAGE_ROOTS.values()]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    result = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
-    )
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return set(result.stdout.split())
 
@@ -93,8 +89,7 @@ def test_package_is_this_checkouts(package):
 
 def test_files_are_short():
     lengths = {
-        str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines())
-        for path in python_files()
+        str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in python_files()
     }
     assert {name: lines for name, lines in lengths.items() if lines > MAX_LINES} == {}
 

@@ -55,7 +55,7 @@ def stale_bundles(folder: Path = BUNDLES, graphs: Mapping[str, Path] | None = No
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description="Compile the packaged integer graphs into models/bundles.")
+    parser = argparse.ArgumentParser(prog=COMMAND, description="Compile the packaged graphs into models/bundles.")
     parser.add_argument("--check", action="store_true", help="write nothing, only compare")
     if not parser.parse_args(arguments).check:
         for path in write_bundles():

@@ -25,8 +25,9 @@ __all__ = ["CARDS", "card_problems", "make_card", "update_card"]
 
 CARDS = Path(edgemoe_models.__file__).parents[2] / "docs" / "model_cards"
 _MARK = "<!-- Written by `python tools/model_card.py`; change tools/model_card.py instead. -->"
-_TRAIN_COMMAND = ("python -m edgemoe_models.train --preset {} --steps 100000 --batch 32 --device cuda "
-                  "--precision bfloat16")
+_TRAIN_COMMAND = (
+    "python -m edgemoe_models.train --preset {} --steps 100000 --batch 32 --device cuda --precision bfloat16"
+)
 
 _DATA = """\
 Generated scenes (`edgemoe_models.datasets.scenes`, [models](../models.md#scenes)): a walled yard with a road, boxes,
@@ -88,8 +89,18 @@ def make_card(name: str, rows: list[Row], loads: dict[str, Any] | None) -> str:
     if not weights.is_file():
         return _join(title, _UNTRAINED, "## Shape", _shape(PRESETS[name]), *_how_to_train(PRESETS[name]))
     config = ModelConfig.from_json(read_metadata(weights)["config"])
-    parts = [title, _summary(config), "## Files", _files(weights), "## Shape", _shape(config), "## Data", _DATA,
-             "## Training", _training(weights)]
+    parts = [
+        title,
+        _summary(config),
+        "## Files",
+        _files(weights),
+        "## Shape",
+        _shape(config),
+        "## Data",
+        _DATA,
+        "## Training",
+        _training(weights),
+    ]
     if rows:
         parts += ["## Accuracy", _accuracy(rows)]
     if loads is not None:
@@ -113,14 +124,20 @@ def _summary(config: ModelConfig) -> str:
 
 def _shape(config: ModelConfig) -> str:
     picture = f"{config.image_width} × {config.image_height} pixels, {config.patch}"
-    rows = {"picture, patch": picture,
-            "tokens, width, heads, blocks": f"{config.num_tokens}, {config.dim}, {config.heads}, {config.depth}"}
+    rows = {
+        "picture, patch": picture,
+        "tokens, width, heads, blocks": f"{config.num_tokens}, {config.dim}, {config.heads}, {config.depth}",
+    }
     if config.num_experts:
-        rows["experts"] = (f"{config.num_experts} in one of {config.moe_every} blocks, top {config.top_k}, "
-                           f"hidden {config.expert_hidden}")
-    rows |= {"dense MLP": f"hidden {config.mlp_hidden}",
-             "tasks (channels)": ", ".join(f"{task.name} ({task.channels})" for task in config.tasks),
-             "parameters": _parameters(config)}
+        rows["experts"] = (
+            f"{config.num_experts} in one of {config.moe_every} blocks, top {config.top_k}, "
+            f"hidden {config.expert_hidden}"
+        )
+    rows |= {
+        "dense MLP": f"hidden {config.mlp_hidden}",
+        "tasks (channels)": ", ".join(f"{task.name} ({task.channels})" for task in config.tasks),
+        "parameters": _parameters(config),
+    }
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
 
 
@@ -135,34 +152,49 @@ def _model_files(weights: Path) -> list[tuple[Path, str]]:
     files = [(weights, "float32 weights; PTQ W8A8 is made from it when it is asked for")]
     for suffix, precision in QAT_PRECISIONS.items():
         qat = qat_files(weights, suffix)
-        files += [(qat.graph, f"{precision}: integer graph, what is compiled"),
-                  (qat.latent, f"{precision}: latent weights of the Brevitas model")]
+        files += [
+            (qat.graph, f"{precision}: integer graph, what is compiled"),
+            (qat.latent, f"{precision}: latent weights of the Brevitas model"),
+        ]
     return [(path, what) for path, what in files if path.is_file()]
 
 
 def _files(weights: Path) -> str:
-    lines = ["In `models/edgemoe_models/weights`; bundles compiled from the graphs are in `models/bundles`.", "",
-             "| file | | bytes | sha256 |", "|---|---|---:|---|"]
-    lines += [f"| `{path.name}` | {what} | {path.stat().st_size:,} | {file_hash(path)}… |"
-              for path, what in _model_files(weights)]
+    lines = [
+        "In `models/edgemoe_models/weights`; bundles compiled from the graphs are in `models/bundles`.",
+        "",
+        "| file | | bytes | sha256 |",
+        "|---|---|---:|---|",
+    ]
+    lines += [
+        f"| `{path.name}` | {what} | {path.stat().st_size:,} | {file_hash(path)}… |"
+        for path, what in _model_files(weights)
+    ]
     return "\n".join(lines)
 
 
 def _training(weights: Path) -> str:
     """How each trained file came to be, from its metadata."""
-    lines = ["Options are those that the files' metadata holds. The time is wall clock, one thread of a shared x86-64",
-             "virtual machine.", ""]
+    lines = [
+        "Options are those that the files' metadata holds. The time is wall clock, one thread of a shared x86-64",
+        "virtual machine.",
+        "",
+    ]
     for path, _ in _model_files(weights):
         metadata = read_metadata(path)
         if "train" not in metadata:
             continue
-        options = {key.replace("_", " "): Path(value).name if isinstance(value, str) else value
-                   for key, value in json.loads(metadata["train"]).items()
-                   if key not in ("seed", "steps", "minutes") and value not in ("", 0, False)}
+        options = {
+            key.replace("_", " "): Path(value).name if isinstance(value, str) else value
+            for key, value in json.loads(metadata["train"]).items()
+            if key not in ("seed", "steps", "minutes") and value not in ("", 0, False)
+        }
         said = ", ".join(f"{key} {value}" for key, value in options.items())
         minutes = float(metadata["train_seconds"]) / 60
-        lines.append(f"- `{path.name}`: {int(metadata['steps']):,} steps in {minutes:.0f} minutes, "
-                     f"seed {metadata['seed']}; {said}")
+        lines.append(
+            f"- `{path.name}`: {int(metadata['steps']):,} steps in {minutes:.0f} minutes, "
+            f"seed {metadata['seed']}; {said}"
+        )
     return "\n".join(lines)
 
 
@@ -170,9 +202,12 @@ def _accuracy(rows: list[Row]) -> str:
     """The rows as a table."""
     tasks = {task: headline(metrics) for task, metrics in rows[0]["metrics"].items()}
     head = " | ".join(f"{task}: {rule.heading} (drop, {rule.unit})" for task, rule in tasks.items())
-    lines = [_ACCURACY.format(images=rows[0]["images"]), "",
-             f"| precision | executor | scenes | {head} | bit-exact |",
-             f"|---|---|---:|{'---:|' * len(tasks)}---|"]
+    lines = [
+        _ACCURACY.format(images=rows[0]["images"]),
+        "",
+        f"| precision | executor | scenes | {head} | bit-exact |",
+        f"|---|---|---:|{'---:|' * len(tasks)}---|",
+    ]
     for row in rows:
         cells = [f"{row['metrics'][task][rule.metric]:.4f} ({row['drop'][task]:+.2f})" for task, rule in tasks.items()]
         equal = "" if "equal" not in row else "yes" if row["equal"] else "**no**"
@@ -182,13 +217,21 @@ def _accuracy(rows: list[Row]) -> str:
 
 def _experts(name: str, loads: dict[str, Any]) -> str:
     """Loads by block and task, and how far the tasks agree."""
-    lines = [f"Share of the visits that each expert gets ({loads['precision']}, {loads['images']} validation scenes; "
-             "`edgemoe expert-load`).", "", f"![Expert loads by block and task]({name}-expert-load.png)", "",
-             "| block | task | busiest / mean | entropy, bits | unused in all scenes | unused in one scene |",
-             "|---:|---|---:|---:|---:|---:|"]
-    lines += [f"| {block['block']} | {task} | {load['busiest_over_mean']:.2f} | {load['entropy_bits']:.2f} | "
-              f"{len(load['unused'])} | {load['image_unused']:.2f} |"
-              for block in loads["blocks"] for task, load in block["tasks"].items()]
+    lines = [
+        f"Share of the visits that each expert gets ({loads['precision']}, {loads['images']} validation scenes; "
+        "`edgemoe expert-load`).",
+        "",
+        f"![Expert loads by block and task]({name}-expert-load.png)",
+        "",
+        "| block | task | busiest / mean | entropy, bits | unused in all scenes | unused in one scene |",
+        "|---:|---|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {block['block']} | {task} | {load['busiest_over_mean']:.2f} | {load['entropy_bits']:.2f} | "
+        f"{len(load['unused'])} | {load['image_unused']:.2f} |"
+        for block in loads["blocks"]
+        for task, load in block["tasks"].items()
+    ]
     if pairs := [pair for block in loads["blocks"] for pair in block["pairs"].values()]:
         same = [100 * pair["same_experts"] for pair in pairs]
         chance = 100 * sum(pair["by_chance"] for pair in pairs) / len(pairs)
@@ -253,7 +296,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python tools/model_card.py",
-        description="Write docs/model_cards from the weights' metadata and from what `make accuracy` measured.")
+        description="Write docs/model_cards from the weights' metadata and from what `make accuracy` measured.",
+    )
     parser.add_argument("model", nargs="*", help="preset; default: all")
     parser.add_argument("--results", type=Path, default=Path("build"), help="folder of accuracy.json, expert_load.*")
     parser.add_argument("--check", action="store_true", help="write nothing, only compare")
@@ -262,7 +306,10 @@ def main(arguments: list[str] | None = None) -> int:
         if not chosen.check:
             print(update_card(name, chosen.results))
         elif problems := card_problems(name):
-            print(f"model_card: {'; '.join(problems)}; run make accuracy, then python tools/model_card.py", file=sys.stderr)
+            print(
+                f"model_card: {'; '.join(problems)}; run make accuracy, then python tools/model_card.py",
+                file=sys.stderr,
+            )
             return 1
     return 0
 

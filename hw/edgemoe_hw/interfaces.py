@@ -6,8 +6,17 @@ from edgemoe_hw.bus.axi import ADDRESS_BITS
 from edgemoe_hw.spec import isa
 from edgemoe_hw.spec.config import AcceleratorConfig
 
-__all__ = ["BASES", "COMMAND", "ERROR_REPORT", "READ_REQUEST", "beat_layout", "memory_depths", "queued_layout",
-           "read_response", "slice_beats"]
+__all__ = [
+    "BASES",
+    "COMMAND",
+    "ERROR_REPORT",
+    "READ_REQUEST",
+    "beat_layout",
+    "memory_depths",
+    "queued_layout",
+    "read_response",
+    "slice_beats",
+]
 
 # A fetched command on its way to an engine's queue; `index` is its number in the program.
 COMMAND = data.StructLayout({"word": isa.COMMAND_BITS, "index": 16})
@@ -43,8 +52,10 @@ def beat_layout(config: AcceleratorConfig) -> data.StructLayout:
 
 def slice_beats(config: AcceleratorConfig) -> dict[isa.Memory, int]:
     """Beats of one master's slice of a row, by memory."""
-    beats = {memory: config.row_bytes[memory.name] // config.load_masters(memory.name) // config.axi_bytes
-             for memory in isa.Memory}
+    beats = {
+        memory: config.row_bytes[memory.name] // config.load_masters(memory.name) // config.axi_bytes
+        for memory in isa.Memory
+    }
     for memory, count in beats.items():
         if not 1 <= count <= 256:
             raise ValueError(f"a master's slice of a {memory.name} row must have 1 to 256 beats, not {count}")

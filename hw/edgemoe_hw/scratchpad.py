@@ -23,13 +23,15 @@ class LoadPort(wiring.Signature):
     """
 
     def __init__(self, axi_bytes: int):
-        super().__init__({
-            "valid": Out(1),
-            "ready": In(1),
-            "row": Out(16),
-            "beat": Out(8),
-            "data": Out(axi_bytes * 8),
-        })
+        super().__init__(
+            {
+                "valid": Out(1),
+                "ready": In(1),
+                "row": Out(16),
+                "beat": Out(8),
+                "data": Out(axi_bytes * 8),
+            }
+        )
 
 
 class SlicedMemory(wiring.Component):
@@ -53,15 +55,17 @@ class SlicedMemory(wiring.Component):
             raise ValueError(f"row_bytes must be a multiple of {masters * axi_bytes}, not {row_bytes!r}")
         self._depth, self._masters, self._axi_bytes = depth, masters, axi_bytes
         self._slice_bytes = row_bytes // masters
-        super().__init__({
-            "read_row": In(16),
-            "read_data": Out(row_bytes * 8),
-            "write_valid": In(1),
-            "write_row": In(16),
-            "write_mask": In(row_bytes),
-            "write_data": In(row_bytes * 8),
-            "load": In(LoadPort(axi_bytes)).array(masters),
-        })
+        super().__init__(
+            {
+                "read_row": In(16),
+                "read_data": Out(row_bytes * 8),
+                "write_valid": In(1),
+                "write_row": In(16),
+                "write_mask": In(row_bytes),
+                "write_data": In(row_bytes * 8),
+                "load": In(LoadPort(axi_bytes)).array(masters),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -85,12 +89,13 @@ class SlicedMemory(wiring.Component):
                     write.data.eq(self.write_data[bits]),
                 ]
             with m.Else():
-                select = load.beat[:exact_log2(beats)] if beats > 1 else 0
+                select = load.beat[: exact_log2(beats)] if beats > 1 else 0
                 m.d.comb += [
                     write.addr.eq(load.row),
                     write.data.eq(load.data.replicate(beats)),
-                    write.en.eq(Cat(((select == beat) & load.valid).replicate(self._axi_bytes)
-                                    for beat in range(beats))),
+                    write.en.eq(
+                        Cat(((select == beat) & load.valid).replicate(self._axi_bytes) for beat in range(beats))
+                    ),
                 ]
         return m
 
@@ -113,17 +118,19 @@ class WeightScratchpad(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config
-        super().__init__({
-            "read_row": In(16),
-            "read_data": Out(config.lanes_n * config.lanes_k * 8),
-            "kv_valid": In(1),
-            "kv_row": In(16),
-            "kv_banks": In(config.lanes_n),
-            "kv_bytes": In(config.lanes_k),
-            "kv_is_value": In(1),
-            "kv_data": In(data.ArrayLayout(signed(8), config.epilogue_lanes)),
-            "load": In(LoadPort(config.axi_bytes)).array(config.axi_masters),
-        })
+        super().__init__(
+            {
+                "read_row": In(16),
+                "read_data": Out(config.lanes_n * config.lanes_k * 8),
+                "kv_valid": In(1),
+                "kv_row": In(16),
+                "kv_banks": In(config.lanes_n),
+                "kv_bytes": In(config.lanes_k),
+                "kv_is_value": In(1),
+                "kv_data": In(data.ArrayLayout(signed(8), config.epilogue_lanes)),
+                "load": In(LoadPort(config.axi_bytes)).array(config.axi_masters),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -144,7 +151,7 @@ class WeightScratchpad(wiring.Component):
                 key_row = values.replicate(slice_bytes // config.epilogue_lanes)
             else:  # a slice narrower than a group holds a part of it
                 offset = start % config.epilogue_lanes
-                key_row = values[offset * 8:(offset + slice_bytes) * 8]
+                key_row = values[offset * 8 : (offset + slice_bytes) * 8]
             write_rows = []
             for lane in range(config.epilogue_lanes):
                 write_row = Signal(slice_bytes * 8, name=f"write_row_{master}_{lane}")
@@ -159,10 +166,14 @@ class WeightScratchpad(wiring.Component):
             part_mask = Signal(slice_bytes, name=f"part_mask_{master}")
             part = load.beat[:shift] if shift else 0
             with m.If(self.kv_valid):
-                m.d.comb += part_mask.eq(self.kv_bytes[start:start + slice_bytes])
+                m.d.comb += part_mask.eq(self.kv_bytes[start : start + slice_bytes])
             with m.Else():
-                m.d.comb += part_mask.eq(Cat((part == index).replicate(config.axi_bytes) if parts > 1
-                                             else C(-1, config.axi_bytes) for index in range(parts)))
+                m.d.comb += part_mask.eq(
+                    Cat(
+                        (part == index).replicate(config.axi_bytes) if parts > 1 else C(-1, config.axi_bytes)
+                        for index in range(parts)
+                    )
+                )
 
             for bank in range(config.lanes_n):
                 memory = Memory(shape=unsigned(slice_bytes * 8), depth=config.weight_depth, init=[])
@@ -172,7 +183,7 @@ class WeightScratchpad(wiring.Component):
                 hit = Signal(name=f"hit_{bank}_{master}")
                 m.d.comb += [
                     read.addr.eq(self.read_row),
-                    self.read_data[first_bit:first_bit + slice_bytes * 8].eq(read.data),
+                    self.read_data[first_bit : first_bit + slice_bytes * 8].eq(read.data),
                     hit.eq(Mux(self.kv_valid, self.kv_banks[bank], load.valid & (load.beat[shift:] == bank))),
                     write.addr.eq(address),
                     write.data.eq(write_rows[bank % config.epilogue_lanes]),

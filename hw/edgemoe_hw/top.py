@@ -25,11 +25,13 @@ class Accelerator(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config
-        super().__init__({
-            "s_axi": In(AxiLiteSignature()),
-            **{f"m{i}_axi": Out(AxiSignature(config.axi_bytes)) for i in range(config.axi_masters)},
-            "irq": Out(1),
-        })
+        super().__init__(
+            {
+                "s_axi": In(AxiLiteSignature()),
+                **{f"m{i}_axi": Out(AxiSignature(config.axi_bytes)) for i in range(config.axi_masters)},
+                "irq": Out(1),
+            }
+        )
 
     @property
     def config(self) -> AcceleratorConfig:
@@ -50,10 +52,14 @@ class Accelerator(wiring.Component):
         connect(m, control.norm, compute.norm)
         m.d.comb += [
             self.irq.eq(control.irq),
-            compute.store_valid.eq(control.store_valid), compute.store_row.eq(control.store_row),
-            control.store_ready.eq(compute.store_ready), control.store_data.eq(compute.store_data),
-            control.matmul_done.eq(compute.matmul_done), control.norm_done.eq(compute.norm_done),
-            control.array_busy.eq(compute.array_busy), control.stall_epilogue.eq(compute.stall_epilogue),
+            compute.store_valid.eq(control.store_valid),
+            compute.store_row.eq(control.store_row),
+            control.store_ready.eq(compute.store_ready),
+            control.store_data.eq(compute.store_data),
+            control.matmul_done.eq(compute.matmul_done),
+            control.norm_done.eq(compute.norm_done),
+            control.array_busy.eq(compute.array_busy),
+            control.stall_epilogue.eq(compute.stall_epilogue),
             control.matmul_idle.eq(compute.idle),
             control.compute_active.eq(compute.stall_epilogue | compute.stall_token),
             control.gate_clear.eq(compute.gate_clear),

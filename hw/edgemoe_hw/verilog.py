@@ -62,7 +62,8 @@ class _Flat(Elaboratable):
         reset = Signal(init=1)
         m.d.flop += reset.eq(self.ports["rst"])
         m.d.comb += [
-            ClockSignal("sync").eq(self.ports["clk"]), ClockSignal("flop").eq(self.ports["clk"]),
+            ClockSignal("sync").eq(self.ports["clk"]),
+            ClockSignal("flop").eq(self.ports["clk"]),
             ResetSignal("sync").eq(reset),
         ]
         for port, value, is_output in self._joins:
@@ -80,8 +81,10 @@ def generate(config: AcceleratorConfig, top: wiring.Component | None = None) -> 
         from edgemoe_hw.top import (
             Accelerator,  # the top pulls in every unit; benches of a part need not
         )
+
         top = Accelerator(config)
     flat = _Flat(top)
-    text = verilog.convert(flat, name=TOP_NAME, ports=list(flat.ports.values()), emit_src=False,
-                           strip_internal_attrs=True)
+    text = verilog.convert(
+        flat, name=TOP_NAME, ports=list(flat.ports.values()), emit_src=False, strip_internal_attrs=True
+    )
     return _INITIAL.sub(lambda block: _ZERO_INIT.sub("", block[0]), text)

@@ -25,7 +25,7 @@ PIXEL_SCALE = 1.0 / 256.0
 _ERF_STEPS, _ERF_END = 128, 6
 _ERF_GRID = np.arange(_ERF_END * _ERF_STEPS + 2) / _ERF_STEPS
 _ERF = np.array([math.erf(x) for x in _ERF_GRID])
-_ERF_SLOPE = 2.0 / math.sqrt(math.pi) * np.exp(-_ERF_GRID**2) / _ERF_STEPS
+_ERF_SLOPE = 2.0 / math.sqrt(math.pi) * np.exp(-(_ERF_GRID**2)) / _ERF_STEPS
 
 
 def erf(x: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
@@ -178,9 +178,10 @@ def _experts(state: State, config: ModelConfig, y: Floats, task: str, name: str,
     chosen = np.argsort(-logits, axis=1, kind="stable")[:, : config.top_k]
     queues = [np.flatnonzero((chosen == e).any(1)) for e in range(config.num_experts)]
     seen |= {
-        f"{name}.gate_logits": logits, f"{name}.queues": queues,
+        f"{name}.gate_logits": logits,
+        f"{name}.queues": queues,
         f"{name}.gate_scores": [scores[queue, e] for e, queue in enumerate(queues)],
-    }  # fmt: skip
+    }
     out = np.zeros_like(y)
     for e, queue in enumerate(queues):
         w1, b1, w2, b2 = (state[f"{name}.moe.{part}"][e] for part in ("w1", "b1", "w2", "b2"))

@@ -16,8 +16,20 @@ import numpy.typing as npt
 __all__ = ["TensorFileError", "read_tensors"]
 
 Array = npt.NDArray[Any]
-_DTYPES = {"U8": "u1", "I8": "i1", "I16": "<i2", "U16": "<u2", "I32": "<i4", "U32": "<u4", "I64": "<i8", "U64": "<u8",
-           "F16": "<f2", "F32": "<f4", "F64": "<f8", "BOOL": "?"}
+_DTYPES = {
+    "U8": "u1",
+    "I8": "i1",
+    "I16": "<i2",
+    "U16": "<u2",
+    "I32": "<i4",
+    "U32": "<u4",
+    "I64": "<i8",
+    "U64": "<u8",
+    "F16": "<f2",
+    "F32": "<f4",
+    "F64": "<f8",
+    "BOOL": "?",
+}
 _LONGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
 
 
@@ -57,9 +69,9 @@ def _read_plain(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
     if len(content) < 8 or length > min(len(content) - 8, _LONGEST_HEADER):
         raise TensorFileError("its header is cut off")
     try:
-        header = json.loads(content[8:8 + length])
+        header = json.loads(content[8 : 8 + length])
         metadata = header.pop("__metadata__", {})
-        data = memoryview(content)[8 + length:]
+        data = memoryview(content)[8 + length :]
         return {name: _tensor(data, **entry) for name, entry in header.items()}, metadata
     except (UnicodeDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise TensorFileError(f"its header is wrong: {error}") from None

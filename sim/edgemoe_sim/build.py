@@ -20,8 +20,16 @@ from types import MappingProxyType
 import edgemoe_hw
 from edgemoe_hw.spec.config import AcceleratorConfig
 
-__all__ = ["BuildError", "accelerator_verilog", "build_accelerator", "build_library", "build_simulation", "cache_root",
-           "parse_memories", "verilator_root"]
+__all__ = [
+    "BuildError",
+    "accelerator_verilog",
+    "build_accelerator",
+    "build_library",
+    "build_simulation",
+    "cache_root",
+    "parse_memories",
+    "verilator_root",
+]
 
 Progress = Callable[[str, float], None]
 _VERILATE_FROM, _COMPILE_FROM = 0.2, 0.35  # shares of a build's time
@@ -30,9 +38,25 @@ HARNESS = Path(__file__).with_name("harness.cpp")
 PREFIX = "Vedgemoe"
 _LIBRARY = "libedgemoe.so"
 VERILATOR_FLAGS = (
-    "--cc", "--prefix", PREFIX, "--top-module", "edgemoe", "-O3", "--flatten", "--x-assign", "fast",
-    "--x-initial", "fast", "--no-assert", "--output-split", "20000", "--output-split-cfuncs", "2000",
-    "-Wno-fatal", "-Wno-lint", "-Wno-style",
+    "--cc",
+    "--prefix",
+    PREFIX,
+    "--top-module",
+    "edgemoe",
+    "-O3",
+    "--flatten",
+    "--x-assign",
+    "fast",
+    "--x-initial",
+    "fast",
+    "--no-assert",
+    "--output-split",
+    "20000",
+    "--output-split-cfuncs",
+    "2000",
+    "-Wno-fatal",
+    "-Wno-lint",
+    "-Wno-style",
 )
 # Several configurations' libraries live in one process: a unique symbol would make them share statics, among them the
 # table of memories, whose size differs.
@@ -82,6 +106,7 @@ def accelerator_verilog(config: AcceleratorConfig) -> str:
     if path.exists():
         return path.read_text(encoding="utf-8")
     from edgemoe_hw.verilog import generate  # with Amaranth, which a warm start need not load
+
     text = generate(config)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
@@ -106,8 +131,10 @@ def verilator_root() -> Path:
 def _tool(name: str) -> str:
     path = shutil.which(name)
     if path is None:
-        raise BuildError(f"{name} is missing; it is needed to build the simulator. "
-                         f"Install it, on Debian with: sudo apt-get install g++ perl")
+        raise BuildError(
+            f"{name} is missing; it is needed to build the simulator. "
+            f"Install it, on Debian with: sudo apt-get install g++ perl"
+        )
     return path
 
 
@@ -135,7 +162,8 @@ def _memory_table(header: str, masters: int, axi_bytes: int) -> str:
     memories = parse_memories(header)
     rows = "\n".join(
         f'        {{"{memory.name}", &root->{memory.member}, {memory.width}, {memory.depth}, {memory.stride}}},'
-        for memory in memories)
+        for memory in memories
+    )
     done = []
     for engine in ENGINES:
         match = re.search(rf"\b(\w+__DOT__engine_done_{engine.lower()});", header)
@@ -188,12 +216,24 @@ def build_accelerator(config: AcceleratorConfig, trace: bool = False, progress: 
     """Shared library of an accelerator, from the cache where it is there; ``progress`` as for ``build_library``."""
     if progress is not None:
         progress("writing Verilog", 0.0)
-    return build_library(accelerator_verilog(config), masters=config.axi_masters, axi_bytes=config.axi_bytes,
-                         trace=trace, progress=progress)
+    return build_library(
+        accelerator_verilog(config),
+        masters=config.axi_masters,
+        axi_bytes=config.axi_bytes,
+        trace=trace,
+        progress=progress,
+    )
 
 
-def build_library(verilog: str, *, masters: int, axi_bytes: int, trace: bool = False, quiet: bool = False,
-                  progress: Progress | None = None) -> Path:
+def build_library(
+    verilog: str,
+    *,
+    masters: int,
+    axi_bytes: int,
+    trace: bool = False,
+    quiet: bool = False,
+    progress: Progress | None = None,
+) -> Path:
     """Shared library of ``verilog`` (module ``edgemoe``) and the harness, from the cache where it is there.
 
     Parameters
@@ -208,21 +248,40 @@ def build_library(verilog: str, *, masters: int, axi_bytes: int, trace: bool = F
     ------
     BuildError: a tool is missing or failed; the message says which and has its last lines
     """
+
     def write_memory_table(work: Path) -> None:
         header = (work / f"{PREFIX}___024root.h").read_text(encoding="utf-8")
         (work / "memory_table.h").write_text(_memory_table(header, masters, axi_bytes), encoding="utf-8")
 
     return build_simulation(
-        verilog, HARNESS, "accelerator", files={"edgemoe.vlt": VLT}, options=("--trace-vcd",) if trace else (),
-        runtime=("verilated_vcd_c.cpp",) if trace else (), prepare=write_memory_table,
-        defines=(f"-DVM_TRACE={int(trace)}", f"-DVM_TRACE_VCD={int(trace)}"), keyed=(masters, axi_bytes), quiet=quiet,
-        progress=progress)
+        verilog,
+        HARNESS,
+        "accelerator",
+        files={"edgemoe.vlt": VLT},
+        options=("--trace-vcd",) if trace else (),
+        runtime=("verilated_vcd_c.cpp",) if trace else (),
+        prepare=write_memory_table,
+        defines=(f"-DVM_TRACE={int(trace)}", f"-DVM_TRACE_VCD={int(trace)}"),
+        keyed=(masters, axi_bytes),
+        quiet=quiet,
+        progress=progress,
+    )
 
 
-def build_simulation(verilog: str, harness: Path, what: str, *, files: Mapping[str, str] = MappingProxyType({}),
-                     options: Sequence[str] = (), runtime: Sequence[str] = (), defines: Sequence[str] = (),
-                     prepare: Callable[[Path], None] = lambda work: None, keyed: Sequence[object] = (),
-                     quiet: bool = False, progress: Progress | None = None) -> Path:
+def build_simulation(
+    verilog: str,
+    harness: Path,
+    what: str,
+    *,
+    files: Mapping[str, str] = MappingProxyType({}),
+    options: Sequence[str] = (),
+    runtime: Sequence[str] = (),
+    defines: Sequence[str] = (),
+    prepare: Callable[[Path], None] = lambda work: None,
+    keyed: Sequence[object] = (),
+    quiet: bool = False,
+    progress: Progress | None = None,
+) -> Path:
     """Shared library of ``verilog`` (module ``edgemoe``) and a C++ harness, from the cache where it is there.
 
     Parameters
@@ -237,8 +296,9 @@ def build_simulation(verilog: str, harness: Path, what: str, *, files: Mapping[s
     quiet, progress, raises: as ``build_library``
     """
     root = verilator_root()
-    flags = repr((VERILATOR_FLAGS, CXX_FLAGS, FAST, RUNTIME, SLOW, *files.items(), options, runtime, defines, keyed,
-                  _cpu()))
+    flags = repr(
+        (VERILATOR_FLAGS, CXX_FLAGS, FAST, RUNTIME, SLOW, *files.items(), options, runtime, defines, keyed, _cpu())
+    )
     version = (root / "include" / "verilated_config.h").read_text(encoding="utf-8")
     texts = verilog, harness.read_text(encoding="utf-8"), Path(__file__).read_text(encoding="utf-8"), flags, version
     key = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
@@ -247,8 +307,9 @@ def build_simulation(verilog: str, harness: Path, what: str, *, files: Mapping[s
     if library.exists():
         return library
     if progress is None and not quiet:
-        print(f"building the Verilated {what} (once for each configuration, about a minute)", file=sys.stderr,
-              flush=True)
+        print(
+            f"building the Verilated {what} (once for each configuration, about a minute)", file=sys.stderr, flush=True
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{key}-", dir=folder.parent) as name:
         work = Path(name)
@@ -256,12 +317,27 @@ def build_simulation(verilog: str, harness: Path, what: str, *, files: Mapping[s
             (work / file).write_text(text, encoding="utf-8")
         report = progress or (lambda step, share: None)
         report("running Verilator", _VERILATE_FROM)
-        _run([_tool("perl"), str(root / "bin" / "verilator"), *VERILATOR_FLAGS, *options, "--Mdir", str(work), *files,
-              "edgemoe.v"], work, {**os.environ, "VERILATOR_ROOT": str(root)})
+        _run(
+            [
+                _tool("perl"),
+                str(root / "bin" / "verilator"),
+                *VERILATOR_FLAGS,
+                *options,
+                "--Mdir",
+                str(work),
+                *files,
+                "edgemoe.v",
+            ],
+            work,
+            {**os.environ, "VERILATOR_ROOT": str(root)},
+        )
         prepare(work)
         include = root / "include"
-        sources = [*work.glob(f"{PREFIX}*.cpp"), harness,
-                   *(include / name for name in ("verilated.cpp", "verilated_threads.cpp", *runtime))]
+        sources = [
+            *work.glob(f"{PREFIX}*.cpp"),
+            harness,
+            *(include / name for name in ("verilated.cpp", "verilated_threads.cpp", *runtime)),
+        ]
         objects = _compile(sources, work, [f"-I{work}", f"-I{include}", f"-I{include / 'vltstd'}", *defines], report)
         _run([_tool(os.environ.get("CXX", "g++")), "-shared", "-pthread", "-o", str(work / _LIBRARY), *objects], work)
         # A partial folder is never seen: the library appears by a rename, and whoever is first wins.
@@ -277,6 +353,7 @@ def _cpu() -> str:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         import platform
+
         return platform.processor()
     match = re.search(r"^(flags|Features)\s*:.*$", text, re.M)
     return match[0] if match else ""

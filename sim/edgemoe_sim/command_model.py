@@ -43,8 +43,10 @@ class Deadlock(RuntimeError):
 
 def _order(*preference: tuple[Engine, bool]) -> Policy:
     """A policy that takes the first legal step of the list."""
+
     def pick(steps: Sequence[Step], rng: np.random.Generator) -> Step:
         return min(steps, key=preference.index)
+
     return pick
 
 
@@ -58,8 +60,15 @@ POLICIES: dict[str, Policy] = {
     "loads early, results late": _order(*_LOADS, *_REST),
     "loads late, results late": _order(*_REST, *_LOADS),
     "results early, loads last": _order(*_WRITES[1:], *_READS[1:], *_LOADS),
-    "matmul last": _order((Engine.NORM, False), (Engine.STORE, False), *_LOADS, (Engine.NORM, True),
-                          (Engine.STORE, True), (Engine.MATMUL, False), (Engine.MATMUL, True)),
+    "matmul last": _order(
+        (Engine.NORM, False),
+        (Engine.STORE, False),
+        *_LOADS,
+        (Engine.NORM, True),
+        (Engine.STORE, True),
+        (Engine.MATMUL, False),
+        (Engine.MATMUL, True),
+    ),
     "random": lambda steps, rng: steps[int(rng.integers(len(steps)))],
 }
 
@@ -116,9 +125,16 @@ class FunctionalModel:
     on_complete: called with a command's index in the program (BEGIN is 0) when it has finished
     """
 
-    def __init__(self, config: AcceleratorConfig, data: bytes, source: bytes, output_bytes: int,
-                 policy: Policy | None = None, seed: int = 0,
-                 on_complete: Callable[[int, Scratchpads], None] | None = None) -> None:
+    def __init__(
+        self,
+        config: AcceleratorConfig,
+        data: bytes,
+        source: bytes,
+        output_bytes: int,
+        policy: Policy | None = None,
+        seed: int = 0,
+        on_complete: Callable[[int, Scratchpads], None] | None = None,
+    ) -> None:
         self.config = config
         self.dram = {Base.WEIGHTS: np.frombuffer(data, np.uint8), Base.INPUT: np.frombuffer(source, np.uint8)}
         self.output = np.zeros(output_bytes, np.uint8)
@@ -135,7 +151,7 @@ class FunctionalModel:
         ------
         Deadlock: the dispatch order or a wait stops the program
         """
-        words = [program[i:i + COMMAND_BYTES] for i in range(0, len(program), COMMAND_BYTES)]
+        words = [program[i : i + COMMAND_BYTES] for i in range(0, len(program), COMMAND_BYTES)]
         commands = [decode(word) for word in words]
         queues: list[deque[int]] = [deque() for _ in Engine]
         pending: list[deque[_Pending]] = [deque() for _ in Engine]
@@ -183,7 +199,7 @@ class FunctionalModel:
         if opcode == Opcode.LOAD:
             return (self._load(p),)
         if opcode == Opcode.STORE:
-            return (self.pads.residual[p["row"]:p["row"] + p["rows"]].copy(),)
+            return (self.pads.residual[p["row"] : p["row"] + p["rows"]].copy(),)
         if opcode == Opcode.LAYERNORM:
             return (self._layernorm(p),)
         return self._issue(header, p)
@@ -196,7 +212,7 @@ class FunctionalModel:
         planes = []
         for master in range(masters):
             start = p["offset"] + master * p["plane_stride"]
-            planes.append(memory[start:start + p["rows"] * size].reshape(p["rows"], size))
+            planes.append(memory[start : start + p["rows"] * size].reshape(p["rows"], size))
         self.bytes_read += p["rows"] * size * masters
         if name == "WEIGHT":
             lanes = [plane.reshape(p["rows"], c.lanes_n, -1) for plane in planes]
@@ -205,9 +221,9 @@ class FunctionalModel:
 
     def _layernorm(self, p: dict[str, int]) -> Array:
         rows = p["src_base"] + np.arange(p["tokens"])[:, None] * p["src_stride"] + np.arange(p["src_rows"])
-        x = self.pads.residual[rows].reshape(p["tokens"], -1)[:, :p["dim"]].astype(np.int64)
+        x = self.pads.residual[rows].reshape(p["tokens"], -1)[:, : p["dim"]].astype(np.int64)
         count = -(-p["dim"] // self.config.norm_lanes)
-        raw = self.pads.norm[p["param_base"]:p["param_base"] + count].reshape(-1, 8)[:p["dim"]]
+        raw = self.pads.norm[p["param_base"] : p["param_base"] + count].reshape(-1, 8)[: p["dim"]]
         gamma = raw[:, :2].copy().view("<i2")[:, 0].astype(np.int64)
         beta = raw[:, 4:].copy().view("<i4")[:, 0].astype(np.int64)
         return ops.layer_norm(x, gamma, beta, p["shift"], p["eps"])
@@ -221,11 +237,11 @@ class FunctionalModel:
         factor, shift = np.zeros(count, np.int64), np.zeros(count, np.int64)
         if p["source"] == Source.SCORE:
             logits = self.pads.score[rows].reshape(count, -1).astype(np.int64)
-            maxima = self.pads.row_max[p["max_base"]:p["max_base"] + count].astype(np.int64)
-            logits[:, p["keys"]:] = maxima[:, None]
+            maxima = self.pads.row_max[p["max_base"] : p["max_base"] + count].astype(np.int64)
+            logits[:, p["keys"] :] = maxima[:, None]
             x, _ = ops.softmax_probabilities(np.concatenate([logits, maxima[:, None]], 1), p["score_shift"])
             x = x[:, :-1]
-            x[:, p["keys"]:] = 0
+            x[:, p["keys"] :] = 0
         else:
             raw = self.pads.act[rows].reshape(count, -1)
             x = (raw if p["unsigned"] else raw.view(np.int8)).astype(np.int64)
@@ -233,18 +249,18 @@ class FunctionalModel:
             factor, shift = ops.reciprocal(np.maximum(x.sum(1), 1))
         elif p["row_factor"] == RowFactor.GATE:
             factor = scores
-        acc = ops.matmul(x, self._stationary_weights(p))[:, :p["channels"]]
+        acc = ops.matmul(x, self._stationary_weights(p))[:, : p["channels"]]
         return acc, factor, shift, tokens if p["scatter"] else plain
 
     def _stationary_weights(self, p: dict[str, int]) -> Array:
         """The matrix int8 [tiles * lanes_n, k_steps * lanes_k]."""
         c = self.config
         tile_rows = -(-p["k_steps"] // 2) if p["nibbles"] else p["k_steps"]
-        rows = self.pads.weight[p["weight_base"]:p["weight_base"] + p["tiles"] * tile_rows]
+        rows = self.pads.weight[p["weight_base"] : p["weight_base"] + p["tiles"] * tile_rows]
         tiles = rows.reshape(p["tiles"], tile_rows, c.lanes_n, c.lanes_k)
         if p["nibbles"]:
             steps = np.stack([tiles << 4 >> 4, tiles >> 4], axis=2)  # of int8, so signs are extended
-            tiles = steps.reshape(p["tiles"], 2 * tile_rows, c.lanes_n, c.lanes_k)[:, :p["k_steps"]]
+            tiles = steps.reshape(p["tiles"], 2 * tile_rows, c.lanes_n, c.lanes_k)[:, : p["k_steps"]]
         return tiles.transpose(0, 2, 1, 3).reshape(p["tiles"] * c.lanes_n, -1)
 
     # -- writing ---------------------------------------------------------------------------------------------------
@@ -254,10 +270,10 @@ class FunctionalModel:
         if opcode == Opcode.LOAD:
             name = Memory(p["memory"]).name
             rows = result[0].view("<i2") if name == "RESIDUAL" else result[0]
-            getattr(pads, name.lower())[p["row"]:p["row"] + p["rows"]] = rows
+            getattr(pads, name.lower())[p["row"] : p["row"] + p["rows"]] = rows
         elif opcode == Opcode.STORE:
             data = result[0].astype("<i2").tobytes()
-            self.output[p["offset"]:p["offset"] + len(data)] = np.frombuffer(data, np.uint8)
+            self.output[p["offset"] : p["offset"] + len(data)] = np.frombuffer(data, np.uint8)
         elif opcode == Opcode.LAYERNORM:
             self._write_channels(pads.act, c.lanes_k, p, np.arange(p["tokens"]), 0, result[0])
         else:
@@ -268,8 +284,9 @@ class FunctionalModel:
         channel_numbers = channel + np.arange(channels)
         return p["dst_base"] + tokens[:, None] * p["dst_stride"] + channel_numbers // lanes, channel_numbers % lanes
 
-    def _write_channels(self, memory: Array, lanes: int, p: dict[str, int], tokens: Array, channel: int,
-                        values: Array) -> None:
+    def _write_channels(
+        self, memory: Array, lanes: int, p: dict[str, int], tokens: Array, channel: int, values: Array
+    ) -> None:
         rows, columns = self._places(lanes, p, tokens, channel, values.shape[1])
         stored = values.astype(np.int16 if memory.dtype == np.int16 else np.int8)
         memory[rows, columns[None, :]] = stored.view(memory.dtype)
@@ -278,17 +295,25 @@ class FunctionalModel:
         c, pads, mode = self.config, self.pads, Mode(p["mode"])
         first = p["param_base"]
         used = 1 if p["param_uniform"] else -(-p["channels"] // c.epilogue_lanes)
-        entries = pads.param[first:first + used].reshape(-1).view(
-            np.dtype([("bias", "<i4"), ("multiplier", "<u2"), ("shift", "u1"), ("pad", "u1")]))
+        entries = (
+            pads.param[first : first + used]
+            .reshape(-1)
+            .view(np.dtype([("bias", "<i4"), ("multiplier", "<u2"), ("shift", "u1"), ("pad", "u1")]))
+        )
         if p["param_uniform"]:
             entries = np.tile(entries, -(-p["channels"] // c.epilogue_lanes))
-        entries = entries[:p["channels"]]
+        entries = entries[: p["channels"]]
         bits = {Mode.RESIDUAL: 16, Mode.GATE: 16, Mode.SCORE: 12}.get(mode, 11 if p["gelu"] else 8)
         scaled = p["row_factor"] != RowFactor.NONE
         values = ops.requantize(
-            acc, entries["bias"].astype(np.int64), entries["multiplier"].astype(np.int64),
-            entries["shift"].astype(np.int64), bits, factor[:, None] if scaled else None,
-            shift[:, None] if scaled else 0)
+            acc,
+            entries["bias"].astype(np.int64),
+            entries["multiplier"].astype(np.int64),
+            entries["shift"].astype(np.int64),
+            bits,
+            factor[:, None] if scaled else None,
+            shift[:, None] if scaled else 0,
+        )
         if p["gelu"]:
             values = ops.gelu(values, pads.gelu.reshape(-1), p["gelu_shift"])
         if mode == Mode.ACT:
@@ -300,7 +325,7 @@ class FunctionalModel:
             self._write_channels(pads.residual, c.epilogue_lanes, p, tokens, p["dst_channel"], values)
         elif mode == Mode.SCORE:
             self._write_channels(pads.score, c.lanes_k, p, tokens, 0, values)
-            pads.row_max[p["max_base"]:p["max_base"] + len(values)] = values[:, :p["keys"]].max(1)
+            pads.row_max[p["max_base"] : p["max_base"] + len(values)] = values[:, : p["keys"]].max(1)
         elif mode == Mode.GATE:
             self._gate(p, values)
         else:
@@ -327,5 +352,7 @@ class FunctionalModel:
             self.pads.queues = [(empty, empty) for _ in range(self.config.max_experts)]
         for expert, (tokens, scores) in enumerate(zip(*ops.expert_queues(logits, p["top_k"]), strict=True)):
             old_tokens, old_scores = self.pads.queues[expert]
-            self.pads.queues[expert] = (np.concatenate([old_tokens, tokens + p["max_base"]]),
-                                        np.concatenate([old_scores, scores]))
+            self.pads.queues[expert] = (
+                np.concatenate([old_tokens, tokens + p["max_base"]]),
+                np.concatenate([old_scores, scores]),
+            )

@@ -41,8 +41,12 @@ class RtlPads:
     def weight(self) -> np.ndarray:
         if "weight" not in self._cache:
             c = self._config
-            banks = [np.concatenate([self._model.peek(f"compute.weight.bank_{lane}_{part}")
-                                     for part in range(c.axi_masters)], axis=1) for lane in range(c.lanes_n)]
+            banks = [
+                np.concatenate(
+                    [self._model.peek(f"compute.weight.bank_{lane}_{part}") for part in range(c.axi_masters)], axis=1
+                )
+                for lane in range(c.lanes_n)
+            ]
             self._cache["weight"] = np.stack(banks, axis=1).view(np.int8)
         return self._cache["weight"]
 

@@ -43,7 +43,8 @@ _ARCHITECTURES = {"processing_system7": "armv7l", "zynq_ultra_ps_e": "aarch64"}
 _BOOTED = {
     **{0xF800_0100 + 4 * pll: 20 << 12 for pll in range(3)},
     **{0xF800_0170 + 16 * clock: 1 << 20 | 10 << 8 for clock in range(4)},
-    0xFF5E_0020: 45 << 8, 0xFF5E_0030: 36 << 8,
+    0xFF5E_0020: 45 << 8,
+    0xFF5E_0030: 36 << 8,
     **{0xFF5E_00C0 + 4 * clock: 1 << 24 | 1 << 16 | 15 << 8 for clock in range(4)},
 }
 
@@ -244,11 +245,18 @@ class SimulatedDevice(pynq.Device):
         """What ``pynq.allocate`` gives. As on a board it is not zero at first, and cached only where that is asked."""
         nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
         address = self._pages.take(nbytes)
-        host = np.empty(nbytes, np.uint8) if cacheable else self.model.dram[address:address + nbytes]
+        host = np.empty(nbytes, np.uint8) if cacheable else self.model.dram[address : address + nbytes]
         host[:] = 0xA5
         allocation = _Allocation(address, host)
-        buffer = _SimulatedBuffer(shape, dtype, buffer=allocation.host.data, device=self, bo=allocation,
-                                  device_address=allocation.address, coherent=False)
+        buffer = _SimulatedBuffer(
+            shape,
+            dtype,
+            buffer=allocation.host.data,
+            device=self,
+            bo=allocation,
+            device_address=allocation.address,
+            coherent=False,
+        )
         buffer.memory = self
         return buffer
 
@@ -258,8 +266,8 @@ class SimulatedDevice(pynq.Device):
 
     def flush(self, bo: _Allocation, offset: int, ptr: int, size: int) -> None:
         begin = bo.address + offset
-        self.model.dram[begin:begin + size] = bo.host[offset:offset + size]
+        self.model.dram[begin : begin + size] = bo.host[offset : offset + size]
 
     def invalidate(self, bo: _Allocation, offset: int, ptr: int, size: int) -> None:
         begin = bo.address + offset
-        bo.host[offset:offset + size] = self.model.dram[begin:begin + size]
+        bo.host[offset : offset + size] = self.model.dram[begin : begin + size]

@@ -24,8 +24,10 @@ def _verilog(config: AcceleratorConfig) -> str:
     from edgemoe_hw.targets.sdram import SdramTiming
     from edgemoe_hw.targets.serial import SerialSystem
     from edgemoe_hw.verilog import generate
-    return generate(config, SerialSystem(config, clock_hz=CLOCK_HZ, baud=CLOCK_HZ / _DIVISOR,
-                                         timing=SdramTiming(start=_START_NS)))
+
+    return generate(
+        config, SerialSystem(config, clock_hz=CLOCK_HZ, baud=CLOCK_HZ / _DIVISOR, timing=SdramTiming(start=_START_NS))
+    )
 
 
 class SimulatedLine:
@@ -38,15 +40,21 @@ class SimulatedLine:
     """
 
     def __init__(self, config: AcceleratorConfig, *, quiet: bool = False) -> None:
-        self._library = library = ctypes.CDLL(str(
-            build_simulation(_verilog(config), _HARNESS, "serial system", quiet=quiet)))
+        self._library = library = ctypes.CDLL(
+            str(build_simulation(_verilog(config), _HARNESS, "serial system", quiet=quiet))
+        )
         handle, u64 = ctypes.c_void_p, ctypes.c_uint64
         for name, result, arguments in (
-                ("ss_create", handle, [ctypes.c_int, ctypes.c_double]), ("ss_destroy", None, [handle]),
-                ("ss_send", None, [handle, ctypes.c_char_p, u64]), ("ss_break", None, [handle, u64]),
-                ("ss_run", u64, [handle, u64, u64]), ("ss_take", None, [handle, ctypes.c_char_p, u64]),
-                ("ss_cycles", u64, [handle]), ("ss_leds", ctypes.c_int, [handle]),
-                ("ss_violation", ctypes.c_char_p, [handle])):
+            ("ss_create", handle, [ctypes.c_int, ctypes.c_double]),
+            ("ss_destroy", None, [handle]),
+            ("ss_send", None, [handle, ctypes.c_char_p, u64]),
+            ("ss_break", None, [handle, u64]),
+            ("ss_run", u64, [handle, u64, u64]),
+            ("ss_take", None, [handle, ctypes.c_char_p, u64]),
+            ("ss_cycles", u64, [handle]),
+            ("ss_leds", ctypes.c_int, [handle]),
+            ("ss_violation", ctypes.c_char_p, [handle]),
+        ):
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
         self._handle = library.ss_create(_DIVISOR, CLOCK_HZ)

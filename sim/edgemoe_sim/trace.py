@@ -58,8 +58,9 @@ class TraceChecker:
     heads: attention heads, whose padding the reference does not have
     """
 
-    def __init__(self, config: AcceleratorConfig, program: bytes, parts: Sequence[Part], expected: Mapping[str, Any],
-                 heads: int) -> None:
+    def __init__(
+        self, config: AcceleratorConfig, program: bytes, parts: Sequence[Part], expected: Mapping[str, Any], heads: int
+    ) -> None:
         self.config, self.program, self.expected, self.heads = config, program, expected, heads
         self.result = Comparison()
         self.by_command: dict[int, list[Part]] = {}
@@ -73,7 +74,7 @@ class TraceChecker:
 
     def compare(self, part: Part, pads: Pads) -> None:
         """Read one part from the scratchpads and compare it."""
-        word = self.program[(part[1] + 1) * COMMAND_BYTES:(part[1] + 2) * COMMAND_BYTES]
+        word = self.program[(part[1] + 1) * COMMAND_BYTES : (part[1] + 2) * COMMAND_BYTES]
         opcode, _, payload = decode(word)
         expected = self._expected(part)
         actual = self._actual(part, opcode, payload, pads, len(expected))
@@ -85,7 +86,8 @@ class TraceChecker:
             self.result.first_mismatch = (
                 f"{part[0]} at {where} of tokens {part[4]}.., channels {part[6]}.., head {part[8]} "
                 f"(command {part[1] + 1}): expected {expected.ravel()[:4].tolist()}.., "
-                f"found {actual.ravel()[:4].tolist()}..")
+                f"found {actual.ravel()[:4].tolist()}.."
+            )
         self.result.mismatches += wrong
 
     def check_lengths(self, block: str, lengths: Sequence[int]) -> None:
@@ -93,8 +95,9 @@ class TraceChecker:
         expected = [len(queue) for queue in self.expected[f"{block}.queues"]]
         if list(lengths) != expected:
             self.result.mismatches += 1
-            self.result.first_mismatch = (self.result.first_mismatch
-                                          or f"{block}: expert queues hold {list(lengths)} tokens, expected {expected}")
+            self.result.first_mismatch = (
+                self.result.first_mismatch or f"{block}: expert queues hold {list(lengths)} tokens, expected {expected}"
+            )
 
     def _expected(self, part: Part) -> Array:
         """The reference's values of a part; head padding is filled with the hardware's zeros."""
@@ -104,14 +107,14 @@ class TraceChecker:
         if name in ("queues", "gate_scores"):
             return np.asarray(value[expert])
         if name in ("scores", "score_max"):
-            return np.asarray(value[head])[token:token + tokens]
+            return np.asarray(value[head])[token : token + tokens]
         if expert >= 0:
-            return np.asarray(value)[:, channel:channel + channels]
+            return np.asarray(value)[:, channel : channel + channels]
         if name in ("q", "k", "v", "context"):
             value = np.asarray(value).reshape(len(value), self.heads, -1)
             padded = -(-value.shape[2] // self.config.lanes_k) * self.config.lanes_k
             value = np.pad(value, ((0, 0), (0, 0), (0, padded - value.shape[2]))).reshape(len(value), -1)
-        return np.asarray(value)[token:token + tokens, channel:channel + channels]
+        return np.asarray(value)[token : token + tokens, channel : channel + channels]
 
     def _actual(self, part: Part, opcode: Opcode, p: dict[str, int], pads: Pads, count: int) -> Array:
         tensor, channels, expert = part[0], part[7], part[9]
@@ -121,11 +124,11 @@ class TraceChecker:
             queue = np.asarray(pads.queues[expert][int(name == "gate_scores")])
             return queue[:count] if pads.whole_queues else queue
         if name == "score_max":
-            return np.asarray(pads.row_max[p["max_base"]:p["max_base"] + count])
+            return np.asarray(pads.row_max[p["max_base"] : p["max_base"] + count])
         c = self.config
         if opcode == Opcode.LOAD:
             rows = -(-channels // c.epilogue_lanes)
-            return np.asarray(pads.residual[p["row"]:p["row"] + count * rows]).reshape(count, -1)[:, :channels]
+            return np.asarray(pads.residual[p["row"] : p["row"] + count * rows]).reshape(count, -1)[:, :channels]
         mode = Mode.ACT if opcode == Opcode.LAYERNORM else Mode(p["mode"])
         if mode in (Mode.KEY, Mode.VALUE):
             return self._stationary(p, mode, pads, count, channels)

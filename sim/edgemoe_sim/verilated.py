@@ -52,8 +52,13 @@ class Stop(enum.IntEnum):
 
 
 class _MemoryRow(ctypes.Structure):
-    _fields_ = [("name", ctypes.c_char_p), ("data", ctypes.c_void_p), ("width", ctypes.c_uint32),
-                ("depth", ctypes.c_uint32), ("stride", ctypes.c_uint32)]
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("data", ctypes.c_void_p),
+        ("width", ctypes.c_uint32),
+        ("depth", ctypes.c_uint32),
+        ("stride", ctypes.c_uint32),
+    ]
 
 
 @dataclass(frozen=True)
@@ -105,13 +110,27 @@ class VerilatedModel:
     dram: uint8[dram_bytes], shared with the model
     """
 
-    def __init__(self, config: AcceleratorConfig, *, verilog: str | None = None, dram_bytes: int = 64 << 20,
-                 stall: float = 0.0, seed: int = 0, trace: bool = False, quiet: bool = False):
+    def __init__(
+        self,
+        config: AcceleratorConfig,
+        *,
+        verilog: str | None = None,
+        dram_bytes: int = 64 << 20,
+        stall: float = 0.0,
+        seed: int = 0,
+        trace: bool = False,
+        quiet: bool = False,
+    ):
         if not 0 <= stall < 1:
             raise ValueError(f"stall must be at least 0 and below 1, not {stall!r}")
         self.config = config
-        library = build_library(verilog or accelerator_verilog(config), masters=config.axi_masters,
-                                axi_bytes=config.axi_bytes, trace=trace, quiet=quiet)
+        library = build_library(
+            verilog or accelerator_verilog(config),
+            masters=config.axi_masters,
+            axi_bytes=config.axi_bytes,
+            trace=trace,
+            quiet=quiet,
+        )
         self._library = _load(library)
         self.dram = np.zeros(dram_bytes, np.uint8)
         self._handle = self._library.em_create(self.dram.ctypes.data, dram_bytes, config.dram_latency, stall, seed)
@@ -196,11 +215,18 @@ class VerilatedModel:
         self._library.em_done(self._handle, counts)
         return dict(zip(ENGINES, counts, strict=True))
 
-    def start(self, address: int, commands: int, *, weights: int = 0, input: int = 0, output: int = 0,
-              watchdog: int = 0) -> None:
+    def start(
+        self, address: int, commands: int, *, weights: int = 0, input: int = 0, output: int = 0, watchdog: int = 0
+    ) -> None:
         """Set the program and its base addresses, and start it with the interrupt enabled."""
-        for name, value in (("PROGRAM_ADDR", address), ("PROGRAM_COMMANDS", commands), ("BASE_WEIGHTS", weights),
-                            ("BASE_INPUT", input), ("BASE_OUTPUT", output), ("WATCHDOG", watchdog)):
+        for name, value in (
+            ("PROGRAM_ADDR", address),
+            ("PROGRAM_COMMANDS", commands),
+            ("BASE_WEIGHTS", weights),
+            ("BASE_INPUT", input),
+            ("BASE_OUTPUT", output),
+            ("WATCHDOG", watchdog),
+        ):
             self.write_reg(name, value)
         self.write_reg("CONTROL", 0b101)
         self.await_launch()
@@ -223,8 +249,10 @@ class VerilatedModel:
         BusViolation: the accelerator broke a rule of AXI
         """
         if self.run(max_cycles) is not Stop.IRQ:
-            raise ProgramTimeout(f"the program did not end within {max_cycles} cycles; finished commands: "
-                                 + ", ".join(f"{e} {self.read_reg(f'DONE_{e}')}" for e in ENGINES))
+            raise ProgramTimeout(
+                f"the program did not end within {max_cycles} cycles; finished commands: "
+                + ", ".join(f"{e} {self.read_reg(f'DONE_{e}')}" for e in ENGINES)
+            )
         self.write_reg("STATUS", 1 << 3)
         if self.read_field("STATUS", "error"):
             raise ProgramError(regs.ErrorCode(self.read_reg("ERROR_CODE")), self.read_reg("ERROR_COMMAND"))

@@ -111,13 +111,16 @@ class Bundle:
     def check_device(self, config: AcceleratorConfig, device: str, isa_version: int = ISA_VERSION) -> None:
         """Raise BundleError unless a device has this bundle's configuration and ISA version."""
         if isa_version != ISA_VERSION:
-            raise BundleError(f"the bundle has ISA version {ISA_VERSION}, device {device} has {isa_version}; "
-                              f"compile the model with the edgemoe that built the device")
+            raise BundleError(
+                f"the bundle has ISA version {ISA_VERSION}, device {device} has {isa_version}; "
+                f"compile the model with the edgemoe that built the device"
+            )
         if config.content_hash != self.config.content_hash:
             raise BundleError(
                 f"the bundle is for config {self.config.name} ({self.config.content_hash[:16]}), device {device} has "
                 f"{config.name} ({config.content_hash[:16]}); compile the model for it: "
-                f"edgemoe compile --config {config.name}")
+                f"edgemoe compile --config {config.name}"
+            )
 
     def graph(self) -> IntegerGraph:
         """The integer graph, checked."""
@@ -132,15 +135,23 @@ class Bundle:
     def _document(self) -> dict[str, Any]:
         tasks = {}
         for name, task in self.tasks.items():
-            values = {f.name: getattr(task, f.name) for f in dataclasses.fields(task)
-                      if f.name not in ("name", "program", "trace")}
+            values = {
+                f.name: getattr(task, f.name)
+                for f in dataclasses.fields(task)
+                if f.name not in ("name", "program", "trace")
+            }
             values["outputs"] = [part.to_list() for part in task.outputs]
             values["phases"] = [dataclasses.asdict(phase) for phase in task.phases]
             tasks[name] = values
         return {
-            "format_version": FORMAT_VERSION, "isa_version": ISA_VERSION, "config": self.config.to_dict(),
-            "config_hash": self.config.content_hash, "model": self.model.to_dict(), "input_bytes": self.input_bytes,
-            "tasks": tasks, "options": dict(self.options),
+            "format_version": FORMAT_VERSION,
+            "isa_version": ISA_VERSION,
+            "config": self.config.to_dict(),
+            "config_hash": self.config.content_hash,
+            "model": self.model.to_dict(),
+            "input_bytes": self.input_bytes,
+            "tasks": tasks,
+            "options": dict(self.options),
         }
 
     def save(self, path: Path | str) -> None:
@@ -172,30 +183,40 @@ class Bundle:
             _check_versions(path, document)
             found, expected = stored["sha256"], _digest(tensors, text)
             if found != expected:
-                raise BundleError(f"{path}: its contents have sha256 {expected[:16]}, but the file says "
-                                  f"{str(found)[:16]}: it is damaged; copy it again, or compile it again "
-                                  f"with edgemoe compile")
+                raise BundleError(
+                    f"{path}: its contents have sha256 {expected[:16]}, but the file says "
+                    f"{str(found)[:16]}: it is damaged; copy it again, or compile it again "
+                    f"with edgemoe compile"
+                )
             config = AcceleratorConfig.from_dict(document["config"])
             if config.content_hash != document["config_hash"]:
-                raise BundleError(f"{path}: its config has hash {config.content_hash[:16]}, but the file says "
-                                  f"{document['config_hash'][:16]}; compile it again with edgemoe compile")
+                raise BundleError(
+                    f"{path}: its config has hash {config.content_hash[:16]}, but the file says "
+                    f"{document['config_hash'][:16]}; compile it again with edgemoe compile"
+                )
             model = ModelConfig.from_dict(document["model"])
             tasks = {task.name: _task(task.name, document["tasks"][task.name], tensors) for task in model.tasks}
-            return cls(config, model, tensors["data"], tensors["graph"],
-                       document["input_bytes"], tasks, document["options"])
+            return cls(
+                config, model, tensors["data"], tensors["graph"], document["input_bytes"], tasks, document["options"]
+            )
         except BundleError:
             raise
         except (KeyError, TypeError, ValueError, ConfigError) as error:
-            raise BundleError(f"{path}: the bundle is inconsistent ({error}); "
-                              f"compile it again with edgemoe compile") from None
+            raise BundleError(
+                f"{path}: the bundle is inconsistent ({error}); compile it again with edgemoe compile"
+            ) from None
 
 
 def _task(name: str, values: dict[str, Any], tensors: Mapping[str, Bytes]) -> Task:
     values = dict(values)
     values["outputs"] = tuple(OutputPart(*part) for part in values["outputs"])
     values["phases"] = tuple(Phase(**phase) for phase in values["phases"])
-    return Task(name=name, program=tensors[f"program.{name}"].tobytes(),
-                trace=json.loads(tensors[f"trace.{name}"].tobytes()), **values)
+    return Task(
+        name=name,
+        program=tensors[f"program.{name}"].tobytes(),
+        trace=json.loads(tensors[f"trace.{name}"].tobytes()),
+        **values,
+    )
 
 
 def _check_versions(path: Path | str, document: Any) -> None:
@@ -212,8 +233,10 @@ def _read(path: Path) -> tuple[dict[str, Bytes], dict[str, str]]:
     except FileNotFoundError:
         raise BundleError(f"{path}: there is no such file; make a bundle with edgemoe compile") from None
     except TensorFileError as error:
-        raise BundleError(f"{path}: not a readable bundle, corrupt or truncated ({error}); copy it again, or "
-                          f"compile it again with edgemoe compile") from None
+        raise BundleError(
+            f"{path}: not a readable bundle, corrupt or truncated ({error}); copy it again, or "
+            f"compile it again with edgemoe compile"
+        ) from None
     if METADATA_KEY not in metadata:
         raise BundleError(f"{path}: a safetensors file, but no bundle; make one with edgemoe compile")
     return tensors, metadata

@@ -20,5 +20,6 @@ def find_config(name: str) -> AcceleratorConfig:
         return AcceleratorConfig.from_json(path.read_text())
     if name in board_names():
         return load_board(name).config
-    raise ConfigError(f"config must be one of {', '.join(dict.fromkeys([*CONFIGS, *board_names()]))}, "
-                      f"or a JSON file, not {name!r}")
+    raise ConfigError(
+        f"config must be one of {', '.join(dict.fromkeys([*CONFIGS, *board_names()]))}, or a JSON file, not {name!r}"
+    )

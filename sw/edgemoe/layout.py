@@ -50,7 +50,7 @@ def pack_rows(config: AcceleratorConfig, memory: str, rows: Bytes) -> tuple[byte
     planes = np.ascontiguousarray(split).reshape(masters, -1)
     stride = align(planes.shape[1])
     padded = np.zeros((masters, stride), np.uint8)
-    padded[:, :planes.shape[1]] = planes
+    padded[:, : planes.shape[1]] = planes
     return padded.tobytes(), stride, config.row_bytes[memory] // masters
 
 
@@ -58,7 +58,7 @@ def pack_patches(config: AcceleratorConfig, patches: Bytes) -> bytes:
     """Patches [P, inputs] uint8 as the INPUT memory: each patch padded to whole activation rows."""
     width = align(patches.shape[1], config.lanes_k)
     padded = np.zeros((len(patches), width), np.uint8)
-    padded[:, :patches.shape[1]] = patches
+    padded[:, : patches.shape[1]] = patches
     return pack_rows(config, "ACT", padded.reshape(-1, config.lanes_k))[0]
 
 
@@ -68,7 +68,7 @@ def gather_outputs(parts: Sequence[OutputPart], memory: bytes | Bytes, rows: int
     result = np.zeros((rows, outputs), np.int16)
     for part in parts:
         size = 2 * part.tokens * part.stride
-        values = raw[part.offset:part.offset + size].copy().view("<i2").reshape(part.tokens, part.stride)
+        values = raw[part.offset : part.offset + size].copy().view("<i2").reshape(part.tokens, part.stride)
         columns = slice(part.channel, part.channel + part.channels)
-        result[part.token:part.token + part.tokens, columns] = values[:, :part.channels]
+        result[part.token : part.token + part.tokens, columns] = values[:, : part.channels]
     return result

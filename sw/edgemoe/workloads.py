@@ -19,9 +19,20 @@ from edgemoe_models.config import PRESETS
 from edgemoe_models.graph.integer_graph import GraphError, IntegerGraph
 from edgemoe_models.ptq import quantize
 
-__all__ = ["QAT_PRECISIONS", "QatFiles", "best_model", "float_weights", "load_graph", "model_label", "named_graphs",
-           "precision_of", "preset_graph", "qat_files", "read_metadata",
-           "weights_path"]
+__all__ = [
+    "QAT_PRECISIONS",
+    "QatFiles",
+    "best_model",
+    "float_weights",
+    "load_graph",
+    "model_label",
+    "named_graphs",
+    "precision_of",
+    "preset_graph",
+    "qat_files",
+    "read_metadata",
+    "weights_path",
+]
 
 #: Suffix of a quantization-aware trained model's name, and its precision.
 QAT_PRECISIONS = {"w8a8": "QAT W8A8", "w4a8": "QAT W4A8 experts"}
@@ -53,10 +64,16 @@ def read_metadata(path: Path) -> dict[str, str]:
 def qat_files(weights: Path, suffix: str) -> QatFiles:
     """Where the quantization-aware trained forms of float weights are: beside them."""
     stem = weights.with_name(f"{weights.stem}-{suffix}")
-    command = (f"python -m edgemoe_models.qat --weights {_short(weights)} --expert-bits {4 if suffix == 'w4a8' else 8} "
-               f"--out {_short(weights.parent)}")
-    return QatFiles(QAT_PRECISIONS[suffix], stem.with_name(f"{stem.name}.safetensors"),
-                    stem.with_name(f"{stem.name}{_GRAPH}"), command)
+    command = (
+        f"python -m edgemoe_models.qat --weights {_short(weights)} --expert-bits {4 if suffix == 'w4a8' else 8} "
+        f"--out {_short(weights.parent)}"
+    )
+    return QatFiles(
+        QAT_PRECISIONS[suffix],
+        stem.with_name(f"{stem.name}.safetensors"),
+        stem.with_name(f"{stem.name}{_GRAPH}"),
+        command,
+    )
 
 
 def _short(path: Path) -> Path:
@@ -80,8 +97,10 @@ def float_weights(model: str) -> Path:
     if path.is_file():
         return path
     if model in PRESETS:
-        raise ValueError(f"{model} has no trained weights, so it has no accuracy; train it with: "
-                         f"python -m edgemoe_models.train --preset {model}, and give the file's name")
+        raise ValueError(
+            f"{model} has no trained weights, so it has no accuracy; train it with: "
+            f"python -m edgemoe_models.train --preset {model}, and give the file's name"
+        )
     trained = ", ".join(name for name in PRESETS if weights_path(name).is_file())
     raise ValueError(f"model must be a trained preset ({trained}) or a float checkpoint, not {model!r}")
 
@@ -159,6 +178,8 @@ def load_graph(model: str, cache: Path = Path("build/graphs"), seed: int = 0, ex
         if "no integer graph" not in str(error):
             raise
     if "qat" in read_metadata(path):
-        raise ValueError(f"{path}: latent weights of quantization-aware training; give the integer graph that was "
-                         f"written with them, {model_label(model)}{_GRAPH}")
+        raise ValueError(
+            f"{path}: latent weights of quantization-aware training; give the integer graph that was "
+            f"written with them, {model_label(model)}{_GRAPH}"
+        )
     return quantize.quantize_checkpoint(path, options=quantize.QuantizeOptions(expert_bits=expert_bits))

@@ -15,8 +15,10 @@ from edgemoe.boards.build_inputs import parameters_tcl
 
 STUB = Path(__file__).with_name("vivado_stub.tcl")
 # Python's own Tcl, where there is no tclsh; it lacks the command exit.
-_TKINTER = ("import os, sys, tkinter; t = tkinter.Tcl(); t.setvar('argv', t.call('list', *sys.argv[2:])); "
-            "t.createcommand('exit', lambda code: os._exit(int(code))); t.call('source', sys.argv[1])")
+_TKINTER = (
+    "import os, sys, tkinter; t = tkinter.Tcl(); t.setvar('argv', t.call('list', *sys.argv[2:])); "
+    "t.createcommand('exit', lambda code: os._exit(int(code))); t.call('source', sys.argv[1])"
+)
 
 
 def tcl_command() -> list[str]:
@@ -83,19 +85,27 @@ class Run:
 def build(tmp_path):
     """Runs build.tcl for a board; keyword arguments are the stub's settings."""
 
-    def run(board: Board, interfaces: list[str] | None = None, work: Path = tmp_path / "work",
-            **settings: object) -> Run:
+    def run(
+        board: Board, interfaces: list[str] | None = None, work: Path = tmp_path / "work", **settings: object
+    ) -> Run:
         work.mkdir(exist_ok=True)
         parameters, record = work / "parameters.tcl", tmp_path / "record"
         parameters.write_text(parameters_tcl(board, work / "edgemoe.v", work))
         if interfaces is None:
             interfaces = ["s_axi", *(f"m{index}_axi" for index in range(board.config.axi_masters))]
-        environment = {"STUB_INTERFACES": " ".join(interfaces), "STUB_WIDTH": 8 * board.config.axi_bytes,
-                       "STUB_PLL": board.pll_mhz} | {f"STUB_{name.upper()}": value for name, value in settings.items()}
+        environment = {
+            "STUB_INTERFACES": " ".join(interfaces),
+            "STUB_WIDTH": 8 * board.config.axi_bytes,
+            "STUB_PLL": board.pll_mhz,
+        } | {f"STUB_{name.upper()}": value for name, value in settings.items()}
         result = subprocess.run(
-            [*tcl_command(), str(STUB), str(record), str(BUILD_TCL), str(parameters)], stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, cwd=work,
-            env=os.environ | {name: str(value) for name, value in environment.items()})
+            [*tcl_command(), str(STUB), str(record), str(BUILD_TCL), str(parameters)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=work,
+            env=os.environ | {name: str(value) for name, value in environment.items()},
+        )
         calls = [call.split("\x1f") for call in record.read_text().split("\x1e")[:-1]]
         return Run(result.returncode, result.stdout, calls, work)
 
@@ -125,7 +135,9 @@ def vivado(program, tmp_path, monkeypatch):
     monkeypatch.setenv("STUB_INTERFACES", "s_axi m0_axi")
     monkeypatch.setenv("STUB_PLL", "1000")
     command = " ".join(f"'{word}'" for word in [*tcl_command(), str(STUB), str(tmp_path / "record")])
-    return program("vivado", f"""echo "$@" > "{tmp_path}/arguments"
+    return program(
+        "vivado",
+        f"""echo "$@" > "{tmp_path}/arguments"
 trace=yes
 while [ $# -gt 0 ]; do
     case "$1" in -notrace) trace=no;; -source) script="$2";; -tclargs) parameters="$2";; esac
@@ -133,4 +145,5 @@ while [ $# -gt 0 ]; do
 done
 [ $trace = no ] || sed 's/^/# /' "$script"
 exec {command} "$script" "$parameters"
-""")
+""",
+    )

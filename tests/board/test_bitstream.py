@@ -29,8 +29,18 @@ def test_results_have_one_hashed_name(vivado, tmp_path):
     out = tmp_path / "out"
     path = build_bitstream(BOARD, out)
     arguments = (tmp_path / "arguments").read_text().split()
-    assert arguments == ["-mode", "batch", "-notrace", "-nojournal", "-log", str(out / "pynq-z2" / "vivado.log"),
-                         "-source", str(BUILD_TCL), "-tclargs", str(out / "pynq-z2" / "parameters.tcl")]
+    assert arguments == [
+        "-mode",
+        "batch",
+        "-notrace",
+        "-nojournal",
+        "-log",
+        str(out / "pynq-z2" / "vivado.log"),
+        "-source",
+        str(BUILD_TCL),
+        "-tclargs",
+        str(out / "pynq-z2" / "parameters.tcl"),
+    ]
     assert (out / "pynq-z2" / "edgemoe.v").read_text() == "module pynq-z2"
 
     manifest = json.loads(path.read_text())
@@ -75,18 +85,27 @@ def test_no_vivado(tmp_path, monkeypatch):
     assert BOARD.part in str(error.value) and "3.1 with 2024.1" in str(error.value)
 
 
-@pytest.mark.parametrize(("output", "reason"), [
-    # Vivado's number, and what build.tcl makes of it.
-    ("ERROR: [Common 17-345] A valid license was not found for 'Synthesis'\nERROR: [Vivado 12-1] later\n"
-     "edgemoe: synth_1 ended with 'synth_design ERROR'; see its log\n    while executing",
-     r"\[Common 17-345\] A valid license was not found for 'Synthesis'; synth_1 ended with 'synth_design ERROR'"),
-    ("ERROR: [Coretcl 2-106] Part not found.", r"\[Coretcl 2-106\] Part not found"),
-    # Its own copy of the script, and of the command that failed.
-    ("#     error \"edgemoe: this Vivado has no IP $vlnv\"\nedgemoe: this Vivado has no IP a\n    while executing\n"
-     "\"error \"edgemoe: this Vivado has no IP $vlnv\"\"", r"\(1\): this Vivado has no IP a\. Its output"),
-    ("source build.tcl\ninvalid command name \"lmop\"\n    while executing\n\"lmop\"", 'invalid command name "lmop"'),
-    ("", "no message"),
-])
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        # Vivado's number, and what build.tcl makes of it.
+        (
+            "ERROR: [Common 17-345] A valid license was not found for 'Synthesis'\nERROR: [Vivado 12-1] later\n"
+            "edgemoe: synth_1 ended with 'synth_design ERROR'; see its log\n    while executing",
+            r"\[Common 17-345\] A valid license was not found for 'Synthesis'; synth_1 ended with 'synth_design ERROR'",
+        ),
+        ("ERROR: [Coretcl 2-106] Part not found.", r"\[Coretcl 2-106\] Part not found"),
+        # Its own copy of the script, and of the command that failed.
+        (
+            '#     error "edgemoe: this Vivado has no IP $vlnv"\n'
+            "edgemoe: this Vivado has no IP a\n    while executing\n"
+            '"error "edgemoe: this Vivado has no IP $vlnv""',
+            r"\(1\): this Vivado has no IP a\. Its output",
+        ),
+        ('source build.tcl\ninvalid command name "lmop"\n    while executing\n"lmop"', 'invalid command name "lmop"'),
+        ("", "no message"),
+    ],
+)
 def test_message_of_a_failure(program, tmp_path, output, reason):
     (tmp_path / "output").write_text(output)
     program("vivado", f'cat "{tmp_path}/output"; exit 1')
@@ -143,8 +162,7 @@ def test_utilisation_is_shared_and_kept(tmp_path, monkeypatch):
 
     monkeypatch.setattr(utilisation, "synthesize", synthesize)
     monkeypatch.setattr(utilisation.metadata, "version", lambda package: "1.2")
-    monkeypatch.setattr("edgemoe_sim.build.accelerator_verilog",
-                        lambda config: f"{verilog[0]} {config.content_hash}")
+    monkeypatch.setattr("edgemoe_sim.build.accelerator_verilog", lambda config: f"{verilog[0]} {config.content_hash}")
     for name in ("kv260", "kr260", "kv260"):
         assert utilisation.utilisation(load_board(name), tmp_path) == RESULT
     assert runs == [("kv260", "xck26")]

@@ -31,10 +31,20 @@ def test_board(name):
     assert cli.find_config(name).content_hash == config.content_hash
 
 
-@pytest.mark.parametrize(("pll", "clock", "divisors"), [
-    (1000, 100, (10, 1)), (1000, 200, (5, 1)), (1500, 200, (8, 1)), (1500, 150, (10, 1)), (1500, 1500, (1, 1)),
-    (1500, 10, (50, 3)), (1499.985, 200, (8, 1)), (1000, 99.9999, (10, 1)), (1500, 22, (23, 3)),  # 68.2: 69
-])
+@pytest.mark.parametrize(
+    ("pll", "clock", "divisors"),
+    [
+        (1000, 100, (10, 1)),
+        (1000, 200, (5, 1)),
+        (1500, 200, (8, 1)),
+        (1500, 150, (10, 1)),
+        (1500, 1500, (1, 1)),
+        (1500, 10, (50, 3)),
+        (1499.985, 200, (8, 1)),
+        (1000, 99.9999, (10, 1)),
+        (1500, 22, (23, 3)),  # 68.2: 69
+    ],
+)
 def test_divisors(pll, clock, divisors):
     """Both fit six bits, the clock is the fastest that is not above the one asked for."""
     board = dataclasses.replace(load_board("aup-zu3"), pll_mhz=pll, clock_mhz=clock)
@@ -43,15 +53,18 @@ def test_divisors(pll, clock, divisors):
 
 
 # Part, DRAM and IO PLL of each board as its files in Xilinx/XilinxBoardStore (AUP-ZU3: RealDigitalOrg/aup-zu3-bsp) say.
-@pytest.mark.parametrize(("name", "part", "board_part", "mib", "ports", "pll"), [
-    ("aup-zu3", "xczu3eg-sfvc784-2-e", "realdigital.org:aup-zu3-8gb:part0", 8192, (1, 128), 1500),
-    ("kr260", "xck26-sfvc784-2LV-c", "xilinx.com:kr260_som:part0", 4096, (1, 128), 1000),
-    ("kv260", "xck26-sfvc784-2LV-c", "xilinx.com:kv260_som:part0", 4096, (1, 128), 1000),
-    ("pynq-z2", "xc7z020clg400-1", "tul.com.tw:pynq-z2:part0", 512, (1, 64), 1000),
-    ("ultra96v2", "xczu3eg-sbva484-1-i", "avnet.com:ultra96v2:part0", 2048, (1, 128), 1500),
-    ("zcu102", "xczu9eg-ffvb1156-2-e", "xilinx.com:zcu102:part0", 4096, (2, 128), 1500),
-    ("zcu104", "xczu7ev-ffvc1156-2-e", "xilinx.com:zcu104:part0", 2048, (2, 128), 1500),
-])
+@pytest.mark.parametrize(
+    ("name", "part", "board_part", "mib", "ports", "pll"),
+    [
+        ("aup-zu3", "xczu3eg-sfvc784-2-e", "realdigital.org:aup-zu3-8gb:part0", 8192, (1, 128), 1500),
+        ("kr260", "xck26-sfvc784-2LV-c", "xilinx.com:kr260_som:part0", 4096, (1, 128), 1000),
+        ("kv260", "xck26-sfvc784-2LV-c", "xilinx.com:kv260_som:part0", 4096, (1, 128), 1000),
+        ("pynq-z2", "xc7z020clg400-1", "tul.com.tw:pynq-z2:part0", 512, (1, 64), 1000),
+        ("ultra96v2", "xczu3eg-sbva484-1-i", "avnet.com:ultra96v2:part0", 2048, (1, 128), 1500),
+        ("zcu102", "xczu9eg-ffvb1156-2-e", "xilinx.com:zcu102:part0", 4096, (2, 128), 1500),
+        ("zcu104", "xczu7ev-ffvc1156-2-e", "xilinx.com:zcu104:part0", 2048, (2, 128), 1500),
+    ],
+)
 def test_facts(name, part, board_part, mib, ports, pll):
     board = load_board(name)
     assert (board.part, board.board_part, board.dram_bytes) == (part, board_part, mib << 20)
@@ -64,27 +77,30 @@ def test_a_preset_named_after_a_board_is_its_configuration(name):
     assert load_board(name).config == PRESETS[name]
 
 
-@pytest.mark.parametrize(("found", "wrong", "message"), [
-    ('family = "zynq-ultrascale+"', 'family = "versal"', "family must be one of zynq-7000, zynq-ultrascale+"),
-    ('device = "xczu3eg"', 'device = "xc7z020"', "part 'xczu3eg-sfvc784-2-e' is not of device 'xc7z020'"),
-    ('family = "zynq-ultrascale+"', 'family = "zynq-7000"', "is not of family"),
-    ('preset = "pynq-z2"', 'preset = "huge"', "preset must be one of pynq-z2"),
-    ("hp_ports = 1", "hp_ports = 5", "hp_ports must be between 1 and 4, not 5"),
-    ("hp_ports = 1", "hp_ports = 0", "hp_ports must be positive, not 0"),
-    ("hp_ports = 1", "hp_ports = true", "hp_ports must be int, not True"),
-    ("hp_bits = 128", "hp_bits = 32", "hp_bits must be 64 or 128, not 32"),
-    ("hp_bits = 128", 'hp_bits = "128"', "hp_bits must be int, not '128'"),
-    ("clock_mhz = 187.5", 'clock_mhz = "fast"', "clock_mhz must be int or float, not 'fast'"),
-    ("clock_mhz = 187.5", "clock_mhz = 212", "a PLL of 1500 MHz gives 187.5, not 212"),
-    ("clock_mhz = 187.5", "clock_mhz = 1700", "a PLL of 1500 MHz gives 1500, not 1700"),
-    ("clock_mhz = 187.5", "clock_mhz = 0.1", "must be at least 0.378, not 0.1"),
-    ("dram_mib = 8192", "", "dram_mib missing"),
-    ("dram_mib = 8192", "dram_mib = 8192\ndram_gib = 8", "unknown keys dram_gib; known: title"),
-    ("lanes_n = 32", "lanes_m = 32", "overrides has unknown fields lanes_m"),
-    ("lanes_n = 32", "axi_bytes = 8", "overrides must not have axi_bytes"),
-    ("lanes_n = 32", "lanes_n = 30", "epilogue_lanes must divide lanes_n (30)"),
-    ("lanes_n = 32", "lanes_n 32", "not readable as TOML"),
-])
+@pytest.mark.parametrize(
+    ("found", "wrong", "message"),
+    [
+        ('family = "zynq-ultrascale+"', 'family = "versal"', "family must be one of zynq-7000, zynq-ultrascale+"),
+        ('device = "xczu3eg"', 'device = "xc7z020"', "part 'xczu3eg-sfvc784-2-e' is not of device 'xc7z020'"),
+        ('family = "zynq-ultrascale+"', 'family = "zynq-7000"', "is not of family"),
+        ('preset = "pynq-z2"', 'preset = "huge"', "preset must be one of pynq-z2"),
+        ("hp_ports = 1", "hp_ports = 5", "hp_ports must be between 1 and 4, not 5"),
+        ("hp_ports = 1", "hp_ports = 0", "hp_ports must be positive, not 0"),
+        ("hp_ports = 1", "hp_ports = true", "hp_ports must be int, not True"),
+        ("hp_bits = 128", "hp_bits = 32", "hp_bits must be 64 or 128, not 32"),
+        ("hp_bits = 128", 'hp_bits = "128"', "hp_bits must be int, not '128'"),
+        ("clock_mhz = 187.5", 'clock_mhz = "fast"', "clock_mhz must be int or float, not 'fast'"),
+        ("clock_mhz = 187.5", "clock_mhz = 212", "a PLL of 1500 MHz gives 187.5, not 212"),
+        ("clock_mhz = 187.5", "clock_mhz = 1700", "a PLL of 1500 MHz gives 1500, not 1700"),
+        ("clock_mhz = 187.5", "clock_mhz = 0.1", "must be at least 0.378, not 0.1"),
+        ("dram_mib = 8192", "", "dram_mib missing"),
+        ("dram_mib = 8192", "dram_mib = 8192\ndram_gib = 8", "unknown keys dram_gib; known: title"),
+        ("lanes_n = 32", "lanes_m = 32", "overrides has unknown fields lanes_m"),
+        ("lanes_n = 32", "axi_bytes = 8", "overrides must not have axi_bytes"),
+        ("lanes_n = 32", "lanes_n = 30", "epilogue_lanes must divide lanes_n (30)"),
+        ("lanes_n = 32", "lanes_n 32", "not readable as TOML"),
+    ],
+)
 def test_wrong_data_file(tmp_path, found, wrong, message):
     """One message that names the file and says what is wrong."""
     assert found in GOOD
@@ -128,14 +144,20 @@ def test_table_in_the_documentation():
     for line in re.findall(r"^\| `.*MHz.*$", text, re.MULTILINE):
         numbers = [float(number) for number in re.findall(r"\d+(?:\.\d+)?", "|".join(line.split("|")[3:6]))]
         found |= dict.fromkeys(re.findall(r"`([\w-]+)`", line), (line.split("|")[2].strip().lower(), numbers))
-    assert found == {board.name: (board.device.name, [board.hp_ports, board.hp_bits, board.clock_mhz,
-                                                      board.config.lanes_k, board.config.lanes_n])
-                     for board in map(load_board, NAMES)}
+    assert found == {
+        board.name: (
+            board.device.name,
+            [board.hp_ports, board.hp_bits, board.clock_mhz, board.config.lanes_k, board.config.lanes_n],
+        )
+        for board in map(load_board, NAMES)
+    }
 
 
 def test_synth_takes_a_boards_device(monkeypatch, tmp_path):
     chosen = []
-    monkeypatch.setattr("edgemoe.boards.synth.synth_command", lambda config, out, device: chosen.append((config, device)) or 0)
+    monkeypatch.setattr(
+        "edgemoe.boards.synth.synth_command", lambda config, out, device: chosen.append((config, device)) or 0
+    )
     assert CliRunner().invoke(cli.app, ["synth", "--config", "kv260", "--out", str(tmp_path)]).exit_code == 0
     board = load_board("kv260")
     assert chosen == [(board.config, board.device)]

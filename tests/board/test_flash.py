@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-from support.random_graphs import random_graph, small_model
 from typer.testing import CliRunner
 
 import edgemoe
@@ -17,6 +16,7 @@ from edgemoe.cli import main as cli
 from edgemoe.compiler import build_bundle
 from edgemoe.runtime import selftest
 from edgemoe_hw.spec.config import PRESETS
+from support.random_graphs import random_graph, small_model
 
 BOARD = load_board("pynq-z2")
 
@@ -45,9 +45,12 @@ def board_here(program, tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     program("ssh", f'echo "$@" >> "{tmp_path}/ssh"\nfor last; do :; done\ncd "{home}" && exec sh -c "$last"')
-    program("sudo", f'cd "$(dirname "$2")" && PYTHONPATH=lib exec "{sys.executable}" -c '
-                    '"import sys, edgemoe; print(edgemoe.__file__); from edgemoe.runtime.selftest import main; '
-                    "sys.exit(main(['--device', 'reference', '--bundle', 'bundle.emoe', '--images', '1']))\"")
+    program(
+        "sudo",
+        f'cd "$(dirname "$2")" && PYTHONPATH=lib exec "{sys.executable}" -c '
+        '"import sys, edgemoe; print(edgemoe.__file__); from edgemoe.runtime.selftest import main; '
+        "sys.exit(main(['--device', 'reference', '--bundle', 'bundle.emoe', '--images', '1']))\"",
+    )
     return home
 
 
@@ -62,7 +65,10 @@ def test_flash(board_here, built, bundle, tmp_path, capfd):
 
     names = {path.name for path in folder.iterdir()}
     assert names == {f"{manifest.stem}.{suffix}" for suffix in ("bit", "hwh", "json")} | {
-        "bundle.emoe", "lib", "selftest.sh"}
+        "bundle.emoe",
+        "lib",
+        "selftest.sh",
+    }
     assert (folder / f"{manifest.stem}.bit").read_text() == "bits"
     assert {path.name for path in (folder / "lib").iterdir()} == {"edgemoe", "edgemoe_hw", "edgemoe_models"}
     copy, run = (tmp_path / "ssh").read_text().splitlines()
@@ -81,8 +87,19 @@ def test_script_on_the_board(program, built, bundle, tmp_path):
     folder = stage(BOARD, manifest, bundle, built)
     subprocess.run(["bash", str(folder / "selftest.sh"), "--images", "5"], check=True, cwd=tmp_path)
     assert (tmp_path / "called").read_text().split() == [
-        str(folder), "lib", "-m", "edgemoe.runtime.selftest", "--device", "pynq", "--bundle", "bundle.emoe", "--bitstream",
-        f"{manifest.stem}.bit", "--images", "5"]
+        str(folder),
+        "lib",
+        "-m",
+        "edgemoe.runtime.selftest",
+        "--device",
+        "pynq",
+        "--bundle",
+        "bundle.emoe",
+        "--bitstream",
+        f"{manifest.stem}.bit",
+        "--images",
+        "5",
+    ]
 
 
 def test_board_without_a_package(program, built, bundle):
@@ -90,17 +107,21 @@ def test_board_without_a_package(program, built, bundle):
     folder = stage(BOARD, next(built.glob("*.json")), bundle, built)
     result = subprocess.run(["bash", str(folder / "selftest.sh")], capture_output=True, text=True)
     assert result.returncode == 1
-    assert result.stderr == ("edgemoe: this board's Python has no pynq: "
-                             "sudo python3 -m pip install pynq\n")
+    assert result.stderr == ("edgemoe: this board's Python has no pynq: sudo python3 -m pip install pynq\n")
 
 
-@pytest.mark.parametrize(("ssh", "message"), [
-    ("cat > /dev/null; echo 'ssh: connect to host b port 22: No route to host' >&2; exit 255",
-     "b cannot be reached: ssh: connect to host b port 22: No route to host"),
-    ("cat > /dev/null; echo 'tar: No space left' >&2; exit 2", "b did not take the files: tar: No space left"),
-    ('case "$*" in *selftest.sh) exit 1;; *) cat > /dev/null;; esac', r"the self-test failed on b \(1\)"),
-    ('case "$*" in *selftest.sh) exit 255;; *) cat > /dev/null;; esac', "the connection to b was lost"),
-])
+@pytest.mark.parametrize(
+    ("ssh", "message"),
+    [
+        (
+            "cat > /dev/null; echo 'ssh: connect to host b port 22: No route to host' >&2; exit 255",
+            "b cannot be reached: ssh: connect to host b port 22: No route to host",
+        ),
+        ("cat > /dev/null; echo 'tar: No space left' >&2; exit 2", "b did not take the files: tar: No space left"),
+        ('case "$*" in *selftest.sh) exit 1;; *) cat > /dev/null;; esac', r"the self-test failed on b \(1\)"),
+        ('case "$*" in *selftest.sh) exit 255;; *) cat > /dev/null;; esac', "the connection to b was lost"),
+    ],
+)
 def test_what_goes_wrong_on_the_way(program, built, bundle, ssh, message):
     program("ssh", ssh)
     with pytest.raises(BoardError, match=message):
@@ -141,11 +162,14 @@ def test_command_fails_as_the_selftest_does(program, built, bundle):
     assert result.exit_code == 1 and str(result.exception) == "the self-test failed on b (1); its messages are above"
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["pynq-z2", "--host", ""], "host must be the board's name"),  # make flash BOARD=pynq-z2, before anything else
-    (["pynq-z2", "--host", "b"], "make bitstream BOARD=pynq-z2"),
-    (["", "--host", "b"], "board must be one of"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["pynq-z2", "--host", ""], "host must be the board's name"),  # make flash BOARD=pynq-z2, before anything else
+        (["pynq-z2", "--host", "b"], "make bitstream BOARD=pynq-z2"),
+        (["", "--host", "b"], "board must be one of"),
+    ],
+)
 def test_command_refuses(tmp_path, monkeypatch, arguments, message):
     """Before a bundle is compiled, which takes long."""
     monkeypatch.setattr("edgemoe.cli.boards._bundle", lambda board, out: pytest.fail("compiled"))
@@ -192,10 +216,13 @@ def test_selftest_sees_a_difference(bundle, monkeypatch, capsys):
     assert "values DIFFER from the integer reference" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["--device", "gpu"], "device must be one of reference, sim, pynq"),
-    (["--bundle", "missing.emoe"], "missing.emoe"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--device", "gpu"], "device must be one of reference, sim, pynq"),
+        (["--bundle", "missing.emoe"], "missing.emoe"),
+    ],
+)
 def test_selftest_refuses(bundle, arguments, message, capsys):
     assert selftest.main(["--bundle", str(bundle), *arguments]) == 1
     error = capsys.readouterr().err

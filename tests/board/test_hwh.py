@@ -9,7 +9,8 @@ from edgemoe.boards import IP_VLNV, MODULE_VLNV, board_names, hwh_text, load_boa
 from edgemoe_hw.spec import regs
 
 pytestmark = pytest.mark.skipif(
-    sys.version_info >= (3, 13), reason="pynq 4.0.0 needs numpy 1 and grpcio 1.64, which have no wheels here")
+    sys.version_info >= (3, 13), reason="pynq 4.0.0 needs numpy 1 and grpcio 1.64, which have no wheels here"
+)
 
 BOARDS = [load_board(name) for name in board_names()]
 # One whose PLL does not give what is asked for.
@@ -75,15 +76,19 @@ def test_processing_system(parsed, board):
 def test_registers(parsed):
     """Every 32-bit word of regs.py, and the fields of those that have any."""
     found = parsed(BOARDS[0]).ip_dict["edgemoe_0"]["registers"]
-    offsets = {regs_offset for register in regs.REGISTERS
-               for regs_offset in range(register.offset, register.offset + 4 * register.count * register.words, 4)}
+    offsets = {
+        regs_offset
+        for register in regs.REGISTERS
+        for regs_offset in range(register.offset, register.offset + 4 * register.count * register.words, 4)
+    }
     assert {value["address_offset"] for value in found.values()} == offsets
     assert found["ID"]["access"] == "read-only" and found["WATCHDOG"]["access"] == "read-write"
     assert found["CYCLES_HI"]["address_offset"] == regs.find("CYCLES").offset + 4
     assert found["EXPERT_COUNT_31"]["address_offset"] == regs.find("EXPERT_COUNT").offset + 4 * 31
     for name in ("CONTROL", "STATUS"):
         assert {field: (value["bit_offset"], value["bit_width"]) for field, value in found[name]["fields"].items()} == {
-            field.name: (field.lsb, field.width) for field in regs.find(name).fields}
+            field.name: (field.lsb, field.width) for field in regs.find(name).fields
+        }
 
 
 def test_masters_reach_the_dram(parsed, board):
@@ -92,7 +97,8 @@ def test_masters_reach_the_dram(parsed, board):
     for index, port in enumerate(board.ports):
         found = accelerator.ports[f"m{index}_axi"].addrmap.values()
         assert {(entry["block"], entry["baseaddr"], entry["addr_range"]) for entry in found} == {
-            (segment.name, segment.base, segment.size) for segment in port.segments}
+            (segment.name, segment.base, segment.size) for segment in port.segments
+        }
 
 
 def test_packaged_ip(parsed):

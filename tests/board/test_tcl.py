@@ -43,8 +43,15 @@ def test_project(build, board):
     """Everything but the block design, with every argument, in order."""
     run = build(board)
     assert run.code == 0, run.output
-    design = {"create_bd_cell", "set_property", "apply_bd_automation", "connect_bd_intf_net", "connect_bd_net",
-              "assign_bd_address", "exclude_bd_addr_seg"}
+    design = {
+        "create_bd_cell",
+        "set_property",
+        "apply_bd_automation",
+        "connect_bd_intf_net",
+        "connect_bd_net",
+        "assign_bd_address",
+        "exclude_bd_addr_seg",
+    }
     work = str(run.work)
     assert [call for call in run.calls if call[0] not in design] == [
         ["create_project", "-force", "edgemoe", f"{work}/project", "-part", board.part],
@@ -57,8 +64,10 @@ def test_project(build, board):
         ["make_wrapper", "-files", "edgemoe_bd.bd", "-top"],
         ["add_files", "-norecurse", f"{work}/project/wrapper.v"],
         ["update_compile_order", "-fileset", "sources_1"],
-        ["launch_runs", "synth_1", "-jobs", "4"], ["wait_on_run", "synth_1"],
-        ["launch_runs", "impl_1", "-to_step", "route_design", "-jobs", "4"], ["wait_on_run", "impl_1"],
+        ["launch_runs", "synth_1", "-jobs", "4"],
+        ["wait_on_run", "synth_1"],
+        ["launch_runs", "impl_1", "-to_step", "route_design", "-jobs", "4"],
+        ["wait_on_run", "impl_1"],
         ["open_run", "impl_1"],
         ["report_utilization", "-file", f"{work}/utilization.rpt"],
         ["report_timing_summary", "-file", f"{work}/timing.rpt"],
@@ -72,11 +81,16 @@ def test_project(build, board):
     assert order.index("create_bd_design") < order.index("create_bd_cell")
     assert last_of_design < order.index("validate_bd_design")
     # Clocks first: an interface that is connected takes its clock's frequency along.
-    assert max(index for index, call in enumerate(run.calls) if call[0] == "connect_bd_net") < order.index(
-        "connect_bd_intf_net") < order.index("assign_bd_address")
+    assert (
+        max(index for index, call in enumerate(run.calls) if call[0] == "connect_bd_net")
+        < order.index("connect_bd_intf_net")
+        < order.index("assign_bd_address")
+    )
     assert [call[1:] for call in run.of("set_property") if call[1] != "-dict"] == [
         ["board_part", f"{board.board_part}:1.10", "project"],  # the newest
-        ["top", "edgemoe_bd_wrapper", "sources_1"], ["strategy", "Performance_Explore", "impl_1"]]
+        ["top", "edgemoe_bd_wrapper", "sources_1"],
+        ["strategy", "Performance_Explore", "impl_1"],
+    ]
 
 
 def test_names_with_spaces(build, tmp_path, monkeypatch):
@@ -86,7 +100,9 @@ def test_names_with_spaces(build, tmp_path, monkeypatch):
     assert run.code == 0, run.output
     assert run.of("set_param") == [["set_param", "board.repoPaths", "{/my boards}"]]
     assert [call[2] for call in run.of("add_files")] == [
-        f"{{{run.work}/edgemoe.v}}", f"{{{run.work}/project/wrapper.v}}"]
+        f"{{{run.work}/edgemoe.v}}",
+        f"{{{run.work}/project/wrapper.v}}",
+    ]
     assert run.calls[0][0] == "set_param"  # before the project, which reads it
 
 
@@ -94,8 +110,12 @@ def test_cells(build, board):
     cells = build(board).cells
     memories = {f"memory{i}": "xilinx.com:ip:smartconnect:1.10" for i in range(board.config.axi_masters)}
     assert cells == memories | {
-        "ps": f"{board.family.ip}:1.10", "edgemoe_0": "edgemoe", "reset": "xilinx.com:ip:proc_sys_reset:1.10",
-        "control": "xilinx.com:ip:smartconnect:1.10", "intc": "xilinx.com:ip:axi_intc:1.10"}
+        "ps": f"{board.family.ip}:1.10",
+        "edgemoe_0": "edgemoe",
+        "reset": "xilinx.com:ip:proc_sys_reset:1.10",
+        "control": "xilinx.com:ip:smartconnect:1.10",
+        "intc": "xilinx.com:ip:axi_intc:1.10",
+    }
 
 
 def test_settings_of_the_processing_system(build, board):
@@ -108,22 +128,44 @@ def test_settings_of_the_processing_system(build, board):
         mode = {"PCW_OVERRIDE_BASIC_CLOCK": "0"}
         ports = {f"PCW_USE_S_AXI_HP{i}": str(int(i in used)) for i in range(4)}
         widths = {f"PCW_S_AXI_HP{i}_DATA_WIDTH": bits for i in used}
-        rest = {"PCW_USE_M_AXI_GP0": "1", "PCW_USE_M_AXI_GP1": "0", "PCW_USE_S_AXI_GP0": "0", "PCW_USE_S_AXI_GP1": "0",
-                "PCW_USE_S_AXI_ACP": "0", "PCW_USE_FABRIC_INTERRUPT": "1", "PCW_IRQ_F2P_INTR": "1",
-                "PCW_EN_CLK0_PORT": "1", "PCW_EN_RST0_PORT": "1", "PCW_FPGA0_PERIPHERAL_FREQMHZ": mhz}
+        rest = {
+            "PCW_USE_M_AXI_GP0": "1",
+            "PCW_USE_M_AXI_GP1": "0",
+            "PCW_USE_S_AXI_GP0": "0",
+            "PCW_USE_S_AXI_GP1": "0",
+            "PCW_USE_S_AXI_ACP": "0",
+            "PCW_USE_FABRIC_INTERRUPT": "1",
+            "PCW_IRQ_F2P_INTR": "1",
+            "PCW_EN_CLK0_PORT": "1",
+            "PCW_EN_RST0_PORT": "1",
+            "PCW_FPGA0_PERIPHERAL_FREQMHZ": mhz,
+        }
         rule = "xilinx.com:bd_rule:processing_system7"
         automation = 'make_external "FIXED_IO, DDR" apply_board_preset "1" Master "Disable" Slave "Disable"'
     else:
         mode = {"PSU__OVERRIDE__BASIC_CLOCK": "0"}
         ports = {f"PSU__USE__S_AXI_GP{2 + i}": str(int(i in used)) for i in range(4)}
         widths = {f"PSU__SAXIGP{2 + i}__DATA_WIDTH": bits for i in used}
-        rest = {"PSU__USE__M_AXI_GP0": "1", "PSU__USE__M_AXI_GP1": "0", "PSU__USE__M_AXI_GP2": "0",
-                "PSU__MAXIGP0__DATA_WIDTH": "32", "PSU__USE__IRQ0": "1", "PSU__USE__FABRIC__RST": "1",
-                "PSU__USE__S_AXI_GP0": "0", "PSU__USE__S_AXI_GP1": "0", "PSU__USE__S_AXI_GP6": "0",
-                "PSU__USE__S_AXI_ACP": "0", "PSU__USE__S_AXI_ACE": "0", "PSU__FPGA_PL0_ENABLE": "1",
-                "PSU__FPGA_PL1_ENABLE": "0", "PSU__FPGA_PL2_ENABLE": "0", "PSU__FPGA_PL3_ENABLE": "0",
-                "PSU__CRL_APB__PL0_REF_CTRL__SRCSEL": "IOPLL", "PSU__CRL_APB__PL0_REF_CTRL__FREQMHZ": mhz,
-                "PSU__HIGH_ADDRESS__ENABLE": str(int(board.dram_bytes > 2 * GIB))}
+        rest = {
+            "PSU__USE__M_AXI_GP0": "1",
+            "PSU__USE__M_AXI_GP1": "0",
+            "PSU__USE__M_AXI_GP2": "0",
+            "PSU__MAXIGP0__DATA_WIDTH": "32",
+            "PSU__USE__IRQ0": "1",
+            "PSU__USE__FABRIC__RST": "1",
+            "PSU__USE__S_AXI_GP0": "0",
+            "PSU__USE__S_AXI_GP1": "0",
+            "PSU__USE__S_AXI_GP6": "0",
+            "PSU__USE__S_AXI_ACP": "0",
+            "PSU__USE__S_AXI_ACE": "0",
+            "PSU__FPGA_PL0_ENABLE": "1",
+            "PSU__FPGA_PL1_ENABLE": "0",
+            "PSU__FPGA_PL2_ENABLE": "0",
+            "PSU__FPGA_PL3_ENABLE": "0",
+            "PSU__CRL_APB__PL0_REF_CTRL__SRCSEL": "IOPLL",
+            "PSU__CRL_APB__PL0_REF_CTRL__FREQMHZ": mhz,
+            "PSU__HIGH_ADDRESS__ENABLE": str(int(board.dram_bytes > 2 * GIB)),
+        }
         rule, automation = "xilinx.com:bd_rule:zynq_ultra_ps_e", 'apply_board_preset "1"'
     on_ps = [call for call in run.calls if call[0] in ("apply_bd_automation", "set_property") and call[-1] == "ps"]
     # The preset first, then the clocks' mode, on which the meaning of the frequency depends.
@@ -148,15 +190,19 @@ def test_clock_that_the_pll_does_not_give(build):
 def test_buses(build, board):
     """Every master of the RTL goes to an HP port of its own that is on; the registers are on the control port."""
     run = build(board)
-    expected = {(f"ps/{board.family.control}", "control/S00_AXI"), ("control/M00_AXI", "edgemoe_0/s_axi"),
-                ("control/M01_AXI", "intc/s_axi")}
+    expected = {
+        (f"ps/{board.family.control}", "control/S00_AXI"),
+        ("control/M00_AXI", "edgemoe_0/s_axi"),
+        ("control/M01_AXI", "intc/s_axi"),
+    }
     suffix = "" if board.family.name == "zynq-7000" else "_FPD"
     for i in range(board.config.axi_masters):
         expected |= {(f"edgemoe_0/m{i}_axi", f"memory{i}/S00_AXI"), (f"memory{i}/M00_AXI", f"ps/S_AXI_HP{i}{suffix}")}
     assert run.buses == expected
     one = {"NUM_SI": "1", "NUM_MI": "1", "NUM_CLKS": "1"}
     expected = {"control": one | {"NUM_MI": "2"}, "intc": {"C_IRQ_CONNECTION": "1"}, "edgemoe_0": {}, "reset": {}} | {
-        f"memory{i}": one for i in range(board.config.axi_masters)}
+        f"memory{i}": one for i in range(board.config.axi_masters)
+    }
     assert {name: values for name, values in run.settings.items() if name != "ps"} == expected
 
 
@@ -170,12 +216,14 @@ def test_clocks_resets_interrupt(build, board):
         of_ports = {"ps/maxihpm0_fpd_aclk", *(f"ps/saxihp{i}_fpd_aclk" for i in masters)}
     memories = {f"memory{i}" for i in masters}
     assert nets == {
-        clock: of_ports | {"edgemoe_0/clk", "reset/slowest_sync_clk", "control/aclk", "intc/s_axi_aclk"}
+        clock: of_ports
+        | {"edgemoe_0/clk", "reset/slowest_sync_clk", "control/aclk", "intc/s_axi_aclk"}
         | {f"{memory}/aclk" for memory in memories},
         reset: {"reset/ext_reset_in"},
         "reset/peripheral_aresetn": {"control/aresetn", "intc/s_axi_aresetn"} | {f"{m}/aresetn" for m in memories},
         "reset/peripheral_reset": {"edgemoe_0/rst"},  # active high
-        "edgemoe_0/irq": {"intc/intr"}, "intc/irq": {irq},
+        "edgemoe_0/irq": {"intc/intr"},
+        "intc/irq": {irq},
     }
 
 
@@ -184,7 +232,9 @@ def test_addresses(build, board):
     run = build(board)
     base = 0x4000_0000 if board.family.name == "zynq-7000" else 0xA000_0000
     assert run.addresses("ps/Data") == {
-        "/edgemoe_0/s_axi/reg0": (base, 0x1000), "/intc/S_AXI/Reg": (base + 0x10000, 0x1000)}
+        "/edgemoe_0/s_axi/reg0": (base, 0x1000),
+        "/intc/S_AXI/Reg": (base + 0x10000, 0x1000),
+    }
     for i in range(board.config.axi_masters):
         found = run.addresses(f"edgemoe_0/m{i}_axi")
         if board.family.name == "zynq-7000":
@@ -193,8 +243,9 @@ def test_addresses(build, board):
             block = f"/ps/SAXIGP{2 + i}/HP{i}_"
             high = board.dram_bytes - 2 * GIB
             assert found.pop(block + "DDR_LOW") == (0, 2 * GIB)
-            assert found == ({block + "DDR_HIGH": (0x8_0000_0000, {2 * GIB: 2 * GIB, 6 * GIB: 8 * GIB}[high])}
-                             if high else {})
+            assert found == (
+                {block + "DDR_HIGH": (0x8_0000_0000, {2 * GIB: 2 * GIB, 6 * GIB: 8 * GIB}[high])} if high else {}
+            )
             excluded = {call[-1] for call in run.of("exclude_bd_addr_seg") if call[2] == f"edgemoe_0/m{i}_axi"}
             assert excluded == {block + name for name in ("QSPI", "LPS_OCM", "PCIE_LOW")}
 
@@ -204,29 +255,36 @@ def test_results(build, names):
     run = build(BOARDS[0], wns=0.125, whs=0.031, report=REPORT.format(lut=names[0], ff=names[1]))
     assert (run.work / "edgemoe.bit").exists() and (run.work / "edgemoe.hwh").exists()
     assert json.loads((run.work / "result.json").read_text()) == {
-        "vivado": "2024.1", "board_part": f"{BOARDS[0].board_part}:1.10", "clock_mhz": 187.5, "wns_ns": 0.125,
+        "vivado": "2024.1",
+        "board_part": f"{BOARDS[0].board_part}:1.10",
+        "clock_mhz": 187.5,
+        "wns_ns": 0.125,
         "whs_ns": 0.031,
-        "utilisation": {"lut": 25624, "ff": 16606, "dsp": 218, "bram36": 132}}
+        "utilisation": {"lut": 25624, "ff": 16606, "dsp": 218, "bram36": 132},
+    }
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"wns": -0.012}, "timing is not met at"),
-    ({"whs": -0.5}, "worst hold slack -0.5 ns"),
-    ({"paths": 0}, "no timing paths"),
-    ({"boards": 0}, "Vivado Store"),
-    ({"no_ip": "smartconnect"}, "this Vivado has no IP xilinx.com:ip:smartconnect"),
-    ({"status": "synth_design ERROR"}, "synth_1 ended with 'synth_design ERROR'"),
-    ({"width": 32}, "has 32 data bits"),
-    ({"interfaces": ["s_axi", "m0_axi", "m1_axi", "m2_axi"]}, "sees the masters"),
-    ({"interfaces": ["m0_axi"]}, "no interface edgemoe_0/s_axi"),
-    ({"handoff": 0}, "no hardware handoff"),
-    ({"parts": 0}, "no device support for xc7z020clg400-1"),
-    ({"part": "xc7z010clg400-1"}, "for xc7z010clg400-1, and boards/pynq-z2/board.toml says xc7z020clg400-1"),
-    ({"freq_hz": 50_000_000}, "makes 50 MHz of clock_mhz = 100"),
-    ({"freq_hz": 142_857_143}, "makes 142.857143 MHz"),
-    ({"freq_hz": ""}, "has no frequency"),
-    ({"disabled": "CONFIG.PCW_USE_S_AXI_HP0"}, "CONFIG.PCW_USE_S_AXI_HP0 of ps is '0' and cannot be set to '1'"),
-])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"wns": -0.012}, "timing is not met at"),
+        ({"whs": -0.5}, "worst hold slack -0.5 ns"),
+        ({"paths": 0}, "no timing paths"),
+        ({"boards": 0}, "Vivado Store"),
+        ({"no_ip": "smartconnect"}, "this Vivado has no IP xilinx.com:ip:smartconnect"),
+        ({"status": "synth_design ERROR"}, "synth_1 ended with 'synth_design ERROR'"),
+        ({"width": 32}, "has 32 data bits"),
+        ({"interfaces": ["s_axi", "m0_axi", "m1_axi", "m2_axi"]}, "sees the masters"),
+        ({"interfaces": ["m0_axi"]}, "no interface edgemoe_0/s_axi"),
+        ({"handoff": 0}, "no hardware handoff"),
+        ({"parts": 0}, "no device support for xc7z020clg400-1"),
+        ({"part": "xc7z010clg400-1"}, "for xc7z010clg400-1, and boards/pynq-z2/board.toml says xc7z020clg400-1"),
+        ({"freq_hz": 50_000_000}, "makes 50 MHz of clock_mhz = 100"),
+        ({"freq_hz": 142_857_143}, "makes 142.857143 MHz"),
+        ({"freq_hz": ""}, "has no frequency"),
+        ({"disabled": "CONFIG.PCW_USE_S_AXI_HP0"}, "CONFIG.PCW_USE_S_AXI_HP0 of ps is '0' and cannot be set to '1'"),
+    ],
+)
 def test_refusals(build, settings, message):
     """Each is one message and a non-zero exit code, and no bitstream, not even one of an earlier run."""
     board = load_board("pynq-z2")
@@ -246,8 +304,12 @@ def test_a_setting_that_the_ip_has_not_is_refused(build, monkeypatch):
     assert run.code == 1 and "CONFIG.PCW_OVERRIDE_BASIC_CLOCKS of ps is '' and cannot be set to '0'" in run.output
 
 
-@pytest.mark.parametrize("board", [board for board in BOARDS if board.family.name != "zynq-7000"], indirect=True,
-                         ids=lambda board: board.name)
+@pytest.mark.parametrize(
+    "board",
+    [board for board in BOARDS if board.family.name != "zynq-7000"],
+    indirect=True,
+    ids=lambda board: board.name,
+)
 def test_a_preset_with_divisors_of_its_own_is_refused(build, board, monkeypatch):
     """Where the clocks' mode could not be set, the design would be timed for the preset's 100 MHz."""
     monkeypatch.setattr(ZynqFamily, "clock_mode", {})
@@ -262,9 +324,12 @@ def test_paths_that_tcl_would_misread_are_refused(tmp_path):
 
 def attributes_of(verilog: str) -> dict[str, dict[str, str]]:
     """Attributes by port of the module edgemoe."""
-    text = verilog[verilog.index("\nmodule edgemoe("):]
-    found = re.findall(r'((?:^  \(\* \w+ = ".*" \*\)\n)*)^  (?:in|out)put (?:\[.*\] )?(\w+);$',
-                       text[:text.index("\nendmodule")], re.MULTILINE)
+    text = verilog[verilog.index("\nmodule edgemoe(") :]
+    found = re.findall(
+        r'((?:^  \(\* \w+ = ".*" \*\)\n)*)^  (?:in|out)put (?:\[.*\] )?(\w+);$',
+        text[: text.index("\nendmodule")],
+        re.MULTILINE,
+    )
     return {port: dict(re.findall(r'\(\* (\w+) = "(.*)" \*\)', lines)) for lines, port in found}
 
 
@@ -285,12 +350,14 @@ def test_interfaces_of_the_rtl(board):
         assert len(ports[f"{master}_wdata"]) == board.hp_bits and len(ports[f"{master}_awaddr"]) == 40
         assert found[f"{master}_awaddr"]["X_INTERFACE_PARAMETER"] == (
             f"XIL_INTERFACENAME {master}, PROTOCOL AXI4, DATA_WIDTH {board.hp_bits}, ADDR_WIDTH 40, "
-            f"SUPPORTS_NARROW_BURST 0")
+            f"SUPPORTS_NARROW_BURST 0"
+        )
     assert found["clk"] == {
         "X_INTERFACE_INFO": "xilinx.com:signal:clock:1.0 clk CLK",
-        "X_INTERFACE_PARAMETER":
-            f"XIL_INTERFACENAME clk, ASSOCIATED_BUSIF {':'.join(['s_axi', *masters])}, ASSOCIATED_RESET rst, "
-            "FREQ_TOLERANCE_HZ -1"}
+        "X_INTERFACE_PARAMETER": f"XIL_INTERFACENAME clk, ASSOCIATED_BUSIF {':'.join(['s_axi', *masters])}, "
+        "ASSOCIATED_RESET rst, "
+        "FREQ_TOLERANCE_HZ -1",
+    }
     assert "POLARITY ACTIVE_HIGH" in found["rst"]["X_INTERFACE_PARAMETER"]
     assert "SENSITIVITY LEVEL_HIGH" in found["irq"]["X_INTERFACE_PARAMETER"]
 

@@ -12,9 +12,23 @@ from edgemoe.runtime.verify import SimDevice
 from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig
 
 #: Two masters, lanes that are no square and no power of two, memories just large enough, three epilogue cycles a tile.
-ODD = AcceleratorConfig(name="odd", lanes_k=16, lanes_n=24, epilogue_lanes=8, norm_lanes=4, weight_depth=160,
-                        act_depth=768, residual_depth=448, score_depth=192, param_depth=96, max_dim=64, max_tokens=37,
-                        max_experts=16, axi_masters=2, dram_latency=45)
+ODD = AcceleratorConfig(
+    name="odd",
+    lanes_k=16,
+    lanes_n=24,
+    epilogue_lanes=8,
+    norm_lanes=4,
+    weight_depth=160,
+    act_depth=768,
+    residual_depth=448,
+    score_depth=192,
+    param_depth=96,
+    max_dim=64,
+    max_tokens=37,
+    max_experts=16,
+    axi_masters=2,
+    dram_latency=45,
+)
 CONFIGS = {"tiny": PRESETS["tiny"], "odd": ODD}
 _NEVER_STORED = {"probabilities", "gate_logits"}  # go from unit to unit, so there is nothing to read
 

@@ -5,12 +5,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from support.random_graphs import random_graph, small_model
 
 from edgemoe.bundle import Bundle, BundleError
 from edgemoe.compiler import build_bundle
-from edgemoe.layout import gather_outputs, pack_patches
 from edgemoe.errors import DeviceError
+from edgemoe.layout import gather_outputs, pack_patches
 from edgemoe.runtime.base import patchify
 from edgemoe.runtime.reference_device import ReferenceDevice
 from edgemoe.runtime.verify import SimDevice
@@ -18,6 +17,7 @@ from edgemoe_hw.spec.config import PRESETS
 from edgemoe_hw.spec.isa import COMMAND_BYTES, Memory, Mode, Opcode, decode, encode
 from edgemoe_hw.spec.regs import ErrorCode
 from edgemoe_sim.verilated import ProgramError, VerilatedModel
+from support.random_graphs import random_graph, small_model
 
 CONFIG = PRESETS["tiny"]
 TASK = "segmentation"
@@ -48,13 +48,19 @@ class Machine:
         self.fill(INPUT, pack_patches(bundle.config, patchify(image, model.patch)))
 
     def fill(self, address: int, content: bytes) -> None:
-        self.rtl.dram[address:address + len(content)] = np.frombuffer(content, np.uint8)
+        self.rtl.dram[address : address + len(content)] = np.frombuffer(content, np.uint8)
 
     def start(self, program: bytes, commands: int | None = None) -> None:
         self.fill(PROGRAM, program)
-        self.rtl.dram[OUTPUT:OUTPUT + self.info.output_bytes] = 0
-        self.rtl.start(PROGRAM, len(program) // COMMAND_BYTES if commands is None else commands, weights=WEIGHTS,
-                       input=INPUT, output=OUTPUT, watchdog=5000)
+        self.rtl.dram[OUTPUT : OUTPUT + self.info.output_bytes] = 0
+        self.rtl.start(
+            PROGRAM,
+            len(program) // COMMAND_BYTES if commands is None else commands,
+            weights=WEIGHTS,
+            input=INPUT,
+            output=OUTPUT,
+            watchdog=5000,
+        )
 
     def expect(self, code: ErrorCode, command: int) -> None:
         with pytest.raises(ProgramError) as caught:
@@ -68,7 +74,7 @@ class Machine:
         assert self.rtl.read_reg("STATUS") == 0 and self.rtl.read_reg("ERROR_CODE") == 0
         self.start(self.info.program)
         self.rtl.finish(LIMIT)
-        memory = self.rtl.dram[OUTPUT:OUTPUT + self.info.output_bytes]
+        memory = self.rtl.dram[OUTPUT : OUTPUT + self.info.output_bytes]
         found = gather_outputs(self.info.outputs, memory, self.info.output_rows, self.info.output_channels)
         np.testing.assert_array_equal(found, self.expected)
 
@@ -81,13 +87,16 @@ def machine(bundle):
 
 
 def words(program: bytes) -> list[bytes]:
-    return [program[i:i + COMMAND_BYTES] for i in range(0, len(program), COMMAND_BYTES)]
+    return [program[i : i + COMMAND_BYTES] for i in range(0, len(program), COMMAND_BYTES)]
 
 
 def find(program: bytes, opcode: Opcode, number: int, **wanted: int) -> int:
     """Index of the ``number``-th command with this opcode and these payload fields."""
-    places = [i for i, word in enumerate(words(program)) if decode(word)[0] == opcode
-              and all(decode(word)[2][name] == value for name, value in wanted.items())]
+    places = [
+        i
+        for i, word in enumerate(words(program))
+        if decode(word)[0] == opcode and all(decode(word)[2][name] == value for name, value in wanted.items())
+    ]
     return places[number]
 
 
@@ -136,9 +145,16 @@ def test_program_lengths_disagree(machine):
     machine.expect_recovery()
 
 
-@pytest.mark.parametrize(("memory", "rows"), [
-    (Memory.WEIGHT, CONFIG.weight_depth), (Memory.ACT, CONFIG.act_depth), (Memory.RESIDUAL, CONFIG.residual_depth),
-    (Memory.PARAM, CONFIG.param_depth), (Memory.GELU, 64)])
+@pytest.mark.parametrize(
+    ("memory", "rows"),
+    [
+        (Memory.WEIGHT, CONFIG.weight_depth),
+        (Memory.ACT, CONFIG.act_depth),
+        (Memory.RESIDUAL, CONFIG.residual_depth),
+        (Memory.PARAM, CONFIG.param_depth),
+        (Memory.GELU, 64),
+    ],
+)
 def test_load_beyond_a_memory(machine, memory, rows):
     index = find(machine.info.program, Opcode.LOAD, 0, memory=memory)
 
@@ -153,8 +169,9 @@ def test_load_beyond_a_memory(machine, memory, rows):
 def test_unknown_memory_and_base(machine):
     index = find(machine.info.program, Opcode.LOAD, 3)
     for field, value in (("memory", 9), ("base", 3)):
-        machine.start(changed(machine.info.program, index,
-                              lambda header, payload, new=(field, value): payload.update([new])))
+        machine.start(
+            changed(machine.info.program, index, lambda header, payload, new=(field, value): payload.update([new]))
+        )
         machine.expect(ErrorCode.ADDRESS_RANGE, index)
         machine.expect_recovery()
 
@@ -166,8 +183,13 @@ def test_read_error(machine, number):
     index = find(program, Opcode.LOAD, number, base=0)
     payload = decode(words(program)[index])[2]
     begin = WEIGHTS + payload["offset"]
-    earlier = [i for i, word in enumerate(words(program)[:index]) if decode(word)[0] == Opcode.LOAD
-               and decode(word)[2]["base"] == 0 and decode(word)[2]["offset"] == payload["offset"]]
+    earlier = [
+        i
+        for i, word in enumerate(words(program)[:index])
+        if decode(word)[0] == Opcode.LOAD
+        and decode(word)[2]["base"] == 0
+        and decode(word)[2]["offset"] == payload["offset"]
+    ]
     machine.rtl.inject("read_error", (begin, begin + 8))
     machine.start(program)
     machine.expect(ErrorCode.READ_BUS, (earlier or [index])[0])
@@ -210,8 +232,17 @@ def test_wait_that_is_never_met(machine):
 
 def test_expert_queue_overflows(seed):
     """Two gates into the same queues, which hold one layer's tokens only."""
-    model = small_model(image_height=64, image_width=60, depth=2, moe_every=1, num_experts=2, top_k=2, dim=16,
-                        mlp_hidden=16, expert_hidden=16)
+    model = small_model(
+        image_height=64,
+        image_width=60,
+        depth=2,
+        moe_every=1,
+        num_experts=2,
+        top_k=2,
+        dim=16,
+        mlp_hidden=16,
+        expert_hidden=16,
+    )
     bundle = build_bundle(random_graph(model, seed), CONFIG)
     assert model.num_tokens <= CONFIG.max_tokens < 2 * model.num_tokens
     machine = Machine(bundle)

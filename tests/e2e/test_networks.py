@@ -4,36 +4,46 @@ import dataclasses
 
 import numpy as np
 import pytest
-from support.random_graphs import random_graph, small_model
 
 from edgemoe.compiler import CompilerOptions, build_bundle
 from edgemoe.runtime.reference_device import ReferenceDevice
 from edgemoe.runtime.verify import SimDevice
 from edgemoe_models.config import ModelConfig, TaskConfig
 from edgemoe_models.graph.integer_graph import IntegerGraph, IntegerLinear
+from support.random_graphs import random_graph, small_model
 
-KINDS = (TaskConfig("segmentation", "segmentation", channels=5, head_hidden=20, cells=2),
-         TaskConfig("depth", "depth", channels=1, cells=3),
-         TaskConfig("normals", "normals", channels=3, head_hidden=13),
-         TaskConfig("classification", "classification", channels=11))
+KINDS = (
+    TaskConfig("segmentation", "segmentation", channels=5, head_hidden=20, cells=2),
+    TaskConfig("depth", "depth", channels=1, cells=3),
+    TaskConfig("normals", "normals", channels=3, head_hidden=13),
+    TaskConfig("classification", "classification", channels=11),
+)
 MODELS = {
     "heads of 20": small_model(),
-    "one patch": small_model(image_height=4, image_width=4, dim=24, heads=3, mlp_hidden=17, num_experts=3, top_k=1,
-                             expert_hidden=9),
-    "four tasks": small_model(image_height=20, dim=56, heads=4, num_experts=16, top_k=4, mlp_hidden=41,
-                              expert_hidden=25, tasks=KINDS),
-    "one head, all experts": small_model(image_height=28, dim=33, heads=1, depth=3, moe_every=1, num_experts=3,
-                                         top_k=3, tasks=KINDS[1:2]),
-    "no experts": small_model(image_height=24, image_width=24, num_experts=0, top_k=0, expert_hidden=0,
-                              tasks=KINDS[2:3]),
+    "one patch": small_model(
+        image_height=4, image_width=4, dim=24, heads=3, mlp_hidden=17, num_experts=3, top_k=1, expert_hidden=9
+    ),
+    "four tasks": small_model(
+        image_height=20, dim=56, heads=4, num_experts=16, top_k=4, mlp_hidden=41, expert_hidden=25, tasks=KINDS
+    ),
+    "one head, all experts": small_model(
+        image_height=28, dim=33, heads=1, depth=3, moe_every=1, num_experts=3, top_k=3, tasks=KINDS[1:2]
+    ),
+    "no experts": small_model(
+        image_height=24, image_width=24, num_experts=0, top_k=0, expert_hidden=0, tasks=KINDS[2:3]
+    ),
 }
 
 
 def images(model: ModelConfig, seed: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     shape = (model.image_height, model.image_width, 3)
-    return {"random": rng.integers(0, 256, shape).astype(np.uint8), "black": np.zeros(shape, np.uint8),
-            "white": np.full(shape, 255, np.uint8), "extremes": rng.choice(np.array([0, 255], np.uint8), shape)}
+    return {
+        "random": rng.integers(0, 256, shape).astype(np.uint8),
+        "black": np.zeros(shape, np.uint8),
+        "white": np.full(shape, 255, np.uint8),
+        "extremes": rng.choice(np.array([0, 255], np.uint8), shape),
+    }
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -55,31 +65,46 @@ def test_random_bus_stalls(config, name, check, seed):
 
 def with_gates(graph: IntegerGraph, change) -> IntegerGraph:
     """The graph with every gate replaced by ``change(gate)``."""
-    blocks = [dataclasses.replace(block, gates={task: change(gate) for task, gate in block.gates.items()})
-              if block.gates else block for block in graph.blocks]
+    blocks = [
+        dataclasses.replace(block, gates={task: change(gate) for task, gate in block.gates.items()})
+        if block.gates
+        else block
+        for block in graph.blocks
+    ]
     return dataclasses.replace(graph, blocks=tuple(blocks))
 
 
 def constant_gate(biases: list[int]):
     """Logits that depend on the expert only: its bias."""
+
     def change(gate: IntegerLinear) -> IntegerLinear:
-        return dataclasses.replace(gate, weight=np.zeros_like(gate.weight), bias=np.array(biases, np.int32),
-                                   multiplier=np.full_like(gate.multiplier, 32768), shift=np.full_like(gate.shift, 15))
+        return dataclasses.replace(
+            gate,
+            weight=np.zeros_like(gate.weight),
+            bias=np.array(biases, np.int32),
+            multiplier=np.full_like(gate.multiplier, 32768),
+            shift=np.full_like(gate.shift, 15),
+        )
+
     return change
 
 
 def equal_rows(gate: IntegerLinear) -> IntegerLinear:
     """All experts have the same logit, which still depends on the token."""
-    return IntegerLinear(*(np.repeat(array[:1], len(array), axis=0)
-                           for array in (gate.weight, gate.bias, gate.multiplier, gate.shift)))
+    return IntegerLinear(
+        *(np.repeat(array[:1], len(array), axis=0) for array in (gate.weight, gate.bias, gate.multiplier, gate.shift))
+    )
 
 
-@pytest.mark.parametrize(("gates", "top_k", "queued"), [
-    pytest.param(constant_gate([-900, -30000, 0, 700, -5]), 1, [0, 0, 0, 37, 0], id="one expert has all tokens"),
-    pytest.param(constant_gate([32767, -32767, -32767, -32767, 32767]), 2, [37, 0, 0, 0, 37], id="far apart"),
-    pytest.param(equal_rows, 3, [37, 37, 37, 0, 0], id="ties: the lower experts win"),
-    pytest.param(constant_gate([0] * 5), 4, [37, 37, 37, 37, 0], id="all equal, top 4"),
-])
+@pytest.mark.parametrize(
+    ("gates", "top_k", "queued"),
+    [
+        pytest.param(constant_gate([-900, -30000, 0, 700, -5]), 1, [0, 0, 0, 37, 0], id="one expert has all tokens"),
+        pytest.param(constant_gate([32767, -32767, -32767, -32767, 32767]), 2, [37, 0, 0, 0, 37], id="far apart"),
+        pytest.param(equal_rows, 3, [37, 37, 37, 0, 0], id="ties: the lower experts win"),
+        pytest.param(constant_gate([0] * 5), 4, [37, 37, 37, 37, 0], id="all equal, top 4"),
+    ],
+)
 def test_queues_empty_and_full(config, gates, top_k, queued, device, check, seed):
     """37 tokens: as many as the queues of the odd configuration hold."""
     model = small_model(image_height=24, image_width=24, top_k=top_k)
@@ -113,8 +138,10 @@ def test_int4_experts_halve_the_bytes_that_the_rtl_counts(config, device, check,
         result = check(device, build_bundle(graph, config), images(model, seed)["random"], "segmentation")
         assert result.stats["experts_used"] == {"blocks.1.moe": 2}
         read[bits] = result.stats["bytes_read"]
-    rows = sum(-(-outputs // config.lanes_n) * (-(-inputs // config.lanes_k) // 2)
-               for outputs, inputs in ((model.expert_hidden, model.dim), (model.dim, model.expert_hidden)))
+    rows = sum(
+        -(-outputs // config.lanes_n) * (-(-inputs // config.lanes_k) // 2)
+        for outputs, inputs in ((model.expert_hidden, model.dim), (model.dim, model.expert_hidden))
+    )
     assert read[8] - read[4] == 2 * rows * config.row_bytes["WEIGHT"] > 0
 
 
@@ -122,8 +149,12 @@ def extreme(rng: np.random.Generator, linear: IntegerLinear, shift: int, largest
     """Largest weights and multipliers; with a small shift every result is clamped."""
     bound = (1 << 24) - 1 - linear.weight.shape[1] * 127 * 255
     bias = rng.choice(np.array([-bound, 0, bound]), len(linear.bias))
-    return IntegerLinear(rng.choice(np.array([-largest, largest], np.int8), linear.weight.shape), bias.astype(np.int32),
-                         np.full_like(linear.multiplier, 65535), np.full_like(linear.shift, shift))
+    return IntegerLinear(
+        rng.choice(np.array([-largest, largest], np.int8), linear.weight.shape),
+        bias.astype(np.int32),
+        np.full_like(linear.multiplier, 65535),
+        np.full_like(linear.shift, shift),
+    )
 
 
 def saturated(graph: IntegerGraph, seed: int) -> IntegerGraph:
@@ -131,8 +162,11 @@ def saturated(graph: IntegerGraph, seed: int) -> IntegerGraph:
     experts = 7 if graph.expert_bits == 4 else 127
     blocks = []
     for block in graph.blocks:
-        changes: dict[str, object] = {name: extreme(rng, linear, 16) for name in ("qkv", "proj", "fc1", "fc2")
-                                      if (linear := getattr(block, name)) is not None}
+        changes: dict[str, object] = {
+            name: extreme(rng, linear, 16)
+            for name in ("qkv", "proj", "fc1", "fc2")
+            if (linear := getattr(block, name)) is not None
+        }
         changes["gates"] = {task: extreme(rng, gate, 9) for task, gate in block.gates.items()}
         for name in ("expert_fc1", "expert_fc2"):
             changes[name] = tuple(extreme(rng, linear, 17, experts) for linear in getattr(block, name))
@@ -149,6 +183,10 @@ def test_saturation_and_extreme_pixels(config, expert_bits, device, check, seed)
         check(device, bundle, image, "segmentation")
         trace[name] = ReferenceDevice().run(bundle, image, "segmentation").stats["trace"]
     values = trace["extremes"]
-    clamped = {key for key, value in values.items() if key.endswith((".q", ".k", ".v", ".fc1", "embed"))
-               and np.isin(np.abs(np.asarray(value, int)), [127, 32767]).mean() > 0.5}
+    clamped = {
+        key
+        for key, value in values.items()
+        if key.endswith((".q", ".k", ".v", ".fc1", "embed"))
+        and np.isin(np.abs(np.asarray(value, int)), [127, 32767]).mean() > 0.5
+    }
     assert any(key.endswith(".q") for key in clamped)  # the case is what its name says

@@ -4,7 +4,6 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from support.random_graphs import random_graph, small_model
 
 from edgemoe.bundle import Bundle, Task
 from edgemoe.compiler import build_bundle, compile_graph
@@ -14,10 +13,14 @@ from edgemoe_hw.spec.config import PRESETS
 from edgemoe_hw.spec.isa import COMMAND_BYTES, Base, Memory, Opcode, decode
 from edgemoe_models.config import TaskConfig
 from edgemoe_sim.verilated import VerilatedModel
+from support.random_graphs import random_graph, small_model
 
 CONFIG = PRESETS["tiny"]
-TASKS = (TaskConfig("segmentation", "segmentation", channels=5, head_hidden=20, cells=2),
-         TaskConfig("depth", "depth", channels=1, cells=2), TaskConfig("edges", "edges", channels=1, cells=4))
+TASKS = (
+    TaskConfig("segmentation", "segmentation", channels=5, head_hidden=20, cells=2),
+    TaskConfig("depth", "depth", channels=1, cells=2),
+    TaskConfig("edges", "edges", channels=1, cells=4),
+)
 MODEL = small_model(depth=4, tasks=TASKS)
 FRAMES = ("segmentation", "depth", "segmentation", "edges", "edges", "depth", "segmentation")
 
@@ -36,7 +39,7 @@ def fetched(bundle: Bundle, task: Task, trace: dict) -> int:
     """Bytes that an inference must read: its program, and every LOAD of which the expert has tokens."""
     total = len(task.program)
     for i in range(task.commands):
-        opcode, header, payload = decode(task.program[COMMAND_BYTES * i:COMMAND_BYTES * (i + 1)])
+        opcode, header, payload = decode(task.program[COMMAND_BYTES * i : COMMAND_BYTES * (i + 1)])
         if opcode != Opcode.LOAD:
             continue
         block = task.phases[header["phase"]].name.removesuffix(".moe")
@@ -103,10 +106,10 @@ def test_nothing_is_written_again(bundle, image, monkeypatch):
         used = np.zeros(bundle.data.size, bool)
         task = bundle.task("depth")
         for i in range(task.commands):
-            opcode, _, payload = decode(task.program[COMMAND_BYTES * i:COMMAND_BYTES * (i + 1)])
+            opcode, _, payload = decode(task.program[COMMAND_BYTES * i : COMMAND_BYTES * (i + 1)])
             if opcode == Opcode.LOAD and payload["base"] == Base.WEIGHTS:
                 size = payload["rows"] * CONFIG.row_bytes[Memory(payload["memory"]).name]
-                used[payload["offset"]:payload["offset"] + size] = True
+                used[payload["offset"] : payload["offset"] + size] = True
         spare = np.flatnonzero(~used)[::64]
         assert len(spare) > 4  # gates and heads of the other tasks
         dram[spare] ^= 0xA5
@@ -121,9 +124,14 @@ def test_nothing_is_written_again(bundle, image, monkeypatch):
 def test_programs_differ_in_gates_and_heads_only():
     """The tasks load the same bytes of the same memory image, except for their own gates and heads."""
     compiled = compile_graph(random_graph(MODEL), CONFIG)
-    loads = {name: Counter((c.payload["memory"], c.payload["base"], c.payload["offset"], c.payload["rows"], c.label)
-                           for c in program.commands if c.opcode == Opcode.LOAD)
-             for name, program in compiled.programs.items()}
+    loads = {
+        name: Counter(
+            (c.payload["memory"], c.payload["base"], c.payload["offset"], c.payload["rows"], c.label)
+            for c in program.commands
+            if c.opcode == Opcode.LOAD
+        )
+        for name, program in compiled.programs.items()
+    }
     shared = set.intersection(*(set(counts) for counts in loads.values()))
     assert len(shared) > 50
     for task, counts in loads.items():
@@ -141,6 +149,8 @@ def test_one_task_more_costs_its_gates_and_head_only():
     for task, grown in zip(("depth", "edges"), np.diff(sizes), strict=True):
         own = [linear for name, linear, _ in graph.linears() if f".gate.{task}" in name or f"heads.{task}" in name]
         assert len(own) == 3  # two blocks' gates and the head
-        padded = sum(-(-linear.weight.shape[0] // CONFIG.lanes_n) * CONFIG.lanes_n * (linear.weight.shape[1] + 8 + 8)
-                     for linear in own)
+        padded = sum(
+            -(-linear.weight.shape[0] // CONFIG.lanes_n) * CONFIG.lanes_n * (linear.weight.shape[1] + 8 + 8)
+            for linear in own
+        )
         assert 0 < grown <= padded + 64 * 2 * len(own)

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.random_graphs import random_graph, small_model
 
 from edgemoe.bundle import Bundle
 from edgemoe.cli import main as cli
@@ -17,12 +16,33 @@ from edgemoe.runtime.reference_device import ReferenceDevice
 from edgemoe.runtime.verify import SimDevice, Waves
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_models.config import TaskConfig
+from support.random_graphs import random_graph, small_model
 
-CONFIG = AcceleratorConfig(name="smallest", lanes_k=8, lanes_n=4, epilogue_lanes=4, norm_lanes=1, weight_depth=192,
-                           act_depth=512, residual_depth=192, score_depth=96, param_depth=96, max_dim=40,
-                           max_tokens=16, max_experts=4, max_top_k=2)
-MODEL = small_model(image_height=8, image_width=8, dim=20, mlp_hidden=17, num_experts=3, expert_hidden=9,
-                    tasks=(TaskConfig("depth", "depth", channels=1, cells=2),))
+CONFIG = AcceleratorConfig(
+    name="smallest",
+    lanes_k=8,
+    lanes_n=4,
+    epilogue_lanes=4,
+    norm_lanes=1,
+    weight_depth=192,
+    act_depth=512,
+    residual_depth=192,
+    score_depth=96,
+    param_depth=96,
+    max_dim=40,
+    max_tokens=16,
+    max_experts=4,
+    max_top_k=2,
+)
+MODEL = small_model(
+    image_height=8,
+    image_width=8,
+    dim=20,
+    mlp_hidden=17,
+    num_experts=3,
+    expert_hidden=9,
+    tasks=(TaskConfig("depth", "depth", channels=1, cells=2),),
+)
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +80,21 @@ def test_a_range_of_commands(bundle, tmp_path):
 def test_command_line(bundle, tmp_path, monkeypatch):
     bundle.save(tmp_path / "x.emoe")
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "x.png")
-    arguments = [tmp_path / "x.emoe", tmp_path / "x.png", "--device", "sim", "--out", tmp_path / "out", "--trace",
-                 "--waves", tmp_path / "x.vcd", "--waves-from", 20, "--waves-to", 30]
+    arguments = [
+        tmp_path / "x.emoe",
+        tmp_path / "x.png",
+        "--device",
+        "sim",
+        "--out",
+        tmp_path / "out",
+        "--trace",
+        "--waves",
+        tmp_path / "x.vcd",
+        "--waves-from",
+        20,
+        "--waves-to",
+        30,
+    ]
     monkeypatch.setattr(sys, "argv", ["edgemoe", "run", *map(str, arguments)])
     with pytest.raises(SystemExit) as end:
         cli.main()

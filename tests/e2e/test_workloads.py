@@ -15,10 +15,13 @@ pytestmark = pytest.mark.slow  # simulators of the large configurations take min
 #: By model, configuration and bits of the experts' weights: least bound / cycles and most DRAM bytes / lower bound.
 #: deit-tiny's hidden rows do not fit pynq-z2: MLP weights come twice. Parameters weigh more beside int4 weights.
 LIMITS = {
-    ("m3vit-tiny", "pynq-z2", 8): (0.80, 1.05), ("m3vit-tiny", "zcu102", 8): (0.80, 1.05),
-    ("m3vit-tiny", "pynq-z2", 4): (0.80, 1.07), ("m3vit-tiny", "zcu102", 4): (0.80, 1.07),
-    ("deit-tiny", "pynq-z2", 8): (0.80, 1.70), ("deit-tiny", "zcu102", 8): (0.80, 1.05),
-}  # fmt: skip
+    ("m3vit-tiny", "pynq-z2", 8): (0.80, 1.05),
+    ("m3vit-tiny", "zcu102", 8): (0.80, 1.05),
+    ("m3vit-tiny", "pynq-z2", 4): (0.80, 1.07),
+    ("m3vit-tiny", "zcu102", 4): (0.80, 1.07),
+    ("deit-tiny", "pynq-z2", 8): (0.80, 1.70),
+    ("deit-tiny", "zcu102", 8): (0.80, 1.05),
+}
 
 
 @pytest.mark.parametrize(("model", "config", "expert_bits"), LIMITS)

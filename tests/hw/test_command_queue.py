@@ -5,17 +5,26 @@ import itertools
 
 import numpy as np
 import pytest
-from support.amaranth_bench import simulate
 
 from edgemoe_hw.control_plane.command_queue import CommandQueue
 from edgemoe_hw.spec import isa
+from support.amaranth_bench import simulate
 
 EXPERTS = 5
 
 
 def _word(index: int, waits: dict[str, int], predicated: int, expert: int) -> int:
-    header = isa.Header.const({"wait_load": 0, "wait_matmul": 0, "wait_norm": 0, "wait_store": 0,
-                               **waits, "predicated": predicated, "expert": expert})
+    header = isa.Header.const(
+        {
+            "wait_load": 0,
+            "wait_matmul": 0,
+            "wait_norm": 0,
+            "wait_store": 0,
+            **waits,
+            "predicated": predicated,
+            "expert": expert,
+        }
+    )
     payload = isa.Load.const({"rows": index})
     return header.as_value().value | payload.as_value().value << isa.HEADER_BITS
 
@@ -27,8 +36,14 @@ def test_order_waits_and_predication(busy):
     dut = CommandQueue(isa.Load, max_experts=EXPERTS, depth=4)
     names = ("wait_load", "wait_matmul", "wait_norm", "wait_store")
     total = 150
-    commands = [({name: int(rng.integers(0, 2 + index // 2)) for name in names}, int(rng.random() < 0.5),
-                 int(rng.integers(EXPERTS))) for index in range(total)]
+    commands = [
+        (
+            {name: int(rng.integers(0, 2 + index // 2)) for name in names},
+            int(rng.random() < 0.5),
+            int(rng.integers(EXPERTS)),
+        )
+        for index in range(total)
+    ]
     done, counts, seen = [0] * 4, [0] * EXPERTS, []
 
     async def feed(ctx):

@@ -21,36 +21,42 @@ def test_hash_covers_hardware_only():
     assert f"{tiny.hash32:08x}" == tiny.content_hash[:8]
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"lanes_k": 12}, "lanes_k must be a power of two, not 12"),
-    ({"lanes_k": 4, "epilogue_lanes": 4}, "lanes_k must be at least 8, not 4"),
-    ({"epilogue_lanes": 16, "lanes_n": 16}, r"epilogue_lanes must divide lanes_k \(8\), not 16"),
-    ({"lanes_n": 12}, r"epilogue_lanes must divide lanes_n \(12\), not 8"),
-    ({"norm_lanes": 3}, r"norm_lanes must divide epilogue_lanes \(8\), not 3"),
-    ({"axi_bytes": 4}, "axi_bytes must be 8 or 16, not 4"),
-    ({"axi_masters": 3}, "axi_masters must be 1, 2 or 4, not 3"),
-    ({"axi_masters": 2}, "lanes_k must be a multiple of axi_masters"),
-    ({"norm_lanes": 1, "axi_bytes": 16, "lanes_k": 16}, "8 . norm_lanes must be a multiple of axi_bytes"),
-    ({"max_dim": 2048}, "max_dim must be at most 1024, not 2048"),
-    ({"max_experts": 33}, "max_experts must be at most 32, not 33"),
-    ({"max_top_k": 5}, "max_top_k must be at most 4, not 5"),
-    ({"weight_depth": 0}, "weight_depth must be a positive integer, not 0"),
-    ({"weight_depth": True}, "weight_depth must be a positive integer, not True"),
-    ({"act_depth": 1 << 17}, "act_depth must be at most 65536"),
-    ({"assumed_clock_mhz": "fast"}, "assumed_clock_mhz must be a positive number, not 'fast'"),
-    ({"assumed_clock_mhz": float("nan")}, "assumed_clock_mhz must be a positive number, not nan"),
-    ({"name": 3}, "name must be a string, not 3"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lanes_k": 12}, "lanes_k must be a power of two, not 12"),
+        ({"lanes_k": 4, "epilogue_lanes": 4}, "lanes_k must be at least 8, not 4"),
+        ({"epilogue_lanes": 16, "lanes_n": 16}, r"epilogue_lanes must divide lanes_k \(8\), not 16"),
+        ({"lanes_n": 12}, r"epilogue_lanes must divide lanes_n \(12\), not 8"),
+        ({"norm_lanes": 3}, r"norm_lanes must divide epilogue_lanes \(8\), not 3"),
+        ({"axi_bytes": 4}, "axi_bytes must be 8 or 16, not 4"),
+        ({"axi_masters": 3}, "axi_masters must be 1, 2 or 4, not 3"),
+        ({"axi_masters": 2}, "lanes_k must be a multiple of axi_masters"),
+        ({"norm_lanes": 1, "axi_bytes": 16, "lanes_k": 16}, "8 . norm_lanes must be a multiple of axi_bytes"),
+        ({"max_dim": 2048}, "max_dim must be at most 1024, not 2048"),
+        ({"max_experts": 33}, "max_experts must be at most 32, not 33"),
+        ({"max_top_k": 5}, "max_top_k must be at most 4, not 5"),
+        ({"weight_depth": 0}, "weight_depth must be a positive integer, not 0"),
+        ({"weight_depth": True}, "weight_depth must be a positive integer, not True"),
+        ({"act_depth": 1 << 17}, "act_depth must be at most 65536"),
+        ({"assumed_clock_mhz": "fast"}, "assumed_clock_mhz must be a positive number, not 'fast'"),
+        ({"assumed_clock_mhz": float("nan")}, "assumed_clock_mhz must be a positive number, not nan"),
+        ({"name": 3}, "name must be a string, not 3"),
+    ],
+)
 def test_refusals(change, message):
     with pytest.raises(ConfigError, match=message):
         AcceleratorConfig(**change)
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("{", "config must be JSON"),
-    ("[]", "config must be a JSON object"),
-    (json.dumps({"lanes": 8}), "config has unknown fields lanes; known: act_depth"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "config must be JSON"),
+        ("[]", "config must be a JSON object"),
+        (json.dumps({"lanes": 8}), "config has unknown fields lanes; known: act_depth"),
+    ],
+)
 def test_json_refusals(text, message):
     with pytest.raises(ConfigError, match=message):
         AcceleratorConfig.from_json(text)

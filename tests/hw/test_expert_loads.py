@@ -2,11 +2,11 @@
 """Expert loads of every MoE block stay readable, those of an earlier program and of too many blocks do not mislead."""
 
 import numpy as np
-from support.amaranth_bench import simulate
 
 from edgemoe_hw.control_plane.expert_loads import ExpertLoads
 from edgemoe_hw.spec.config import PRESETS
 from edgemoe_hw.spec.regs import MAX_BLOCKS
+from support.amaranth_bench import simulate
 
 
 def test_rows_of_two_programs():

@@ -1,12 +1,12 @@
 import random
 from dataclasses import replace
 
-from support import golden
 import pytest
-from support.amaranth_bench import simulate
 
 from edgemoe_hw.engines.matmul.gate import GateUnit, gate_interval
 from edgemoe_hw.spec.config import AcceleratorConfig
+from support import golden
+from support.amaranth_bench import simulate
 
 CONFIG = AcceleratorConfig(max_tokens=24, max_experts=16, max_top_k=4)
 
@@ -75,8 +75,9 @@ def random_logits(rng, tokens, experts, spread):
 
 
 @pytest.mark.parametrize("gaps", [False, True])
-@pytest.mark.parametrize(("experts", "top_k"), [
-    (1, 1), (2, 2), (3, 1), (7, 4), (8, 2), (9, 3), (16, 2), (16, 4), (4, 4)])
+@pytest.mark.parametrize(
+    ("experts", "top_k"), [(1, 1), (2, 2), (3, 1), (7, 4), (8, 2), (9, 3), (16, 2), (16, 4), (4, 4)]
+)
 def test_queues_equal_the_formula(experts: int, top_k: int, gaps: bool) -> None:
     rng = random.Random(100 * experts + 10 * top_k + gaps)
     bench = Bench(CONFIG)

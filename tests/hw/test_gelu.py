@@ -1,11 +1,11 @@
 # amaranth: UnusedElaboratable=no
 import random
 
-from support import golden
 import pytest
-from support.amaranth_bench import simulate, stream_vectors
 
 from edgemoe_hw.engines.matmul.activation import TABLE_ENTRIES, Gelu
+from support import golden
+from support.amaranth_bench import simulate, stream_vectors
 
 
 async def load(ctx, dut, table):
@@ -13,7 +13,7 @@ async def load(ctx, dut, table):
     for row in range(TABLE_ENTRIES // size):
         ctx.set(dut.write_valid, 1)
         ctx.set(dut.write_row, row)
-        ctx.set(dut.write_data, int.from_bytes(bytes(table[row * size:(row + 1) * size]), "little"))
+        ctx.set(dut.write_data, int.from_bytes(bytes(table[row * size : (row + 1) * size]), "little"))
         await ctx.tick()
     ctx.set(dut.write_valid, 0)
 

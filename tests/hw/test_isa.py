@@ -22,8 +22,9 @@ def fields(struct) -> dict[str, int]:
 
 def values(generator: random.Random, widths: dict[str, int]) -> dict[str, int]:
     """Random values, with every field's extremes among them."""
-    return {name: generator.choice([0, (1 << width) - 1, generator.randrange(1 << width)])
-            for name, width in widths.items()}
+    return {
+        name: generator.choice([0, (1 << width) - 1, generator.randrange(1 << width)]) for name, width in widths.items()
+    }
 
 
 @pytest.mark.parametrize("opcode", OPCODES)
@@ -65,8 +66,11 @@ def test_values_that_do_not_fit_are_refused(opcode):
     for struct, part in ((isa.Header, "header"), (isa.PAYLOADS[opcode], "payload")):
         for name, width in fields(struct).items():
             for value in (-1, 1 << width):
-                with pytest.raises(ValueError, match=rf"{struct.__name__}\.{name} must be between 0 and "
-                                                     rf"{(1 << width) - 1}, not {value}"):
+                with pytest.raises(
+                    ValueError,
+                    match=rf"{struct.__name__}\.{name} must be between 0 and "
+                    rf"{(1 << width) - 1}, not {value}",
+                ):
                     encode(opcode, **{part: {name: value}})
 
 
@@ -93,9 +97,14 @@ def test_illegal_opcode_is_refused(opcode):
 
 def test_values_fit_their_fields():
     header, load, matmul = fields(isa.Header), fields(isa.Load), fields(isa.MatMul)
-    for values_, width in ((Opcode, header["opcode"]), (Memory, load["memory"]), (isa.Base, load["base"]),
-                           (isa.Source, matmul["source"]), (isa.Mode, matmul["mode"]),
-                           (isa.RowFactor, matmul["row_factor"])):
+    for values_, width in (
+        (Opcode, header["opcode"]),
+        (Memory, load["memory"]),
+        (isa.Base, load["base"]),
+        (isa.Source, matmul["source"]),
+        (isa.Mode, matmul["mode"]),
+        (isa.RowFactor, matmul["row_factor"]),
+    ):
         assert max(values_) < 1 << width, values_.__name__
     assert [name for name in header if name.startswith("wait_")] == [f"wait_{e.name.lower()}" for e in Engine]
     assert set(ENGINES.values()) == set(Engine)
@@ -104,10 +113,19 @@ def test_values_fit_their_fields():
 def test_every_config_fits_the_fields():
     """The limits that a configuration may have are limits of the commands too."""
     norm, matmul = fields(isa.LayerNorm), fields(isa.MatMul)
-    assert all(1024 < 1 << widths[name] for widths, name in ((norm, "tokens"), (norm, "dim"), (matmul, "tokens"),
-                                                            (matmul, "keys")))
-    assert all(65535 < 1 << fields(struct)[name] for struct, name in (
-        (isa.Load, "row"), (isa.Store, "row"), (isa.LayerNorm, "dst_base"), (isa.MatMul, "weight_base")))
+    assert all(
+        1024 < 1 << widths[name]
+        for widths, name in ((norm, "tokens"), (norm, "dim"), (matmul, "tokens"), (matmul, "keys"))
+    )
+    assert all(
+        65535 < 1 << fields(struct)[name]
+        for struct, name in (
+            (isa.Load, "row"),
+            (isa.Store, "row"),
+            (isa.LayerNorm, "dst_base"),
+            (isa.MatMul, "weight_base"),
+        )
+    )
     assert 32 <= 1 << fields(isa.Header)["expert"] and 32 < 1 << matmul["num_experts"] and 4 < 1 << matmul["top_k"]
 
 
@@ -119,8 +137,10 @@ DEFAULT_CONFIG_SHA256 = "3e1436d83a65611a7c35ea3386cf492655880d3a6864ba3f11f1c13
 def test_layouts_are_those_of_this_version():
     structs = [isa.Header, *(struct for struct in isa.PAYLOADS.values() if struct is not None)]
     enums = [Opcode, Engine, Memory, isa.Base, isa.Source, isa.Mode, isa.RowFactor]
-    layout = repr([(s.__name__, [(name, f.offset, f.width) for name, f in s.as_shape()]) for s in structs]
-                  + [(e.__name__, [(v.name, v.value) for v in e]) for e in enums])
+    layout = repr(
+        [(s.__name__, [(name, f.offset, f.width) for name, f in s.as_shape()]) for s in structs]
+        + [(e.__name__, [(v.name, v.value) for v in e]) for e in enums]
+    )
     assert ISA_VERSION == 2
     assert hashlib.sha256(layout.encode()).hexdigest() == LAYOUTS_SHA256
 

@@ -1,13 +1,13 @@
 import random
 from dataclasses import replace
 
-from support import golden
 import pytest
-from support.amaranth_bench import simulate
 
 from edgemoe_hw.engines.norm.scalar import NormScalar
 from edgemoe_hw.engines.norm.unit import LayerNormUnit
 from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig
+from support import golden
+from support.amaranth_bench import simulate
 
 SMALL = AcceleratorConfig(lanes_k=16, lanes_n=16, epilogue_lanes=8, norm_lanes=2, max_dim=48)
 
@@ -34,28 +34,45 @@ def random_row(rng: random.Random, dim: int) -> list[int]:
 class Case:
     """One command with its memory contents and the activations that the formulas give."""
 
-    def __init__(self, config: AcceleratorConfig, rng: random.Random, dim: int, tokens: int,
-                 param_base: int = 0) -> None:
+    def __init__(
+        self, config: AcceleratorConfig, rng: random.Random, dim: int, tokens: int, param_base: int = 0
+    ) -> None:
         epi, lanes_k = config.epilogue_lanes, config.lanes_k
         src_rows = -(-dim // epi)
         channels = src_rows * epi
         dst_rows = -(-channels // lanes_k)
         c = dim.bit_length() - 1
         self.command = {
-            "src_base": rng.randrange(1000), "src_stride": src_rows + rng.randrange(3), "src_rows": src_rows,
-            "tokens": tokens, "dst_base": rng.randrange(1000), "dst_stride": dst_rows + rng.randrange(3),
-            "param_base": param_base, "dim": dim, "log2_dim": c,
+            "src_base": rng.randrange(1000),
+            "src_stride": src_rows + rng.randrange(3),
+            "src_rows": src_rows,
+            "tokens": tokens,
+            "dst_base": rng.randrange(1000),
+            "dst_stride": dst_rows + rng.randrange(3),
+            "param_base": param_base,
+            "dim": dim,
+            "log2_dim": c,
             "inv_dim": round(golden.Fraction(1 << (c + 16), dim)),
-            "eps": rng.choice((0, 1, 1000, (1 << 32) - 1)), "shift": rng.choice((0, 3, 8, 10, 12, 17, 31)),
+            "eps": rng.choice((0, 1, 1000, (1 << 32) - 1)),
+            "shift": rng.choice((0, 3, 8, 10, 12, 17, 31)),
         }
         shift = self.command["shift"]
         size = min(32767, max(1, 3 << max(0, shift - 3)))
         padding = [0] * (channels - dim)
-        gamma = [rng.choice((rng.randint(-size, size), 32767, -32767, 0, 1)) if rng.random() < 0.2
-                 else rng.randint(-size, size) for _ in range(dim)] + padding
-        beta = [rng.choice((0, (1 << 31) - 1, 1 - (1 << 31))) if rng.random() < 0.05
-                else rng.randint(-(20 << shift), 20 << shift) if shift < 20 else rng.randint(-(1 << 31), 1 << 31) // 2
-                for _ in range(dim)] + padding
+        gamma = [
+            rng.choice((rng.randint(-size, size), 32767, -32767, 0, 1))
+            if rng.random() < 0.2
+            else rng.randint(-size, size)
+            for _ in range(dim)
+        ] + padding
+        beta = [
+            rng.choice((0, (1 << 31) - 1, 1 - (1 << 31)))
+            if rng.random() < 0.05
+            else rng.randint(-(20 << shift), 20 << shift)
+            if shift < 20
+            else rng.randint(-(1 << 31), 1 << 31) // 2
+            for _ in range(dim)
+        ] + padding
         self.parameters = list(zip(gamma, beta, strict=True))
         self.source: dict[int, list[int]] = {}
         self.expected: dict[int, list[int | None]] = {}
@@ -64,7 +81,7 @@ class Case:
             y = golden.layer_norm(x, gamma, beta, dim, self.command["eps"], shift)
             base = self.command["src_base"] + token * self.command["src_stride"]
             for row in range(src_rows):
-                self.source[base + row] = x[row * epi:(row + 1) * epi]
+                self.source[base + row] = x[row * epi : (row + 1) * epi]
             base = self.command["dst_base"] + token * self.command["dst_stride"]
             for channel, value in enumerate(y):
                 row = self.expected.setdefault(base + channel // lanes_k, [None] * lanes_k)
@@ -79,13 +96,15 @@ class Bench:
     async def load(self, ctx, case: Case) -> None:
         dut, lanes, axi = self.dut, self.config.norm_lanes, self.config.axi_bytes
         for row in range(len(case.parameters) // lanes):
-            word = b"".join((g & 0xffff).to_bytes(4, "little") + (b & 0xffffffff).to_bytes(4, "little")
-                            for g, b in case.parameters[row * lanes:(row + 1) * lanes])
+            word = b"".join(
+                (g & 0xFFFF).to_bytes(4, "little") + (b & 0xFFFFFFFF).to_bytes(4, "little")
+                for g, b in case.parameters[row * lanes : (row + 1) * lanes]
+            )
             for beat in range(8 * lanes // axi):
                 ctx.set(dut.param_write_valid, 1)
                 ctx.set(dut.param_write_row, case.command["param_base"] + row)
                 ctx.set(dut.param_write_beat, beat)
-                ctx.set(dut.param_write_data, int.from_bytes(word[beat * axi:(beat + 1) * axi], "little"))
+                ctx.set(dut.param_write_data, int.from_bytes(word[beat * axi : (beat + 1) * axi], "little"))
                 await ctx.tick()
         ctx.set(dut.param_write_valid, 0)
 

@@ -67,8 +67,9 @@ def test_borrow_of_the_shared_product():
         assert (got == weights.sum(axis=2) * activation).all()
 
 
-@pytest.mark.parametrize(("args", "message"), [((3, 2), "lanes_k must be a power of two"),
-                                               ((8, 3), "lanes_n must be even")])
+@pytest.mark.parametrize(
+    ("args", "message"), [((3, 2), "lanes_k must be a power of two"), ((8, 3), "lanes_n must be even")]
+)
 def test_refusals(args, message):
     with pytest.raises(ValueError, match=message):
         MacArray(*args)

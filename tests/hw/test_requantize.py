@@ -1,9 +1,7 @@
 # amaranth: UnusedElaboratable=no
 import random
 
-from support import golden
 import pytest
-from support.amaranth_bench import stream_vectors
 
 from edgemoe_hw.engines.matmul.requantize import (
     NO_ROW_FACTOR,
@@ -12,6 +10,8 @@ from edgemoe_hw.engines.matmul.requantize import (
     ValueBits,
 )
 from edgemoe_hw.primitives.rounding import RoundingShift
+from support import golden
+from support.amaranth_bench import stream_vectors
 
 BITS = {ValueBits.INT8: 8, ValueBits.INT11: 11, ValueBits.INT12: 12, ValueBits.INT16: 16}
 BOUND = (1 << 24) - 1
@@ -20,11 +20,16 @@ BOUND = (1 << 24) - 1
 def lane_vectors(count: int, seed: int) -> list[dict]:
     """Vectors of which most results are neither zero nor clamped, with ties and extremes among them."""
     rng = random.Random(seed)
-    extremes = [(a, m, s, row, rs) for a in (BOUND, -BOUND, 0, 1, -1) for m in (0, 1, 65535)
-                for s in (0, 1, 39, 40, 41, 47)
-                for row, rs in ((NO_ROW_FACTOR, 0), (0, 15), (32767, 15), (NO_ROW_FACTOR, 15))]
-    ties = [(a, 1 << k, s, NO_ROW_FACTOR, 0) for k in (0, 3, 7) for s in (1, 4, 8, 9, 16, 17)
-            for a in range(-40, 41, 3)]
+    extremes = [
+        (a, m, s, row, rs)
+        for a in (BOUND, -BOUND, 0, 1, -1)
+        for m in (0, 1, 65535)
+        for s in (0, 1, 39, 40, 41, 47)
+        for row, rs in ((NO_ROW_FACTOR, 0), (0, 15), (32767, 15), (NO_ROW_FACTOR, 15))
+    ]
+    ties = [
+        (a, 1 << k, s, NO_ROW_FACTOR, 0) for k in (0, 3, 7) for s in (1, 4, 8, 9, 16, 17) for a in range(-40, 41, 3)
+    ]
     ties += [(a << (s - 1), 1, s, NO_ROW_FACTOR, 0) for s in range(1, 21) for a in (-5, -3, -1, 1, 3, 5)]
     vectors = extremes + ties
     while len(vectors) < count:
@@ -39,8 +44,16 @@ def lane_vectors(count: int, seed: int) -> list[dict]:
         bias = rng.randint(-BOUND, BOUND) if rng.random() < 0.5 else rng.randint(-9, 9)
         if abs(a - bias) > BOUND:
             bias = 0
-        result.append({"acc": a - bias, "bias": bias, "multiplier": multiplier, "shift": shift,
-                       "row": row, "row_shift": row_shift})
+        result.append(
+            {
+                "acc": a - bias,
+                "bias": bias,
+                "multiplier": multiplier,
+                "shift": shift,
+                "row": row,
+                "row_shift": row_shift,
+            }
+        )
     return result
 
 
@@ -55,8 +68,11 @@ def test_requantizer_equals_the_formula() -> None:
     rng = random.Random(1)
     groups = []
     for vector in lane_vectors(4000, 0):
-        others = [dict(vector, acc=-vector["acc"], bias=-vector["bias"]),
-                  dict(vector, shift=rng.randrange(48)), dict(vector, multiplier=rng.randrange(1 << 16))]
+        others = [
+            dict(vector, acc=-vector["acc"], bias=-vector["bias"]),
+            dict(vector, shift=rng.randrange(48)),
+            dict(vector, multiplier=rng.randrange(1 << 16)),
+        ]
         groups.append((rng.choice(list(ValueBits)), [vector, *others]))
 
     def drive(ctx, group):
@@ -84,8 +100,12 @@ def test_requantizer_equals_the_formula() -> None:
 
 def test_every_shift_and_row_shift() -> None:
     dut = Requantizer(1)
-    vectors = [{"acc": sign * BOUND, "bias": 0, "multiplier": 65535, "shift": s, "row": 32767, "row_shift": rs}
-               for s in range(48) for rs in range(16) for sign in (1, -1)]
+    vectors = [
+        {"acc": sign * BOUND, "bias": 0, "multiplier": 65535, "shift": s, "row": 32767, "row_shift": rs}
+        for s in range(48)
+        for rs in range(16)
+        for sign in (1, -1)
+    ]
 
     def drive(ctx, vector):
         ctx.set(dut.bits, ValueBits.INT16)
@@ -105,8 +125,9 @@ def test_rounding_shift_widths(in_width: int, shift_width: int, out_width: int) 
     dut = RoundingShift(in_width, shift_width, out_width)
     rng = random.Random(in_width)
     top = (1 << (in_width - 1)) - 1
-    vectors = [(rng.randint(-top, top) >> rng.randrange(in_width), rng.randrange(1 << shift_width))
-               for _ in range(3000)]
+    vectors = [
+        (rng.randint(-top, top) >> rng.randrange(in_width), rng.randrange(1 << shift_width)) for _ in range(3000)
+    ]
     vectors += [(v, s) for v in (-top, top, 0, 1, -1) for s in range(1 << shift_width)]
 
     def drive(ctx, vector):

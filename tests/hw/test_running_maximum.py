@@ -3,9 +3,9 @@
 
 import numpy as np
 import pytest
-from support.amaranth_bench import simulate
 
 from edgemoe_hw.primitives.running_maximum import RunningMaximum
+from support.amaranth_bench import simulate
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 4, 8, 16])
@@ -17,13 +17,13 @@ def test_maxima_of_tokens(lanes):
     async def feed(ctx):
         for token in range(40):
             values = [-2047, -1, 0, 2047, int(rng.integers(-2047, 2048))]
-            scores = rng.choice(values[:int(rng.integers(1, 6))], int(rng.integers(1, 5 * lanes + 1)))
+            scores = rng.choice(values[: int(rng.integers(1, 6))], int(rng.integers(1, 5 * lanes + 1)))
             if token % 3 == 0:
                 scores = np.minimum(scores, -1)  # a masked lane must not count as 0
             expected.append((token * 50, int(scores.max())))
             groups = -(-len(scores) // lanes)
             for group in range(groups):
-                part = scores[group * lanes:(group + 1) * lanes]
+                part = scores[group * lanes : (group + 1) * lanes]
                 ctx.set(dut.mask, (1 << len(part)) - 1)
                 for lane in range(lanes):
                     ctx.set(dut.values[lane], int(part[lane]) if lane < len(part) else 2047)

@@ -11,8 +11,9 @@ from edgemoe_hw.spec.config import AcceleratorConfig
 CONFIGS = [
     AcceleratorConfig(lanes_k=8, lanes_n=8, epilogue_lanes=8, weight_depth=16),
     AcceleratorConfig(lanes_k=16, lanes_n=24, epilogue_lanes=8, weight_depth=16),
-    AcceleratorConfig(lanes_k=32, lanes_n=16, epilogue_lanes=16, norm_lanes=16, axi_masters=2, axi_bytes=16,
-                      weight_depth=16),
+    AcceleratorConfig(
+        lanes_k=32, lanes_n=16, epilogue_lanes=16, norm_lanes=16, axi_masters=2, axi_bytes=16, weight_depth=16
+    ),
 ]
 
 
@@ -27,7 +28,7 @@ async def load_row(ctx, port, row, content, axi_bytes):
     for beat in range(len(content) // axi_bytes):
         ctx.set(port.row, row)
         ctx.set(port.beat, beat)
-        ctx.set(port.data, int.from_bytes(content[beat * axi_bytes:(beat + 1) * axi_bytes].tobytes(), "little"))
+        ctx.set(port.data, int.from_bytes(content[beat * axi_bytes : (beat + 1) * axi_bytes].tobytes(), "little"))
         ctx.set(port.valid, 1)
         await ctx.tick().until(port.ready)
     ctx.set(port.valid, 0)
@@ -49,7 +50,7 @@ def test_weight_scratchpad(config):
         for row in (0, 3, config.weight_depth - 1):
             model[row] = rng.integers(-127, 128, (n, k))
             for master in range(masters):
-                part = model[row][:, master * k // masters:(master + 1) * k // masters]
+                part = model[row][:, master * k // masters : (master + 1) * k // masters]
                 await load_row(ctx, dut.load[master], row, np.ascontiguousarray(part).reshape(-1), config.axi_bytes)
         for _ in range(20):
             row, values = int(rng.integers(config.weight_depth)), rng.integers(-127, 128, e).astype(np.int8)
@@ -62,12 +63,12 @@ def test_weight_scratchpad(config):
                 first, byte = int(rng.integers(n // e)) * e, int(rng.integers(k))
                 ctx.set(dut.kv_banks, ((1 << e) - 1) << first)
                 ctx.set(dut.kv_bytes, 1 << byte)
-                model[row, first:first + e, byte] = values
+                model[row, first : first + e, byte] = values
             else:
                 bank, part = int(rng.integers(n)), int(rng.integers(k // e))
                 ctx.set(dut.kv_banks, 1 << bank)
                 ctx.set(dut.kv_bytes, ((1 << e) - 1) << part * e)
-                model[row, bank, part * e:(part + 1) * e] = values
+                model[row, bank, part * e : (part + 1) * e] = values
             # A load of the same cycle must wait.
             ctx.set(dut.load[0].valid, 1)
             ctx.set(dut.kv_valid, 1)
@@ -91,7 +92,7 @@ def test_sliced_memory(row_bytes, masters, axi_bytes):
         for row in range(8):
             model[row] = rng.integers(0, 256, row_bytes)
             for master in range(masters):
-                part = model[row, master * row_bytes // masters:(master + 1) * row_bytes // masters]
+                part = model[row, master * row_bytes // masters : (master + 1) * row_bytes // masters]
                 await load_row(ctx, dut.load[master], row, part, axi_bytes)
         for _ in range(10):
             row, mask = int(rng.integers(8)), rng.integers(0, 2, row_bytes).astype(bool)

@@ -1,11 +1,11 @@
 # amaranth: UnusedElaboratable=no
 import random
 
-from support import golden
 import pytest
-from support.amaranth_bench import stream_vectors
 
 from edgemoe_hw.engines.matmul.softmax import Exp2Lanes, Reciprocal
+from support import golden
+from support.amaranth_bench import stream_vectors
 
 
 @pytest.mark.parametrize("lanes", [1, 8, 12])
@@ -55,8 +55,12 @@ def test_exponentials_and_total_equal_the_formula(lanes: int) -> None:
 def test_reciprocal_equals_the_formula() -> None:
     dut = Reciprocal(18)
     rng = random.Random(0)
-    vectors = [*range(1, 1100), *((1 << b) + d for b in range(1, 18) for d in (-1, 0, 1)), (1 << 18) - 1,
-               *(rng.randrange(1, 1 << rng.randrange(1, 19)) for _ in range(3000))]
+    vectors = [
+        *range(1, 1100),
+        *((1 << b) + d for b in range(1, 18) for d in (-1, 0, 1)),
+        (1 << 18) - 1,
+        *(rng.randrange(1, 1 << rng.randrange(1, 19)) for _ in range(3000)),
+    ]
 
     def drive(ctx, n):
         ctx.set(dut.n, n)

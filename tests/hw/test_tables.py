@@ -1,6 +1,5 @@
-from support import golden
-
 from edgemoe_hw.spec import tables
+from support import golden
 
 
 def test_tables_equal_their_formulas() -> None:

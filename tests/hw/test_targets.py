@@ -48,7 +48,8 @@ def test_line_carries_bytes(divisor: int, receiver: int, rng: np.random.Generato
     async def receive(ctx: Any) -> None:
         while True:
             _, _, valid, payload, broken = await ctx.tick().sample(
-                loop.receiver.bytes.valid, loop.receiver.bytes.payload, loop.receiver.broken)
+                loop.receiver.bytes.valid, loop.receiver.bytes.payload, loop.receiver.broken
+            )
             assert not broken
             if valid:
                 received.append(payload)
@@ -80,8 +81,9 @@ def test_break_and_glitch_are_no_bytes() -> None:
     assert seen and not any(seen)
 
 
-def run_bridge(command: bytes, expected_bytes: int, answers: dict[int, int], response: int = 0
-               ) -> tuple[bytes, list[tuple[str, int, int]]]:
+def run_bridge(
+    command: bytes, expected_bytes: int, answers: dict[int, int], response: int = 0
+) -> tuple[bytes, list[tuple[str, int, int]]]:
     """Send a command; returns what the bridge sends back, and its transfers as (bus, address, written data or -1)."""
     bridge, sent, transfers = Bridge(), bytearray(), []
 
@@ -94,7 +96,7 @@ def run_bridge(command: bytes, expected_bytes: int, answers: dict[int, int], res
             await ctx.tick().repeat(20)
         ctx.set(bridge.sent.ready, 1)
         while len(sent) < expected_bytes:
-            byte, = await ctx.tick().sample(bridge.sent.payload).until(bridge.sent.valid)
+            (byte,) = await ctx.tick().sample(bridge.sent.payload).until(bridge.sent.valid)
             sent.append(byte)
 
     def bus(name: str, port: Any) -> Any:
@@ -124,6 +126,7 @@ def run_bridge(command: bytes, expected_bytes: int, answers: dict[int, int], res
                     ctx.set(port.b.valid, 1)
                     await ctx.tick().until(port.b.ready)
                     ctx.set(port.b.valid, 0)
+
         return slave
 
     simulate(bridge, host, background=[bus("register", bridge.registers), bus("memory", bridge.memory)])
@@ -131,8 +134,9 @@ def run_bridge(command: bytes, expected_bytes: int, answers: dict[int, int], res
 
 
 def test_bridge_reads_registers() -> None:
-    sent, transfers = run_bridge(header(write=False, memory=False, address=0x10, words=2), 9,
-                                 {0x10: 0x12345678, 0x14: 0x9ABCDEF0})
+    sent, transfers = run_bridge(
+        header(write=False, memory=False, address=0x10, words=2), 9, {0x10: 0x12345678, 0x14: 0x9ABCDEF0}
+    )
     assert sent == bytes.fromhex("78563412f0debc9a") + bytes([ANSWER])
     assert transfers == [("register", 0x10, -1), ("register", 0x14, -1)]
 
@@ -141,8 +145,10 @@ def test_bridge_writes_memory() -> None:
     content = bytes(range(1, 17))
     sent, transfers = run_bridge(header(write=True, memory=True, address=0x1FF8, words=2) + content, 1, {})
     assert sent == bytes([ANSWER])
-    assert transfers == [("memory", 0x1FF8, int.from_bytes(content[:8], "little")),
-                         ("memory", 0x2000, int.from_bytes(content[8:], "little"))]
+    assert transfers == [
+        ("memory", 0x1FF8, int.from_bytes(content[:8], "little")),
+        ("memory", 0x2000, int.from_bytes(content[8:], "little")),
+    ]
 
 
 @pytest.mark.parametrize("write,memory", [(True, False), (False, True)])
@@ -152,8 +158,9 @@ def test_bridge_reports_bus_errors(write: bool, memory: bool) -> None:
     assert sent[-1] == ANSWER | 2
 
 
-@pytest.mark.parametrize("command,status", [(header(write=True, memory=True, address=0, words=0), 0),
-                                            (bytes([0x80, *bytes(7)]), 2)])
+@pytest.mark.parametrize(
+    "command,status", [(header(write=True, memory=True, address=0, words=0), 0), (bytes([0x80, *bytes(7)]), 2)]
+)
 def test_bridge_answers_what_moves_nothing(command: bytes, status: int) -> None:
     assert run_bridge(command, 1, {}) == (bytes([ANSWER | status]), [])
 

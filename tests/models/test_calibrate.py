@@ -21,10 +21,19 @@ from edgemoe_models.ptq.report import layer_errors
 from edgemoe_models.random_weights import random_images, random_state
 
 CONFIG = ModelConfig(
-    name="small", image_height=24, image_width=32, patch=8, dim=40, depth=2, heads=2, mlp_hidden=72,
-    num_experts=4, top_k=2, expert_hidden=44,
+    name="small",
+    image_height=24,
+    image_width=32,
+    patch=8,
+    dim=40,
+    depth=2,
+    heads=2,
+    mlp_hidden=72,
+    num_experts=4,
+    top_k=2,
+    expert_hidden=44,
     tasks=(TaskConfig("segmentation", "segmentation", 7, head_hidden=30), TaskConfig("depth", "depth", 1)),
-)  # fmt: skip
+)
 
 
 @pytest.fixture
@@ -61,8 +70,12 @@ def test_folder_refusals(folder, tmp_path, case):
     path = {"none": tmp_path / "nothing", "empty": tmp_path / "empty"}.get(case, folder)
     (tmp_path / "empty").mkdir()
     (folder / "9.jpg").write_bytes(b"no picture")
-    expected = {"none": "nothing: no such folder", "empty": "empty: no pictures in this folder",
-                "broken": "9.jpg: not a readable picture .* remove it", "count": "at least 1"}  # fmt: skip
+    expected = {
+        "none": "nothing: no such folder",
+        "empty": "empty: no pictures in this folder",
+        "broken": "9.jpg: not a readable picture .* remove it",
+        "count": "at least 1",
+    }
     with pytest.raises(QuantizeError, match=expected[case]):
         calibration_folder(path, CONFIG, 0 if case == "count" else 16)
 
@@ -114,8 +127,14 @@ def test_command(folder, checkpoint, tmp_path, capsys):
     assert graph.expert_bits == 4
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1:-1]] == [
-        "layer", "embed", "blocks.0", "blocks.1", "norm", "heads.segmentation", "heads.depth"
-    ]  # fmt: skip
+        "layer",
+        "embed",
+        "blocks.0",
+        "blocks.1",
+        "norm",
+        "heads.segmentation",
+        "heads.depth",
+    ]
     assert lines[4].endswith("%") and lines[-1].startswith(f"{out}: small from 4 images, ")
 
 

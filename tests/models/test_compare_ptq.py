@@ -11,11 +11,24 @@ from edgemoe_models.studies import compare_ptq
 from edgemoe_models.studies.compare_ptq import COLUMNS, VARIANTS
 
 CONFIG = ModelConfig(
-    name="small", image_height=24, image_width=32, patch=8, dim=40, depth=2, heads=2, mlp_hidden=72,
-    num_experts=4, top_k=2, expert_hidden=44,
-    tasks=(TaskConfig("segmentation", "segmentation", 8), TaskConfig("depth", "depth", 1, head_hidden=20),
-           TaskConfig("normals", "normals", 3), TaskConfig("edges", "edges", 1)),
-)  # fmt: skip
+    name="small",
+    image_height=24,
+    image_width=32,
+    patch=8,
+    dim=40,
+    depth=2,
+    heads=2,
+    mlp_hidden=72,
+    num_experts=4,
+    top_k=2,
+    expert_hidden=44,
+    tasks=(
+        TaskConfig("segmentation", "segmentation", 8),
+        TaskConfig("depth", "depth", 1, head_hidden=20),
+        TaskConfig("normals", "normals", 3),
+        TaskConfig("edges", "edges", 1),
+    ),
+)
 
 
 def _checkpoint(path, config):

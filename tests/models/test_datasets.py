@@ -273,9 +273,19 @@ def test_a_training_step(name, tmp_path, monkeypatch, capsys):
     from edgemoe_models.train import main
 
     small = ModelConfig(
-        name="small", image_height=16, image_width=32, patch=8, dim=16, depth=2, heads=2, mlp_hidden=24,
-        num_experts=4, top_k=2, expert_hidden=12, tasks=(TaskConfig("depth", "depth", 1, head_hidden=8, cells=8),),
-    )  # fmt: skip
+        name="small",
+        image_height=16,
+        image_width=32,
+        patch=8,
+        dim=16,
+        depth=2,
+        heads=2,
+        mlp_hidden=24,
+        num_experts=4,
+        top_k=2,
+        expert_hidden=12,
+        tasks=(TaskConfig("depth", "depth", 1, head_hidden=8, cells=8),),
+    )
     monkeypatch.setitem(PRESETS, "small", small)
     torch.set_num_threads(1)
     TREES[name](tmp_path / "data")

@@ -19,11 +19,22 @@ from edgemoe_models.random_weights import random_images, random_state
 @pytest.fixture(scope="module")
 def graph():
     config = ModelConfig(
-        name="odd", image_height=12, image_width=20, patch=4, dim=24, depth=2, heads=2, mlp_hidden=20,
-        num_experts=3, top_k=2, expert_hidden=10,
-        tasks=(TaskConfig("segmentation", "segmentation", 3, head_hidden=14, cells=2),
-               TaskConfig("label", "classification", 5)),
-    )  # fmt: skip
+        name="odd",
+        image_height=12,
+        image_width=20,
+        patch=4,
+        dim=24,
+        depth=2,
+        heads=2,
+        mlp_hidden=20,
+        num_experts=3,
+        top_k=2,
+        expert_hidden=10,
+        tasks=(
+            TaskConfig("segmentation", "segmentation", 3, head_hidden=14, cells=2),
+            TaskConfig("label", "classification", 5),
+        ),
+    )
     return quantize(random_state(config), config, random_images(config, 2))
 
 
@@ -116,6 +127,7 @@ def _rewrite(path, change):
 
 def _resign(path, change):
     """Like _rewrite, with the sha256 made right: only the checks behind it can refuse."""
+
     def sign(tensors, document):
         change(tensors, document)
         document.pop("sha256")

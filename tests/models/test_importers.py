@@ -23,8 +23,9 @@ F = torch.nn.functional
 
 DIM, HEADS, PATCH, HIDDEN, EXPERTS, EXPERT_HIDDEN, CLASSES = 24, 2, 4, 40, 5, 28, 6
 GRID = (2, 4)  # Edge-MoE's images are twice as wide as high
-M3VIT = ImportOptions(heads=HEADS, top_k=2, tasks="semseg=segmentation:5,depth", seed_heads=3, image_height=8,
-                      image_width=16)
+M3VIT = ImportOptions(
+    heads=HEADS, top_k=2, tasks="semseg=segmentation:5,depth", seed_heads=3, image_height=8, image_width=16
+)
 EDGE_MOE = ImportOptions(heads=HEADS)
 
 
@@ -40,9 +41,11 @@ def backbone(grid, depth, experts_in_odd):
         return (rng.standard_normal(shape) * deviation).astype(np.float32)
 
     tensors = {
-        "cls_token": draw(1, 1, DIM, deviation=0.3), "pos_embed": draw(1, 1 + grid[0] * grid[1], DIM, deviation=0.3),
-        "patch_embed.proj.weight": draw(DIM, 3, PATCH, PATCH, deviation=0.3), "patch_embed.proj.bias": draw(DIM),
-    }  # fmt: skip
+        "cls_token": draw(1, 1, DIM, deviation=0.3),
+        "pos_embed": draw(1, 1 + grid[0] * grid[1], DIM, deviation=0.3),
+        "patch_embed.proj.weight": draw(DIM, 3, PATCH, PATCH, deviation=0.3),
+        "patch_embed.proj.bias": draw(DIM),
+    }
     for i in range(depth):
         linears = {"attn.qkv": (3 * DIM, DIM), "attn.proj": (DIM, DIM)}
         if experts_in_odd and i % 2:
@@ -61,16 +64,21 @@ def backbone(grid, depth, experts_in_odd):
 
 def timm_tensors():
     rng = np.random.default_rng(8)
-    head = {"head.weight": rng.standard_normal((CLASSES, DIM)), "head.bias": rng.standard_normal(CLASSES),
-            "norm.weight": 1 + 0.1 * rng.standard_normal(DIM), "norm.bias": rng.standard_normal(DIM)}  # fmt: skip
+    head = {
+        "head.weight": rng.standard_normal((CLASSES, DIM)),
+        "head.bias": rng.standard_normal(CLASSES),
+        "norm.weight": 1 + 0.1 * rng.standard_normal(DIM),
+        "norm.bias": rng.standard_normal(DIM),
+    }
     return backbone((3, 3), 2, False) | {name: value.astype(np.float32) for name, value in head.items()}
 
 
 def plain_tokens(tensors, pixels, gate=None):
     """Tokens [T, D] after the last block, of normalised pixels [3, H, W], straight from the foreign tensors."""
     t = {name: torch.from_numpy(value).double() for name, value in tensors.items()}
-    x = F.conv2d(torch.from_numpy(pixels).double()[None], t["patch_embed.proj.weight"], t["patch_embed.proj.bias"],
-                 stride=PATCH)  # fmt: skip
+    x = F.conv2d(
+        torch.from_numpy(pixels).double()[None], t["patch_embed.proj.weight"], t["patch_embed.proj.bias"], stride=PATCH
+    )
     x = torch.cat([t["cls_token"], x.flatten(2).transpose(1, 2)], 1)[0] + t["pos_embed"][0]
 
     def linear(x, name, index=...):
@@ -87,8 +95,13 @@ def plain_tokens(tensors, pixels, gate=None):
             x = x + linear(F.gelu(linear(y, f"{block}.mlp.fc1")), f"{block}.mlp.fc2")
         else:
             scores, chosen = (y @ t[f"{block}.mlp.gate.{gate}.w_gate"]).softmax(-1).topk(2)
-            every = torch.stack([linear(F.gelu(linear(y, f"{block}.mlp.experts.htoh4", e)),
-                                        f"{block}.mlp.experts.h4toh", e) for e in range(EXPERTS)], 1)  # fmt: skip
+            every = torch.stack(
+                [
+                    linear(F.gelu(linear(y, f"{block}.mlp.experts.htoh4", e)), f"{block}.mlp.experts.h4toh", e)
+                    for e in range(EXPERTS)
+                ],
+                1,
+            )
             x = x + (every.gather(1, chosen[..., None].expand(-1, -1, DIM)) * scores[..., None]).sum(1)
         i += 1
     return x
@@ -166,28 +179,38 @@ def changed(path, changes):
 
 
 def test_all_problems_are_in_one_message(tmp_path):
-    wrong = {"blocks.1.norm1.bias": None, "blocks.0.attn.qkv.bias": np.zeros(3, np.float32),
-             "blocks.0.ls1.gamma": np.zeros(DIM, np.float32)}  # fmt: skip
-    with pytest.raises(ImportRefused, match=re.escape(
+    wrong = {
+        "blocks.1.norm1.bias": None,
+        "blocks.0.attn.qkv.bias": np.zeros(3, np.float32),
+        "blocks.0.ls1.gamma": np.zeros(DIM, np.float32),
+    }
+    with pytest.raises(
+        ImportRefused,
+        match=re.escape(
             "the checkpoint does not fit. missing: blocks.1.norm1.bias [24]. of a wrong shape: blocks.0.attn.qkv.bias "
-            "must be [72], not [3]. not understood: blocks.0.ls1.gamma")):
+            "must be [72], not [3]. not understood: blocks.0.ls1.gamma"
+        ),
+    ):
         import_checkpoint(changed(tmp_path / "a.safetensors", wrong), ImportOptions(heads=HEADS))
 
 
-@pytest.mark.parametrize(("changes", "options", "message"), [
-    ({"dist_token": np.zeros((1, 1, DIM), np.float32)}, {}, "a distilled DeiT has a second class token"),
-    ({"head.weight": None}, {}, "no classification head"),
-    ({"norm.bias": np.full(DIM, np.nan, np.float32)}, {}, "norm.bias holds 24 NaN or infinite values"),
-    ({"pos_embed": np.zeros((1, 8, DIM), np.float32)}, {}, "7 position embeddings besides the class token's"),
-    ({}, {"heads": None}, "the width 24 is no multiple of 64"),
-    ({}, {"heads": 5}, "--heads must divide the width 24, not be 5"),
-    ({}, {"image_height": 12}, "--image-height and --image-width go together"),
-    ({}, {"image_height": 13, "image_width": 12}, "must be a multiple of patch (4), not 13"),
-    ({}, {"std": (0.0, 1.0, 1.0)}, "--std positive"),
-    ({}, {"top_k": 2, "fill_missing": 1}, "the format timm has no use for --fill-missing, --top-k"),
-    ({"patch_embed.proj.weight": None, "patch_embed.weight": np.zeros(3)}, {}, "checkpoint of edgemoe already"),
-    ({"patch_embed.proj.weight": None}, {}, "the names are neither timm's nor M3ViT's"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({"dist_token": np.zeros((1, 1, DIM), np.float32)}, {}, "a distilled DeiT has a second class token"),
+        ({"head.weight": None}, {}, "no classification head"),
+        ({"norm.bias": np.full(DIM, np.nan, np.float32)}, {}, "norm.bias holds 24 NaN or infinite values"),
+        ({"pos_embed": np.zeros((1, 8, DIM), np.float32)}, {}, "7 position embeddings besides the class token's"),
+        ({}, {"heads": None}, "the width 24 is no multiple of 64"),
+        ({}, {"heads": 5}, "--heads must divide the width 24, not be 5"),
+        ({}, {"image_height": 12}, "--image-height and --image-width go together"),
+        ({}, {"image_height": 13, "image_width": 12}, "must be a multiple of patch (4), not 13"),
+        ({}, {"std": (0.0, 1.0, 1.0)}, "--std positive"),
+        ({}, {"top_k": 2, "fill_missing": 1}, "the format timm has no use for --fill-missing, --top-k"),
+        ({"patch_embed.proj.weight": None, "patch_embed.weight": np.zeros(3)}, {}, "checkpoint of edgemoe already"),
+        ({"patch_embed.proj.weight": None}, {}, "the names are neither timm's nor M3ViT's"),
+    ],
+)
 def test_timm_refusals(tmp_path, changes, options, message):
     path = changed(tmp_path / "a.safetensors", changes)
     with pytest.raises(ImportRefused, match=re.escape(message)):
@@ -198,8 +221,12 @@ def test_files_with_objects_or_damage_are_refused(tmp_path):
     torch.save({"state_dict": {}, "epoch": Fraction(1, 2)}, tmp_path / "objects.pth")
     (tmp_path / "text.pth").write_text("this is no checkpoint")
     (tmp_path / "text.safetensors").write_text("this is no checkpoint")
-    for name, message in (("objects.pth", "could run code"), ("text.pth", "no readable torch file"),
-                          ("text.safetensors", "not a safetensors file"), ("none.pth", "no such file or folder")):
+    for name, message in (
+        ("objects.pth", "could run code"),
+        ("text.pth", "no readable torch file"),
+        ("text.safetensors", "not a safetensors file"),
+        ("none.pth", "no such file or folder"),
+    ):
         with pytest.raises(ImportRefused, match=message):
             import_checkpoint(tmp_path / name, ImportOptions())
 
@@ -231,8 +258,11 @@ def test_m3vit_folder_of_ranks_equals_one_file(tmp_path):
     folder = tmp_path / "ranks"
     folder.mkdir()
     for rank, experts in enumerate((slice(0, 2), slice(2, EXPERTS))):
-        part = {name: value[experts] if ".experts." in name else value for name, value in tensors.items()
-                if rank == 0 or ".experts." in name}  # fmt: skip
+        part = {
+            name: value[experts] if ".experts." in name else value
+            for name, value in tensors.items()
+            if rank == 0 or ".experts." in name
+        }
         save_torch(folder / f"{rank}.pth", part, "state_dict")
     joined = import_checkpoint(folder, M3VIT)
     assert all(np.array_equal(value, joined.state[name]) for name, value in whole.state.items())
@@ -242,26 +272,32 @@ def test_m3vit_folder_of_ranks_equals_one_file(tmp_path):
 
 
 def test_m3vit_one_gate_for_all_tasks(tmp_path):
-    tensors = {name.replace(".gate.0.", ".gate."): value for name, value in backbone(GRID, 2, True).items()
-               if ".gate.1." not in name}  # fmt: skip
+    tensors = {
+        name.replace(".gate.0.", ".gate."): value
+        for name, value in backbone(GRID, 2, True).items()
+        if ".gate.1." not in name
+    }
     imported = import_checkpoint(save_torch(tmp_path / "m.pth", tensors), M3VIT)
     gates = [imported.state[f"blocks.1.moe.gate.{task}"] for task in ("semseg", "depth")]
     assert np.array_equal(gates[0], gates[1]) and np.array_equal(gates[0], tensors["blocks.1.mlp.gate.w_gate"].T)
 
 
-@pytest.mark.parametrize(("extra", "options", "message"), [
-    ({}, {"seed_heads": None}, "only the backbone can be imported"),
-    ({}, {"top_k": None}, "how many experts a token visits and how many attention heads there are: give --top-k"),
-    ({}, {"heads": None}, "give --top-k and --heads (moe_top_k and num_heads of its training)"),
-    ({}, {"tasks": None}, "(it has the decoders depth, semseg): give --tasks in the order of its 2 gates"),
-    ({}, {"tasks": "depth"}, "2 gates a block, but --tasks names 1 tasks"),
-    ({}, {"tasks": "depth,parts"}, "not 'parts'"),
-    ({}, {"image_height": 8, "image_width": 12}, "does not have 8 patches"),
-    ({"blocks.1.mlp.gate.0.w_noise": np.zeros((DIM, EXPERTS), np.float32)}, {}, "renormalise their scores"),
-    ({"gate_task_represent.fc1.weight": np.zeros((3, 3), np.float32)}, {}, "see a task embedding"),
-    ({"blocks.1.mlp.gate.3.w_gate": np.zeros((DIM, EXPERTS), np.float32)}, {}, "numbered from 0, not 0, 1, 3"),
-    ({"blocks.2.mlp.experts.htoh4.weight": np.zeros((5, 2, DIM), np.float32)}, {}, "not the blocks [1, 2, 3]"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("extra", "options", "message"),
+    [
+        ({}, {"seed_heads": None}, "only the backbone can be imported"),
+        ({}, {"top_k": None}, "how many experts a token visits and how many attention heads there are: give --top-k"),
+        ({}, {"heads": None}, "give --top-k and --heads (moe_top_k and num_heads of its training)"),
+        ({}, {"tasks": None}, "(it has the decoders depth, semseg): give --tasks in the order of its 2 gates"),
+        ({}, {"tasks": "depth"}, "2 gates a block, but --tasks names 1 tasks"),
+        ({}, {"tasks": "depth,parts"}, "not 'parts'"),
+        ({}, {"image_height": 8, "image_width": 12}, "does not have 8 patches"),
+        ({"blocks.1.mlp.gate.0.w_noise": np.zeros((DIM, EXPERTS), np.float32)}, {}, "renormalise their scores"),
+        ({"gate_task_represent.fc1.weight": np.zeros((3, 3), np.float32)}, {}, "see a task embedding"),
+        ({"blocks.1.mlp.gate.3.w_gate": np.zeros((DIM, EXPERTS), np.float32)}, {}, "numbered from 0, not 0, 1, 3"),
+        ({"blocks.2.mlp.experts.htoh4.weight": np.zeros((5, 2, DIM), np.float32)}, {}, "not the blocks [1, 2, 3]"),
+    ],
+)
 def test_m3vit_refusals(tmp_path, extra, options, message):
     path = save_torch(tmp_path / "m.pth", m3vit_tensors() | extra)
     given = {**vars(M3VIT), "name": "imported", **options}
@@ -272,8 +308,14 @@ def test_m3vit_refusals(tmp_path, extra, options, message):
 # --- Edge-MoE ---------------------------------------------------------------------------------------------------------
 
 #: timm's and FastMoE's names of a block's parts, as Edge-MoE's files call them.
-FILES = {"attn.qkv": "qkv", "attn.proj": "attn_proj", "mlp.fc": "fc", "mlp.experts.": "", "mlp.gate.0.w_gate":
-         "w_gate_T_task0", "mlp.gate.1.w_gate": "w_gate_T_task1"}  # fmt: skip
+FILES = {
+    "attn.qkv": "qkv",
+    "attn.proj": "attn_proj",
+    "mlp.fc": "fc",
+    "mlp.experts.": "",
+    "mlp.gate.0.w_gate": "w_gate_T_task0",
+    "mlp.gate.1.w_gate": "w_gate_T_task1",
+}
 
 
 @pytest.fixture(scope="module")
@@ -332,9 +374,13 @@ def test_edge_moe_missing_files_are_listed_or_filled(folder):
     gone = ["l0_norm1_bias", "l1_htoh4_weight", "l3_h4toh_bias"]
     for name in gone:
         (folder / f"{name}.float32.bin").unlink()
-    with pytest.raises(ImportRefused, match=re.escape(
+    with pytest.raises(
+        ImportRefused,
+        match=re.escape(
             "missing: l0_norm1_bias.float32.bin [24], l1_htoh4_weight.float32.bin [5, 28, 24], "
-            "l3_h4toh_bias.float32.bin [5, 24]")):
+            "l3_h4toh_bias.float32.bin [5, 24]"
+        ),
+    ):
         import_checkpoint(folder, EDGE_MOE)
     with pytest.raises(ImportRefused, match=re.escape("missing: l0_norm1_bias.float32.bin [24].")):
         import_checkpoint(folder, ImportOptions(heads=HEADS, fill_missing=4))
@@ -349,14 +395,17 @@ def test_edge_moe_missing_files_are_listed_or_filled(folder):
     assert first.unused == ("extra.float32.bin", "l3_x_post_moe.float32.bin")
 
 
-@pytest.mark.parametrize(("name", "content", "message"), [
-    ("l2_qkv_bias", np.zeros(71), "l2_qkv_bias.float32.bin has 284 bytes, not 288 of float32 [72]"),
-    ("image", np.zeros(5), "image.float32.bin has 20 bytes, not 1536"),
-    ("image", np.full((3, 8, 16), 2.0), "image.float32.bin must lie in 0..1, not 2..2"),
-    ("l1_norm1_weight", np.full(DIM, np.inf), "blocks.1.norm1.weight holds 24 NaN or infinite"),
-    ("pos_embed", np.zeros((8, DIM)), "7 position embeddings"),
-    ("l1_w_gate_T_task2", np.zeros((EXPERTS, DIM)), "gates of 3 tasks, but 2 are named: give --tasks"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("l2_qkv_bias", np.zeros(71), "l2_qkv_bias.float32.bin has 284 bytes, not 288 of float32 [72]"),
+        ("image", np.zeros(5), "image.float32.bin has 20 bytes, not 1536"),
+        ("image", np.full((3, 8, 16), 2.0), "image.float32.bin must lie in 0..1, not 2..2"),
+        ("l1_norm1_weight", np.full(DIM, np.inf), "blocks.1.norm1.weight holds 24 NaN or infinite"),
+        ("pos_embed", np.zeros((8, DIM)), "7 position embeddings"),
+        ("l1_w_gate_T_task2", np.zeros((EXPERTS, DIM)), "gates of 3 tasks, but 2 are named: give --tasks"),
+    ],
+)
 def test_edge_moe_refusals(folder, name, content, message):
     (folder / f"{name}.float32.bin").write_bytes(content.astype("<f4").tobytes())
     with pytest.raises(ImportRefused, match=re.escape(message)):

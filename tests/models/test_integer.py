@@ -160,9 +160,14 @@ def test_floor_log2_refuses_zero():
 
 @settings(max_examples=300)
 @given(
-    st.integers(-(2**23), 2**23), st.integers(-(2**22), 2**22), st.integers(0, 65535), st.integers(0, 47),
-    st.sampled_from([8, 11, 12, 16]), st.one_of(st.none(), st.integers(0, 2**15)), st.integers(0, 15),
-)  # fmt: skip
+    st.integers(-(2**23), 2**23),
+    st.integers(-(2**22), 2**22),
+    st.integers(0, 65535),
+    st.integers(0, 47),
+    st.sampled_from([8, 11, 12, 16]),
+    st.one_of(st.none(), st.integers(0, 2**15)),
+    st.integers(0, 15),
+)
 def test_requantize(acc, bias, multiplier, shift, bits, row, row_shift):
     row_shift = 0 if row is None else row_shift
     result = ops.requantize(np.array([[acc]]), bias, multiplier, shift, bits, row, row_shift)
@@ -252,9 +257,19 @@ def test_gate_scores_are_the_softmax(spread):
 def _config(**changes):
     task = TaskConfig("segmentation", "segmentation", channels=3, cells=2)
     values = {
-        "name": "odd", "image_height": 8, "image_width": 12, "patch": 4, "dim": 12, "depth": 2, "heads": 3,
-        "mlp_hidden": 20, "num_experts": 3, "top_k": 2, "expert_hidden": 10, "tasks": (task,),
-    }  # fmt: skip
+        "name": "odd",
+        "image_height": 8,
+        "image_width": 12,
+        "patch": 4,
+        "dim": 12,
+        "depth": 2,
+        "heads": 3,
+        "mlp_hidden": 20,
+        "num_experts": 3,
+        "top_k": 2,
+        "expert_hidden": 10,
+        "tasks": (task,),
+    }
     return ModelConfig(**(values | changes))
 
 

@@ -9,14 +9,23 @@ from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig  # noqa: E402
 from edgemoe_models.m3vit import M3ViT, balance_loss, select_experts  # noqa: E402
 
 SMALL = ModelConfig(
-    name="small", image_height=8, image_width=16, patch=4, dim=16, depth=4, heads=2, mlp_hidden=24,
-    num_experts=4, top_k=2, expert_hidden=12,
+    name="small",
+    image_height=8,
+    image_width=16,
+    patch=4,
+    dim=16,
+    depth=4,
+    heads=2,
+    mlp_hidden=24,
+    num_experts=4,
+    top_k=2,
+    expert_hidden=12,
     tasks=(
         TaskConfig("segmentation", "segmentation", channels=5, cells=2),
         TaskConfig("depth", "depth", channels=1, head_hidden=8, cells=4),
         TaskConfig("scene", "classification", channels=3),
     ),
-)  # fmt: skip
+)
 
 
 @pytest.fixture
@@ -143,13 +152,21 @@ def test_state_dict_keys_are_the_documented_ones(model):
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     d, t, e, h = 16, 9, 4, 12
     expected = {
-        "patch_embed.weight": (d, 48), "patch_embed.bias": (d,), "cls_token": (d,), "pos_embed": (t, d),
-        "norm.weight": (d,), "norm.bias": (d,),
-        "heads.segmentation.weight": (20, d), "heads.segmentation.bias": (20,),
-        "heads.depth.fc1.weight": (8, d), "heads.depth.fc1.bias": (8,),
-        "heads.depth.fc2.weight": (16, 8), "heads.depth.fc2.bias": (16,),
-        "heads.scene.weight": (3, d), "heads.scene.bias": (3,),
-    }  # fmt: skip
+        "patch_embed.weight": (d, 48),
+        "patch_embed.bias": (d,),
+        "cls_token": (d,),
+        "pos_embed": (t, d),
+        "norm.weight": (d,),
+        "norm.bias": (d,),
+        "heads.segmentation.weight": (20, d),
+        "heads.segmentation.bias": (20,),
+        "heads.depth.fc1.weight": (8, d),
+        "heads.depth.fc1.bias": (8,),
+        "heads.depth.fc2.weight": (16, 8),
+        "heads.depth.fc2.bias": (16,),
+        "heads.scene.weight": (3, d),
+        "heads.scene.bias": (3,),
+    }
     for i in range(4):
         block = f"blocks.{i}"
         for norm in ("norm1", "norm2"):

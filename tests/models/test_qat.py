@@ -18,11 +18,22 @@ from edgemoe_models.qat.quantizers import Quantizer, integers, scale_parameter
 from edgemoe_models.random_weights import random_images, random_state
 
 MIXED = ModelConfig(
-    name="mixed", image_height=16, image_width=32, patch=8, dim=24, depth=2, heads=2, mlp_hidden=40,
-    num_experts=4, top_k=2, expert_hidden=20,
-    tasks=(TaskConfig("segmentation", "segmentation", 5, head_hidden=12, cells=2),
-           TaskConfig("classification", "classification", 7)),
-)  # fmt: skip
+    name="mixed",
+    image_height=16,
+    image_width=32,
+    patch=8,
+    dim=24,
+    depth=2,
+    heads=2,
+    mlp_hidden=40,
+    num_experts=4,
+    top_k=2,
+    expert_hidden=20,
+    tasks=(
+        TaskConfig("segmentation", "segmentation", 5, head_hidden=12, cells=2),
+        TaskConfig("classification", "classification", 7),
+    ),
+)
 DENSE = dataclasses.replace(MIXED, name="dense", depth=1, num_experts=0, top_k=0, expert_hidden=0)
 CASES = {
     "int8": (MIXED, 8, False),

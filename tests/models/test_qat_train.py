@@ -18,11 +18,24 @@ from edgemoe_models.qat.trainer import QatOptions
 from edgemoe_models.random_weights import random_state
 
 CONFIG = ModelConfig(
-    name="small", image_height=16, image_width=32, patch=8, dim=16, depth=2, heads=2, mlp_hidden=24,
-    num_experts=3, top_k=2, expert_hidden=12,
-    tasks=(TaskConfig("segmentation", "segmentation", 8, cells=4), TaskConfig("normals", "normals", 3, cells=2),
-           TaskConfig("edges", "edges", 1, head_hidden=12, cells=4), TaskConfig("depth", "depth", 1)),
-)  # fmt: skip
+    name="small",
+    image_height=16,
+    image_width=32,
+    patch=8,
+    dim=16,
+    depth=2,
+    heads=2,
+    mlp_hidden=24,
+    num_experts=3,
+    top_k=2,
+    expert_hidden=12,
+    tasks=(
+        TaskConfig("segmentation", "segmentation", 8, cells=4),
+        TaskConfig("normals", "normals", 3, cells=2),
+        TaskConfig("edges", "edges", 1, head_hidden=12, cells=4),
+        TaskConfig("depth", "depth", 1),
+    ),
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +47,24 @@ def weights(tmp_path_factory):
 
 def _run(weights, out, *options):
     cache = weights.parent / "scenes"
-    common = ["--weights", weights, "--out", out, "--cache", cache, "--batch", "2", "--train-scenes", "6",
-              "--val-scenes", "2", "--threads", "1", "--learning-rate", "1e-3"]  # fmt: skip
+    common = [
+        "--weights",
+        weights,
+        "--out",
+        out,
+        "--cache",
+        cache,
+        "--batch",
+        "2",
+        "--train-scenes",
+        "6",
+        "--val-scenes",
+        "2",
+        "--threads",
+        "1",
+        "--learning-rate",
+        "1e-3",
+    ]
     threads = torch.get_num_threads()
     try:
         return main([str(option) for option in (*common, *options)])

@@ -16,11 +16,22 @@ from edgemoe_models.export_onnx.model import export  # noqa: E402
 from edgemoe_models.export_onnx.writer import OnnxGraph  # noqa: E402
 
 TINY = ModelConfig(
-    name="tiny", image_height=16, image_width=24, patch=8, dim=24, depth=2, heads=2, mlp_hidden=40,
-    num_experts=4, top_k=2, expert_hidden=28,
-    tasks=(TaskConfig("segmentation", "segmentation", 5, head_hidden=20, cells=2),
-           TaskConfig("label", "classification", 10)),
-)  # fmt: skip
+    name="tiny",
+    image_height=16,
+    image_width=24,
+    patch=8,
+    dim=24,
+    depth=2,
+    heads=2,
+    mlp_hidden=40,
+    num_experts=4,
+    top_k=2,
+    expert_hidden=28,
+    tasks=(
+        TaskConfig("segmentation", "segmentation", 5, head_hidden=20, cells=2),
+        TaskConfig("label", "classification", 10),
+    ),
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +46,9 @@ def with_expert_bits(graph, bits):
     def clip(layers):
         return tuple(dataclasses.replace(x, weight=x.weight.clip(-limit, limit)) for x in layers)
 
-    blocks = tuple(dataclasses.replace(b, expert_fc1=clip(b.expert_fc1), expert_fc2=clip(b.expert_fc2))
-                   for b in graph.blocks)
+    blocks = tuple(
+        dataclasses.replace(b, expert_fc1=clip(b.expert_fc1), expert_fc2=clip(b.expert_fc2)) for b in graph.blocks
+    )
     return dataclasses.replace(graph, blocks=blocks, expert_bits=bits)
 
 
@@ -91,7 +103,8 @@ def test_weights_and_activations_are_quant_nodes(graph):
     constants = {x.name: onnx.numpy_helper.to_array(x) for x in model.graph.initializer}
     weights = {
         constants[node.input[0]].shape: int(constants[node.input[3]])
-        for node in model.graph.node if node.op_type == "Quant" and node.input[0] in constants
+        for node in model.graph.node
+        if node.op_type == "Quant" and node.input[0] in constants
     }
     assert weights[24, 28] == weights[28, 24] == 4
     assert weights[24, 72] == weights[24, 40] == 8

@@ -33,12 +33,24 @@ from edgemoe_models.ptq.search import (
 from edgemoe_models.random_weights import random_images, random_state
 
 MIXED = ModelConfig(
-    name="mixed", image_height=24, image_width=40, patch=8, dim=40, depth=4, heads=2, mlp_hidden=72,
-    num_experts=5, top_k=3, expert_hidden=44,
-    tasks=(TaskConfig("segmentation", "segmentation", 7, head_hidden=30, cells=2),
-           TaskConfig("depth", "depth", 1, cells=4), TaskConfig("normals", "normals", 3),
-           TaskConfig("label", "classification", 10)),
-)  # fmt: skip
+    name="mixed",
+    image_height=24,
+    image_width=40,
+    patch=8,
+    dim=40,
+    depth=4,
+    heads=2,
+    mlp_hidden=72,
+    num_experts=5,
+    top_k=3,
+    expert_hidden=44,
+    tasks=(
+        TaskConfig("segmentation", "segmentation", 7, head_hidden=30, cells=2),
+        TaskConfig("depth", "depth", 1, cells=4),
+        TaskConfig("normals", "normals", 3),
+        TaskConfig("label", "classification", 10),
+    ),
+)
 
 #: Of the deviation of the outputs. Random networks magnify rounding errors, and 40 channels average little out:
 #: trained ones come to about 0.02 to 0.05.
@@ -180,16 +192,25 @@ def test_experts_without_calibration_tokens_still_work(state):
     assert len(observed["blocks.1.queues"][2]) == 0
     graph = quantize(changed, config, random_images(config, 1))
     weight, linear = changed["blocks.1.moe.w1"][2], graph.blocks[1].expert_fc1[2]
-    correlation = np.corrcoef((linear.weight * (linear.multiplier / 2.0 ** linear.shift.astype(int))[:, None]).ravel(),
-                              (weight * graph.scales["blocks.1.norm2"]).ravel())[0, 1]  # fmt: skip
+    correlation = np.corrcoef(
+        (linear.weight * (linear.multiplier / 2.0 ** linear.shift.astype(int))[:, None]).ravel(),
+        (weight * graph.scales["blocks.1.norm2"]).ravel(),
+    )[0, 1]
     assert correlation > 0.999
 
 
 def test_vit_without_experts(rng):
     config = dataclasses.replace(
-        PRESETS["deit-tiny"], name="vit", image_height=32, image_width=48, patch=16, dim=48, depth=3, mlp_hidden=96,
+        PRESETS["deit-tiny"],
+        name="vit",
+        image_height=32,
+        image_width=48,
+        patch=16,
+        dim=48,
+        depth=3,
+        mlp_hidden=96,
         tasks=(TaskConfig("classification", "classification", 20),),
-    )  # fmt: skip
+    )
     state = random_state(config)
     graph = quantize(state, config, random_images(config, 8, 100))
     raw = reference.run(graph, random_images(config, 1)[0], "classification")

@@ -23,10 +23,19 @@ from edgemoe_models.ptq.search import (
 from edgemoe_models.random_weights import random_images, random_state
 
 SMALL = ModelConfig(
-    name="small", image_height=24, image_width=32, patch=8, dim=40, depth=2, heads=2, mlp_hidden=72,
-    num_experts=4, top_k=2, expert_hidden=44,
+    name="small",
+    image_height=24,
+    image_width=32,
+    patch=8,
+    dim=40,
+    depth=2,
+    heads=2,
+    mlp_hidden=72,
+    num_experts=4,
+    top_k=2,
+    expert_hidden=44,
     tasks=(TaskConfig("segmentation", "segmentation", 7, head_hidden=30, cells=2), TaskConfig("depth", "depth", 1)),
-)  # fmt: skip
+)
 PLAIN = QuantizeOptions(ranges="min-max", equalize=False, correct_bias=False, refit=False)
 
 

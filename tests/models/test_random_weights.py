@@ -22,8 +22,9 @@ def seen():
     """What each task's tokens were on pictures that the gates have not seen."""
     observed, state = {}, random_state(CONFIG, 3)
     for task in CONFIG.tasks:
-        float_reference.forward(state, CONFIG, random_images(CONFIG, PICTURES, UNSEEN), task.name,
-                                observed.setdefault(task.name, {}))
+        float_reference.forward(
+            state, CONFIG, random_images(CONFIG, PICTURES, UNSEEN), task.name, observed.setdefault(task.name, {})
+        )
     return observed
 
 

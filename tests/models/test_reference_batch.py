@@ -17,10 +17,19 @@ from edgemoe_models.studies.compare_functions import (
 from edgemoe_models.studies.published import edge_moe, i_bert
 
 CONFIG = ModelConfig(
-    name="small", image_height=24, image_width=32, patch=8, dim=40, depth=2, heads=2, mlp_hidden=72,
-    num_experts=4, top_k=2, expert_hidden=44,
+    name="small",
+    image_height=24,
+    image_width=32,
+    patch=8,
+    dim=40,
+    depth=2,
+    heads=2,
+    mlp_hidden=72,
+    num_experts=4,
+    top_k=2,
+    expert_hidden=44,
     tasks=(TaskConfig("segmentation", "segmentation", 7, head_hidden=30), TaskConfig("label", "classification", 5)),
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +53,10 @@ def test_accurate_functions_change_little_and_rough_ones_more(graph):
     ours = reference.run(graph, image, "segmentation")
     changes = {}
     for name, functions in (
-        ("accurate", accurate), ("i_vit", i_vit_functions(graph)), ("fq_vit", fq_vit_functions(graph))
-    ):  # fmt: skip
+        ("accurate", accurate),
+        ("i_vit", i_vit_functions(graph)),
+        ("fq_vit", fq_vit_functions(graph)),
+    ):
         trace = {}
         found = reference.run(graph, image, "segmentation", trace, functions)
         assert found.shape == ours.shape and trace["blocks.0.context"].shape == (CONFIG.num_tokens, CONFIG.dim)

@@ -21,8 +21,10 @@ def reader(request, monkeypatch):
 
 @pytest.fixture
 def content(rng):
-    tensors = {name: rng.integers(0, 2, shape).astype(name) for name, shape in zip(
-        TYPES, [(3, 5), (), (0,), (7,), (1, 2, 3)] * 3, strict=False)}
+    tensors = {
+        name: rng.integers(0, 2, shape).astype(name)
+        for name, shape in zip(TYPES, [(3, 5), (), (0,), (7,), (1, 2, 3)] * 3, strict=False)
+    }
     return tensors, safetensors.numpy.save(tensors, {"note": "é", "empty": ""})
 
 
@@ -45,12 +47,21 @@ def test_no_metadata(reader, tmp_path):
 
 def damaged(raw):
     length = int.from_bytes(raw[:8], "little")
-    header = json.loads(raw[8:8 + length])
-    yield from (b"", raw[:5], raw[:8], raw[:50], raw[:8 + length], raw[:-1], b"\xff" * 8 + raw[8:], b"junk" * 10,
-                raw[:8] + b"[" + raw[9:])
+    header = json.loads(raw[8 : 8 + length])
+    yield from (
+        b"",
+        raw[:5],
+        raw[:8],
+        raw[:50],
+        raw[: 8 + length],
+        raw[:-1],
+        b"\xff" * 8 + raw[8:],
+        b"junk" * 10,
+        raw[:8] + b"[" + raw[9:],
+    )
     for change in ({"dtype": "U9"}, {"shape": [99]}, {"data_offsets": [0, 1 << 40]}, {"data_offsets": [5, 3]}):
         text = json.dumps({**header, "u1": {**header["u1"], **change}}).encode()
-        yield len(text).to_bytes(8, "little") + text + raw[8 + length:]
+        yield len(text).to_bytes(8, "little") + text + raw[8 + length :]
 
 
 def test_damaged(reader, content, tmp_path):

@@ -10,7 +10,7 @@ from safetensors import safe_open  # noqa: E402
 
 import edgemoe_models  # noqa: E402
 from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig  # noqa: E402
-from edgemoe_models.train import (
+from edgemoe_models.train import (  # noqa: E402
     TrainConfig,
     Trainer,
     augment,
@@ -22,13 +22,22 @@ from edgemoe_models.train import (
 )
 
 SMALL = ModelConfig(
-    name="small", image_height=16, image_width=32, patch=8, dim=16, depth=2, heads=2, mlp_hidden=24,
-    num_experts=4, top_k=2, expert_hidden=12,
+    name="small",
+    image_height=16,
+    image_width=32,
+    patch=8,
+    dim=16,
+    depth=2,
+    heads=2,
+    mlp_hidden=24,
+    num_experts=4,
+    top_k=2,
+    expert_hidden=12,
     tasks=tuple(
         TaskConfig(kind, kind, channels=channels, cells=8)
         for kind, channels in (("segmentation", 8), ("depth", 1), ("normals", 3), ("edges", 1))
     ),
-)  # fmt: skip
+)
 OPTIONS = {"batch": 2, "train_scenes": 6, "val_scenes": 4, "warmup": 1}
 
 

@@ -13,13 +13,22 @@ from edgemoe_models.train import TrainConfig, Trainer, main, task_loss  # noqa: 
 
 ALL = "segmentation,depth,normals,edges"
 SMALL = ModelConfig(
-    name="small", image_height=16, image_width=32, patch=8, dim=16, depth=2, heads=2, mlp_hidden=24,
-    num_experts=4, top_k=2, expert_hidden=12,
+    name="small",
+    image_height=16,
+    image_width=32,
+    patch=8,
+    dim=16,
+    depth=2,
+    heads=2,
+    mlp_hidden=24,
+    num_experts=4,
+    top_k=2,
+    expert_hidden=12,
     tasks=(
         TaskConfig("segmentation", "segmentation", channels=8, head_hidden=20, cells=8),
         TaskConfig("depth", "depth", channels=1, head_hidden=20, cells=8),
     ),
-)  # fmt: skip
+)
 
 
 @pytest.fixture(autouse=True)
@@ -188,10 +197,29 @@ def test_tensorboard_without_its_package(tmp_path, monkeypatch):
 
 def test_m3vit_tiny_takes_two_steps(tmp_path):
     """The command for a GPU (docs/models.md) with everything that makes it long taken small."""
-    main([
-        "--preset", "m3vit-tiny", "--tasks", ALL, "--precision", "bfloat16", "--tensorboard", "--steps", "2",
-        "--batch", "1", "--train-scenes", "2", "--val-scenes", "1", "--cache", str(tmp_path), "--out", str(tmp_path),
-    ])  # fmt: skip
+    main(
+        [
+            "--preset",
+            "m3vit-tiny",
+            "--tasks",
+            ALL,
+            "--precision",
+            "bfloat16",
+            "--tensorboard",
+            "--steps",
+            "2",
+            "--batch",
+            "1",
+            "--train-scenes",
+            "2",
+            "--val-scenes",
+            "1",
+            "--cache",
+            str(tmp_path),
+            "--out",
+            str(tmp_path),
+        ]
+    )
     with safe_open(tmp_path / "m3vit-tiny.safetensors", "pt") as file:
         assert file.metadata()["steps"] == "2"
         assert all(file.get_tensor(key).isfinite().all() for key in file.keys())

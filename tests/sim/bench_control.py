@@ -5,14 +5,14 @@ import random
 
 import cocotb
 import numpy as np
-from support.axi_bench import AxiBench, pauses
 from cocotb.triggers import ClockCycles, RisingEdge
 from cocotbext.axi import AxiResp
-from support.control_bench import assemble, loaded, stored
 
 from edgemoe_hw.spec import regs
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.isa import Base, Memory, Opcode
+from support.axi_bench import AxiBench, pauses
+from support.control_bench import assemble, loaded, stored
 
 CONFIG = AcceleratorConfig.from_json(os.environ["CONFIG"])
 STALL = float(os.environ["STALL"])
@@ -52,15 +52,30 @@ def store(loads: int, **fields: int):
 async def copy(bench: Bench, rows: int, row: int, offset: int):
     """A program that copies residual rows through the accelerator; checks code and data."""
     command = load(memory=Memory.RESIDUAL, rows=rows, row=row, offset=offset)
-    await bench.run(assemble(CONFIG, [load(memory=Memory.GELU), command, load(memory=Memory.NORM, rows=3),
-                                        store(3, rows=rows, row=row, offset=0x40)]))
+    await bench.run(
+        assemble(
+            CONFIG,
+            [
+                load(memory=Memory.GELU),
+                command,
+                load(memory=Memory.NORM, rows=3),
+                store(3, rows=rows, row=row, offset=0x40),
+            ],
+        )
+    )
     assert await bench.finish() == (regs.ErrorCode.NONE, 0)
     dram = bench.dram()
-    slices = [np.concatenate([np.zeros((row, 2 * CONFIG.epilogue_lanes // CONFIG.axi_masters), np.uint8),
-                              loaded(CONFIG, dram, command[2], WEIGHTS, master)])
-              for master in range(CONFIG.axi_masters)]
+    slices = [
+        np.concatenate(
+            [
+                np.zeros((row, 2 * CONFIG.epilogue_lanes // CONFIG.axi_masters), np.uint8),
+                loaded(CONFIG, dram, command[2], WEIGHTS, master),
+            ]
+        )
+        for master in range(CONFIG.axi_masters)
+    ]
     expected = stored(CONFIG, slices, row, rows)
-    assert np.array_equal(dram[OUTPUT + 0x40:][:len(expected)], expected)
+    assert np.array_equal(dram[OUTPUT + 0x40 :][: len(expected)], expected)
 
 
 @cocotb.test()
@@ -116,8 +131,10 @@ async def bus_errors(dut):
     bench = Bench(dut)
     await bench.reset()
     far = {"offset": 0x4000_0000}
-    for command, code in ((load(memory=Memory.WEIGHT, rows=16, **far), regs.ErrorCode.READ_BUS),
-                          (store(1, rows=50, **far), regs.ErrorCode.WRITE_BUS)):
+    for command, code in (
+        (load(memory=Memory.WEIGHT, rows=16, **far), regs.ErrorCode.READ_BUS),
+        (store(1, rows=50, **far), regs.ErrorCode.WRITE_BUS),
+    ):
         await bench.run(assemble(CONFIG, [load(memory=Memory.ACT), command, load(memory=Memory.WEIGHT, rows=16)]))
         assert await bench.finish() == (code, 2)
         await bench.soft_reset()

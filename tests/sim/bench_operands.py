@@ -10,11 +10,10 @@ import cocotb
 import numpy as np
 from amaranth.lib import data
 from bench_units import Unit
-from support.unit_bench import UNITS
 
 from edgemoe_hw.engines.matmul.issue import StepMeta, TileMeta
-
 from support import golden
+from support.unit_bench import UNITS
 
 K, N = UNITS.lanes_k, UNITS.lanes_n
 ROWS = 512  # of every memory here
@@ -52,28 +51,51 @@ class Memories:
         k_steps, tiles, nibbles = int(rng.integers(1, 6)), int(rng.integers(1, 4)), int(rng.integers(2))
         source_row, weight_base = (int(row) for row in rng.integers(0, ROWS - 16, 2))
         keys, shift, source = int(rng.integers(1, k_steps * K + 1)), int(rng.integers(4)), int(rng.integers(2))
-        common = {"source": source, "nibbles": nibbles, "keys": keys, "score_shift": shift, "maximum_row": number,
-                  "unsigned": int(source or rng.integers(2)), "softmax": int(source and rng.integers(4) > 0)}
+        common = {
+            "source": source,
+            "nibbles": nibbles,
+            "keys": keys,
+            "score_shift": shift,
+            "maximum_row": number,
+            "unsigned": int(source or rng.integers(2)),
+            "softmax": int(source and rng.integers(4) > 0),
+        }
         if source:
-            x = self._probabilities(self.score[source_row:source_row + k_steps].ravel(), keys, shift, number)
+            x = self._probabilities(self.score[source_row : source_row + k_steps].ravel(), keys, shift, number)
         else:
-            rows = self.act[source_row:source_row + k_steps].ravel()
+            rows = self.act[source_row : source_row + k_steps].ravel()
             x = (rows if common["unsigned"] else rows.view(np.int8)).astype(int)
         row = golden.reciprocal(int(x.sum())) if common["softmax"] else None
         steps = []
         for tile in range(tiles):
             total = np.zeros(N, int)
-            meta = {"first_tile": tile == 0, "last_of_command": rng.integers(2), "index": rng.integers(2048),
-                    "dst_offset": rng.integers(65536), "score": rng.integers(65536)}
+            meta = {
+                "first_tile": tile == 0,
+                "last_of_command": rng.integers(2),
+                "index": rng.integers(2048),
+                "dst_offset": rng.integers(65536),
+                "score": rng.integers(65536),
+            }
             for step in range(k_steps):
                 place = weight_base + (tile * (k_steps + 1 >> 1) + (step >> 1) if nibbles else tile * k_steps + step)
                 weights = self.weight[place]
                 if nibbles:
                     weights = weights >> 4 if step & 1 else weights << 4 >> 4
-                total += weights.astype(int) @ x[step * K:(step + 1) * K]
-                steps.append(common | {
-                    "valid": 1, "first": step == 0, "last": step == k_steps - 1, "first_tile": tile == 0, "step": step,
-                    "source_row": source_row + step, "weight_row": place, "tile": meta, "row": row})
+                total += weights.astype(int) @ x[step * K : (step + 1) * K]
+                steps.append(
+                    common
+                    | {
+                        "valid": 1,
+                        "first": step == 0,
+                        "last": step == k_steps - 1,
+                        "first_tile": tile == 0,
+                        "step": step,
+                        "source_row": source_row + step,
+                        "weight_row": place,
+                        "tile": meta,
+                        "row": row,
+                    }
+                )
             steps[-1]["result"] = total
         return steps
 
@@ -103,10 +125,13 @@ class Ports:
         if self.announced:
             assert unit.get("tile") == pack(TileMeta, self.expected[self.finished]["tile"])
         scores = memories.score[rows["score"] % ROWS]
-        unit.set(step=word, maximum_data=memories.maximum[rows["maximum"]],
-                 score_data=sum((int(score) & 4095) << 12 * lane for lane, score in enumerate(scores)),
-                 act_data=int.from_bytes(memories.act[rows["act"] % ROWS].tobytes(), "little"),
-                 weight_data=int.from_bytes(memories.weight[rows["weight"] % ROWS].tobytes(), "little"))
+        unit.set(
+            step=word,
+            maximum_data=memories.maximum[rows["maximum"]],
+            score_data=sum((int(score) & 4095) << 12 * lane for lane, score in enumerate(scores)),
+            act_data=int.from_bytes(memories.act[rows["act"] % ROWS].tobytes(), "little"),
+            weight_data=int.from_bytes(memories.weight[rows["weight"] % ROWS].tobytes(), "little"),
+        )
         self.rows = {name: unit.get(f"{name}_row") for name in rows}
         await unit.tick()
 

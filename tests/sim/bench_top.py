@@ -5,7 +5,6 @@ from pathlib import Path
 
 import cocotb
 import numpy as np
-from support.axi_bench import AxiBench
 from cocotb.triggers import ClockCycles
 
 from edgemoe.bundle import Bundle
@@ -13,6 +12,7 @@ from edgemoe.layout import align, gather_outputs, pack_patches
 from edgemoe.runtime.base import patchify
 from edgemoe.runtime.reference_device import ReferenceDevice
 from edgemoe_hw.spec import regs
+from support.axi_bench import AxiBench
 
 BUNDLE = Bundle.load(Path(os.environ["BUNDLE"]))
 STALL = float(os.environ["STALL"])
@@ -37,8 +37,9 @@ class Bench(AxiBench):
         program = np.frombuffer(BUNDLE.task(task).program, np.uint8)
         self.fill(PROGRAM, program)
         self.fill(INPUT, np.frombuffer(pack_patches(BUNDLE.config, patchify(image, BUNDLE.model.patch)), np.uint8))
-        await self.start(PROGRAM, len(program) // 64, BASE_WEIGHTS=0, BASE_INPUT=INPUT, BASE_OUTPUT=OUTPUT,
-                         WATCHDOG=5000)
+        await self.start(
+            PROGRAM, len(program) // 64, BASE_WEIGHTS=0, BASE_INPUT=INPUT, BASE_OUTPUT=OUTPUT, WATCHDOG=5000
+        )
 
     async def infer(self, task: str, seed: int):
         """One inference: the outputs equal the reference, and nothing but the outputs is written."""
@@ -48,7 +49,9 @@ class Bench(AxiBench):
         before = self.dram()
         assert await self.finish(10_000) == (regs.ErrorCode.NONE, 0)
         after, info = self.dram(), BUNDLE.task(task)
-        found = gather_outputs(info.outputs, after[OUTPUT:][:info.output_bytes], info.output_rows, info.output_channels)
+        found = gather_outputs(
+            info.outputs, after[OUTPUT:][: info.output_bytes], info.output_rows, info.output_channels
+        )
         np.testing.assert_array_equal(found, self.reference.run(BUNDLE, image, task).outputs)
         changed = np.flatnonzero(before != after)
         assert ((changed >= OUTPUT) & (changed < OUTPUT + info.output_bytes)).all()

@@ -5,27 +5,23 @@ Values change at falling edges, so that what a rising edge sees is never in doub
 
 import logging
 import random
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import cocotb
 import numpy as np
-from cocotb.clock import Clock
-from cocotb.triggers import ClockCycles, FallingEdge, Timer
-
-
-from support import golden
 import test_gate
 import test_layernorm
 import test_requantize
-from support.unit_bench import LANES, UNITS
+from cocotb.clock import Clock
+from cocotb.triggers import ClockCycles, FallingEdge, Timer
 
 from edgemoe_hw.engines.matmul.activation import TABLE_ENTRIES, Gelu
 from edgemoe_hw.engines.matmul.gate import gate_interval
 from edgemoe_hw.engines.matmul.requantize import Requantizer, ValueBits
 from edgemoe_hw.engines.matmul.softmax import Exp2Lanes, Reciprocal
+from support import golden
+from support.unit_bench import LANES, UNITS
 
 MAC_K, MAC_N = 8, 6
 
@@ -70,8 +66,9 @@ class Unit:
             return int(handle.value)
         return handle.value.to_signed() if signed else handle.value.to_unsigned()
 
-    async def stream(self, vectors: Sequence[Any], drive: Callable[[Any], None],
-                     *checks: tuple[int, Callable[[Any], None]]):
+    async def stream(
+        self, vectors: Sequence[Any], drive: Callable[[Any], None], *checks: tuple[int, Callable[[Any], None]]
+    ):
         """Vectors in random cycles, noise of other vectors between them; each ``(latency, check)`` sees all of them."""
         due: dict[int, list[tuple[Callable[[Any], None], Any]]] = {}
         cycle = number = 0
@@ -94,8 +91,10 @@ async def mac_array(dut):
     """Tiles of 1 to 9 steps with pauses anywhere; extremes among them."""
     unit, rng = Unit(dut, "mac"), np.random.default_rng(1)
     await unit.reset()
-    tiles = [(rng.integers(-127, 256, (steps, MAC_K)), rng.integers(-127, 128, (steps, MAC_N, MAC_K)))
-             for steps in rng.integers(1, 10, 150)]
+    tiles = [
+        (rng.integers(-127, 256, (steps, MAC_K)), rng.integers(-127, 128, (steps, MAC_N, MAC_K)))
+        for steps in rng.integers(1, 10, 150)
+    ]
     tiles += [(np.full((3, MAC_K), a), rng.choice([-127, 127, 0], (3, MAC_N, MAC_K))) for a in (255, -127, 127, 0)]
     results = []
 
@@ -110,13 +109,21 @@ async def mac_array(dut):
     cocotb.start_soon(collect())
     for activations, weights in tiles:
         for step, (row, stationary) in enumerate(zip(activations, weights, strict=True)):
-            unit.set(activations=sum((int(a) & 511) << 9 * k for k, a in enumerate(row)), valid=1, first=step == 0,
-                     weights=int.from_bytes(stationary.astype(np.int8).tobytes(), "little"),
-                     last=step == len(weights) - 1)
+            unit.set(
+                activations=sum((int(a) & 511) << 9 * k for k, a in enumerate(row)),
+                valid=1,
+                first=step == 0,
+                weights=int.from_bytes(stationary.astype(np.int8).tobytes(), "little"),
+                last=step == len(weights) - 1,
+            )
             await unit.tick()
             while random.random() < 0.3:
-                unit.set(valid=0, first=random.random() < 0.5, last=random.random() < 0.5,
-                         weights=random.getrandbits(8 * MAC_K * MAC_N))
+                unit.set(
+                    valid=0,
+                    first=random.random() < 0.5,
+                    last=random.random() < 0.5,
+                    weights=random.getrandbits(8 * MAC_K * MAC_N),
+                )
                 await unit.tick()
     unit.set(valid=0)
     await unit.tick(10)
@@ -153,8 +160,9 @@ async def gelu(dut):
     await unit.reset()
     for table in (golden.gelu_table(4.2 / 511), [random.randrange(256) for _ in range(TABLE_ENTRIES)]):
         for row in range(TABLE_ENTRIES // 8):
-            unit.set(write_valid=1, write_row=row,
-                     write_data=int.from_bytes(bytes(table[8 * row:8 * row + 8]), "little"))
+            unit.set(
+                write_valid=1, write_row=row, write_data=int.from_bytes(bytes(table[8 * row : 8 * row + 8]), "little")
+            )
             await unit.tick()
         unit.set(write_valid=0)
         vectors = [([q, -q, random.randint(-1023, 1023)], shift) for shift in range(4) for q in range(-1023, 1024, 3)]
@@ -164,7 +172,8 @@ async def gelu(dut):
 
         def check(vector, table=table):
             assert [unit.get(f"y{i}", True) for i in range(LANES)] == [
-                golden.gelu(q, table, vector[1]) for q in vector[0]], vector
+                golden.gelu(q, table, vector[1]) for q in vector[0]
+            ], vector
 
         await unit.stream(vectors, drive, (Gelu.LATENCY, check))
 
@@ -177,8 +186,14 @@ async def exponentials(dut):
     for _ in range(1500):
         maximum, shift = random.choice((2047, -2000, 0, random.randint(-2000, 2047))), random.randrange(4)
         low = max(-2047, maximum - random.choice((0, 40, 600, 4094)))
-        vectors.append(([random.randint(low, maximum) for _ in range(LANES)], maximum, shift,
-                        random.choice((7, 7, random.randrange(8)))))
+        vectors.append(
+            (
+                [random.randint(low, maximum) for _ in range(LANES)],
+                maximum,
+                shift,
+                random.choice((7, 7, random.randrange(8))),
+            )
+        )
 
     def want(vector):
         scores, maximum, shift, mask = vector
@@ -201,8 +216,12 @@ async def exponentials(dut):
 async def reciprocal(dut):
     unit = Unit(dut, "reciprocal")
     await unit.reset()
-    vectors = [*range(1, 300), *((1 << b) + d for b in range(1, 18) for d in (-1, 0, 1)), (1 << 18) - 1,
-               *(random.randrange(1, 1 << random.randrange(1, 19)) for _ in range(1500))]
+    vectors = [
+        *range(1, 300),
+        *((1 << b) + d for b in range(1, 18) for d in (-1, 0, 1)),
+        (1 << 18) - 1,
+        *(random.randrange(1, 1 << random.randrange(1, 19)) for _ in range(1500)),
+    ]
 
     def check(n):
         assert (unit.get("row"), unit.get("shift")) == golden.reciprocal(n), n
@@ -226,11 +245,17 @@ async def layer_norm(dut):
 async def load_norm(unit: Unit, case):
     lanes, axi = UNITS.norm_lanes, UNITS.axi_bytes
     for row in range(len(case.parameters) // lanes):
-        word = b"".join((g & 0xFFFF).to_bytes(4, "little") + (b & 0xFFFF_FFFF).to_bytes(4, "little")
-                        for g, b in case.parameters[row * lanes:(row + 1) * lanes])
+        word = b"".join(
+            (g & 0xFFFF).to_bytes(4, "little") + (b & 0xFFFF_FFFF).to_bytes(4, "little")
+            for g, b in case.parameters[row * lanes : (row + 1) * lanes]
+        )
         for beat in range(8 * lanes // axi):
-            unit.set(param_write_valid=1, param_write_row=case.command["param_base"] + row, param_write_beat=beat,
-                     param_write_data=int.from_bytes(word[beat * axi:(beat + 1) * axi], "little"))
+            unit.set(
+                param_write_valid=1,
+                param_write_row=case.command["param_base"] + row,
+                param_write_beat=beat,
+                param_write_data=int.from_bytes(word[beat * axi : (beat + 1) * axi], "little"),
+            )
             await unit.tick()
     unit.set(param_write_valid=0)
 
@@ -246,8 +271,11 @@ async def execute_norm(unit: Unit, case, read_stall: float, write_stall: float):
     for _ in range(20_000):
         noise = [random.randint(-32767, 32767) for _ in range(UNITS.epilogue_lanes)]
         row = noise if requested is None else case.source[requested]  # the data is there in one cycle only
-        unit.set(read_ready=random.random() >= read_stall, write_ready=random.random() >= write_stall,
-                 **{f"read_data{i}": value for i, value in enumerate(row)})
+        unit.set(
+            read_ready=random.random() >= read_stall,
+            write_ready=random.random() >= write_stall,
+            **{f"read_data{i}": value for i, value in enumerate(row)},
+        )
         await unit.settle()
         requested = None
         if unit.get("read_valid") and unit.dut.norm_read_ready.value:
@@ -293,10 +321,16 @@ async def gate_layer(unit: Unit, logits: list[list[int]], experts: int, top_k: i
             unit.set(logits_valid=cycle in starts, clear=token == 0 and cycle == 0)
             if cycle in starts:
                 group = starts.index(cycle)
-                lanes = [row[e] if e < experts else random.randint(-32767, 32767)
-                         for e in range(group * UNITS.epilogue_lanes, (group + 1) * UNITS.epilogue_lanes)]
-                unit.set(first=group == 0, last=group == groups - 1, token=random.randrange(2048) if group else token,
-                         **{f"logits{i}": value for i, value in enumerate(lanes)})
+                lanes = [
+                    row[e] if e < experts else random.randint(-32767, 32767)
+                    for e in range(group * UNITS.epilogue_lanes, (group + 1) * UNITS.epilogue_lanes)
+                ]
+                unit.set(
+                    first=group == 0,
+                    last=group == groups - 1,
+                    token=random.randrange(2048) if group else token,
+                    **{f"logits{i}": value for i, value in enumerate(lanes)},
+                )
             await unit.tick()
     unit.set(logits_valid=0, clear=0)
     for _ in range(200):
@@ -326,15 +360,21 @@ async def weight_scratchpad(dut):
         beat = 0
         while beat < n * k // UNITS.axi_bytes:
             loading, writing = random.random() < 0.8, random.random() < 0.3
-            unit.set(load_0valid=loading, load_0row=row, load_0beat=beat, kv_valid=writing,
-                     load_0data=int.from_bytes(flat[beat * UNITS.axi_bytes:(beat + 1) * UNITS.axi_bytes], "little"))
+            unit.set(
+                load_0valid=loading,
+                load_0row=row,
+                load_0beat=beat,
+                kv_valid=writing,
+                load_0data=int.from_bytes(flat[beat * UNITS.axi_bytes : (beat + 1) * UNITS.axi_bytes], "little"),
+            )
             if writing:
                 write_stationary(unit, model, rng)
             await unit.settle()
             assert unit.get("load_0ready") == (not writing)  # keys and values come first
             if loading and not writing:
-                model[row].reshape(-1)[beat * UNITS.axi_bytes:(beat + 1) * UNITS.axi_bytes] = np.frombuffer(
-                    flat, np.int8)[beat * UNITS.axi_bytes:(beat + 1) * UNITS.axi_bytes]
+                model[row].reshape(-1)[beat * UNITS.axi_bytes : (beat + 1) * UNITS.axi_bytes] = np.frombuffer(
+                    flat, np.int8
+                )[beat * UNITS.axi_bytes : (beat + 1) * UNITS.axi_bytes]
                 beat += 1
             await unit.tick()
     unit.set(load_0valid=0, kv_valid=0)
@@ -352,10 +392,15 @@ def write_stationary(unit: Unit, model: np.ndarray, rng: np.random.Generator):
     if is_value:
         first, byte = int(rng.integers(n // e)) * e, int(rng.integers(k))
         banks, masked = ((1 << e) - 1) << first, 1 << byte
-        model[row, first:first + e, byte] = values
+        model[row, first : first + e, byte] = values
     else:
         bank, part = int(rng.integers(n)), int(rng.integers(k // e)) * e
         banks, masked = 1 << bank, ((1 << e) - 1) << part
-        model[row, bank, part:part + e] = values
-    unit.set(kv_row=row, kv_is_value=is_value, kv_banks=banks, kv_bytes=masked,
-             kv_data=int.from_bytes(values.astype(np.int8).tobytes(), "little"))
+        model[row, bank, part : part + e] = values
+    unit.set(
+        kv_row=row,
+        kv_is_value=is_value,
+        kv_banks=banks,
+        kv_bytes=masked,
+        kv_data=int.from_bytes(values.astype(np.int8).tobytes(), "little"),
+    )

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from support.cocotb_runner import run_bench
 from support.control_bench import SMALL, SMALL_WIDE, bench_verilog
 
@@ -10,5 +11,8 @@ from support.control_bench import SMALL, SMALL_WIDE, bench_verilog
 @pytest.mark.parametrize("stall", [0.0, 0.5])
 @pytest.mark.parametrize("config", [SMALL, SMALL_WIDE], ids=lambda config: config.name)
 def test_control_plane(config, stall):
-    run_bench(bench_verilog(config), Path(__file__).with_name("bench_control.py"),
-              parameters={"CONFIG": config.to_json(), "STALL": str(stall)})
+    run_bench(
+        bench_verilog(config),
+        Path(__file__).with_name("bench_control.py"),
+        parameters={"CONFIG": config.to_json(), "STALL": str(stall)},
+    )

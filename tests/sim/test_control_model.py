@@ -4,6 +4,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+
+from edgemoe_hw.interfaces import memory_depths, slice_beats
+from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_hw.spec.isa import Base, Memory, Opcode
+from edgemoe_hw.spec.regs import ID, ErrorCode
+from edgemoe_sim.verilated import ModelError, ProgramError, ProgramTimeout, Stop, VerilatedModel
 from support.control_bench import (
     SMALL,
     SMALL_WIDE,
@@ -13,12 +19,6 @@ from support.control_bench import (
     loaded,
     stored,
 )
-
-from edgemoe_hw.interfaces import memory_depths, slice_beats
-from edgemoe_hw.spec.config import AcceleratorConfig
-from edgemoe_hw.spec.isa import Base, Memory, Opcode
-from edgemoe_hw.spec.regs import ID, ErrorCode
-from edgemoe_sim.verilated import ModelError, ProgramError, ProgramTimeout, Stop, VerilatedModel
 
 DRAM_BYTES = 1 << 20
 PROGRAM, WEIGHTS, INPUT, OUTPUT = 0x0, 0x1_0000, 0x6_0000, 0xC_0000
@@ -40,9 +40,15 @@ def small() -> Iterator[VerilatedModel]:
 
 
 def start(model: VerilatedModel, program: np.ndarray, commands: int | None = None, watchdog: int = 5000) -> None:
-    model.dram[PROGRAM:PROGRAM + len(program)] = program
-    model.start(PROGRAM, len(program) // 64 if commands is None else commands, weights=WEIGHTS, input=INPUT,
-                output=OUTPUT, watchdog=watchdog)
+    model.dram[PROGRAM : PROGRAM + len(program)] = program
+    model.start(
+        PROGRAM,
+        len(program) // 64 if commands is None else commands,
+        weights=WEIGHTS,
+        input=INPUT,
+        output=OUTPUT,
+        watchdog=watchdog,
+    )
 
 
 def execute(model: VerilatedModel, commands: list[Command], **begin: int) -> None:
@@ -85,7 +91,7 @@ def expect_recovery(model: VerilatedModel) -> None:
     for master, part in enumerate(memory_slices(model, Memory.RESIDUAL)):
         assert np.array_equal(part[7:47], loaded(model.config, model.dram, command[2], WEIGHTS, master))
     expected = stored(model.config, memory_slices(model, Memory.RESIDUAL), 7, 40)
-    assert np.array_equal(model.dram[OUTPUT:][:len(expected)], expected)
+    assert np.array_equal(model.dram[OUTPUT:][: len(expected)], expected)
 
 
 def random_program(config: AcceleratorConfig, rng: np.random.Generator, count: int) -> list[Command]:
@@ -104,10 +110,14 @@ def random_program(config: AcceleratorConfig, rng: np.random.Generator, count: i
         memory = Memory(int(rng.integers(len(Memory))))
         depth = memory_depths(config)[memory]
         rows = int(rng.integers(0, depth + 1)) if rng.random() < 0.3 else int(rng.integers(0, 4))
-        command = load(memory=memory, rows=rows, row=int(rng.integers(0, depth - rows + 1)),
-                       base=int(rng.choice([Base.WEIGHTS, Base.INPUT])),
-                       offset=int(rng.integers(0, 0x1000)) * config.axi_bytes,
-                       plane_stride=int(rng.integers(0, 0x800)) * config.axi_bytes)
+        command = load(
+            memory=memory,
+            rows=rows,
+            row=int(rng.integers(0, depth - rows + 1)),
+            base=int(rng.choice([Base.WEIGHTS, Base.INPUT])),
+            offset=int(rng.integers(0, 0x1000)) * config.axi_bytes,
+            plane_stride=int(rng.integers(0, 0x800)) * config.axi_bytes,
+        )
         # A load must not overtake a store that still reads.
         commands.append((command[0], {"wait_store": stores}, command[2]))
         loads += 1
@@ -131,11 +141,11 @@ def test_random_programs(config, stall, rng, seed):
                 memory = Memory(fields["memory"])
                 for master, part in enumerate(memories[memory]):
                     data = loaded(config, before, fields, bases[Base(fields["base"])], master)
-                    part[fields["row"]:fields["row"] + fields["rows"]] = data
+                    part[fields["row"] : fields["row"] + fields["rows"]] = data
                     read += data.size
             else:
                 data = stored(config, memories[Memory.RESIDUAL], fields["row"], fields["rows"])
-                assert np.array_equal(model.dram[OUTPUT + fields["offset"]:][:data.size], data)
+                assert np.array_equal(model.dram[OUTPUT + fields["offset"] :][: data.size], data)
                 written += data.size
         for memory, parts in memories.items():
             for part, actual in zip(parts, memory_slices(model, memory), strict=True):
@@ -188,15 +198,17 @@ def test_predicated_commands_of_empty_queues_are_skipped(small):
     commands = []
     for expert in range(4):
         header = {"predicated": 1, "expert": expert}
-        commands += [(Opcode.LOAD, header, load(memory=Memory.ACT, row=expert, offset=expert * 8)[2]),
-                     (Opcode.MATMUL, header, {"tokens": 10}),
-                     store(header, offset=expert * 16)]
+        commands += [
+            (Opcode.LOAD, header, load(memory=Memory.ACT, row=expert, offset=expert * 8)[2]),
+            (Opcode.MATMUL, header, {"tokens": 10}),
+            store(header, offset=expert * 16),
+        ]
     before = small.dram.copy()
     execute(small, commands)
     act = memory_slices(small, Memory.ACT)[0]
     assert not act[0].any()
-    assert np.array_equal(act[1:4].ravel(), before[WEIGHTS + 8:WEIGHTS + 32])
-    assert np.array_equal(small.dram[OUTPUT:OUTPUT + 16], before[OUTPUT:OUTPUT + 16])
+    assert np.array_equal(act[1:4].ravel(), before[WEIGHTS + 8 : WEIGHTS + 32])
+    assert np.array_equal(small.dram[OUTPUT : OUTPUT + 16], before[OUTPUT : OUTPUT + 16])
     assert small.read_reg("ARRAY_BUSY") == 30
     assert [small.read_reg("EXPERT_COUNT", e) for e in range(5)] == [0, 1, 2, 3, 0]
     assert [small.read_reg(f"DONE_{e}") for e in ("LOAD", "MATMUL", "NORM", "STORE")] == [4, 4, 0, 4]
@@ -225,8 +237,11 @@ def test_program_errors(small):
             load(memory=Memory.WEIGHT, row=config.weight_depth),
             load(memory=Memory.ACT, row=1, rows=config.act_depth),
             load(memory=Memory.GELU, rows=512 // config.axi_bytes + 1),
-            load(memory=15), load(memory=Memory.ACT, base=3), load(memory=Memory.ACT, row=0xFFFF, rows=0xFFFF),
-            store(row=config.residual_depth), store(base=3),
+            load(memory=15),
+            load(memory=Memory.ACT, base=3),
+            load(memory=Memory.ACT, row=0xFFFF, rows=0xFFFF),
+            store(row=config.residual_depth),
+            store(base=3),
         )
     ]
     for program, commands, code, index in cases:

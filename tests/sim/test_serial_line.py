@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from support.random_graphs import random_graph, small_model
 
 import edgemoe
 from edgemoe.compiler import build_bundle
@@ -15,6 +14,7 @@ from edgemoe_hw.spec import regs
 from edgemoe_hw.spec.config import PRESETS
 from edgemoe_hw.spec.serial_protocol import header
 from edgemoe_sim.serial_line import CLOCK_HZ, SimulatedLine
+from support.random_graphs import random_graph, small_model
 
 pytestmark = pytest.mark.slow
 TINY = PRESETS["tiny"]

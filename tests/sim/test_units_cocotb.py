@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from support.cocotb_runner import run_bench
 from support.unit_bench import unit_verilog
 

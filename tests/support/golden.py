@@ -39,6 +39,7 @@ def gelu(q: int, table: list[int], gelu_shift: int) -> int:
 def gelu_table(unit: float) -> list[int]:
     def delta(x: float) -> float:
         return x / 2 * math.erfc(x / math.sqrt(2))
+
     return [min(255, round(delta(i * unit) / unit)) for i in range(512)]
 
 
@@ -51,11 +52,11 @@ def exp2g(j: int) -> int:
 
 
 def recip(i: int) -> int:
-    return round(Fraction(2 ** 25) / (1024 + i + Fraction(1, 2)))
+    return round(Fraction(2**25) / (1024 + i + Fraction(1, 2)))
 
 
 def rsqrt(i: int) -> int:
-    return min(65535, round(2 ** 23 / math.sqrt((i + 0.5) * 64)))
+    return min(65535, round(2**23 / math.sqrt((i + 0.5) * 64)))
 
 
 def probability(score: int, maximum: int, score_shift: int) -> int:

@@ -24,19 +24,36 @@ __all__ = ["random_graph", "small_model"]
 
 def small_model(name: str = "small", **changes: Any) -> ModelConfig:
     """A model of odd sizes that fits every preset: 13 tokens, dim 40, 2 blocks, 5 experts, 2 tasks."""
-    tasks = (TaskConfig("segmentation", "segmentation", channels=5, head_hidden=20, cells=2),
-             TaskConfig("classification", "classification", channels=11))
-    base = ModelConfig(name=name, image_height=12, image_width=16, patch=4, dim=40, depth=2, heads=2, mlp_hidden=72,
-                       num_experts=5, top_k=2, expert_hidden=36, tasks=tasks)
+    tasks = (
+        TaskConfig("segmentation", "segmentation", channels=5, head_hidden=20, cells=2),
+        TaskConfig("classification", "classification", channels=11),
+    )
+    base = ModelConfig(
+        name=name,
+        image_height=12,
+        image_width=16,
+        patch=4,
+        dim=40,
+        depth=2,
+        heads=2,
+        mlp_hidden=72,
+        num_experts=5,
+        top_k=2,
+        expert_hidden=36,
+        tasks=tasks,
+    )
     return dataclasses.replace(base, **changes)
 
 
 def _linear(rng: np.random.Generator, outputs: int, inputs: int, reach: int, largest: int = 40) -> IntegerLinear:
     """Weights up to ``largest``, outputs spread over about ``reach`` / 3."""
     shift = 15 + max(math.ceil(math.log2(largest * math.sqrt(inputs) * 90 / reach)), 0)
-    return IntegerLinear(rng.integers(-largest, largest + 1, (outputs, inputs)).astype(np.int8),
-                         rng.integers(-500, 500, outputs).astype(np.int32),
-                         rng.integers(20000, 50000, outputs).astype(np.uint16), np.full(outputs, shift, np.uint8))
+    return IntegerLinear(
+        rng.integers(-largest, largest + 1, (outputs, inputs)).astype(np.int8),
+        rng.integers(-500, 500, outputs).astype(np.int32),
+        rng.integers(20000, 50000, outputs).astype(np.uint16),
+        np.full(outputs, shift, np.uint8),
+    )
 
 
 def _norm(rng: np.random.Generator, dim: int) -> IntegerLayerNorm:
@@ -51,16 +68,26 @@ def _gelu(rng: np.random.Generator) -> Gelu:
 def _block(rng: np.random.Generator, model: ModelConfig, index: int, expert_bits: int) -> IntegerBlock:
     dim = model.dim
     block = IntegerBlock(
-        norm1=_norm(rng, dim), qkv=_linear(rng, 3 * dim, dim, 127), score=Requant(30000, 22), score_shift=1,
-        context=Requant(33000, 15), proj=_linear(rng, dim, dim, 3000), norm2=_norm(rng, dim), gelu=_gelu(rng))
+        norm1=_norm(rng, dim),
+        qkv=_linear(rng, 3 * dim, dim, 127),
+        score=Requant(30000, 22),
+        score_shift=1,
+        context=Requant(33000, 15),
+        proj=_linear(rng, dim, dim, 3000),
+        norm2=_norm(rng, dim),
+        gelu=_gelu(rng),
+    )
     if not model.is_moe(index):
-        return dataclasses.replace(block, fc1=_linear(rng, model.mlp_hidden, dim, 1023),
-                                   fc2=_linear(rng, dim, model.mlp_hidden, 3000))
+        return dataclasses.replace(
+            block, fc1=_linear(rng, model.mlp_hidden, dim, 1023), fc2=_linear(rng, dim, model.mlp_hidden, 3000)
+        )
     experts, hidden, largest = range(model.num_experts), model.expert_hidden, 7 if expert_bits == 4 else 40
     return dataclasses.replace(
-        block, gates={task.name: _linear(rng, model.num_experts, dim, 4000) for task in model.tasks},
+        block,
+        gates={task.name: _linear(rng, model.num_experts, dim, 4000) for task in model.tasks},
         expert_fc1=tuple(_linear(rng, hidden, dim, 1023, largest) for _ in experts),
-        expert_fc2=tuple(_linear(rng, dim, hidden, 3000, largest) for _ in experts))
+        expert_fc2=tuple(_linear(rng, dim, hidden, 3000, largest) for _ in experts),
+    )
 
 
 def random_graph(model: ModelConfig, seed: int = 0, expert_bits: int = 8) -> IntegerGraph:
@@ -73,6 +100,13 @@ def random_graph(model: ModelConfig, seed: int = 0, expert_bits: int = 8) -> Int
         first = (_linear(rng, width, model.dim, 1023), _gelu(rng)) if task.head_hidden else (None, None)
         heads[task.name] = IntegerHead(out, 0.01, *first)
     position = rng.integers(-3000, 3000, (model.num_tokens, model.dim)).astype(np.int16)
-    return IntegerGraph(model, 0.01, position, _linear(rng, model.dim, model.patch_inputs, 3000),
-                        tuple(_block(rng, model, i, expert_bits) for i in range(model.depth)), _norm(rng, model.dim),
-                        heads, expert_bits=expert_bits)
+    return IntegerGraph(
+        model,
+        0.01,
+        position,
+        _linear(rng, model.dim, model.patch_inputs, 3000),
+        tuple(_block(rng, model, i, expert_bits) for i in range(model.depth)),
+        _norm(rng, model.dim),
+        heads,
+        expert_bits=expert_bits,
+    )

@@ -20,8 +20,17 @@ from edgemoe_hw.verilog import generate
 
 __all__ = ["LANES", "UNITS", "UnitBench", "unit_verilog"]
 
-UNITS = AcceleratorConfig(name="units", lanes_k=16, lanes_n=24, epilogue_lanes=8, norm_lanes=2, weight_depth=16,
-                          max_dim=48, max_tokens=24, max_experts=16)
+UNITS = AcceleratorConfig(
+    name="units",
+    lanes_k=16,
+    lanes_n=24,
+    epilogue_lanes=8,
+    norm_lanes=2,
+    weight_depth=16,
+    max_dim=48,
+    max_tokens=24,
+    max_experts=16,
+)
 LANES = 3  # of the units without handshake; no power of two
 
 
@@ -35,9 +44,15 @@ class UnitBench(wiring.Component):
 
     def __init__(self) -> None:
         self._units: dict[str, wiring.Component] = {
-            "mac": MacArray(8, 6), "requantize": Requantizer(LANES), "gelu": Gelu(LANES, 8), "exp2": Exp2Lanes(LANES),
-            "reciprocal": Reciprocal(18), "norm": LayerNormUnit(UNITS), "gate": GateUnit(UNITS),
-            "weight": WeightScratchpad(UNITS), "operands": OperandPath(UNITS),
+            "mac": MacArray(8, 6),
+            "requantize": Requantizer(LANES),
+            "gelu": Gelu(LANES, 8),
+            "exp2": Exp2Lanes(LANES),
+            "reciprocal": Reciprocal(18),
+            "norm": LayerNormUnit(UNITS),
+            "gate": GateUnit(UNITS),
+            "weight": WeightScratchpad(UNITS),
+            "operands": OperandPath(UNITS),
         }
         members = {name: Out(unit.signature) for name, unit in self._units.items()}
         fields = data.Layout.cast(isa.LayerNorm)  # a Struct has no list of fields from which ports could be made

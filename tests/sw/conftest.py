@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.random_graphs import random_graph, small_model
 
 import edgemoe
 from edgemoe.boards import load_board
@@ -22,11 +21,15 @@ from edgemoe.runtime.platforms.sim import SimPlatform
 from edgemoe.runtime.reference_device import ReferenceDevice
 from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig
 from edgemoe_models.config import TaskConfig
+from support.random_graphs import random_graph, small_model
 
-KINDS = (TaskConfig("segmentation", "segmentation", channels=5, head_hidden=20, cells=2),
-         TaskConfig("depth", "depth", channels=1, cells=4), TaskConfig("normals", "normals", channels=3, cells=2),
-         TaskConfig("edges", "edges", channels=1, cells=1),
-         TaskConfig("scene", "classification", channels=11))
+KINDS = (
+    TaskConfig("segmentation", "segmentation", channels=5, head_hidden=20, cells=2),
+    TaskConfig("depth", "depth", channels=1, cells=4),
+    TaskConfig("normals", "normals", channels=3, cells=2),
+    TaskConfig("edges", "edges", channels=1, cells=1),
+    TaskConfig("scene", "classification", channels=11),
+)
 
 Open = Callable[..., edgemoe.Accelerator]
 _folder = tempfile.TemporaryDirectory()
@@ -41,6 +44,7 @@ def overlay(config: AcceleratorConfig, board: str = "pynq-z2") -> Path:
 def open_pynq(bundle: Bundle | Path | str, **options: Any) -> edgemoe.Accelerator:
     """PYNQ with a new simulated board; by its clock a busy machine may simulate little in a second."""
     from edgemoe_sim.pynq_device import SimulatedDevice
+
     SimulatedDevice(quiet=True)
     return edgemoe.open("pynq", bundle, **{"bitstream": overlay(PRESETS["tiny"]), "timeout": 60, **options})
 
@@ -65,6 +69,7 @@ Simulate = Callable[[Bundle], tuple[Platform, Simulation]]
 def _simulate_pynq(bundle: Bundle) -> tuple[Platform, Simulation]:
     from edgemoe.runtime.platforms.pynq import open_platform
     from edgemoe_sim.pynq_device import SimulatedDevice
+
     device = SimulatedDevice(quiet=True)
     return open_platform(bundle, bitstream=overlay(bundle.config)), device
 

@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from support.random_graphs import random_graph, small_model
 
 from edgemoe.compiler import CompilerOptions, build_bundle, compile_graph
 from edgemoe.studies.ablation import (
@@ -19,6 +18,7 @@ from edgemoe.studies.gelu_forms import compare_gelu
 from edgemoe_hw.spec.config import PRESETS
 from edgemoe_hw.spec.isa import Memory, Opcode
 from edgemoe_sim.command_model import POLICIES
+from support.random_graphs import random_graph, small_model
 from tests.sw.test_compiler import execute
 
 GRAPH = random_graph(small_model())
@@ -29,8 +29,9 @@ NAIVE = {
     "query by query": CompilerOptions(group_tokens=4, attention_group=1),
     "five queries": CompilerOptions(group_tokens=4, attention_group=5),
     "GELU pass": CompilerOptions(group_tokens=4, fused_gelu=False),
-    "all": CompilerOptions(group_tokens=4, moe_group=1, attention_group=1, single_pass_softmax=False,
-                           fused_gelu=False, prefetch=False),
+    "all": CompilerOptions(
+        group_tokens=4, moe_group=1, attention_group=1, single_pass_softmax=False, fused_gelu=False, prefetch=False
+    ),
 }
 
 
@@ -48,9 +49,11 @@ def loads(options, memory=None):
     """Bytes that a program loads, all or into one memory, if every expert is used."""
     config = PRESETS["pynq-z2"]
     program = compile_graph(GRAPH, config, options).programs["segmentation"]
-    return sum(command.payload["rows"] * config.row_bytes[Memory(command.payload["memory"]).name]
-               for command in program.commands if command.opcode == Opcode.LOAD
-               and memory in (None, command.payload["memory"]))
+    return sum(
+        command.payload["rows"] * config.row_bytes[Memory(command.payload["memory"]).name]
+        for command in program.commands
+        if command.opcode == Opcode.LOAD and memory in (None, command.payload["memory"])
+    )
 
 
 def matmuls(options):
@@ -62,8 +65,10 @@ def matmuls(options):
 def test_experts_are_fetched_for_every_group(size):
     model, c = GRAPH.config, PRESETS["pynq-z2"]
     block = next(block for block in GRAPH.blocks if block.is_moe)
-    tiles = [(-(-linear.outputs // c.lanes_n), -(-linear.inputs // c.lanes_k))
-             for linear in (*block.expert_fc1, *block.expert_fc2)]
+    tiles = [
+        (-(-linear.outputs // c.lanes_n), -(-linear.inputs // c.lanes_k))
+        for linear in (*block.expert_fc1, *block.expert_fc2)
+    ]
     once = sum(rows * steps * c.row_bytes["WEIGHT"] for rows, steps in tiles)
     groups = -(-model.num_tokens // size)
     more = loads(CompilerOptions(moe_group=size), Memory.WEIGHT) - loads(CompilerOptions(), Memory.WEIGHT)
@@ -99,8 +104,10 @@ def test_extra_passes_read_everything_once_and_write_nothing():
 def test_delta_table_is_as_exact_as_one_of_four_times_its_size():
     rows = compare_gelu((0.02, 0.05))
     for scale in (0.02, 0.05):
-        delta, full, small = ([row for row in rows if row["scale"] == scale and row["form"].startswith(form)][0]
-                              for form in ("delta", "values, 11", "values, 9"))
+        delta, full, small = (
+            [row for row in rows if row["scale"] == scale and row["form"].startswith(form)][0]
+            for form in ("delta", "values, 11", "values, 9")
+        )
         assert delta["table_bits"] == small["table_bits"] == full["table_bits"] // 4
         assert full["largest"] <= 0.5 < delta["largest"] <= 0.75 < small["largest"]
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from PIL import Image
-from support.random_graphs import random_graph, small_model
 
 from edgemoe import workloads
 from edgemoe.bundle import Bundle
@@ -22,12 +21,29 @@ from edgemoe_models.graph.integer_graph import IntegerGraph
 from edgemoe_models.integer import reference
 from edgemoe_models.ptq.quantize import calibration_images, load_checkpoint
 from edgemoe_models.random_weights import random_state
+from support.random_graphs import random_graph, small_model
 from tests.sw.test_cli import edgemoe  # noqa: F401 (a fixture)
 
-TASKS = (TaskConfig("segmentation", "segmentation", channels=8, cells=2), TaskConfig("depth", "depth", 1, cells=2),
-         TaskConfig("normals", "normals", 3, cells=2), TaskConfig("edges", "edges", 1, cells=2))
-MODEL = ModelConfig(name="small", image_height=16, image_width=24, patch=8, dim=16, depth=2, heads=2, mlp_hidden=24,
-                    num_experts=3, top_k=2, expert_hidden=16, tasks=TASKS)
+TASKS = (
+    TaskConfig("segmentation", "segmentation", channels=8, cells=2),
+    TaskConfig("depth", "depth", 1, cells=2),
+    TaskConfig("normals", "normals", 3, cells=2),
+    TaskConfig("edges", "edges", 1, cells=2),
+)
+MODEL = ModelConfig(
+    name="small",
+    image_height=16,
+    image_width=24,
+    patch=8,
+    dim=16,
+    depth=2,
+    heads=2,
+    mlp_hidden=24,
+    num_experts=3,
+    top_k=2,
+    expert_hidden=16,
+    tasks=TASKS,
+)
 KEYS = {"model", "precision", "executor", "images", "metrics", "drop", "files"}
 
 
@@ -37,10 +53,16 @@ def weights(tmp_path_factory) -> Path:
     from edgemoe_models.qat import storage
     from edgemoe_models.qat.export import export
     from edgemoe_models.qat.initialize import from_float
+
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
     options = {"preset": "small", "init": "/some/where/x", "batch": 4}
-    metadata = {"config": MODEL.to_json(), "train": json.dumps(options), "seed": "3", "steps": "1200",
-                "train_seconds": "90.5"}
+    metadata = {
+        "config": MODEL.to_json(),
+        "train": json.dumps(options),
+        "seed": "3",
+        "steps": "1200",
+        "train_seconds": "90.5",
+    }
     safetensors.numpy.save_file(random_state(MODEL, 0), path, metadata)
     model = from_float(load_checkpoint(path)[0], MODEL, calibration_images(MODEL, 4)).eval()
     files = workloads.qat_files(path, "w8a8")
@@ -62,9 +84,15 @@ def measured(weights, tmp_path_factory) -> tuple[list[dict], list[str]]:
 def test_rows(measured):
     rows, missing = measured
     assert [(row["precision"], row["executor"], row["images"]) for row in rows] == [
-        ("float32", "float (NumPy)", 6), ("PTQ W8A8", "integer reference", 6), ("PTQ W8A8", "RTL (Verilated)", 2),
-        ("PTQ W4A8 experts", "integer reference", 6), ("PTQ W4A8 experts", "RTL (Verilated)", 2),
-        ("QAT W8A8", "integer reference", 6), ("QAT W8A8", "Brevitas", 3), ("QAT W8A8", "RTL (Verilated)", 2)]
+        ("float32", "float (NumPy)", 6),
+        ("PTQ W8A8", "integer reference", 6),
+        ("PTQ W8A8", "RTL (Verilated)", 2),
+        ("PTQ W4A8 experts", "integer reference", 6),
+        ("PTQ W4A8 experts", "RTL (Verilated)", 2),
+        ("QAT W8A8", "integer reference", 6),
+        ("QAT W8A8", "Brevitas", 3),
+        ("QAT W8A8", "RTL (Verilated)", 2),
+    ]
     for row in json.loads(json.dumps(rows, allow_nan=False)):
         compared = {"equal", "differences"} if row["executor"] in ("Brevitas", "RTL (Verilated)") else set()
         assert set(row) - {"config", "tensors"} == KEYS | compared
@@ -79,17 +107,25 @@ def test_rows(measured):
 def test_drop_is_against_float_on_the_same_scenes(measured):
     rows, _ = measured
     base, ptq = rows[0]["metrics"], rows[1]["metrics"]
-    assert rows[1]["drop"] == pytest.approx({
-        "segmentation": 100 * (base["segmentation"]["miou"] - ptq["segmentation"]["miou"]),
-        "depth": 100 * (ptq["depth"]["rmse"] / base["depth"]["rmse"] - 1),
-        "normals": ptq["normals"]["mean_angle"] - base["normals"]["mean_angle"],
-        "edges": 100 * (base["edges"]["f1"] - ptq["edges"]["f1"])})
+    assert rows[1]["drop"] == pytest.approx(
+        {
+            "segmentation": 100 * (base["segmentation"]["miou"] - ptq["segmentation"]["miou"]),
+            "depth": 100 * (ptq["depth"]["rmse"] / base["depth"]["rmse"] - 1),
+            "normals": ptq["normals"]["mean_angle"] - base["normals"]["mean_angle"],
+            "edges": 100 * (base["edges"]["f1"] - ptq["edges"]["f1"]),
+        }
+    )
     assert drop("edges", {"f1": 0.5}, {"f1": 0.4}) > 0 and drop("depth", {"rmse": 1.0}, {"rmse": 1.2}) > 0
 
 
 def test_a_difference_is_found(weights, measured, monkeypatch, tmp_path):
-    monkeypatch.setattr(accuracy, "_brevitas", lambda path: lambda task, images: np.zeros(
-        (len(images), MODEL.num_patches, MODEL.task(task).head_outputs), np.int64))
+    monkeypatch.setattr(
+        accuracy,
+        "_brevitas",
+        lambda path: (
+            lambda task, images: np.zeros((len(images), MODEL.num_patches, MODEL.task(task).head_outputs), np.int64)
+        ),
+    )
     options = AccuracyOptions(CONFIGS["tiny"], scenes=1, brevitas_images=1, cache=tmp_path)
     study = accuracy.Study(weights, options, lambda what, share: None)
     files = workloads.qat_files(weights, "w8a8")
@@ -175,8 +211,11 @@ def test_loads_are_the_queues(rng, tmp_path):
     for name, load in block["tasks"].items():
         tokens = [sum(len(image[e]) for image in queues[name]) for e in range(model.num_experts)]
         assert load["share"] == [count / visits for count in tokens]
-    common = sum(len(a & b) for one, two in zip(queues["segmentation"], queues["edges"], strict=True)
-                 for a, b in zip(one, two, strict=True))
+    common = sum(
+        len(a & b)
+        for one, two in zip(queues["segmentation"], queues["edges"], strict=True)
+        for a, b in zip(one, two, strict=True)
+    )
     assert block["pairs"]["segmentation/edges"]["same_experts"] == common / visits
     assert len(block["pairs"]) == 6
     draw_expert_load(found, tmp_path / "new" / "load.png")
@@ -204,7 +243,9 @@ def test_stale_bundles(weights, tmp_path):
     path.write_bytes(path.read_bytes()[:-1])
     (tmp_path / "other.emoe").write_bytes(b"")
     assert packaged.stale_bundles(tmp_path, graphs) == [
-        "other.emoe has no integer graph in the package", f"{path.name} is out of date"]
+        "other.emoe has no integer graph in the package",
+        f"{path.name} is out of date",
+    ]
     path.unlink()
     assert f"{path.name} is missing" in packaged.stale_bundles(tmp_path, graphs)
 
@@ -227,8 +268,12 @@ def test_card(weights, measured, monkeypatch, tmp_path):
     draw_expert_load(loads, results / "expert_load.png")
     card = model_card.update_card("small", results, folder)
     text = card.read_text()
-    for part in ("1,200 steps in 2 minutes, seed 3; preset small, init x, batch 4", "| QAT W8A8 | Brevitas | 3 |",
-                 "for semantic segmentation, depth, surface normals and edges", "## Limits"):
+    for part in (
+        "1,200 steps in 2 minutes, seed 3; preset small, init x, batch 4",
+        "| QAT W8A8 | Brevitas | 3 |",
+        "for semantic segmentation, depth, surface normals and edges",
+        "## Limits",
+    ):
         assert part in text
     assert "/some" not in text and model_card.card_problems("small", folder) == []
     card.write_text(text.replace("Brevitas | 3", "Brevitas | 4"))

@@ -18,11 +18,22 @@ from edgemoe_models.random_weights import random_images, random_state
 
 EFFORT = Effort(warm_up_seconds=0.0, seconds=0.0, least_warm_up=1, least_runs=3)
 CONFIG = ModelConfig(
-    name="baseline-test", image_height=16, image_width=32, patch=8, dim=24, depth=2, heads=2, mlp_hidden=48,
-    num_experts=4, top_k=2, expert_hidden=16,
-    tasks=(TaskConfig("segmentation", "segmentation", channels=8, head_hidden=16, cells=4),
-           TaskConfig("depth", "depth", channels=1, cells=2)),
-)  # fmt: skip
+    name="baseline-test",
+    image_height=16,
+    image_width=32,
+    patch=8,
+    dim=24,
+    depth=2,
+    heads=2,
+    mlp_hidden=48,
+    num_experts=4,
+    top_k=2,
+    expert_hidden=16,
+    tasks=(
+        TaskConfig("segmentation", "segmentation", channels=8, head_hidden=16, cells=4),
+        TaskConfig("depth", "depth", channels=1, cells=2),
+    ),
+)
 CPU = [b for b in BASELINES if b.device == "cpu"]
 
 
@@ -43,8 +54,9 @@ def name(baseline):
 
 
 def with_slow_compile(baselines):
-    return [pytest.param(b, id=name(b), marks=[pytest.mark.slow] if b.runtime == "torch.compile" else [])
-            for b in baselines]
+    return [
+        pytest.param(b, id=name(b), marks=[pytest.mark.slow] if b.runtime == "torch.compile" else []) for b in baselines
+    ]
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -80,8 +92,13 @@ def test_expert_without_tokens_and_equal_logits(baseline):
 
 
 def test_model_without_experts_and_with_classes():
-    config = dataclasses.replace(CONFIG, num_experts=0, top_k=0, expert_hidden=0,
-                                 tasks=(TaskConfig("classification", "classification", channels=5),))
+    config = dataclasses.replace(
+        CONFIG,
+        num_experts=0,
+        top_k=0,
+        expert_hidden=0,
+        tasks=(TaskConfig("classification", "classification", channels=5),),
+    )
     workload = make_workload(config)
     for baseline in CPU:
         if baseline.runtime == "torch.compile":
@@ -96,9 +113,14 @@ def test_gpu_baseline_runs_or_says_why_not(workload, baseline):
     assert row["status"] == "ok" or row["status"].startswith("not available: "), row["status"]
 
 
-@pytest.mark.parametrize(("package", "module"), [
-    ("torch", "torch_sessions"), ("onnxruntime", "onnx_sessions"), ("openvino", "openvino_session"),
-])
+@pytest.mark.parametrize(
+    ("package", "module"),
+    [
+        ("torch", "torch_sessions"),
+        ("onnxruntime", "onnx_sessions"),
+        ("openvino", "openvino_session"),
+    ],
+)
 def test_absent_package_is_a_row(workload, package, module, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules, f"edgemoe.studies.baselines.{module}", raising=False)
@@ -134,16 +156,28 @@ def test_bfloat16_keeps_the_gates(workload):
 def test_metrics_of_int8_on_held_out_scenes(workload):
     drawn = [scenes.generate_scene(i, CONFIG.image_height, CONFIG.image_width) for i in range(3)]
     held_out = {"image": np.stack([s.image for s in drawn]), "segmentation": np.stack([s.segmentation for s in drawn])}
-    row = measure_baseline(next(b for b in CPU if name(b) == "ONNX-Runtime-cpu-int8-sparse"),
-                           dataclasses.replace(workload, held_out=held_out), 2, 1, EFFORT)
+    row = measure_baseline(
+        next(b for b in CPU if name(b) == "ONNX-Runtime-cpu-int8-sparse"),
+        dataclasses.replace(workload, held_out=held_out),
+        2,
+        1,
+        EFFORT,
+    )
     assert row["metrics_scenes"] == 3 and row["metrics"].keys() == row["float_metrics"].keys()
     assert row["metrics"]["pixel_accuracy"] == pytest.approx(row["float_metrics"]["pixel_accuracy"], abs=0.2)
 
 
 def test_ranges_cover_every_linear_input(workload):
     ranges = activation_ranges(workload)
-    assert {"blocks.0.norm1", "blocks.0.context", "blocks.0.hidden", "blocks.1.norm2", "blocks.1.moe.hidden", "norm",
-            "heads.segmentation.hidden"} <= ranges.keys()
+    assert {
+        "blocks.0.norm1",
+        "blocks.0.context",
+        "blocks.0.hidden",
+        "blocks.1.norm2",
+        "blocks.1.moe.hidden",
+        "norm",
+        "heads.segmentation.hidden",
+    } <= ranges.keys()
     assert all(low <= 0 <= high for low, high in ranges.values())
 
 
@@ -187,8 +221,9 @@ def test_suite_runs_in_processes_and_reports_differences(monkeypatch):
     monkeypatch.setattr(suite, "load_workload", lambda model, count: make_workload())
     told = []
     rows = suite.run_baselines("baseline-test", [1, 2], 1, EFFORT, told.append)
-    assert [(row["runtime"], row["batch"]) for row in rows] == [(b.runtime, n) for b in (CPU[4], BASELINES[-1])
-                                                                for n in (1, 2)]
+    assert [(row["runtime"], row["batch"]) for row in rows] == [
+        (b.runtime, n) for b in (CPU[4], BASELINES[-1]) for n in (1, 2)
+    ]
     assert [row["status"] for row in rows[:2]] == ["ok", "ok"] and len(told) == 2
     assert differing(rows) == []
     assert differing([{**rows[0], "equal": False}]) != []

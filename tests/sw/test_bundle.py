@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
-from support.random_graphs import random_graph, small_model
 
 from edgemoe.bundle import METADATA_KEY, Bundle, BundleError
 from edgemoe.compiler import build_bundle
 from edgemoe.compiler.disassembler import disassemble
 from edgemoe.runtime.reference_device import ReferenceDevice
 from edgemoe_hw.spec.config import PRESETS
+from support.random_graphs import random_graph, small_model
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +66,20 @@ def test_damaged_payload(path):
         Bundle.load(path)
 
 
-@pytest.mark.parametrize(("key", "message"), [("format_version", "bundle format 99, but this edgemoe has"),
-                                              ("isa_version", "ISA version 99, but this edgemoe has")])
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("format_version", "bundle format 99, but this edgemoe has"),
+        ("isa_version", "ISA version 99, but this edgemoe has"),
+    ],
+)
 def test_other_version(path, key, message):
-    rewrite(path, lambda metadata, tensors: metadata.update(
-        {METADATA_KEY: re.sub(rf'\\"{key}\\": \d', rf'\\"{key}\\": 99', metadata[METADATA_KEY])}))
+    rewrite(
+        path,
+        lambda metadata, tensors: metadata.update(
+            {METADATA_KEY: re.sub(rf'\\"{key}\\": \d', rf'\\"{key}\\": 99', metadata[METADATA_KEY])}
+        ),
+    )
     with pytest.raises(BundleError, match=message):
         Bundle.load(path)
 
@@ -110,6 +119,8 @@ def test_disassembly_names_every_command(bundle):
 
 
 def test_runtime_needs_no_toolchain():
-    code = ("import sys, edgemoe.bundle, edgemoe.runtime.reference_device; "
-            "assert not {'amaranth', 'torch', 'cocotb'} & set(sys.modules)")
+    code = (
+        "import sys, edgemoe.bundle, edgemoe.runtime.reference_device; "
+        "assert not {'amaranth', 'torch', 'cocotb'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -12,7 +12,6 @@ import pytest
 import safetensors
 import safetensors.numpy
 from PIL import Image
-from support.random_graphs import random_graph, small_model
 
 from edgemoe.bundle import METADATA_KEY, Bundle
 from edgemoe.cli import main as cli
@@ -21,9 +20,13 @@ from edgemoe_hw.spec.config import PRESETS
 from edgemoe_models.config import PRESETS as MODELS
 from edgemoe_models.config import ModelConfig, TaskConfig
 from edgemoe_models.random_weights import random_state
+from support.random_graphs import random_graph, small_model
 
-TASKS = (TaskConfig("segmentation", "segmentation", channels=8, head_hidden=20, cells=2),
-         TaskConfig("depth", "depth", channels=1, cells=2), TaskConfig("scene", "classification", channels=11))
+TASKS = (
+    TaskConfig("segmentation", "segmentation", channels=8, head_hidden=20, cells=2),
+    TaskConfig("depth", "depth", channels=1, cells=2),
+    TaskConfig("scene", "classification", channels=11),
+)
 MODEL = small_model(tasks=TASKS)
 SIZE = (MODEL.image_width, MODEL.image_height)
 
@@ -69,6 +72,7 @@ def graph_file(tmp_path_factory) -> Path:
 def built(graph_file, tmp_path_factory) -> Path:
     from edgemoe.compiler import build_bundle
     from edgemoe_models.graph.integer_graph import IntegerGraph
+
     path = tmp_path_factory.mktemp("bundle") / "small.emoe"
     build_bundle(IntegerGraph.load(graph_file), PRESETS["tiny"]).save(path)
     return path
@@ -112,8 +116,13 @@ def test_compile_info_and_disassembly(edgemoe, graph_file, tmp_path):
     loaded = Bundle.load(path)
     shown = edgemoe("info", path)
     assert shown.code == 0
-    for text in ("16x12 pixels, 13 tokens of 40, 2 blocks, 5 experts, top 2", "8x8 MACs",
-                 PRESETS["tiny"].content_hash[:16], f"{loaded.data.size:,} bytes", *loaded.tasks):
+    for text in (
+        "16x12 pixels, 13 tokens of 40, 2 blocks, 5 experts, top 2",
+        "8x8 MACs",
+        PRESETS["tiny"].content_hash[:16],
+        f"{loaded.data.size:,} bytes",
+        *loaded.tasks,
+    ):
         assert text in shown.out
     for task, arguments in (("segmentation", ()), ("depth", ("--task", "depth"))):
         lines = edgemoe("disasm", path, *arguments).out.splitlines()
@@ -122,8 +131,12 @@ def test_compile_info_and_disassembly(edgemoe, graph_file, tmp_path):
 
 def test_int4_experts_need_no_option(edgemoe, image, tmp_path):
     random_graph(MODEL, expert_bits=4).save(tmp_path / "small.safetensors")
-    assert edgemoe("compile", "--model", tmp_path / "small.safetensors", "--config", "tiny",
-                   "--out", tmp_path / "x.emoe").code == 0
+    assert (
+        edgemoe(
+            "compile", "--model", tmp_path / "small.safetensors", "--config", "tiny", "--out", tmp_path / "x.emoe"
+        ).code
+        == 0
+    )
     assert "5 experts, top 2, expert weights int4" in edgemoe("info", tmp_path / "x.emoe").out
     assert "nibbles=1" in edgemoe("disasm", tmp_path / "x.emoe").out
     assert edgemoe("run", tmp_path / "x.emoe", image, "--out", tmp_path / "run").code == 0
@@ -136,15 +149,21 @@ def test_bench_of_other_expert_bits(edgemoe):
 
 def test_compile_for_a_configuration_file(edgemoe, graph_file, tmp_path):
     (tmp_path / "mine.json").write_text(PRESETS["zcu102"].to_json())
-    assert edgemoe("compile", "--model", graph_file, "--config", tmp_path / "mine.json",
-                   "--out", tmp_path / "x.emoe").code == 0
+    assert (
+        edgemoe("compile", "--model", graph_file, "--config", tmp_path / "mine.json", "--out", tmp_path / "x.emoe").code
+        == 0
+    )
     assert Bundle.load(tmp_path / "x.emoe").config == PRESETS["zcu102"]
 
 
 def test_compile_a_checkpoint(edgemoe, tmp_path):
     save_checkpoint(tmp_path / "float.safetensors", lambda state: None)
-    assert edgemoe("compile", "--model", tmp_path / "float.safetensors", "--config", "tiny",
-                   "--out", tmp_path / "x.emoe").code == 0
+    assert (
+        edgemoe(
+            "compile", "--model", tmp_path / "float.safetensors", "--config", "tiny", "--out", tmp_path / "x.emoe"
+        ).code
+        == 0
+    )
     assert Bundle.load(tmp_path / "x.emoe").model == CHECKPOINT_MODEL
 
 
@@ -186,8 +205,12 @@ def test_run_on_the_rtl_and_report(edgemoe, bundle, image, tmp_path):
 def test_as_a_process(bundle):
     """The entry point itself: exit code, and nothing but the message."""
     for arguments, code in ((("info", bundle), 0), (("info", "none.emoe"), 1)):
-        done = subprocess.run([sys.executable, "-m", "edgemoe.cli.main", *map(str, arguments)], capture_output=True,
-                              text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+        done = subprocess.run(
+            [sys.executable, "-m", "edgemoe.cli.main", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
         assert done.returncode == code
         assert "Traceback" not in done.stderr and bool(done.stderr) == bool(code)
 
@@ -209,8 +232,13 @@ def test_damaged_bundle(edgemoe, bundle, image):
     edgemoe("run", bundle, image).refused(str(bundle), "damaged; copy it again, or compile it again")
 
 
-@pytest.mark.parametrize(("key", "message"), [("format_version", "bundle format 99, but this edgemoe has"),
-                                              ("isa_version", "ISA version 99, but this edgemoe has")])
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("format_version", "bundle format 99, but this edgemoe has"),
+        ("isa_version", "ISA version 99, but this edgemoe has"),
+    ],
+)
 def test_bundle_of_another_version(edgemoe, bundle, image, key, message):
     rewrite(bundle, lambda text: re.sub(rf'\\"{key}\\": \d', rf'\\"{key}\\": 99', text))
     edgemoe("run", bundle, image).refused(str(bundle), message)
@@ -255,21 +283,40 @@ def test_waveforms_that_cannot_be(edgemoe, bundle, image, tmp_path):
     edgemoe("run", bundle, image, "--waves", vcd).refused("--waves needs --device sim, not reference")
     edgemoe("run", bundle, image, "--device", "sim", "--waves-to", 3).refused("--waves FILE, which is missing")
     edgemoe("run", bundle, image, "--device", "sim", "--waves", vcd, "--waves-from", 9999).refused(
-        "waves must be of commands 0 to ", "not 9999 to")
+        "waves must be of commands 0 to ", "not 9999 to"
+    )
     assert not vcd.exists()
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("{", "config must be JSON"), ("[1]", "config must be a JSON object"), ('{"lanes": 3}', "unknown fields lanes"),
-    ('{"lanes_k": 12}', "lanes_k must be a power of two, not 12"), ('{"lanes_n": "8"}', "lanes_n must be a positive"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "config must be JSON"),
+        ("[1]", "config must be a JSON object"),
+        ('{"lanes": 3}', "unknown fields lanes"),
+        ('{"lanes_k": 12}', "lanes_k must be a power of two, not 12"),
+        ('{"lanes_n": "8"}', "lanes_n must be a positive"),
+    ],
+)
 def test_wrong_configuration_file(edgemoe, graph_file, tmp_path, text, message):
     (tmp_path / "mine.json").write_text(text)
     edgemoe("compile", "--model", graph_file, "--config", tmp_path / "mine.json").refused(message)
 
 
-CHECKPOINT_MODEL = ModelConfig(name="float", image_height=16, image_width=16, patch=8, dim=16, depth=2, heads=2,
-                               mlp_hidden=24, num_experts=3, top_k=1, expert_hidden=16, tasks=TASKS[1:2])
+CHECKPOINT_MODEL = ModelConfig(
+    name="float",
+    image_height=16,
+    image_width=16,
+    patch=8,
+    dim=16,
+    depth=2,
+    heads=2,
+    mlp_hidden=24,
+    num_experts=3,
+    top_k=1,
+    expert_hidden=16,
+    tasks=TASKS[1:2],
+)
 
 
 def save_checkpoint(path: Path, change) -> None:
@@ -285,8 +332,9 @@ def test_weights_that_are_no_numbers(edgemoe, tmp_path, value):
         state["blocks.1.norm1.weight"][3] = value
 
     save_checkpoint(tmp_path / "nan.safetensors", spoil)
-    edgemoe("compile", "--model", tmp_path / "nan.safetensors", "--config", "tiny",
-            "--out", tmp_path / "x.emoe").refused("nan.safetensors", "blocks.1.norm1.weight")
+    edgemoe(
+        "compile", "--model", tmp_path / "nan.safetensors", "--config", "tiny", "--out", tmp_path / "x.emoe"
+    ).refused("nan.safetensors", "blocks.1.norm1.weight")
     assert not (tmp_path / "x.emoe").exists()
 
 
@@ -305,5 +353,6 @@ def test_unusable_model_files(edgemoe, tmp_path, graph_file):
 def test_model_that_is_too_large(edgemoe, tmp_path):
     random_graph(MODELS["m3vit-tiny"]).save(tmp_path / "large")
     edgemoe("compile", "--model", tmp_path / "large", "--config", "tiny", "--out", tmp_path / "x.emoe").refused(
-        "129 tokens of 192 channels need 3096 rows of the residual scratchpad, which has 2048: 1048 too few")
+        "129 tokens of 192 channels need 3096 rows of the residual scratchpad, which has 2048: 1048 too few"
+    )
     assert not (tmp_path / "x.emoe").exists()

@@ -20,23 +20,52 @@ from edgemoe.studies.comparison import (
 )
 from edgemoe.studies.comparison_plot import draw_comparison
 
-SIMULATED = {"source": "simulated", "model": "m3vit-micro", "config": "pynq-z2", "expert_bits": 8, "ms": 4.3,
-             "assumed_clock_mhz": 100.0}
-MEASURED = {"source": "measured", "model": "m3vit-micro", "task": "segmentation", "runtime": "ONNX Runtime",
-            "device": "cpu", "precision": "float32", "experts": "sparse", "batch": 1, "threads": 1, "status": "ok",
-            "max_abs_difference": 2e-5, "equal": True, "ms": 123.4, "p90_ms": 234.5, "cpu_ms": 99.5,
-            "energy_mj": None,
-            "energy": "not measured: no counters"}
-INT8 = {**MEASURED, "precision": "int8", "batch": 8, "metrics": {"miou": 0.75}, "float_metrics": {"miou": 0.76},
-        "energy_mj": 21.4}
+SIMULATED = {
+    "source": "simulated",
+    "model": "m3vit-micro",
+    "config": "pynq-z2",
+    "expert_bits": 8,
+    "ms": 4.3,
+    "assumed_clock_mhz": 100.0,
+}
+MEASURED = {
+    "source": "measured",
+    "model": "m3vit-micro",
+    "task": "segmentation",
+    "runtime": "ONNX Runtime",
+    "device": "cpu",
+    "precision": "float32",
+    "experts": "sparse",
+    "batch": 1,
+    "threads": 1,
+    "status": "ok",
+    "max_abs_difference": 2e-5,
+    "equal": True,
+    "ms": 123.4,
+    "p90_ms": 234.5,
+    "cpu_ms": 99.5,
+    "energy_mj": None,
+    "energy": "not measured: no counters",
+}
+INT8 = {
+    **MEASURED,
+    "precision": "int8",
+    "batch": 8,
+    "metrics": {"miou": 0.75},
+    "float_metrics": {"miou": 0.76},
+    "energy_mj": 21.4,
+}
 ABSENT = {**MEASURED, "runtime": "OpenVINO", "status": "not installed: openvino"}
 
 
 @pytest.fixture
 def results():
-    return {"accelerator": {"rows": [SIMULATED]},
-            "baselines": {"machine": {"cpu": "test CPU", "load_average": 0.5}, "rows": [MEASURED, INT8, ABSENT]},
-            "published": PUBLISHED, "host_overhead_ms": {"m3vit-micro": {"segmentation": 0.1}}}
+    return {
+        "accelerator": {"rows": [SIMULATED]},
+        "baselines": {"machine": {"cpu": "test CPU", "load_average": 0.5}, "rows": [MEASURED, INT8, ABSENT]},
+        "published": PUBLISHED,
+        "host_overhead_ms": {"m3vit-micro": {"segmentation": 0.1}},
+    }
 
 
 def test_sections_survive_and_other_formats_do_not(results, tmp_path):
@@ -45,8 +74,12 @@ def test_sections_survive_and_other_formats_do_not(results, tmp_path):
     assert load_results(path) == results
     for text in ("[]", "{}", "not JSON"):
         path.write_text(text)
-        assert load_results(path) == {"accelerator": None, "baselines": None, "published": PUBLISHED,
-                                      "host_overhead_ms": None}
+        assert load_results(path) == {
+            "accelerator": None,
+            "baselines": None,
+            "published": PUBLISHED,
+            "host_overhead_ms": None,
+        }
 
 
 def test_table_has_every_figure_in_80_columns(results):
@@ -55,14 +88,29 @@ def test_table_has_every_figure_in_80_columns(results):
         console.print(comparison_table(results))
     text = capture.get()
     assert "…" not in text
-    for part in ("pynq-z2, 100 MHz", "4.30", "123.40", "234.50", "2e-05", "miou -0.010", "99.50", "21", "504", "296",
-                 "64", "2305.18691", "ASSUMED"):
+    for part in (
+        "pynq-z2, 100 MHz",
+        "4.30",
+        "123.40",
+        "234.50",
+        "2e-05",
+        "miou -0.010",
+        "99.50",
+        "21",
+        "504",
+        "296",
+        "64",
+        "2305.18691",
+        "ASSUMED",
+    ):
         assert part in text, part
 
 
 def test_what_is_missing_is_said_once(results):
-    assert unavailable(results) == ["OpenVINO, float32: not installed: openvino",
-                                    "energy, cpu: not measured: no counters"]
+    assert unavailable(results) == [
+        "OpenVINO, float32: not installed: openvino",
+        "energy, cpu: not measured: no counters",
+    ]
 
 
 def test_published_energy_is_power_times_time(results):
@@ -75,24 +123,35 @@ def test_picture(results, tmp_path):
     draw_comparison(results, path)
     with Image.open(path) as image:
         assert {colour for _, colour in image.convert("RGB").getcolors(1 << 16)} >= {
-            (0x00, 0x72, 0xB2), (0xE6, 0x9F, 0x00), (0x00, 0x9E, 0x73)}
+            (0x00, 0x72, 0xB2),
+            (0xE6, 0x9F, 0x00),
+            (0x00, 0x9E, 0x73),
+        }
     with pytest.raises(ValueError, match="nothing was measured at batch 1"):
         draw_comparison({**results, "accelerator": None, "baselines": None}, path)
 
 
 def test_command_keeps_the_other_section(monkeypatch, results, tmp_path, capsys):
     save_results(results, tmp_path / "bench.json")
-    monkeypatch.setattr(suite, "run_baselines", lambda model, batches, threads, effort, track: [
-        {**MEASURED, "model": model, "batch": batches[0], "threads": threads, "ms": 1.0, "equal": False}])
+    monkeypatch.setattr(
+        suite,
+        "run_baselines",
+        lambda model, batches, threads, effort, track: [
+            {**MEASURED, "model": model, "batch": batches[0], "threads": threads, "ms": 1.0, "equal": False}
+        ],
+    )
     monkeypatch.setattr(bench_command, "_host_overhead", lambda: {"m3vit-micro": {"depth": 0.25}})
-    monkeypatch.setattr("sys.argv", "edgemoe bench --only baselines --model m3vit-micro --batch 1 --threads 2".split()
-                        + ["--out", str(tmp_path)])
+    monkeypatch.setattr(
+        "sys.argv",
+        "edgemoe bench --only baselines --model m3vit-micro --batch 1 --threads 2".split() + ["--out", str(tmp_path)],
+    )
     with pytest.raises(SystemExit):  # the outputs differ, which is an error once everything is written
         cli.main()
     assert "outputs differ from the float model" in capsys.readouterr().err
     written = json.loads((tmp_path / "bench.json").read_text())
     assert written["accelerator"] == {"rows": [SIMULATED]} and written["host_overhead_ms"]["m3vit-micro"] == {
-        "depth": 0.25}
+        "depth": 0.25
+    }
     assert [(row["threads"], row["ms"]) for row in written["baselines"]["rows"]] == [(2, 1.0)]
     assert written["baselines"]["machine"]["cores"] >= 1 and (tmp_path / "bench.png").is_file()
     assert comparison.load_results(tmp_path / "bench.json") == written

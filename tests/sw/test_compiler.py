@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from support.random_graphs import random_graph, small_model
 
 from edgemoe.compiler import CompileError, CompilerOptions, build_bundle, compile_graph, program
 from edgemoe.layout import gather_outputs, pack_patches
@@ -16,9 +15,18 @@ from edgemoe_models.config import TaskConfig
 from edgemoe_models.integer import reference
 from edgemoe_sim.command_model import POLICIES, Deadlock, FunctionalModel
 from edgemoe_sim.trace import TraceChecker
+from support.random_graphs import random_graph, small_model
 
-CRAMPED = AcceleratorConfig(name="cramped", weight_depth=96, act_depth=512, residual_depth=160, score_depth=40,
-                            param_depth=64, max_dim=64, max_tokens=64)
+CRAMPED = AcceleratorConfig(
+    name="cramped",
+    weight_depth=96,
+    act_depth=512,
+    residual_depth=160,
+    score_depth=40,
+    param_depth=64,
+    max_dim=64,
+    max_tokens=64,
+)
 CONFIGS = {**PRESETS, "cramped": CRAMPED}
 
 
@@ -32,8 +40,9 @@ def execute(bundle, task, policy, seed=3, program=None):
     program = program or info.program
     checker = TraceChecker(bundle.config, program, info.trace, expected, model.heads)
     source = pack_patches(bundle.config, patchify(image, model.patch))
-    device = FunctionalModel(bundle.config, bundle.data.tobytes(), source, info.output_bytes, POLICIES[policy], seed,
-                             checker.check)
+    device = FunctionalModel(
+        bundle.config, bundle.data.tobytes(), source, info.output_bytes, POLICIES[policy], seed, checker.check
+    )
     memory = device.run(program)
     found = gather_outputs(info.outputs, memory, info.output_rows, info.output_channels)
     return found, outputs, expected, checker.result
@@ -51,11 +60,18 @@ def test_every_order_gives_the_reference(config, policy):
         assert untraced <= {"probabilities", "gate_logits"}  # never stored on chip
 
 
-@pytest.mark.parametrize("changes", [
-    {"num_experts": 3, "top_k": 1}, {"num_experts": 9, "top_k": 4}, {"num_experts": 0, "top_k": 0, "expert_hidden": 0},
-    {"dim": 24, "heads": 3, "mlp_hidden": 17, "expert_hidden": 9}, {"image_height": 4, "image_width": 4},
-    {"depth": 4, "moe_every": 1}, {"tasks": tuple(TaskConfig(f"t{i}", "depth", channels=1, cells=3) for i in range(4))},
-])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_experts": 3, "top_k": 1},
+        {"num_experts": 9, "top_k": 4},
+        {"num_experts": 0, "top_k": 0, "expert_hidden": 0},
+        {"dim": 24, "heads": 3, "mlp_hidden": 17, "expert_hidden": 9},
+        {"image_height": 4, "image_width": 4},
+        {"depth": 4, "moe_every": 1},
+        {"tasks": tuple(TaskConfig(f"t{i}", "depth", channels=1, cells=3) for i in range(4))},
+    ],
+)
 def test_odd_models(changes):
     graph = random_graph(small_model(**changes), seed=1)
     bundle = build_bundle(graph, PRESETS["tiny"], CompilerOptions(group_tokens=5))
@@ -79,7 +95,10 @@ def test_int4_experts(config):
         for before, after in zip(wide.tasks["segmentation"].phases, narrow.tasks["segmentation"].phases, strict=True):
             assert before.expert_bytes - after.expert_bytes == (weights // 2 if before.expert_bytes else 0)
             assert (before.macs, before.bytes_read, before.expert_macs) == (
-                after.macs, after.bytes_read, after.expert_macs)
+                after.macs,
+                after.bytes_read,
+                after.expert_macs,
+            )
 
 
 def test_int4_weights_take_half_the_rows():
@@ -94,8 +113,10 @@ def test_int4_weights_take_half_the_rows():
     assert sizes[0] - sizes[1] == loaded[0] - loaded[1] == experts // 2
 
 
-@pytest.mark.parametrize(("model", "config"), [("m3vit-micro", "tiny"), ("m3vit-tiny", "pynq-z2"),
-                                               ("m3vit-tiny", "zcu102"), ("deit-tiny", "pynq-z2")])
+@pytest.mark.parametrize(
+    ("model", "config"),
+    [("m3vit-micro", "tiny"), ("m3vit-tiny", "pynq-z2"), ("m3vit-tiny", "zcu102"), ("deit-tiny", "pynq-z2")],
+)
 def test_presets(model, config):
     bundle = build_bundle(random_graph(MODELS[model]), PRESETS[config])
     task = next(iter(bundle.tasks))
@@ -108,7 +129,7 @@ def test_a_missing_wait_is_found():
     bundle = build_bundle(random_graph(small_model()), PRESETS["tiny"], CompilerOptions(group_tokens=4))
     task = next(iter(bundle.tasks))
     code = bundle.task(task).program
-    words = [code[i:i + COMMAND_BYTES] for i in range(0, len(code), COMMAND_BYTES)]
+    words = [code[i : i + COMMAND_BYTES] for i in range(0, len(code), COMMAND_BYTES)]
     for cleared in ("wait_load", "wait_matmul", "wait_norm"):
         changed = []
         for word in words:
@@ -142,18 +163,27 @@ def test_a_wait_that_is_never_met_is_a_deadlock():
     bundle = build_bundle(random_graph(small_model()), PRESETS["tiny"])
     task = next(iter(bundle.tasks))
     program = bundle.task(task).program
-    opcode, header, payload = decode(program[COMMAND_BYTES:2 * COMMAND_BYTES])
+    opcode, header, payload = decode(program[COMMAND_BYTES : 2 * COMMAND_BYTES])
     header["wait_store"] = 1
     with pytest.raises(Deadlock, match="cannot be dispatched"):
-        execute(bundle, task, "random",
-                program=program[:COMMAND_BYTES] + encode(opcode, header, payload) + program[2 * COMMAND_BYTES:])
+        execute(
+            bundle,
+            task,
+            "random",
+            program=program[:COMMAND_BYTES] + encode(opcode, header, payload) + program[2 * COMMAND_BYTES :],
+        )
 
 
-@pytest.mark.parametrize(("field", "depth", "message"), [
-    ("residual_depth", 60, "need 65 rows of the residual scratchpad, which has 60: 5 too few"),
-    ("act_depth", 100, "rows of the activation scratchpad"), ("weight_depth", 16, "too few"),
-    ("score_depth", 2, "rows of the score scratchpad"), ("max_dim", 32, "allows max_dim = 32: 8 too many"),
-])
+@pytest.mark.parametrize(
+    ("field", "depth", "message"),
+    [
+        ("residual_depth", 60, "need 65 rows of the residual scratchpad, which has 60: 5 too few"),
+        ("act_depth", 100, "rows of the activation scratchpad"),
+        ("weight_depth", 16, "too few"),
+        ("score_depth", 2, "rows of the score scratchpad"),
+        ("max_dim", 32, "allows max_dim = 32: 8 too many"),
+    ],
+)
 def test_what_does_not_fit_is_refused(field, depth, message):
     config = dataclasses.replace(PRESETS["tiny"], **{field: depth})
     with pytest.raises(CompileError, match=message):
@@ -168,16 +198,33 @@ def test_tasks_share_weights():
     assert shared < len(both.data) < 2 * shared
 
 
-LARGE = AcceleratorConfig(name="large", weight_depth=60000, act_depth=60000, residual_depth=60000, score_depth=60000,
-                          param_depth=60000, max_dim=1024, max_tokens=1024)
+LARGE = AcceleratorConfig(
+    name="large",
+    weight_depth=60000,
+    act_depth=60000,
+    residual_depth=60000,
+    score_depth=60000,
+    param_depth=60000,
+    max_dim=1024,
+    max_tokens=1024,
+)
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"dim": 1024, "heads": 1}, "attention heads of 1024 channels, 1024 with padding .* can express 1023"),
-    ({"dim": 1020, "heads": 1}, "attention heads of 1020 channels, 1024 with padding"),
-    ({"mlp_hidden": 2100}, "blocks.0.fc2.*too large for a command: MatMul.k_steps must be between 0 and 255, not 263"),
-    ({"depth": 130, "dim": 8, "heads": 1}, "too large for a command: Header.phase must be between 0 and 255, not 256"),
-])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dim": 1024, "heads": 1}, "attention heads of 1024 channels, 1024 with padding .* can express 1023"),
+        ({"dim": 1020, "heads": 1}, "attention heads of 1020 channels, 1024 with padding"),
+        (
+            {"mlp_hidden": 2100},
+            "blocks.0.fc2.*too large for a command: MatMul.k_steps must be between 0 and 255, not 263",
+        ),
+        (
+            {"depth": 130, "dim": 8, "heads": 1},
+            "too large for a command: Header.phase must be between 0 and 255, not 256",
+        ),
+    ],
+)
 def test_what_a_command_cannot_express_is_refused(changes, message):
     model = small_model(**({"num_experts": 0, "top_k": 0, "expert_hidden": 0, "depth": 1} | changes))
     with pytest.raises(CompileError, match=message):

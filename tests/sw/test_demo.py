@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import uvicorn
 from PIL import Image
-from support.random_graphs import random_graph, small_model
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect as connect_websocket
 
@@ -23,9 +22,10 @@ from edgemoe.demo.player import Player
 from edgemoe.demo.server import application, listen, url_of
 from edgemoe.demo.sources import crop, endless
 from edgemoe.demo.view import about, decode
-from edgemoe.reports.pictures import colour
 from edgemoe.errors import DeviceError
+from edgemoe.reports.pictures import colour
 from edgemoe.runtime.platforms.null import NullPlatform
+from support.random_graphs import random_graph, small_model
 
 SECONDS = 20
 
@@ -213,16 +213,18 @@ def test_failed_frames_and_the_end_are_told(runtime_bundle, pictures):
 
 def test_errors_are_told_until_all_is_well_again(runtime_bundle, pictures):
     """An unreadable picture is no failed frame; a hundred frames later nobody needs to hear of it."""
+
     def source():
         yield ValueError("b.png: not a readable image")
         yield from endlessly(pictures)
 
     changes = []
-    with playing(runtime_bundle, source(), ["scene"]) as player, \
-            player.watched(lambda: changes.append(dict(player.state))):
+    with (
+        playing(runtime_bundle, source(), ["scene"]) as player,
+        player.watched(lambda: changes.append(dict(player.state))),
+    ):
         newest(player, 100)
-    assert {(state["error"], state["failures"]) for state in changes} == {
-        ("", 0), ("b.png: not a readable image", 0)}
+    assert {(state["error"], state["failures"]) for state in changes} == {("", 0), ("b.png: not a readable image", 0)}
     assert changes[-1]["error"] == ""
 
 
@@ -310,24 +312,36 @@ def test_live_frames_and_commands(runtime_bundle, pictures):
         with connect(address) as viewer, connect(address) as other:
             assert json.loads(viewer.recv(SECONDS))["type"] == "about"
             assert json.loads(viewer.recv(SECONDS)) == {
-                "type": "state", "tasks": ["segmentation", "depth"], "paused": False, "ended": False, "failures": 0,
-                "error": ""}
+                "type": "state",
+                "tasks": ["segmentation", "depth"],
+                "paused": False,
+                "ended": False,
+                "failures": 0,
+                "error": "",
+            }
             first, second = (decode(viewer.recv(SECONDS))[0]["number"] for _ in range(2))
             assert second > first
             for task in ("normals", "segmentation", "depth"):
                 viewer.send(json.dumps({"task": task, "on": task == "normals"}))
             while list(decode(message)[1] if isinstance(message := viewer.recv(SECONDS), bytes) else ()) != [
-                    "input", "normals"]:
+                "input",
+                "normals",
+            ]:
                 pass
-            for wrong, answer in (('{"task": "x", "on": true}', "this bundle has no task 'x'"), ("7", "this is no"),
-                                  ("{", "this is no command"), ('{"task": "depth"}', "this is no command"),
-                                  ('{"task": "normals", "on": false}', "choose at least one task")):
+            for wrong, answer in (
+                ('{"task": "x", "on": true}', "this bundle has no task 'x'"),
+                ("7", "this is no"),
+                ("{", "this is no command"),
+                ('{"task": "depth"}', "this is no command"),
+                ('{"task": "normals", "on": false}', "choose at least one task"),
+            ):
                 viewer.send(wrong)
                 while not isinstance(message := viewer.recv(SECONDS), str):
                     pass
                 assert json.loads(message)["message"].startswith(answer)
-            texts = (json.loads(message) for message in iter(lambda: other.recv(SECONDS), None)
-                     if isinstance(message, str))
+            texts = (
+                json.loads(message) for message in iter(lambda: other.recv(SECONDS), None) if isinstance(message, str)
+            )
             assert next(text for text in texts if text.get("tasks") == ["normals"])["type"] == "state"
         time.sleep(0.2)
         assert player._listeners == []

@@ -24,8 +24,8 @@ from websockets.sync.client import connect
 
 import edgemoe
 from edgemoe.demo.player import Player
-from edgemoe.reports.pictures import colour
 from edgemoe.errors import DeviceError
+from edgemoe.reports.pictures import colour
 from edgemoe.runtime.platforms.null import NullPlatform
 from tests.sw.test_demo import serving
 
@@ -33,8 +33,17 @@ TASKS = ("segmentation", "depth", "normals", "edges", "scene")
 
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # As root Chromium has no sandbox, and containers have little shared memory. Nothing but the page may be fetched.
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-port=0",
-         "--disable-background-networking", "--disable-component-update", "--no-first-run", "--mute-audio")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--remote-debugging-port=0",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+    "--mute-audio",
+)
 
 
 def find_browser() -> str:
@@ -60,7 +69,11 @@ class Browser:
         self.requests: list[str] = []
         self._process = subprocess.Popen(
             [find_browser(), *FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}", "about:blank"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
         self._open = ExitStack()
         self._open.enter_context(self._process)  # waits for its end
         # The whole group: Debian's executable is a script, whose end would leave the browser itself behind.
@@ -68,8 +81,9 @@ class Browser:
         self._count, self._session, self._loaded = 0, "", False
         with ExitStack() as failed:
             failed.push(self._open)
-            self._socket = self._open.enter_context(connect(self._address(), max_size=None, compression=None,
-                                                              close_timeout=1))
+            self._socket = self._open.enter_context(
+                connect(self._address(), max_size=None, compression=None, close_timeout=1)
+            )
             target = self._call("Target.createTarget", url="about:blank")["targetId"]
             self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
             for domain in ("Page", "Runtime", "Network", "Log"):
@@ -147,9 +161,25 @@ class Browser:
 def demo(folder: Path, port: int = 0, *arguments: str) -> Iterator[str]:
     """The address of ``edgemoe demo`` with the bundle and the picture in ``folder``."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "edgemoe.cli.main", "demo", "--bundle", folder / "x.emoe", "--source", folder / "x.png",
-         "--port", str(port), "--fps", "5", *arguments],  # a browser without a GPU shares two cores with other tests
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, stdout=subprocess.PIPE, text=True)
+        [
+            sys.executable,
+            "-m",
+            "edgemoe.cli.main",
+            "demo",
+            "--bundle",
+            folder / "x.emoe",
+            "--source",
+            folder / "x.png",
+            "--port",
+            str(port),
+            "--fps",
+            "5",
+            *arguments,
+        ],  # a browser without a GPU shares two cores with other tests
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     try:
         yield re.search(r"http://\S+", process.stdout.readline())[0]
     finally:
@@ -212,20 +242,24 @@ def test_pictures_are_the_predictions(page, folder, runtime_bundle):
 
 def test_figures_and_legends(page, runtime_bundle):
     cycles = {name: sum(phase.estimated_cycles for phase in task.phases) for name, task in runtime_bundle.tasks.items()}
-    rows = page.evaluate("[...document.querySelectorAll('#runs tr')].map((row) => [...row.cells].map("
-                         "(cell) => cell.textContent))")
+    rows = page.evaluate(
+        "[...document.querySelectorAll('#runs tr')].map((row) => [...row.cells].map((cell) => cell.textContent))"
+    )
     assert [row[:2] for row in rows] == [[name, f"{count:,}"] for name, count in cycles.items()]
     assert page.evaluate("cycles.textContent") == f"{sum(cycles.values()):,}"
     clock = runtime_bundle.config.assumed_clock_mhz
     assert page.evaluate("milliseconds.textContent") == f"{sum(cycles.values()) / clock / 1e3:,.2f}"
     assert f"an assumed {clock:.0f} MHz" in page.evaluate("document.querySelector('#clock-note').textContent")
-    assert all(re.fullmatch(r"[\d.]+ m?s", page.evaluate(f"document.querySelector('#latency-{name}').textContent"))
-               for name in ("p50", "p90"))
+    assert all(
+        re.fullmatch(r"[\d.]+ m?s", page.evaluate(f"document.querySelector('#latency-{name}').textContent"))
+        for name in ("p50", "p90")
+    )
     assert page.evaluate("power.textContent") == "power: not measured" and page.evaluate("measured.hidden")
     assert page.evaluate("document.querySelectorAll('[data-name=segmentation] .legend li').length") == 5
     assert page.evaluate("document.querySelector('[data-name=depth] .ramp').textContent") == "0 m10 m"
-    heights = page.evaluate("[...document.querySelectorAll('#blocks .expert i')].map("
-                            "(bar) => bar.style.getPropertyValue('--load'))")
+    heights = page.evaluate(
+        "[...document.querySelectorAll('#blocks .expert i')].map((bar) => bar.style.getPropertyValue('--load'))"
+    )
     assert len(heights) == 5 * len(TASKS) and {"%"} == {height[-1] for height in heights}
 
 
@@ -263,8 +297,10 @@ def test_fits_every_screen(page, width, height):
     page.resize(width, height)
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
     page.evaluate("edge = document.querySelector('main').getBoundingClientRect().right + 1")
-    outside = page.evaluate("[...document.querySelectorAll('main *')].filter("
-                            "(element) => element.getBoundingClientRect().right > edge).length")
+    outside = page.evaluate(
+        "[...document.querySelectorAll('main *')].filter("
+        "(element) => element.getBoundingClientRect().right > edge).length"
+    )
     assert outside == 0
 
 
@@ -298,8 +334,11 @@ def test_a_board_that_fails_recovers_and_is_gone(browser, runtime_bundle, pictur
         raise DeviceError("the board does not answer")
 
     connection = "document.querySelector('#connection').textContent"
-    with edgemoe.open(platform, runtime_bundle) as accelerator, \
-            Player(accelerator, source(), 20, ["depth", "edges"]) as player, serving(player) as url:
+    with (
+        edgemoe.open(platform, runtime_bundle) as accelerator,
+        Player(accelerator, source(), 20, ["depth", "edges"]) as player,
+        serving(player) as url,
+    ):
         browser.open(url)
         browser.wait("watts.textContent === '3.50 W' && millijoules.textContent.endsWith(' mJ a frame')")
         assert browser.evaluate("power.hidden")

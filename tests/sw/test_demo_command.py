@@ -26,8 +26,11 @@ def bundle_file(runtime_bundle, tmp_path):
 def test_command_serves_until_it_is_ended(number, bundle_file):
     process = subprocess.Popen(
         [sys.executable, "-m", "edgemoe.cli.main", "demo", "--bundle", bundle_file, "--port", "0", "--task", "depth"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE)
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     line = process.stdout.readline()
     address = re.search(r"ws://\S+", line.replace("http", "ws"))[0]
     with connect(address + "live", max_queue=None) as viewer:  # else close waits for frames that nobody reads
@@ -39,14 +42,17 @@ def test_command_serves_until_it_is_ended(number, bundle_file):
     assert process.returncode == 0 and errors == ""
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["--source", "nothing.mp4"], "nothing.mp4: there is no such file or folder"),
-    (["--device", "gpu"], "device must be one of reference, sim, pynq, "),
-    (["--task", "x"], "this bundle has no task 'x'; it has segmentation, depth, normals, edges, scene"),
-    (["--model", "m3vit-micro"], "--bundle and --model exclude each other: a bundle has its model"),
-    (["--host", "203.0.113.1"], "cannot listen on 203.0.113.1, port 0: Cannot assign requested address"),
-    (["--port", "65536"], "port must be 0 to 65535, not 65536"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--source", "nothing.mp4"], "nothing.mp4: there is no such file or folder"),
+        (["--device", "gpu"], "device must be one of reference, sim, pynq, "),
+        (["--task", "x"], "this bundle has no task 'x'; it has segmentation, depth, normals, edges, scene"),
+        (["--model", "m3vit-micro"], "--bundle and --model exclude each other: a bundle has its model"),
+        (["--host", "203.0.113.1"], "cannot listen on 203.0.113.1, port 0: Cannot assign requested address"),
+        (["--port", "65536"], "port must be 0 to 65535, not 65536"),
+    ],
+)
 def test_refusals_are_one_line(arguments, message, bundle_file, monkeypatch, capsys):
     assert refusal(["--port", "0", "--bundle", str(bundle_file), *arguments], monkeypatch, capsys).startswith(message)
 
@@ -56,7 +62,7 @@ def refusal(arguments, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 1
-    line, = capsys.readouterr().err.splitlines()
+    (line,) = capsys.readouterr().err.splitlines()
     return line.removeprefix("edgemoe: ")
 
 
@@ -64,11 +70,13 @@ def test_a_port_in_use(monkeypatch, capsys):
     with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         assert refusal(["--port", str(port)], monkeypatch, capsys) == (
-            f"port {port} of 127.0.0.1 is in use; choose another with --port, or 0 for any free one")
+            f"port {port} of 127.0.0.1 is in use; choose another with --port, or 0 for any free one"
+        )
 
 
 def test_without_the_extra(monkeypatch, capsys):
     monkeypatch.delitem(sys.modules, "edgemoe.demo.server")
     monkeypatch.setitem(sys.modules, "starlette.applications", None)
     assert refusal([], monkeypatch, capsys).startswith(
-        "the demo needs a web server; install it with: pip install 'edgemoe[demo]' (import of starlette")
+        "the demo needs a web server; install it with: pip install 'edgemoe[demo]' (import of starlette"
+    )

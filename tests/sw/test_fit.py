@@ -39,13 +39,20 @@ def test_target() -> None:
     assert target.clock_mhz * 1e6 / target.baud == round(target.clock_mhz * 1e6 / target.baud)
 
 
-@pytest.mark.parametrize("text,message", [
-    ("title = ", "target.toml"), ("title = 'x'\nspeed = 3", "unexpected keyword argument 'speed'"),
-    ('preset = "huge"', "preset must be one of pynq-z2, .*, not 'huge'"),
-    ('clock_mhz = "25"', "clock_mhz must be float, not '25'"), ("seed = 1.5", "seed must be int, not 1.5"),
-    ("baud = true", "baud must be int, not True"), ("goal_mhz = 0", "goal_mhz must be positive, not 0"),
-    ('nextpnr = "--85k"', "nextpnr must be list.str., not '--85k'"),
-    ("nextpnr = [85]", "nextpnr must be list.str., not .85.")])
+@pytest.mark.parametrize(
+    "text,message",
+    [
+        ("title = ", "target.toml"),
+        ("title = 'x'\nspeed = 3", "unexpected keyword argument 'speed'"),
+        ('preset = "huge"', "preset must be one of pynq-z2, .*, not 'huge'"),
+        ('clock_mhz = "25"', "clock_mhz must be float, not '25'"),
+        ("seed = 1.5", "seed must be int, not 1.5"),
+        ("baud = true", "baud must be int, not True"),
+        ("goal_mhz = 0", "goal_mhz must be positive, not 0"),
+        ('nextpnr = "--85k"', "nextpnr must be list.str., not '--85k'"),
+        ("nextpnr = [85]", "nextpnr must be list.str., not .85."),
+    ],
+)
 def test_wrong_target_is_named(tmp_path: Path, text: str, message: str) -> None:
     source = (BOARDS / "ulx3s" / "target.toml").read_text(encoding="utf-8")
     if not text.startswith("title"):
@@ -63,14 +70,17 @@ def test_wrong_target_is_named(tmp_path: Path, text: str, message: str) -> None:
 def test_pins_of_top_and_constraints_are_the_same() -> None:
     """A port without a site would be placed anywhere."""
     import re
+
     top = (BOARDS / "ulx3s" / "ulx3s.v").read_text(encoding="utf-8")
     ports: set[str] = set()
     for line in re.findall(r"^\s+(?:input|output|inout)\s+(.*?),?\s*(?://.*)?$", top, re.M):
         width, names = re.match(r"(?:\[(\d+):0\])?\s*(.*)", line).groups()  # type: ignore[union-attr]
         for name in re.findall(r"\w+", names):
             ports.update([name] if width is None else [f"{name}[{bit}]" for bit in range(int(width) + 1)])
-    sites = re.findall(r'LOCATE COMP "(.*?)" SITE "(.*?)"; IOBUF PORT "(.*?)"',
-                       (BOARDS / "ulx3s" / "ulx3s.lpf").read_text(encoding="utf-8"))
+    sites = re.findall(
+        r'LOCATE COMP "(.*?)" SITE "(.*?)"; IOBUF PORT "(.*?)"',
+        (BOARDS / "ulx3s" / "ulx3s.lpf").read_text(encoding="utf-8"),
+    )
     assert {name for name, _, _ in sites} == ports and all(name == port for name, _, port in sites)
     assert len({site for _, site, _ in sites}) == len(sites) == len(ports)
 
@@ -116,8 +126,9 @@ def test_failing_tool_names_its_log(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("clock,code", [(1.0, 0), (1000.0, 1)])
-def test_command_fails_below_the_clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clock: float,
-                                       code: int) -> None:
+def test_command_fails_below_the_clock(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clock: float, code: int
+) -> None:
     fake_tools(monkeypatch)
     target = flow.load_target("ulx3s")
     monkeypatch.setattr(flow, "load_target", lambda name: dataclasses.replace(target, clock_mhz=clock))

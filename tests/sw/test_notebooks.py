@@ -28,8 +28,9 @@ def test_notebooks_are_stored_without_outputs():
             assert cell.source.strip() and max(map(len, cell.source.splitlines())) <= 125
 
 
-@pytest.mark.parametrize("name, device", [*((name, "sim") for name in NOTEBOOKS),
-                                          ("inside_the_accelerator", "reference")])
+@pytest.mark.parametrize(
+    "name, device", [*((name, "sim") for name in NOTEBOOKS), ("inside_the_accelerator", "reference")]
+)
 def test_notebook_runs(name, device, deep_bundle, tmp_path, monkeypatch):  # noqa: F811
     deep_bundle.save(tmp_path / "x.emoe")
     monkeypatch.setenv("EDGEMOE_DEVICE", device)
@@ -37,12 +38,16 @@ def test_notebook_runs(name, device, deep_bundle, tmp_path, monkeypatch):  # noq
     monkeypatch.setenv("PYTHONPATH", ":".join(str(ROOT / folder) for folder in ("hw", "models", "sim", "sw")))
     monkeypatch.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
-    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3", resources={
-        "metadata": {"path": str(ROOT)}}).execute()  # raises where a cell does; ROOT has the cached simulator
+    nbclient.NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}
+    ).execute()  # raises where a cell does; ROOT has the cached simulator
     said = json.dumps([cell.get("outputs") for cell in notebook.cells])
     assert "image/png" in said or name == "inside_the_accelerator"
-    assert {"quickstart": "values are equal", "streaming": "8 inferences, 0 failed",
-            "inside_the_accelerator": "MATMUL"}[name] in said
+    assert {
+        "quickstart": "values are equal",
+        "streaming": "8 inferences, 0 failed",
+        "inside_the_accelerator": "MATMUL",
+    }[name] in said
     if name == "inside_the_accelerator":  # every MoE block of every task, by the device's own counts
         with edgemoe.open("reference", deep_bundle) as reference:
             image = scene(deep_bundle)
@@ -58,7 +63,8 @@ def test_pynq_finds_them(tmp_path):
     delivery = pytest.importorskip("pynqutils.setup_utils.deliver_notebooks", exc_type=ImportError)
     delivery.deliver_notebooks("Pynq-Z2", str(FOLDER), str(tmp_path), "edgemoe", folder=True)
     assert sorted(path.name for path in (tmp_path / "edgemoe").iterdir() if path.is_file()) == [
-        f"{name}.ipynb" for name in NOTEBOOKS]
+        f"{name}.ipynb" for name in NOTEBOOKS
+    ]
 
 
 def test_device_and_bundle_are_found(runtime_bundle, tmp_path, monkeypatch):

@@ -16,10 +16,13 @@ def sensor(value):
 
 
 def test_rails_of_pynq():
-    rails = pynq_rails(lambda: {
-        "12V": SimpleNamespace(power=sensor(8.5), voltage=sensor(12.0), current=sensor(1.0)),
-        "VCCINT": SimpleNamespace(power=None, voltage=sensor(0.85), current=sensor(2.0)),
-        "VCCAUX": SimpleNamespace(power=None, voltage=sensor(1.8), current=None)})
+    rails = pynq_rails(
+        lambda: {
+            "12V": SimpleNamespace(power=sensor(8.5), voltage=sensor(12.0), current=sensor(1.0)),
+            "VCCINT": SimpleNamespace(power=None, voltage=sensor(0.85), current=sensor(2.0)),
+            "VCCAUX": SimpleNamespace(power=None, voltage=sensor(1.8), current=None),
+        }
+    )
     assert {name: read() for name, read in rails.items()} == {"12V": 8.5, "VCCINT": pytest.approx(1.7)}
 
 
@@ -45,8 +48,14 @@ def test_rails_of_the_same_name(tmp_path):
             (folder / f"power{number}_input").write_text(f"{chip + number}000000\n")
             (folder / f"power{number}_label").write_text("pout1\n" if number == 1 else f"rail {chip}\n")
     watts = {name: read() for name, read in hwmon_rails(tmp_path).items()}
-    assert watts == {"pout1 (hwmon0 power1)": 1.0, "rail 0": 2.0, "pout1 (hwmon1 power1)": 2.0, "rail 1": 3.0,
-                     "pout1 (hwmon2 power1)": 3.0, "rail 2": 4.0}
+    assert watts == {
+        "pout1 (hwmon0 power1)": 1.0,
+        "rail 0": 2.0,
+        "pout1 (hwmon1 power1)": 2.0,
+        "rail 1": 3.0,
+        "pout1 (hwmon2 power1)": 3.0,
+        "rail 2": 4.0,
+    }
 
 
 def test_meter():

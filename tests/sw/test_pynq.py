@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.random_graphs import random_graph, small_model
 
 import edgemoe
 from edgemoe.boards import IP_VLNV, MODULE_VLNV, load_board
@@ -27,6 +26,7 @@ from edgemoe.workloads import best_model, load_graph
 from edgemoe_hw.spec import regs
 from edgemoe_hw.spec.config import PRESETS
 from edgemoe_models.random_weights import random_images
+from support.random_graphs import random_graph, small_model
 
 from .conftest import KINDS, needs_pynq, overlay
 
@@ -36,6 +36,7 @@ pytestmark = needs_pynq
 @pytest.fixture
 def device():
     from edgemoe_sim.pynq_device import SimulatedDevice
+
     device = SimulatedDevice(quiet=True)
     yield device
     device.close()
@@ -58,8 +59,10 @@ def test_packaged_model(device):
     board = load_board("pynq-z2")
     bundle = build_bundle(load_graph(best_model()), board.config)
     image = random_images(bundle.model, 1, seed=5)[0]
-    with edgemoe.open("pynq", bundle, bitstream=overlay(board.config), timeout=600) as accelerator, \
-            edgemoe.open("reference", bundle) as reference:
+    with (
+        edgemoe.open("pynq", bundle, bitstream=overlay(board.config), timeout=600) as accelerator,
+        edgemoe.open("reference", bundle) as reference,
+    ):
         assert accelerator.tasks == ("segmentation", "depth", "normals", "edges")
         for task in accelerator.tasks:
             np.testing.assert_array_equal(accelerator.run(image, task).raw, reference.run(image, task).raw)
@@ -71,6 +74,7 @@ def test_binding(device, runtime_bundle, tmp_path, vlnv):
     import pynq
 
     from edgemoe.runtime.platforms.pynq import EdgeMoeIP
+
     bitstream = simulated_overlay(replace(load_board("kv260"), config=runtime_bundle.config), tmp_path, vlnv)
     assert re.fullmatch(r"kv260-[0-9a-f]{12}\.bit", bitstream.name)
     ip = pynq.Overlay(str(bitstream)).edgemoe_0
@@ -85,6 +89,7 @@ def test_binding(device, runtime_bundle, tmp_path, vlnv):
 def test_clock(device, runtime_bundle, pictures, expected, board, mhz):
     """Never above what the overlay was timed for: PYNQ would take 214 MHz for kv260's 200 (4.0), or 300 (3.1)."""
     import pynq
+
     with open_here(runtime_bundle, overlay(runtime_bundle.config, board)) as accelerator:
         assert accelerator._executor._platform.clock_mhz == pynq.Clocks.fclk0_mhz == pytest.approx(mhz)
         np.testing.assert_array_equal(accelerator.run(pictures[0], "depth").raw, expected(pictures[0], "depth"))
@@ -93,6 +98,7 @@ def test_clock(device, runtime_bundle, pictures, expected, board, mhz):
 def test_download(device, runtime_bundle, files):
     """A download makes registers as after power-on; without it they stay, and so does the clock."""
     import pynq
+
     open_here(runtime_bundle, files).close()
     device.model.write_reg("WATCHDOG", 77)
     pynq.Clocks.fclk0_mhz = 50
@@ -106,15 +112,16 @@ def test_download(device, runtime_bundle, files):
 def test_memory(device, runtime_bundle, files):
     """Host and accelerator see each other's writes after flush and invalidate, not before; freeing gives pages back."""
     from edgemoe.runtime.platforms.pynq import open_platform
+
     platform = open_platform(runtime_bundle, bitstream=files)
     first, second = platform.allocate(5000), platform.allocate(64)
     assert first.array.dtype == np.uint8 and first.array.shape == (5000,) and device.buffers == 2
     at = second.physical_address
     assert at % 64 == 0 and at >= first.physical_address + 5000
     second.array[:] = 7
-    assert not device.model.dram[at:at + 64].any()
+    assert not device.model.dram[at : at + 64].any()
     second.flush()
-    assert (device.model.dram[at:at + 64] == 7).all() and not device.model.dram[at + 64]
+    assert (device.model.dram[at : at + 64] == 7).all() and not device.model.dram[at + 64]
     device.model.dram[at] = 9
     assert second.array[0] == 7
     second.invalidate()
@@ -131,6 +138,7 @@ def test_memory(device, runtime_bundle, files):
 def test_buffers_are_cached(device, runtime_bundle, files):
     """Asked for by name: PYNQ's own default is memory that is not cached, in which the host is many times slower."""
     import pynq
+
     with open_here(runtime_bundle, files) as accelerator:
         plain = pynq.allocate((64,), np.uint8)
         plain[:] = 3
@@ -147,6 +155,7 @@ def test_buffers_are_cached(device, runtime_bundle, files):
 def test_memory_above_4_gib(runtime_bundle, files, pictures, expected):
     """PYNQ's addresses of more than 32 bits, as DDR_HIGH of a ZynqMP board, reach the accelerator whole."""
     from edgemoe_sim.pynq_device import SimulatedDevice
+
     device = SimulatedDevice(quiet=True, dram_bytes=5 << 30)
     device._pages.take(4 << 30)  # pages that nobody touches cost nothing
     with open_here(runtime_bundle, files) as accelerator:
@@ -173,6 +182,7 @@ def test_opened_twice(device, runtime_bundle, files, pictures, expected):
 def test_two_boards(device, runtime_bundle, files, pictures, expected):
     """Each has its own driver; PYNQ's active device is the one that was made last."""
     from edgemoe_sim.pynq_device import SimulatedDevice
+
     with open_here(runtime_bundle, files) as first:
         other = SimulatedDevice(quiet=True)
         with open_here(runtime_bundle, files) as second:
@@ -202,6 +212,7 @@ def test_sensor_that_does_not_answer(device, runtime_bundle, files):
 def test_missing_cache_operation_is_seen(device, runtime_bundle, files, pictures, expected, monkeypatch, missing):
     """Or else no test of them would mean anything."""
     from edgemoe.runtime.platforms import pynq as pynq_platform
+
     with open_here(runtime_bundle, files) as accelerator:
         monkeypatch.setattr(pynq_platform.BoardBuffer, missing, lambda buffer: None)
         assert (accelerator.run(pictures[0], "depth").raw != expected(pictures[0], "depth")).any()
@@ -210,6 +221,7 @@ def test_missing_cache_operation_is_seen(device, runtime_bundle, files, pictures
 def test_interrupt(device, runtime_bundle, files, pictures, expected, monkeypatch):
     """PYNQ's own Interrupt, through its interrupt controller, ends the wait; nothing is polled."""
     from edgemoe.runtime import driver
+
     fired, fire = [], device._uio._set
     monkeypatch.setattr(device._uio, "_set", lambda: (fired.append(1), fire()))
     monkeypatch.setattr(driver, "_INTERRUPT_WAIT", 30)  # a busy machine may simulate little in the usual time
@@ -237,6 +249,7 @@ def test_event_loop_that_is_stuck(device, runtime_bundle, files, pictures, expec
 def test_no_interrupt(device, runtime_bundle, files, pictures):
     """Where the kernel has no /dev/uio for it, PYNQ warns, and polling still works."""
     from pynq.interrupt import _InterruptController
+
     load = device.get_bitfile_metadata
 
     def without(name, partial=False):
@@ -258,6 +271,7 @@ def test_own_overlay(device, runtime_bundle, files, pictures, expected):
     import pynq
 
     from edgemoe.runtime.platforms.pynq import PynqPlatform
+
     overlay = pynq.Overlay(str(files), download=False)
     with edgemoe.open(PynqPlatform(overlay.edgemoe_0), runtime_bundle, timeout=60) as accelerator:
         np.testing.assert_array_equal(accelerator.run(pictures[0], "depth").raw, expected(pictures[0], "depth"))
@@ -302,8 +316,11 @@ def rewrite(files, change):
 
 def test_overlay_without_the_accelerator(device, runtime_bundle, files):
     rewrite(files, lambda text: text.replace(MODULE_VLNV, "xilinx.com:module_ref:edgemoe:2.0"))
-    with pytest.raises(DeviceError, match=r"has 0 IP of type xilinx.com:module_ref:edgemoe:1.0 or edgemoe.org:ip:.*"
-                                          r"it has edgemoe_0 \(xilinx.com:module_ref:edgemoe:2.0\), intc"):
+    with pytest.raises(
+        DeviceError,
+        match=r"has 0 IP of type xilinx.com:module_ref:edgemoe:1.0 or edgemoe.org:ip:.*"
+        r"it has edgemoe_0 \(xilinx.com:module_ref:edgemoe:2.0\), intc",
+    ):
         open_here(runtime_bundle, files)
 
 
@@ -325,7 +342,7 @@ def test_hardware_has_the_last_word(device, runtime_bundle, files):
 
 def test_example_of_the_docs(tmp_path, monkeypatch, pictures, capsys):
     page = Path(__file__).parents[2] / "docs" / "pynq.md"
-    example, = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    (example,) = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     bundle = build_bundle(random_graph(small_model(tasks=KINDS)), load_board("pynq-z2").config)
     monkeypatch.chdir(tmp_path)
     bundle.save("model.emoe")
@@ -358,7 +375,10 @@ def test_without_a_board(runtime_bundle, files):
     runtime_bundle.save(files.with_suffix(".emoe"))
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT.format(absent=ABSENT, bundle=str(files.with_suffix(".emoe")), files=str(files))],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True, text=True)
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("PYNQ has no device (No Devices Found): run on a board, as root")
 
@@ -367,9 +387,18 @@ def test_pynq_that_cannot_be_imported(runtime_bundle, files):
     """pynq 3.1.2 and 4.0.0 import pkg_resources, which a fresh setuptools no longer has."""
     runtime_bundle.save(files.with_suffix(".emoe"))
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT.format(absent={"pkg_resources"}, bundle=str(files.with_suffix(".emoe")),
-                                             files=str(files))],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True, text=True)
+        [
+            sys.executable,
+            "-c",
+            SCRIPT.format(absent={"pkg_resources"}, bundle=str(files.with_suffix(".emoe")), files=str(files)),
+        ],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
-    assert re.search(r"No module named 'pkg_resources'\); where pynq is installed: pip install 'pycparser<3' "
-                     r"'setuptools<82'", done.stdout)
+    assert re.search(
+        r"No module named 'pkg_resources'\); where pynq is installed: pip install 'pycparser<3' "
+        r"'setuptools<82'",
+        done.stdout,
+    )

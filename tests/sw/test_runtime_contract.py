@@ -15,8 +15,13 @@ from edgemoe.bundle import BundleError
 from edgemoe.runtime.reference_device import ReferenceDevice
 from edgemoe_models.integer.postprocess import decode_output, postprocess
 
-FIELDS = {"segmentation": "labels", "depth": "metres", "normals": "vectors", "edges": "mask",
-          "classification": "scores"}
+FIELDS = {
+    "segmentation": "labels",
+    "depth": "metres",
+    "normals": "vectors",
+    "edges": "mask",
+    "classification": "scores",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +47,8 @@ def test_every_task_equals_the_reference(accelerator, pictures, expected, runtim
         assert sum(found.stats.expert_tokens) == 13 * 2 and len(found.stats.expert_tokens) == 5
         trace = reference.run(runtime_bundle, pictures[0], task).stats["trace"]
         assert found.stats.expert_loads == {
-            block: tuple(len(queue) for queue in trace[f"blocks.{block}.queues"]) for block in blocks}
+            block: tuple(len(queue) for queue in trace[f"blocks.{block}.queues"]) for block in blocks
+        }
         assert found.stats.expert_loads[blocks[-1]] == found.stats.expert_tokens
         assert found.stats.device_seconds > 0 and 0 < found.stats.host_seconds < 1
     assert found.label == found.scores.argmax() and found.scores.sum() == pytest.approx(1)
@@ -64,10 +70,15 @@ def test_image_files_and_sizes(open_device, runtime_bundle, pictures, expected, 
         np.testing.assert_array_equal(accelerator.run(large, "depth").raw, expected(small, "depth"))
 
 
-@pytest.mark.parametrize(("image", "message"), [
-    (np.zeros((12, 16, 3), np.float32), r"must be uint8 \[12, 16, 3\].*not float32 \[12, 16, 3\]"),
-    (np.zeros((12, 16), np.uint8), r"not uint8 \[12, 16\]"), ([[1]], "not list"),
-    ("none.png", "none.png: not a readable image")])
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((12, 16, 3), np.float32), r"must be uint8 \[12, 16, 3\].*not float32 \[12, 16, 3\]"),
+        (np.zeros((12, 16), np.uint8), r"not uint8 \[12, 16\]"),
+        ([[1]], "not list"),
+        ("none.png", "none.png: not a readable image"),
+    ],
+)
 def test_wrong_image(accelerator, image, message):
     with pytest.raises(ValueError, match=message):
         accelerator.run(image, "depth")
@@ -256,6 +267,7 @@ def test_exception_of_a_frame(accelerator, pictures, expected):
 
 def test_exception_of_postprocessing(accelerator, pictures, monkeypatch):
     from edgemoe.runtime import pipeline
+
     interpret, calls = pipeline.interpret, []
 
     def broken(*arguments):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from edgemoe.bundle import BundleError
-from edgemoe.layout import pack_patches
 from edgemoe.errors import DeviceError
+from edgemoe.layout import pack_patches
 from edgemoe.runtime.base import patchify
 from edgemoe.runtime.driver import Driver
 from edgemoe.runtime.executor import DeviceTimeout, ProgramStopped
@@ -58,12 +58,15 @@ def platform(runtime_bundle):
     return NullPlatform(runtime_bundle.config)
 
 
-@pytest.mark.parametrize(("register", "value", "error", "parts"), [
-    ("ID", 0, DeviceError, ("0x00000000, not 0x454d4f45", "load its overlay")),
-    ("ISA_VERSION", 99, BundleError, (f"ISA version {ISA_VERSION}, device null has 99", "compile the model")),
-    ("CONFIG_HASH", 1, BundleError, ("hash 0x00000001", f"{PRESETS['tiny'].hash32:#010x}", "the bundle's overlay")),
-    ("CONFIG_HASH", PRESETS["pynq-z2"].hash32, BundleError, ("has pynq-z2", "edgemoe compile --config pynq-z2")),
-])
+@pytest.mark.parametrize(
+    ("register", "value", "error", "parts"),
+    [
+        ("ID", 0, DeviceError, ("0x00000000, not 0x454d4f45", "load its overlay")),
+        ("ISA_VERSION", 99, BundleError, (f"ISA version {ISA_VERSION}, device null has 99", "compile the model")),
+        ("CONFIG_HASH", 1, BundleError, ("hash 0x00000001", f"{PRESETS['tiny'].hash32:#010x}", "the bundle's overlay")),
+        ("CONFIG_HASH", PRESETS["pynq-z2"].hash32, BundleError, ("has pynq-z2", "edgemoe compile --config pynq-z2")),
+    ],
+)
 def test_identity_comes_first(runtime_bundle, platform, register, value, error, parts):
     platform.registers[regs.find(register).offset] = value
     before = dict(platform.registers)
@@ -81,8 +84,12 @@ def test_identity_is_the_first_access(runtime_bundle, platform):
     platform.write = lambda offset, value: (accesses.append(("write", offset)), write(offset, value))
     platform.allocate = lambda nbytes: accesses.append(("allocate", nbytes)) or NullPlatform.allocate(platform, nbytes)
     Driver(platform, runtime_bundle)
-    assert accesses[:4] == [("read", regs.find("ID").offset), ("read", regs.find("ISA_VERSION").offset),
-                            ("read", regs.find("CONFIG_HASH").offset), ("write", regs.find("CONTROL").offset)]
+    assert accesses[:4] == [
+        ("read", regs.find("ID").offset),
+        ("read", regs.find("ISA_VERSION").offset),
+        ("read", regs.find("CONFIG_HASH").offset),
+        ("write", regs.find("CONTROL").offset),
+    ]
 
 
 @pytest.mark.parametrize("base", [0, 0x8_0000_0000, 0xFF_F000_0000])
@@ -95,8 +102,12 @@ def test_addresses_of_64_bits(runtime_bundle, base, pictures):
         assert buffer.array.tobytes() == task.program
     driver.pack(1, pictures[0])
     driver.execute("depth", 1, 1)
-    for name, buffer in (("PROGRAM_ADDR", programs[1]), ("BASE_WEIGHTS", weights), ("BASE_INPUT", input1),
-                         ("BASE_OUTPUT", output1)):
+    for name, buffer in (
+        ("PROGRAM_ADDR", programs[1]),
+        ("BASE_WEIGHTS", weights),
+        ("BASE_INPUT", input1),
+        ("BASE_OUTPUT", output1),
+    ):
         assert registers.read(name) == buffer.physical_address >= base
     assert registers.read("PROGRAM_COMMANDS") == runtime_bundle.task("depth").commands
     assert registers.read("WATCHDOG") == 1_000_000
@@ -134,8 +145,12 @@ def test_switching_tasks_costs_registers_only(runtime_bundle, platform, pictures
 def test_packing(runtime_bundle, rng, masters):
     """In one pass what the compiler's layout says, with padding and several masters."""
     import dataclasses
-    config = runtime_bundle.config if masters == 1 else AcceleratorConfig(
-        lanes_k=32, lanes_n=16, epilogue_lanes=16, norm_lanes=4, axi_masters=2)
+
+    config = (
+        runtime_bundle.config
+        if masters == 1
+        else AcceleratorConfig(lanes_k=32, lanes_n=16, epilogue_lanes=16, norm_lanes=4, axi_masters=2)
+    )
     bundle = dataclasses.replace(runtime_bundle, config=config)
     shape = (bundle.model.image_height, bundle.model.image_width, 3)
     packer = ImagePacker(bundle)
@@ -152,9 +167,12 @@ def test_timeout(runtime_bundle, pictures):
     driver = Driver(platform, runtime_bundle, timeout=0.5)
     platform.registers[regs.find("DONE_LOAD").offset] = 12
     driver.pack(0, pictures[0])
-    with pytest.raises(DeviceTimeout, match=r"task depth did not end within 0.5 s; error code NONE; of its \d+ "
-                                            r"commands these have finished: 12 LOAD, 0 MATMUL, 0 NORM, 0 STORE; "
-                                            r"the first that has not: command \d+ \(task depth: \d+ MATMUL"):
+    with pytest.raises(
+        DeviceTimeout,
+        match=r"task depth did not end within 0.5 s; error code NONE; of its \d+ "
+        r"commands these have finished: 12 LOAD, 0 MATMUL, 0 NORM, 0 STORE; "
+        r"the first that has not: command \d+ \(task depth: \d+ MATMUL",
+    ):
         driver.execute("depth", 0, 0)
     assert (platform.starts, platform.resets) == (1, 1) and 0.5 <= platform.time < 0.6
     platform.ends = [0]
@@ -169,13 +187,16 @@ def test_timeout_names_the_command(runtime_bundle, pictures, monkeypatch):
     """The first that has not finished, by the engines' counters; without the decoder (a board) the counters alone."""
     platform = Stuck(runtime_bundle.config)
     driver, program = Driver(platform, runtime_bundle, timeout=0.1), runtime_bundle.task("depth").program
-    opcodes = [decode(program[at:at + COMMAND_BYTES])[0] for at in range(0, len(program), COMMAND_BYTES)]
+    opcodes = [decode(program[at : at + COMMAND_BYTES])[0] for at in range(0, len(program), COMMAND_BYTES)]
     stuck = [number for number, opcode in enumerate(opcodes) if opcode is Opcode.LAYERNORM][1]
     for opcode, engine in ENGINES.items():
         platform.registers[regs.find(f"DONE_{engine.name}").offset] = opcodes[:stuck].count(opcode)
     driver.pack(0, pictures[0])
-    with pytest.raises(DeviceTimeout, match=rf"1 NORM, .*the first that has not: command {stuck} \(task depth: {stuck} "
-                                            r"LAYERNORM .*\)$"):
+    with pytest.raises(
+        DeviceTimeout,
+        match=rf"1 NORM, .*the first that has not: command {stuck} \(task depth: {stuck} "
+        r"LAYERNORM .*\)$",
+    ):
         driver.execute("depth", 0, 0)
     monkeypatch.setitem(sys.modules, "edgemoe_hw.spec.isa", None)
     with pytest.raises(DeviceTimeout, match=r"error code NONE; of its \d+ commands .* 1 NORM, \d+ STORE$"):
@@ -184,14 +205,19 @@ def test_timeout_names_the_command(runtime_bundle, pictures, monkeypatch):
 
 @pytest.mark.parametrize("interrupt", [False, True])
 def test_errors_and_retries(runtime_bundle, pictures, interrupt):
-    platform = Stuck(runtime_bundle.config, ends=[regs.ErrorCode.READ_BUS, regs.ErrorCode.WATCHDOG, 0,
-                                                  regs.ErrorCode.CONFIG_HASH, 77])
+    platform = Stuck(
+        runtime_bundle.config,
+        ends=[regs.ErrorCode.READ_BUS, regs.ErrorCode.WATCHDOG, 0, regs.ErrorCode.CONFIG_HASH, 77],
+    )
     driver = Driver(platform, runtime_bundle, retries=2, interrupt=interrupt)
     driver.pack(0, pictures[0])
     assert driver.execute("depth", 0, 0).attempts == 3
     assert bool(platform.registers.get(regs.find("CONTROL").offset, 0)) is False  # Stuck keeps no CONTROL
-    with pytest.raises(ProgramStopped, match=r"command 7: CONFIG_HASH, BEGIN names another configuration "
-                                             r"\(task depth: 7 ") as caught:
+    with pytest.raises(
+        ProgramStopped,
+        match=r"command 7: CONFIG_HASH, BEGIN names another configuration "
+        r"\(task depth: 7 ",
+    ) as caught:
         driver.execute("depth", 0, 0)
     assert (caught.value.code, caught.value.command) == (regs.ErrorCode.CONFIG_HASH, 7)
     assert platform.starts == 4
@@ -224,8 +250,11 @@ def test_dead_bus(runtime_bundle, pictures):
     driver.pack(0, pictures[0])
     with pytest.raises(DeviceTimeout):
         driver.execute("depth", 0, 0)
-    with pytest.raises(DeviceError, match="still busy 0.01 s after a soft reset: memory does not answer its transfers"
-                                          r"; load the overlay again \(the reset was because: .*did not end within"):
+    with pytest.raises(
+        DeviceError,
+        match="still busy 0.01 s after a soft reset: memory does not answer its transfers"
+        r"; load the overlay again \(the reset was because: .*did not end within",
+    ):
         driver.execute("depth", 0, 0)
     with pytest.warns(ResourceWarning, match="its buffers stay allocated"):
         driver.close()

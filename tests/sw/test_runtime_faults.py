@@ -10,20 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.random_graphs import random_graph, small_model
 
 import edgemoe
 from edgemoe import FrameError
 from edgemoe.bundle import Bundle, BundleError
 from edgemoe.compiler import build_bundle
-from edgemoe.runtime.accelerator import Accelerator
 from edgemoe.errors import DeviceError
+from edgemoe.runtime.accelerator import Accelerator
 from edgemoe.runtime.driver import Driver
 from edgemoe.runtime.executor import ProgramStopped
 from edgemoe.runtime.platforms.sim import SimPlatform
 from edgemoe_hw.spec import regs
 from edgemoe_hw.spec.isa import COMMAND_BYTES, Base, Opcode, decode
 from edgemoe_hw.spec.regs import ErrorCode
+from support.random_graphs import random_graph, small_model
 
 WATCHDOG = 3000
 
@@ -40,9 +40,12 @@ class Machine:
     def place(self, opcode: Opcode, task: str, target: int = 0) -> tuple[int, int]:
         """Eight bytes that the task's last command of this kind touches, in output slot ``target``."""
         program = self.bundle.task(task).program
-        offset = [payload["offset"] for number in range(0, len(program), COMMAND_BYTES)
-                  for kind, _, payload in [decode(program[number:number + COMMAND_BYTES])]
-                  if kind == opcode and payload["base"] == (Base.WEIGHTS if kind == Opcode.LOAD else Base.OUTPUT)][-1]
+        offset = [
+            payload["offset"]
+            for number in range(0, len(program), COMMAND_BYTES)
+            for kind, _, payload in [decode(program[number : number + COMMAND_BYTES])]
+            if kind == opcode and payload["base"] == (Base.WEIGHTS if kind == Opcode.LOAD else Base.OUTPUT)
+        ][-1]
         buffer = self.driver._outputs[target] if opcode == Opcode.STORE else self.driver._weights
         return buffer.physical_address + offset, buffer.physical_address + offset + 8
 
@@ -121,8 +124,11 @@ def test_hang_without_a_watchdog(runtime_bundle, simulate, pictures, expected):
     begin = driver._weights.physical_address
     with Accelerator(driver) as accelerator:
         simulation.model.inject("hang", (begin, begin + 64))
-        with pytest.raises(DeviceError, match=r"did not end within 0.002 s; error code NONE; of its \d+ commands "
-                                              r"these have finished: .*; the first that has not: command \d+ \("):
+        with pytest.raises(
+            DeviceError,
+            match=r"did not end within 0.002 s; error code NONE; of its \d+ commands "
+            r"these have finished: .*; the first that has not: command \d+ \(",
+        ):
             accelerator.run(pictures[0], "depth")
         with pytest.raises(DeviceError, match="still busy 0.01 s after a soft reset: memory does not answer"):
             accelerator.run(pictures[0], "depth")
@@ -137,8 +143,11 @@ def test_wrong_overlay(runtime_bundle):
     foreign = build_bundle(random_graph(small_model()), other)
     with pytest.raises(BundleError) as caught:
         edgemoe.open("sim", foreign, config=runtime_bundle.config, quiet=True)
-    for part in (f"config other (hash {other.hash32:#010x})", f"has tiny (hash {runtime_bundle.config.hash32:#010x})",
-                 "edgemoe compile --config tiny"):
+    for part in (
+        f"config other (hash {other.hash32:#010x})",
+        f"has tiny (hash {runtime_bundle.config.hash32:#010x})",
+        "edgemoe compile --config tiny",
+    ):
         assert part in str(caught.value)
 
 

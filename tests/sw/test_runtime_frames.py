@@ -55,10 +55,15 @@ def test_wrong_sources(tmp_path, pictures):
     np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
     (tmp_path / "empty").mkdir()
     for source, message in (
-            (tmp_path / "none", "there is no such file or folder"), (tmp_path / "empty", "no images in this folder"),
-            (tmp_path / "x.npy", "not an array of frames"), (tmp_path / "objects.npy", "not an array of frames"),
-            (tmp_path / "float.npy", "must be uint8.*not float64"), (pictures[..., :2], "must be uint8"),
-            (3.5, "frames must be arrays, paths, a camera's number or an iterable, not 3.5"), (None, "not None")):
+        (tmp_path / "none", "there is no such file or folder"),
+        (tmp_path / "empty", "no images in this folder"),
+        (tmp_path / "x.npy", "not an array of frames"),
+        (tmp_path / "objects.npy", "not an array of frames"),
+        (tmp_path / "float.npy", "must be uint8.*not float64"),
+        (pictures[..., :2], "must be uint8"),
+        (3.5, "frames must be arrays, paths, a camera's number or an iterable, not 3.5"),
+        (None, "not None"),
+    ):
         with pytest.raises(ValueError, match=message):
             edgemoe.frames(source)
 
@@ -128,11 +133,13 @@ def test_without_pillow(tmp_path, monkeypatch, pictures, runtime_bundle):
     with edgemoe.open("reference", runtime_bundle, resize=True) as accelerator:
         for source in (tmp_path / "a.npy", str(tmp_path / "a.npy"), pictures[0]):
             assert accelerator.run(source, "depth").task == "depth"
-        for source, message in ((tmp_path / "x.png", r"reading .*x.png needs Pillow .*pip install pillow; arrays and"),
-                                (pictures[0][1:], "resizing images needs Pillow"),
-                                (tmp_path / "none.npy", "none.npy: not a readable array"),
-                                (tmp_path / "b.npy", r"must be uint8 \[height, width, 3\] .*, not uint8 \[12, 16\]"),
-                                (tmp_path / "c.npy", "c.npy: must be uint8 .* not several arrays")):
+        for source, message in (
+            (tmp_path / "x.png", r"reading .*x.png needs Pillow .*pip install pillow; arrays and"),
+            (pictures[0][1:], "resizing images needs Pillow"),
+            (tmp_path / "none.npy", "none.npy: not a readable array"),
+            (tmp_path / "b.npy", r"must be uint8 \[height, width, 3\] .*, not uint8 \[12, 16\]"),
+            (tmp_path / "c.npy", "c.npy: must be uint8 .* not several arrays"),
+        ):
             with pytest.raises(ValueError, match=message):
                 accelerator.run(source, "depth")
 

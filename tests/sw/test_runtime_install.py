@@ -51,7 +51,10 @@ def test_runs_where_nothing_else_is_installed(runtime_bundle, pictures, expected
     np.save(image, pictures[0])
     done = subprocess.run(
         [sys.executable, "-c", BOARD.format(installed=INSTALLED, bundle=bundle, image=image, output=output)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True, text=True)
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     np.testing.assert_array_equal(np.load(output), expected(pictures[0], "depth"))
     *tasks, verdict, simulator, board, line, loaded = done.stdout.splitlines()

@@ -19,8 +19,10 @@ def test_runs_from_several_threads(runtime_bundle, pictures, expected):
     """One after the other, each with its own picture's bits."""
     found = {}
     with edgemoe.open("reference", runtime_bundle) as accelerator:
-        threads = [threading.Thread(target=lambda n=n: found.update({n: accelerator.run(pictures[n], "depth").raw}))
-                   for n in range(8)]
+        threads = [
+            threading.Thread(target=lambda n=n: found.update({n: accelerator.run(pictures[n], "depth").raw}))
+            for n in range(8)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -66,6 +68,11 @@ def test_process_that_leaves_everything_open(runtime_bundle, pictures, tmp_path)
     bundle, images = str(tmp_path / "x.emoe"), str(tmp_path / "images.npy")
     runtime_bundle.save(bundle)
     np.save(images, pictures)
-    done = subprocess.run([sys.executable, "-c", LEAVES.format(bundle=bundle, images=images)], timeout=60, text=True,
-                          env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVES.format(bundle=bundle, images=images)],
+        timeout=60,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (3, "0\n", "")

@@ -38,10 +38,10 @@ class Board:
             operation, words = self.input[0], int.from_bytes(self.input[1:4], "little")
             address, memory = int.from_bytes(self.input[4:8], "little"), operation >> MEMORY & 1
             size = words * (8 if memory else 4)
-            content = self.input[HEADER_BYTES:HEADER_BYTES + size] if operation >> WRITE & 1 else b""
+            content = self.input[HEADER_BYTES : HEADER_BYTES + size] if operation >> WRITE & 1 else b""
             if operation >> WRITE & 1 and len(content) < size:
                 break
-            self.input = self.input[HEADER_BYTES + len(content):]
+            self.input = self.input[HEADER_BYTES + len(content) :]
             answers += self.command(bool(operation >> WRITE & 1), bool(memory), address, size, content)
         return answers
 
@@ -54,9 +54,9 @@ class Board:
         if address + size > len(self.memory):
             return (b"" if write else bytes(size)) + bytes([ANSWER | 3])
         if write:
-            self.memory[address:address + size] = content
+            self.memory[address : address + size] = content
             return bytes([ANSWER])
-        return bytes(self.memory[address:address + size]) + bytes([ANSWER])
+        return bytes(self.memory[address : address + size]) + bytes([ANSWER])
 
 
 class Line:
@@ -118,12 +118,12 @@ def test_opened_by_name(ports, line, runtime_bundle, pictures):
         driver = opened._executor
         assert driver._platform.clock_mhz == 12.5 and driver._retries == 1
         begin = driver._weights.physical_address
-        assert line.board.memory[begin:begin + runtime_bundle.data.size] == runtime_bundle.data.tobytes()
+        assert line.board.memory[begin : begin + runtime_bundle.data.size] == runtime_bundle.data.tobytes()
         frames = list(opened.stream(pictures, ["depth", "edges"]))
         assert [list(frame.predictions) for frame in frames] == [["depth", "edges"]] * 8
         for slot in range(2):
             output = driver._outputs[slot].physical_address
-            line.board.memory[output:output + 2] = (-7).to_bytes(2, "little", signed=True)
+            line.board.memory[output : output + 2] = (-7).to_bytes(2, "little", signed=True)
         assert opened.run(pictures[0], "depth").raw.flat[0] == -7
         assert opened.power() == {}
     assert not line.is_open
@@ -150,9 +150,15 @@ def test_another_board(ports, line, runtime_bundle):
     assert not line.is_open
 
 
-@pytest.mark.parametrize(("fault", "message"), [
-    ("late", "the board answered 0 of 5 bytes: is it the right port"), ("short", "the board answered 4 of 5 bytes"),
-    ("noise", "answer ends with 0xff, not 0x50: is it"), ("unplugged", "the serial line failed: .*still connected?")])
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("late", "the board answered 0 of 5 bytes: is it the right port"),
+        ("short", "the board answered 4 of 5 bytes"),
+        ("noise", "answer ends with 0xff, not 0x50: is it"),
+        ("unplugged", "the serial line failed: .*still connected?"),
+    ],
+)
 def test_line_that_fails(line, runtime_bundle, pictures, fault, message):
     """Reported, and nothing is read off such a line any more: a late answer would be taken for the next one's."""
     accelerator = edgemoe.open(SerialPlatform(line, 25.0), runtime_bundle)
@@ -214,8 +220,10 @@ def test_ports(monkeypatch):
     serial_platform.SerialPort(None, 115200)
     serial_platform.SerialPort("COM3", 9600)
     assert opened == [("/dev/ttyUSB0", 115200, True), ("COM3", 9600, True)]
-    for names, message in (([], r"this computer has 0 serial ports; name the board's with port=\.\.\."),
-                           (["b", "a"], r"this computer has 2 serial ports: a, b; name the board's with port=")):
+    for names, message in (
+        ([], r"this computer has 0 serial ports; name the board's with port=\.\.\."),
+        (["b", "a"], r"this computer has 2 serial ports: a, b; name the board's with port="),
+    ):
         fake_pyserial(monkeypatch, names, opened)
         with pytest.raises(DeviceError, match=message):
             serial_platform.SerialPort(None, 9600)
@@ -266,6 +274,6 @@ def test_outputs_of_the_board(ports, line, runtime_bundle, pictures):
         for task, info in runtime_bundle.tasks.items():
             output = opened._executor._outputs[0].physical_address
             values = np.arange(info.output_bytes // 2, dtype="<i2")
-            line.board.memory[output:output + info.output_bytes] = values.tobytes()
+            line.board.memory[output : output + info.output_bytes] = values.tobytes()
             raw = opened.run(pictures[0], task).raw
             assert len(np.unique(raw)) == raw.size == info.output_rows * info.output_channels

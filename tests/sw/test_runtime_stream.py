@@ -154,6 +154,7 @@ def test_queues_are_bounded(runtime_bundle, pictures, depth):
 
 def test_latency_and_throughput(runtime_bundle, pictures):
     """Latency counts from a frame's arrival, not from when the source was asked; the rest is a frame's mean."""
+
     def source():
         for picture in pictures[:4]:
             time.sleep(0.2)
@@ -179,6 +180,7 @@ def test_latency_and_throughput(runtime_bundle, pictures):
 @pytest.mark.parametrize("step", ["pack", "execute", "unpack"])
 def test_a_step_that_exits(runtime_bundle, pictures, step):
     """Even SystemExit is the frame's error: a thread that ended silently would leave the consumer waiting."""
+
     def hook(name, frame, slot):
         if (name, frame) == (step, 2):
             raise SystemExit(f"no {step}")
@@ -299,6 +301,7 @@ def test_source_that_closes_its_stream(runtime_bundle, pictures):
 
 def test_tasks_that_fail(runtime_bundle, pictures):
     """A function may go on; a generator has ended."""
+
     def number_1_fails(number):
         if number == 1:
             raise LookupError("no plan")
@@ -313,7 +316,10 @@ def test_tasks_that_fail(runtime_bundle, pictures):
         assert [frame.number for frame in frames if frame.error] == [1] and len(frames) == 4
         frames = list(accelerator.stream(pictures[:4], generator(), on_error="report"))
         assert [str(frame.error or "") for frame in frames] == [
-            "", "no plan", "there are no tasks for it: they ended before the frames"]
+            "",
+            "no plan",
+            "there are no tasks for it: they ended before the frames",
+        ]
         with pytest.raises(FrameError, match="frame 1: no plan") as caught:
             list(accelerator.stream(pictures[:4], generator()))
         assert isinstance(caught.value.__cause__, LookupError)

@@ -11,8 +11,20 @@ from edgemoe.cli.main import app
 from edgemoe_hw.spec.config import PRESETS
 
 CELLS = {
-    "LUT1": 1, "LUT6": 10, "INV": 2, "FDRE": 7, "FDSE_1": 1, "DSP48E1": 3, "RAMB36E1": 2, "RAMB18E1": 3,
-    "RAM32M": 2, "RAM64X1D": 1, "SRL16E": 5, "CARRY4": 4, "MUXF7": 8, "BUFG": 1,
+    "LUT1": 1,
+    "LUT6": 10,
+    "INV": 2,
+    "FDRE": 7,
+    "FDSE_1": 1,
+    "DSP48E1": 3,
+    "RAMB36E1": 2,
+    "RAMB18E1": 3,
+    "RAM32M": 2,
+    "RAM64X1D": 1,
+    "SRL16E": 5,
+    "CARRY4": 4,
+    "MUXF7": 8,
+    "BUFG": 1,
 }
 
 
@@ -28,8 +40,7 @@ def fake_yosys(monkeypatch, cells):
 
 
 def test_count_resources():
-    assert synth.count_resources(CELLS) == {
-        "lut": 13 + 15, "ff": 8, "dsp": 3, "bram36": 3.5, "lutram": 15, "carry": 4}
+    assert synth.count_resources(CELLS) == {"lut": 13 + 15, "ff": 8, "dsp": 3, "bram36": 3.5, "lutram": 15, "carry": 4}
 
 
 def test_unknown_cell_is_refused():
@@ -88,8 +99,7 @@ def test_two_products_share_a_dsp(tmp_path, device):
     from edgemoe_hw.engines.matmul.array import MacArray
 
     lanes_k, lanes_n = 4, 4
-    result = synth.synthesize(
-        PRESETS["tiny"], tmp_path, MacArray(lanes_k, lanes_n), device=synth.DEVICES[device])
+    result = synth.synthesize(PRESETS["tiny"], tmp_path, MacArray(lanes_k, lanes_n), device=synth.DEVICES[device])
     assert result["dsp"] == lanes_k * lanes_n // 2
     assert result["bram36"] == 0
 

@@ -14,8 +14,9 @@ CACHE_BUFFERABLE = 0b0011  # normal, non-cacheable, bufferable: what Zynq's HP p
 
 def address_layout(id_bits: int) -> data.StructLayout:
     """AW and AR: the fields' names are AXI's without the channel prefix."""
-    return data.StructLayout({"id": id_bits, "addr": ADDRESS_BITS, "len": 8, "size": 3, "burst": 2, "cache": 4,
-                              "prot": 3})
+    return data.StructLayout(
+        {"id": id_bits, "addr": ADDRESS_BITS, "len": 8, "size": 3, "burst": 2, "cache": 4, "prot": 3}
+    )
 
 
 class AxiSignature(wiring.Signature):
@@ -33,14 +34,17 @@ class AxiSignature(wiring.Signature):
         self.data_bytes = data_bytes
         self.id_bits = id_bits
         address = address_layout(id_bits)
-        super().__init__({
-            "aw": Out(stream.Signature(address)),
-            "w": Out(stream.Signature(data.StructLayout({"data": 8 * data_bytes, "strb": data_bytes, "last": 1}))),
-            "b": In(stream.Signature(data.StructLayout({"id": id_bits, "resp": 2}))),
-            "ar": Out(stream.Signature(address)),
-            "r": In(stream.Signature(data.StructLayout(
-                {"id": id_bits, "data": 8 * data_bytes, "resp": 2, "last": 1}))),
-        })
+        super().__init__(
+            {
+                "aw": Out(stream.Signature(address)),
+                "w": Out(stream.Signature(data.StructLayout({"data": 8 * data_bytes, "strb": data_bytes, "last": 1}))),
+                "b": In(stream.Signature(data.StructLayout({"id": id_bits, "resp": 2}))),
+                "ar": Out(stream.Signature(address)),
+                "r": In(
+                    stream.Signature(data.StructLayout({"id": id_bits, "data": 8 * data_bytes, "resp": 2, "last": 1}))
+                ),
+            }
+        )
 
 
 class AxiLiteSignature(wiring.Signature):
@@ -49,10 +53,12 @@ class AxiLiteSignature(wiring.Signature):
     def __init__(self, address_bits: int = regs.ADDRESS_BITS):
         self.address_bits = address_bits
         address = data.StructLayout({"addr": address_bits, "prot": 3})
-        super().__init__({
-            "aw": Out(stream.Signature(address)),
-            "w": Out(stream.Signature(data.StructLayout({"data": 32, "strb": 4}))),
-            "b": In(stream.Signature(data.StructLayout({"resp": 2}))),
-            "ar": Out(stream.Signature(address)),
-            "r": In(stream.Signature(data.StructLayout({"data": 32, "resp": 2}))),
-        })
+        super().__init__(
+            {
+                "aw": Out(stream.Signature(address)),
+                "w": Out(stream.Signature(data.StructLayout({"data": 32, "strb": 4}))),
+                "b": In(stream.Signature(data.StructLayout({"resp": 2}))),
+                "ar": Out(stream.Signature(address)),
+                "r": In(stream.Signature(data.StructLayout({"data": 32, "resp": 2}))),
+            }
+        )

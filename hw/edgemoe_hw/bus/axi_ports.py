@@ -48,19 +48,22 @@ class ReadPort(wiring.Component):
         self._clients = clients
         self._outstanding = outstanding
         axi = AxiSignature(config.axi_bytes).members
-        super().__init__({
-            "requests": In(stream.Signature(READ_REQUEST)).array(clients),
-            "responses": Out(stream.Signature(read_response(config))).array(clients),
-            "ar": axi["ar"],
-            "r": axi["r"],
-            "abort": In(1),
-            "idle": Out(1),
-        })
+        super().__init__(
+            {
+                "requests": In(stream.Signature(READ_REQUEST)).array(clients),
+                "responses": Out(stream.Signature(read_response(config))).array(clients),
+                "ar": axi["ar"],
+                "r": axi["r"],
+                "abort": In(1),
+                "idle": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.order = order = fifo.SyncFIFO(
-            width=max(1, (self._clients - 1).bit_length()), depth=self._outstanding)
+            width=max(1, (self._clients - 1).bit_length()), depth=self._outstanding
+        )
 
         free = Signal()
         m.d.comb += free.eq((~self.ar.valid | self.ar.ready) & order.w_rdy & ~self.abort)
@@ -107,17 +110,19 @@ class WritePort(wiring.Component):
     def __init__(self, config: AcceleratorConfig):
         self._config = config
         axi = AxiSignature(config.axi_bytes).members
-        super().__init__({
-            "request": In(stream.Signature(READ_REQUEST)),
-            "data": In(stream.Signature(data.StructLayout({"data": 8 * config.axi_bytes}))),
-            "aw": axi["aw"],
-            "w": axi["w"],
-            "b": axi["b"],
-            "abort": In(1),
-            "outstanding": Out(8),
-            "failed": Out(1),
-            "idle": Out(1),
-        })
+        super().__init__(
+            {
+                "request": In(stream.Signature(READ_REQUEST)),
+                "data": In(stream.Signature(data.StructLayout({"data": 8 * config.axi_bytes}))),
+                "aw": axi["aw"],
+                "w": axi["w"],
+                "b": axi["b"],
+                "abort": In(1),
+                "outstanding": Out(8),
+                "failed": Out(1),
+                "idle": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -126,7 +131,8 @@ class WritePort(wiring.Component):
         answered = self.b.valid & self.b.ready
         m.d.comb += [
             self.request.ready.eq(
-                (owed == 0) & (~self.aw.valid | self.aw.ready) & ~self.abort & (self.outstanding != 255)),
+                (owed == 0) & (~self.aw.valid | self.aw.ready) & ~self.abort & (self.outstanding != 255)
+            ),
             self.b.ready.eq(1),
             self.failed.eq(answered & (self.b.payload.resp != 0)),
             self.idle.eq((self.outstanding == 0) & ~self.aw.valid & ~self.w.valid),

@@ -33,13 +33,15 @@ class BurstSplitter(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config
-        super().__init__({
-            "start": In(1),
-            "address": In(ADDRESS_BITS),
-            "beats": In(BEATS_BITS),
-            "requests": Out(stream.Signature(READ_REQUEST)),
-            "busy": Out(1),
-        })
+        super().__init__(
+            {
+                "start": In(1),
+                "address": In(ADDRESS_BITS),
+                "beats": In(BEATS_BITS),
+                "requests": Out(stream.Signature(READ_REQUEST)),
+                "busy": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()

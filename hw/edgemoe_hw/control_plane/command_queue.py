@@ -40,14 +40,16 @@ class CommandQueue(wiring.Component):
             raise ValueError(f"depth must be at least 2, not {depth!r}")
         self._payload = payload
         self._depth = depth
-        super().__init__({
-            "commands": In(stream.Signature(COMMAND)),
-            "output": Out(stream.Signature(queued_layout(payload))),
-            "done": In(16).array(len(isa.Engine)),
-            "expert_counts": In(11).array(max_experts),
-            "blocked": Out(len(isa.Engine)),
-            "empty": Out(1),
-        })
+        super().__init__(
+            {
+                "commands": In(stream.Signature(COMMAND)),
+                "output": Out(stream.Signature(queued_layout(payload))),
+                "done": In(16).array(len(isa.Engine)),
+                "expert_counts": In(11).array(max_experts),
+                "blocked": Out(len(isa.Engine)),
+                "empty": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()

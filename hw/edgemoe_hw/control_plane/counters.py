@@ -31,24 +31,26 @@ class Counters(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config
-        super().__init__({
-            "clear": In(1),
-            "running": In(1),
-            "array_busy": In(1),
-            "stall_epilogue": In(1),
-            "matmul_idle": In(1),
-            "blocked": In(len(isa.Engine)),
-            "empty": In(1),
-            "ending": In(1),
-            "reads": In(config.axi_masters),
-            "writes": In(1),
-            "finished": In(len(isa.Engine)),
-            **{f"count_{cause}": Out(64) for cause in CAUSES},
-            "count_cycles": Out(64),
-            "count_bytes_read": Out(64),
-            "count_bytes_written": Out(64),
-            "count_commands_done": Out(64),
-        })
+        super().__init__(
+            {
+                "clear": In(1),
+                "running": In(1),
+                "array_busy": In(1),
+                "stall_epilogue": In(1),
+                "matmul_idle": In(1),
+                "blocked": In(len(isa.Engine)),
+                "empty": In(1),
+                "ending": In(1),
+                "reads": In(config.axi_masters),
+                "writes": In(1),
+                "finished": In(len(isa.Engine)),
+                **{f"count_{cause}": Out(64) for cause in CAUSES},
+                "count_cycles": Out(64),
+                "count_bytes_read": Out(64),
+                "count_bytes_written": Out(64),
+                "count_commands_done": Out(64),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()

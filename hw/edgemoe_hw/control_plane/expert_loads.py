@@ -27,21 +27,24 @@ class ExpertLoads(wiring.Component):
     """
 
     def __init__(self, config: AcceleratorConfig):
-        super().__init__({
-            "start": In(1),
-            "clear": In(1),
-            "counts": In(11).array(config.max_experts),
-            "blocks": Out(range(MAX_BLOCKS + 1)),
-            "block": In(range(MAX_BLOCKS)),
-            "loads": Out(11).array(config.max_experts),
-        })
+        super().__init__(
+            {
+                "start": In(1),
+                "clear": In(1),
+                "counts": In(11).array(config.max_experts),
+                "blocks": Out(range(MAX_BLOCKS + 1)),
+                "block": In(range(MAX_BLOCKS)),
+                "loads": Out(11).array(config.max_experts),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
         row = Signal(range(MAX_BLOCKS))
         recording = Signal()
-        m.submodules.memory = memory = Memory(shape=11 * len(self.counts), depth=MAX_BLOCKS, init=[],
-                                              attrs={"ram_style": "distributed"})
+        m.submodules.memory = memory = Memory(
+            shape=11 * len(self.counts), depth=MAX_BLOCKS, init=[], attrs={"ram_style": "distributed"}
+        )
         write, read = memory.write_port(), memory.read_port(domain="comb")
         m.d.comb += [
             write.addr.eq(row),

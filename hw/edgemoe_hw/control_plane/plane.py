@@ -20,8 +20,12 @@ from edgemoe_hw.spec.config import ISA_VERSION, AcceleratorConfig
 
 __all__ = ["ControlPlane"]
 
-_PAYLOADS = {isa.Engine.LOAD: isa.Load, isa.Engine.MATMUL: isa.MatMul, isa.Engine.NORM: isa.LayerNorm,
-             isa.Engine.STORE: isa.Store}
+_PAYLOADS = {
+    isa.Engine.LOAD: isa.Load,
+    isa.Engine.MATMUL: isa.MatMul,
+    isa.Engine.NORM: isa.LayerNorm,
+    isa.Engine.STORE: isa.Store,
+}
 _FETCH_CLIENT, _LOAD_CLIENT = 0, 1  # of master 0's read port; the program goes first
 
 
@@ -49,28 +53,30 @@ class ControlPlane(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config
-        super().__init__({
-            "s_axi": In(AxiLiteSignature()),
-            **{f"m{i}_axi": Out(AxiSignature(config.axi_bytes)) for i in range(config.axi_masters)},
-            "irq": Out(1),
-            "beats": Out(stream.Signature(beat_layout(config))).array(config.axi_masters),
-            "store_valid": Out(1),
-            "store_row": Out(16),
-            "store_ready": In(1),
-            "store_data": In(16 * config.epilogue_lanes),
-            "matmul": Out(stream.Signature(queued_layout(isa.MatMul))),
-            "norm": Out(stream.Signature(queued_layout(isa.LayerNorm))),
-            "matmul_done": In(16),
-            "norm_done": In(16),
-            "expert_counts": In(11).array(config.max_experts),
-            "gate_clear": In(1),
-            "array_busy": In(1),
-            "stall_epilogue": In(1),
-            "matmul_idle": In(1),
-            "compute_active": In(1),
-            "compute_error": In(ERROR_REPORT),
-            "reset_engines": Out(1),
-        })
+        super().__init__(
+            {
+                "s_axi": In(AxiLiteSignature()),
+                **{f"m{i}_axi": Out(AxiSignature(config.axi_bytes)) for i in range(config.axi_masters)},
+                "irq": Out(1),
+                "beats": Out(stream.Signature(beat_layout(config))).array(config.axi_masters),
+                "store_valid": Out(1),
+                "store_row": Out(16),
+                "store_ready": In(1),
+                "store_data": In(16 * config.epilogue_lanes),
+                "matmul": Out(stream.Signature(queued_layout(isa.MatMul))),
+                "norm": Out(stream.Signature(queued_layout(isa.LayerNorm))),
+                "matmul_done": In(16),
+                "norm_done": In(16),
+                "expert_counts": In(11).array(config.max_experts),
+                "gate_clear": In(1),
+                "array_busy": In(1),
+                "stall_epilogue": In(1),
+                "matmul_idle": In(1),
+                "compute_active": In(1),
+                "compute_error": In(ERROR_REPORT),
+                "reset_engines": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -84,15 +90,24 @@ class ControlPlane(wiring.Component):
         m.submodules.sequencer = stopped(sequencer)
         m.submodules.load = stopped(load)
         m.submodules.store = stopped(store)
-        queues = {engine: CommandQueue(payload, max_experts=config.max_experts)
-                  for engine, payload in _PAYLOADS.items()}
+        queues = {
+            engine: CommandQueue(payload, max_experts=config.max_experts) for engine, payload in _PAYLOADS.items()
+        }
         for engine, queue in queues.items():
             m.submodules[f"queue_{engine.name.lower()}"] = stopped(queue)
 
-        done = {isa.Engine.LOAD: load.done, isa.Engine.MATMUL: self.matmul_done, isa.Engine.NORM: self.norm_done,
-                isa.Engine.STORE: store.done}
-        outputs = {isa.Engine.LOAD: load.commands, isa.Engine.MATMUL: wiring.flipped(self.matmul),
-                   isa.Engine.NORM: wiring.flipped(self.norm), isa.Engine.STORE: store.commands}
+        done = {
+            isa.Engine.LOAD: load.done,
+            isa.Engine.MATMUL: self.matmul_done,
+            isa.Engine.NORM: self.norm_done,
+            isa.Engine.STORE: store.done,
+        }
+        outputs = {
+            isa.Engine.LOAD: load.commands,
+            isa.Engine.MATMUL: wiring.flipped(self.matmul),
+            isa.Engine.NORM: wiring.flipped(self.norm),
+            isa.Engine.STORE: store.commands,
+        }
         for engine, queue in queues.items():
             wiring.connect(m, sequencer.dispatch[engine], queue.commands)
             wiring.connect(m, queue.output, outputs[engine])
@@ -104,8 +119,9 @@ class ControlPlane(wiring.Component):
 
         idle, reads, wrote = self._bus(m, sequencer, load, store)
         self._supervise(m, registers, supervisor, sequencer, load, store)
-        moving = self._count(m, registers, supervisor, counters, sequencer, queues[isa.Engine.MATMUL], done, reads,
-                             wrote)
+        moving = self._count(
+            m, registers, supervisor, counters, sequencer, queues[isa.Engine.MATMUL], done, reads, wrote
+        )
         self._expert_loads(m, registers, supervisor)
         m.d.comb += [supervisor.bus_idle.eq(idle), supervisor.progress.eq(moving)]
         return m
@@ -173,8 +189,9 @@ class ControlPlane(wiring.Component):
             self.reset_engines.eq(supervisor.reset),
             self.irq.eq(supervisor.irq & registers.control_irq_enable),
         ]
-        for port, error in zip(supervisor.errors, (self.compute_error, load.error, store.error, sequencer.error),
-                               strict=True):
+        for port, error in zip(
+            supervisor.errors, (self.compute_error, load.error, store.error, sequencer.error), strict=True
+        ):
             m.d.comb += port.eq(error)
 
     def _expert_loads(self, m, registers, supervisor):
@@ -214,7 +231,9 @@ class ControlPlane(wiring.Component):
             counters.reads.eq(reads),
             counters.writes.eq(wrote),
             counters.finished.eq(Cat(changed)),
-            *(getattr(registers, name).eq(getattr(counters, f"count_{name}"))
-              for name in (*CAUSES, "cycles", "bytes_read", "bytes_written", "commands_done")),
+            *(
+                getattr(registers, name).eq(getattr(counters, f"count_{name}"))
+                for name in (*CAUSES, "cycles", "bytes_read", "bytes_written", "commands_done")
+            ),
         ]
         return Cat(changed).any() | reads.any() | wrote | self.array_busy | self.compute_active

@@ -35,19 +35,21 @@ class Sequencer(wiring.Component):
     def __init__(self, config: AcceleratorConfig):
         self._config = config
         engines = len(isa.Engine)
-        super().__init__({
-            "launch": In(1),
-            "address": In(ADDRESS_BITS),
-            "length": In(16),
-            "request": Out(stream.Signature(READ_REQUEST)),
-            "response": In(stream.Signature(read_response(config))),
-            "dispatch": Out(stream.Signature(COMMAND)).array(engines),
-            "done": In(16).array(engines),
-            "ending": Out(1),
-            "finished": Out(1),
-            "index": Out(16),
-            "error": Out(ERROR_REPORT),
-        })
+        super().__init__(
+            {
+                "launch": In(1),
+                "address": In(ADDRESS_BITS),
+                "length": In(16),
+                "request": Out(stream.Signature(READ_REQUEST)),
+                "response": In(stream.Signature(read_response(config))),
+                "dispatch": Out(stream.Signature(COMMAND)).array(engines),
+                "done": In(16).array(engines),
+                "ending": Out(1),
+                "finished": Out(1),
+                "index": Out(16),
+                "error": Out(ERROR_REPORT),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -69,7 +71,7 @@ class Sequencer(wiring.Component):
         left = Signal(16)
         promised = Signal(range(_AHEAD + 1))  # places of the queue that are taken or will be
         count = Signal(range(_FETCH + 1))
-        aligned = _FETCH - address[:exact_log2(_FETCH)]
+        aligned = _FETCH - address[: exact_log2(_FETCH)]
         requested = self.request.valid & self.request.ready
         m.d.comb += [
             count.eq(Mux(left < aligned, left, aligned)),
@@ -86,7 +88,7 @@ class Sequencer(wiring.Component):
 
         beat = Signal(range(command_beats))
         word = Signal(isa.COMMAND_BITS)
-        shifted = Cat(word, self.response.payload.data)[-isa.COMMAND_BITS:]
+        shifted = Cat(word, self.response.payload.data)[-isa.COMMAND_BITS :]
         m.d.comb += [
             self.response.ready.eq(1),
             queue.w_en.eq(self.response.valid & (beat == command_beats - 1)),
@@ -97,8 +99,8 @@ class Sequencer(wiring.Component):
 
     def _decode(self, m, queue):
         word = queue.r_data
-        header = data.View(isa.Header, word[:isa.HEADER_BITS])
-        begin = data.View(isa.Begin, word[isa.HEADER_BITS:][:isa.Begin.as_shape().size])
+        header = data.View(isa.Header, word[: isa.HEADER_BITS])
+        begin = data.View(isa.Begin, word[isa.HEADER_BITS :][: isa.Begin.as_shape().size])
         last = self.index == self.length - 1
 
         def fail(code: ErrorCode):

@@ -33,26 +33,28 @@ class Supervisor(wiring.Component):
     """
 
     def __init__(self, *, sources: int):
-        super().__init__({
-            "start": In(1),
-            "soft_reset": In(1),
-            "irq_clear": In(1),
-            "watchdog_limit": In(32),
-            "progress": In(1),
-            "finished": In(1),
-            "bus_idle": In(1),
-            "errors": In(ERROR_REPORT).array(sources),
-            "index": In(16),
-            "launch": Out(1),
-            "running": Out(1),
-            "reset": Out(1),
-            "busy": Out(1),
-            "done": Out(1),
-            "error": Out(1),
-            "irq": Out(1),
-            "error_code": Out(8),
-            "error_command": Out(16),
-        })
+        super().__init__(
+            {
+                "start": In(1),
+                "soft_reset": In(1),
+                "irq_clear": In(1),
+                "watchdog_limit": In(32),
+                "progress": In(1),
+                "finished": In(1),
+                "bus_idle": In(1),
+                "errors": In(ERROR_REPORT).array(sources),
+                "index": In(16),
+                "launch": Out(1),
+                "running": Out(1),
+                "reset": Out(1),
+                "busy": Out(1),
+                "done": Out(1),
+                "error": Out(1),
+                "irq": Out(1),
+                "error_code": Out(8),
+                "error_command": Out(16),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -64,19 +66,28 @@ class Supervisor(wiring.Component):
         report, first_report, finished = Signal(ERROR_REPORT), Signal(ERROR_REPORT), Signal()
         m.d.sync += [report.eq(first_report), finished.eq(self.finished)]
         with m.If((self.watchdog_limit != 0) & (idle_cycles >= self.watchdog_limit)):
-            m.d.comb += [first_report.valid.eq(1), first_report.code.eq(ErrorCode.WATCHDOG),
-                         first_report.index.eq(self.index)]
+            m.d.comb += [
+                first_report.valid.eq(1),
+                first_report.code.eq(ErrorCode.WATCHDOG),
+                first_report.index.eq(self.index),
+            ]
         for error in reversed(self.errors):
             with m.If(error.valid):
                 m.d.comb += first_report.eq(error)
 
         def forget():
-            m.d.sync += [self.done.eq(0), self.error.eq(0), self.irq.eq(0), self.error_code.eq(ErrorCode.NONE),
-                         self.error_command.eq(0)]
+            m.d.sync += [
+                self.done.eq(0),
+                self.error.eq(0),
+                self.irq.eq(0),
+                self.error_code.eq(ErrorCode.NONE),
+                self.error_command.eq(0),
+            ]
 
         m.d.comb += self.busy.eq(1)
         with m.If(self.irq_clear):
             m.d.sync += self.irq.eq(0)
+
         def next_state(name: str):
             m.next = name
             with m.If(self.soft_reset):
@@ -99,8 +110,12 @@ class Supervisor(wiring.Component):
             with m.State("RUN"):
                 m.d.comb += self.running.eq(1)
                 with m.If(report.valid):
-                    m.d.sync += [self.error.eq(1), self.irq.eq(1), self.error_code.eq(report.code),
-                                 self.error_command.eq(report.index)]
+                    m.d.sync += [
+                        self.error.eq(1),
+                        self.irq.eq(1),
+                        self.error_code.eq(report.code),
+                        self.error_command.eq(report.index),
+                    ]
                     m.next = "DRAIN"
                 with m.Elif(finished):
                     m.d.sync += [self.done.eq(1), self.irq.eq(1)]

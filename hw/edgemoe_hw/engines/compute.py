@@ -37,25 +37,27 @@ class ComputeSide(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config
-        super().__init__({
-            "matmul": In(stream.Signature(queued_layout(MatMul))),
-            "norm": In(stream.Signature(queued_layout(LayerNorm))),
-            "beats": In(stream.Signature(beat_layout(config))).array(config.axi_masters),
-            "store_valid": In(1),
-            "store_row": In(16),
-            "store_ready": Out(1),
-            "store_data": Out(16 * config.epilogue_lanes),
-            "matmul_done": Out(16),
-            "norm_done": Out(16),
-            "expert_counts": Out(11).array(config.max_experts),
-            "gate_clear": Out(1),
-            "queue_overflow": Out(1),
-            "array_busy": Out(1),
-            "stall_epilogue": Out(1),
-            "stall_token": Out(1),
-            "idle": Out(1),
-            "command_index": Out(16),
-        })
+        super().__init__(
+            {
+                "matmul": In(stream.Signature(queued_layout(MatMul))),
+                "norm": In(stream.Signature(queued_layout(LayerNorm))),
+                "beats": In(stream.Signature(beat_layout(config))).array(config.axi_masters),
+                "store_valid": In(1),
+                "store_row": In(16),
+                "store_ready": Out(1),
+                "store_data": Out(16 * config.epilogue_lanes),
+                "matmul_done": Out(16),
+                "norm_done": Out(16),
+                "expert_counts": Out(11).array(config.max_experts),
+                "gate_clear": Out(1),
+                "queue_overflow": Out(1),
+                "array_busy": Out(1),
+                "stall_epilogue": Out(1),
+                "stall_token": Out(1),
+                "idle": Out(1),
+                "command_index": Out(16),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -84,25 +86,42 @@ class ComputeSide(wiring.Component):
         connect(m, flipped(self.matmul), issue.command)
         m.d.comb += [
             operands.step.eq(issue.step),
-            act.read_row.eq(operands.act_row), operands.act_data.eq(act.read_data),
-            weight.read_row.eq(operands.weight_row), operands.weight_data.eq(weight.read_data),
-            score_read.addr.eq(operands.score_row), operands.score_data.eq(score_read.data),
-            maximum_read.addr.eq(operands.maximum_row), operands.maximum_data.eq(maximum_read.data),
-            epilogue.tile_valid.eq(operands.tile_valid), epilogue.tile.eq(operands.tile),
+            act.read_row.eq(operands.act_row),
+            operands.act_data.eq(act.read_data),
+            weight.read_row.eq(operands.weight_row),
+            operands.weight_data.eq(weight.read_data),
+            score_read.addr.eq(operands.score_row),
+            operands.score_data.eq(score_read.data),
+            maximum_read.addr.eq(operands.maximum_row),
+            operands.maximum_data.eq(maximum_read.data),
+            epilogue.tile_valid.eq(operands.tile_valid),
+            epilogue.tile.eq(operands.tile),
             epilogue.result.eq(operands.result),
-            epilogue.softmax_row.eq(operands.softmax_row), epilogue.softmax_shift.eq(operands.softmax_shift),
-            param.read_row.eq(epilogue.param_row), epilogue.param_data.eq(param.read_data),
-            score_write.en.eq(Cat(epilogue.score_write_mask[lane] & epilogue.score_write_valid
-                                  for lane in range(0, config.lanes_k, config.epilogue_lanes))),
-            score_write.addr.eq(epilogue.score_write_row), score_write.data.eq(epilogue.score_write_data),
+            epilogue.softmax_row.eq(operands.softmax_row),
+            epilogue.softmax_shift.eq(operands.softmax_shift),
+            param.read_row.eq(epilogue.param_row),
+            epilogue.param_data.eq(param.read_data),
+            score_write.en.eq(
+                Cat(
+                    epilogue.score_write_mask[lane] & epilogue.score_write_valid
+                    for lane in range(0, config.lanes_k, config.epilogue_lanes)
+                )
+            ),
+            score_write.addr.eq(epilogue.score_write_row),
+            score_write.data.eq(epilogue.score_write_data),
             maximum_write.en.eq(epilogue.maximum_write_valid),
             maximum_write.addr.eq(epilogue.maximum_write_row),
             maximum_write.data.eq(epilogue.maximum_write_data),
-            weight.kv_valid.eq(epilogue.kv_valid), weight.kv_row.eq(epilogue.kv_row),
-            weight.kv_banks.eq(epilogue.kv_banks), weight.kv_bytes.eq(epilogue.kv_bytes),
-            weight.kv_is_value.eq(epilogue.kv_is_value), weight.kv_data.eq(epilogue.kv_data),
-            self.array_busy.eq(issue.busy), self.stall_epilogue.eq(issue.stall_gap),
-            self.stall_token.eq(issue.stall_token), self.idle.eq(issue.idle),
+            weight.kv_valid.eq(epilogue.kv_valid),
+            weight.kv_row.eq(epilogue.kv_row),
+            weight.kv_banks.eq(epilogue.kv_banks),
+            weight.kv_bytes.eq(epilogue.kv_bytes),
+            weight.kv_is_value.eq(epilogue.kv_is_value),
+            weight.kv_data.eq(epilogue.kv_data),
+            self.array_busy.eq(issue.busy),
+            self.stall_epilogue.eq(issue.stall_gap),
+            self.stall_token.eq(issue.stall_token),
+            self.idle.eq(issue.idle),
         ]
         self._gate(m, issue, epilogue, gate)
         self._activation_writes(m, act, epilogue, norm)
@@ -115,12 +134,17 @@ class ComputeSide(wiring.Component):
     def _gate(self, m, issue, epilogue, gate) -> None:
         m.d.comb += [
             gate.logits_valid.eq(epilogue.logits_valid),
-            gate.first.eq(epilogue.logits_first), gate.last.eq(epilogue.logits_last),
-            gate.clear.eq(epilogue.logits_clear), gate.token.eq(epilogue.logits_token),
+            gate.first.eq(epilogue.logits_first),
+            gate.last.eq(epilogue.logits_last),
+            gate.clear.eq(epilogue.logits_clear),
+            gate.token.eq(epilogue.logits_token),
             self.gate_clear.eq(epilogue.logits_clear),
-            gate.num_experts.eq(epilogue.gate_num_experts), gate.top_k.eq(epilogue.gate_top_k),
-            gate.read_expert.eq(issue.queue_expert), gate.read_index.eq(issue.queue_index),
-            issue.queue_token.eq(gate.read_token), issue.queue_score.eq(gate.read_score),
+            gate.num_experts.eq(epilogue.gate_num_experts),
+            gate.top_k.eq(epilogue.gate_top_k),
+            gate.read_expert.eq(issue.queue_expert),
+            gate.read_index.eq(issue.queue_index),
+            issue.queue_token.eq(gate.read_token),
+            issue.queue_score.eq(gate.read_score),
             self.queue_overflow.eq(gate.overflow | gate.overrun),
         ]
         for lane in range(self._config.epilogue_lanes):
@@ -133,11 +157,14 @@ class ComputeSide(wiring.Component):
         m.d.comb += [
             norm.write_ready.eq(~epilogue.act_write_valid),
             act.write_valid.eq(epilogue.act_write_valid | norm.write_valid),
-            act.write_row.eq(norm.write_row), act.write_mask.eq(norm.write_mask), act.write_data.eq(norm.write_data),
+            act.write_row.eq(norm.write_row),
+            act.write_mask.eq(norm.write_mask),
+            act.write_data.eq(norm.write_data),
         ]
         with m.If(epilogue.act_write_valid):
             m.d.comb += [
-                act.write_row.eq(epilogue.act_write_row), act.write_mask.eq(epilogue.act_write_mask),
+                act.write_row.eq(epilogue.act_write_row),
+                act.write_mask.eq(epilogue.act_write_mask),
                 act.write_data.eq(epilogue.act_write_data),
             ]
 
@@ -180,8 +207,10 @@ class ComputeSide(wiring.Component):
                 port = target.load[index]
                 hit = beat.payload.memory == memory
                 m.d.comb += [
-                    port.valid.eq(beat.valid & hit), port.row.eq(beat.payload.row),
-                    port.beat.eq(beat.payload.beat), port.data.eq(beat.payload.data),
+                    port.valid.eq(beat.valid & hit),
+                    port.row.eq(beat.payload.row),
+                    port.beat.eq(beat.payload.beat),
+                    port.data.eq(beat.payload.data),
                 ]
                 ready.append(hit & port.ready)
             small = Cat(beat.payload.memory == MemoryId.NORM, beat.payload.memory == MemoryId.GELU)

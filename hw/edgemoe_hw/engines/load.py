@@ -46,15 +46,17 @@ class DmaRead(wiring.Component):
         self._config = config
         self._queued = queued
         masters = config.axi_masters
-        super().__init__({
-            "commands": In(stream.Signature(queued_layout(isa.Load))),
-            "bases": In(BASES),
-            "requests": Out(stream.Signature(READ_REQUEST)).array(masters),
-            "responses": In(stream.Signature(read_response(config))).array(masters),
-            "beats": Out(stream.Signature(beat_layout(config))).array(masters),
-            "done": Out(16),
-            "error": Out(ERROR_REPORT),
-        })
+        super().__init__(
+            {
+                "commands": In(stream.Signature(queued_layout(isa.Load))),
+                "bases": In(BASES),
+                "requests": Out(stream.Signature(READ_REQUEST)).array(masters),
+                "responses": In(stream.Signature(read_response(config))).array(masters),
+                "beats": Out(stream.Signature(beat_layout(config))).array(masters),
+                "done": Out(16),
+                "error": Out(ERROR_REPORT),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -119,7 +121,8 @@ class DmaRead(wiring.Component):
                 staged.eq(self.commands.valid),
                 bad.eq((rows != 0) & ~valid_range),
                 Cat(stage.memory, stage.row, stage.rows, stage.index).eq(
-                    Cat(load.memory, load.row, rows, command.index)),
+                    Cat(load.memory, load.row, rows, command.index)
+                ),
                 stage_beats.eq(Mux(rows == 0, 0, beats)),
                 address.eq(self.bases[load.base] + load.offset),
                 stride.eq(load.plane_stride),

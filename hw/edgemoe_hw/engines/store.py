@@ -33,20 +33,22 @@ class DmaWrite(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config
-        super().__init__({
-            "commands": In(stream.Signature(queued_layout(isa.Store))),
-            "bases": In(BASES),
-            "read_valid": Out(1),
-            "read_row": Out(16),
-            "read_ready": In(1),
-            "read_data": In(16 * config.epilogue_lanes),
-            "requests": Out(stream.Signature(READ_REQUEST)),
-            "data": Out(stream.Signature(data.StructLayout({"data": 8 * config.axi_bytes}))),
-            "outstanding": In(8),
-            "failed": In(1),
-            "done": Out(16),
-            "error": Out(ERROR_REPORT),
-        })
+        super().__init__(
+            {
+                "commands": In(stream.Signature(queued_layout(isa.Store))),
+                "bases": In(BASES),
+                "read_valid": Out(1),
+                "read_row": Out(16),
+                "read_ready": In(1),
+                "read_data": In(16 * config.epilogue_lanes),
+                "requests": Out(stream.Signature(READ_REQUEST)),
+                "data": Out(stream.Signature(data.StructLayout({"data": 8 * config.axi_bytes}))),
+                "outstanding": In(8),
+                "failed": In(1),
+                "done": Out(16),
+                "error": Out(ERROR_REPORT),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -68,8 +70,7 @@ class DmaWrite(wiring.Component):
                     with m.If(command.skip | (store.rows == 0)):
                         m.d.comb += self.commands.ready.eq(1)
                         m.d.sync += self.done.eq(self.done + 1)
-                    with m.Elif((store.row + store.rows > self._config.residual_depth)
-                                | (store.base >= len(isa.Base))):
+                    with m.Elif((store.row + store.rows > self._config.residual_depth) | (store.base >= len(isa.Base))):
                         m.d.comb += [
                             self.error.valid.eq(1),
                             self.error.code.eq(ErrorCode.ADDRESS_RANGE),

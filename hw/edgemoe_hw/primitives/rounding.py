@@ -50,12 +50,14 @@ class RoundingShift(wiring.Component):
         self._in_width = in_width
         self._shift_width = shift_width
         self._out_width = out_width
-        super().__init__({
-            "value": In(signed(in_width)),
-            "shift": In(shift_width),
-            "limit": In(out_width - 1),
-            "result": Out(signed(out_width)),
-        })
+        super().__init__(
+            {
+                "value": In(signed(in_width)),
+                "shift": In(shift_width),
+                "limit": In(out_width - 1),
+                "result": Out(signed(out_width)),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -72,7 +74,7 @@ class RoundingShift(wiring.Component):
         with m.Switch(self.shift[_FINE:]):
             for k in range(min(1 << (self._shift_width - _FINE), -(-width // step))):
                 with m.Case(k):
-                    m.d.sync += [coarse.eq(extended >> (k * step)), coarse_sticky.eq(extended[:k * step].any())]
+                    m.d.sync += [coarse.eq(extended >> (k * step)), coarse_sticky.eq(extended[: k * step].any())]
             with m.Default():
                 m.d.sync += [coarse.eq(extended[-1].replicate(width)), coarse_sticky.eq(extended.any())]
 
@@ -89,9 +91,9 @@ class RoundingShift(wiring.Component):
         with m.Switch(fine):
             for f in range(step):
                 with m.Case(f):
-                    above = wide[keep - 1 + f:]
+                    above = wide[keep - 1 + f :]
                     m.d.sync += [
-                        Cat(guard, quotient).eq(wide[f:f + keep]),
+                        Cat(guard, quotient).eq(wide[f : f + keep]),
                         sticky.eq(coarse_sticky | wide[:f].any()),
                         large.eq((above ^ coarse[-1].replicate(len(above))).any()),
                     ]

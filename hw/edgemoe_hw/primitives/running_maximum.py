@@ -28,17 +28,19 @@ class RunningMaximum(wiring.Component):
 
     def __init__(self, lanes: int):
         self._lanes = lanes
-        super().__init__({
-            "valid": In(1),
-            "first": In(1),
-            "last": In(1),
-            "index": In(11),
-            "mask": In(lanes),
-            "values": In(signed(12)).array(lanes),
-            "write_valid": Out(1),
-            "write_row": Out(11),
-            "write_data": Out(signed(12)),
-        })
+        super().__init__(
+            {
+                "valid": In(1),
+                "first": In(1),
+                "last": In(1),
+                "index": In(11),
+                "mask": In(lanes),
+                "values": In(signed(12)).array(lanes),
+                "write_valid": Out(1),
+                "write_row": Out(11),
+                "write_data": Out(signed(12)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()

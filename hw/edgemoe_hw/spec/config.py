@@ -77,32 +77,48 @@ class AcceleratorConfig:
             if field.name == "name":
                 _require(isinstance(value, str), f"name must be a string, not {value!r}")
             elif field.name == "assumed_clock_mhz":
-                _require(isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf,
-                         f"assumed_clock_mhz must be a positive number, not {value!r}")
+                _require(
+                    isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf,
+                    f"assumed_clock_mhz must be a positive number, not {value!r}",
+                )
             else:
-                _require(isinstance(value, int) and not isinstance(value, bool) and value > 0,
-                         f"{field.name} must be a positive integer, not {value!r}")
+                _require(
+                    isinstance(value, int) and not isinstance(value, bool) and value > 0,
+                    f"{field.name} must be a positive integer, not {value!r}",
+                )
         for field_name in ("lanes_k", "epilogue_lanes"):
             value = getattr(self, field_name)
             _require(value & (value - 1) == 0, f"{field_name} must be a power of two, not {value!r}")
         _require(self.lanes_k >= 8, f"lanes_k must be at least 8, not {self.lanes_k!r}")
-        _require(self.lanes_k % self.epilogue_lanes == 0,
-                 f"epilogue_lanes must divide lanes_k ({self.lanes_k}), not {self.epilogue_lanes!r}")
-        _require(self.lanes_n % self.epilogue_lanes == 0,
-                 f"epilogue_lanes must divide lanes_n ({self.lanes_n}), not {self.epilogue_lanes!r}")
-        _require(self.epilogue_lanes % self.norm_lanes == 0,
-                 f"norm_lanes must divide epilogue_lanes ({self.epilogue_lanes}), not {self.norm_lanes!r}")
+        _require(
+            self.lanes_k % self.epilogue_lanes == 0,
+            f"epilogue_lanes must divide lanes_k ({self.lanes_k}), not {self.epilogue_lanes!r}",
+        )
+        _require(
+            self.lanes_n % self.epilogue_lanes == 0,
+            f"epilogue_lanes must divide lanes_n ({self.lanes_n}), not {self.epilogue_lanes!r}",
+        )
+        _require(
+            self.epilogue_lanes % self.norm_lanes == 0,
+            f"norm_lanes must divide epilogue_lanes ({self.epilogue_lanes}), not {self.norm_lanes!r}",
+        )
         _require(self.lanes_n % 2 == 0, f"lanes_n must be even (two products share a DSP), not {self.lanes_n!r}")
         _require(self.axi_bytes in (8, 16), f"axi_bytes must be 8 or 16, not {self.axi_bytes!r}")
         _require(self.axi_masters in (1, 2, 4), f"axi_masters must be 1, 2 or 4, not {self.axi_masters!r}")
         slice_bytes = self.axi_masters * self.axi_bytes
-        _require(self.lanes_k % slice_bytes == 0,
-                 f"lanes_k must be a multiple of axi_masters * axi_bytes ({slice_bytes}), not {self.lanes_k!r}")
-        _require(2 * self.epilogue_lanes % slice_bytes == 0,
-                 f"2 * epilogue_lanes must be a multiple of axi_masters * axi_bytes ({slice_bytes}), "
-                 f"not {2 * self.epilogue_lanes!r}")
-        _require(8 * self.norm_lanes % self.axi_bytes == 0,
-                 f"8 * norm_lanes must be a multiple of axi_bytes ({self.axi_bytes}), not {8 * self.norm_lanes!r}")
+        _require(
+            self.lanes_k % slice_bytes == 0,
+            f"lanes_k must be a multiple of axi_masters * axi_bytes ({slice_bytes}), not {self.lanes_k!r}",
+        )
+        _require(
+            2 * self.epilogue_lanes % slice_bytes == 0,
+            f"2 * epilogue_lanes must be a multiple of axi_masters * axi_bytes ({slice_bytes}), "
+            f"not {2 * self.epilogue_lanes!r}",
+        )
+        _require(
+            8 * self.norm_lanes % self.axi_bytes == 0,
+            f"8 * norm_lanes must be a multiple of axi_bytes ({self.axi_bytes}), not {8 * self.norm_lanes!r}",
+        )
         _require(self.max_dim <= 1024, f"max_dim must be at most 1024, not {self.max_dim!r}")
         _require(self.max_tokens <= 1024, f"max_tokens must be at most 1024, not {self.max_tokens!r}")
         _require(self.max_experts <= 32, f"max_experts must be at most 32, not {self.max_experts!r}")
@@ -178,16 +194,55 @@ PRESETS: dict[str, AcceleratorConfig] = {
     preset.name: preset
     for preset in (
         AcceleratorConfig(
-            name="pynq-z2", lanes_k=16, lanes_n=24, epilogue_lanes=8, norm_lanes=2, weight_depth=512,
-            act_depth=8192, residual_depth=4736, score_depth=3072, param_depth=512, max_dim=256,
-            axi_masters=1, axi_bytes=8, dram_latency=64, assumed_clock_mhz=100.0),
+            name="pynq-z2",
+            lanes_k=16,
+            lanes_n=24,
+            epilogue_lanes=8,
+            norm_lanes=2,
+            weight_depth=512,
+            act_depth=8192,
+            residual_depth=4736,
+            score_depth=3072,
+            param_depth=512,
+            max_dim=256,
+            axi_masters=1,
+            axi_bytes=8,
+            dram_latency=64,
+            assumed_clock_mhz=100.0,
+        ),
         AcceleratorConfig(
-            name="zcu102", lanes_k=32, lanes_n=48, epilogue_lanes=16, norm_lanes=16, weight_depth=1024,
-            act_depth=8192, residual_depth=4096, score_depth=2048, param_depth=512, max_dim=512,
-            axi_masters=2, axi_bytes=16, dram_latency=100, assumed_clock_mhz=187.5),
+            name="zcu102",
+            lanes_k=32,
+            lanes_n=48,
+            epilogue_lanes=16,
+            norm_lanes=16,
+            weight_depth=1024,
+            act_depth=8192,
+            residual_depth=4096,
+            score_depth=2048,
+            param_depth=512,
+            max_dim=512,
+            axi_masters=2,
+            axi_bytes=16,
+            dram_latency=100,
+            assumed_clock_mhz=187.5,
+        ),
         AcceleratorConfig(
-            name="tiny", lanes_k=8, lanes_n=8, epilogue_lanes=8, norm_lanes=2, weight_depth=512,
-            act_depth=8192, residual_depth=2048, score_depth=2048, param_depth=512, max_dim=256,
-            axi_masters=1, axi_bytes=8, dram_latency=32, assumed_clock_mhz=50.0),
+            name="tiny",
+            lanes_k=8,
+            lanes_n=8,
+            epilogue_lanes=8,
+            norm_lanes=2,
+            weight_depth=512,
+            act_depth=8192,
+            residual_depth=2048,
+            score_depth=2048,
+            param_depth=512,
+            max_dim=256,
+            axi_masters=1,
+            axi_bytes=8,
+            dram_latency=32,
+            assumed_clock_mhz=50.0,
+        ),
     )
 }

@@ -12,8 +12,25 @@ from amaranth.lib import data
 from edgemoe_hw.spec.config import ISA_VERSION
 
 __all__ = [
-    "COMMAND_BITS", "COMMAND_BYTES", "ENGINES", "Base", "Begin", "Engine", "Header", "LayerNorm", "Load", "MatMul",
-    "Memory", "Mode", "Opcode", "PAYLOADS", "RowFactor", "Source", "Store", "decode", "encode",
+    "COMMAND_BITS",
+    "COMMAND_BYTES",
+    "ENGINES",
+    "Base",
+    "Begin",
+    "Engine",
+    "Header",
+    "LayerNorm",
+    "Load",
+    "MatMul",
+    "Memory",
+    "Mode",
+    "Opcode",
+    "PAYLOADS",
+    "RowFactor",
+    "Source",
+    "Store",
+    "decode",
+    "encode",
 ]
 
 COMMAND_BITS = 512
@@ -40,8 +57,12 @@ class Engine(enum.IntEnum):
     STORE = 3  # scratchpad to DRAM
 
 
-ENGINES = {Opcode.LOAD: Engine.LOAD, Opcode.MATMUL: Engine.MATMUL, Opcode.LAYERNORM: Engine.NORM,
-           Opcode.STORE: Engine.STORE}
+ENGINES = {
+    Opcode.LOAD: Engine.LOAD,
+    Opcode.MATMUL: Engine.MATMUL,
+    Opcode.LAYERNORM: Engine.NORM,
+    Opcode.STORE: Engine.STORE,
+}
 
 
 class Memory(enum.IntEnum):
@@ -189,8 +210,12 @@ class MatMul(data.Struct):
 
 
 PAYLOADS: dict[Opcode, type[data.Struct] | None] = {
-    Opcode.BEGIN: Begin, Opcode.LOAD: Load, Opcode.MATMUL: MatMul, Opcode.LAYERNORM: LayerNorm,
-    Opcode.STORE: Store, Opcode.END: None,
+    Opcode.BEGIN: Begin,
+    Opcode.LOAD: Load,
+    Opcode.MATMUL: MatMul,
+    Opcode.LAYERNORM: LayerNorm,
+    Opcode.STORE: Store,
+    Opcode.END: None,
 }
 HEADER_BITS = Header.as_shape().size  # type: ignore[attr-defined]
 

@@ -32,12 +32,18 @@ compute is in [numerics](numerics.md), how the engines work is in [architecture]
 def member_comments(declared: type) -> dict[str, str]:
     """The comment beside each field of a struct's, or each value of an enumeration's declaration, by name."""
     source = inspect.getsource(declared)
-    by_line = {token.start[0]: token.string.lstrip("# ")
-               for token in tokenize.generate_tokens(io.StringIO(source).readline) if token.type == tokenize.COMMENT}
+    by_line = {
+        token.start[0]: token.string.lstrip("# ")
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
     body = ast.parse(source).body[0]
     assert isinstance(body, ast.ClassDef)
-    targets = [(node.lineno, node.target if isinstance(node, ast.AnnAssign) else node.targets[0])
-               for node in body.body if isinstance(node, (ast.AnnAssign, ast.Assign))]
+    targets = [
+        (node.lineno, node.target if isinstance(node, ast.AnnAssign) else node.targets[0])
+        for node in body.body
+        if isinstance(node, (ast.AnnAssign, ast.Assign))
+    ]
     return {target.id: by_line.get(line, "") for line, target in targets if isinstance(target, ast.Name)}
 
 
@@ -61,25 +67,43 @@ def _fields(struct: type[data.Struct], first_bit: int) -> list[str]:
 
 def _values(values: type[enum.IntEnum]) -> list[str]:
     comments = member_comments(values)
-    return [f"### {values.__name__}", "", _summary(values), "", "| value | name | meaning |", "|---|---|---|",
-            *(f"| {value.value} | {value.name} | {_cell(comments[value.name])} |" for value in values), ""]
+    return [
+        f"### {values.__name__}",
+        "",
+        _summary(values),
+        "",
+        "| value | name | meaning |",
+        "|---|---|---|",
+        *(f"| {value.value} | {value.name} | {_cell(comments[value.name])} |" for value in values),
+        "",
+    ]
 
 
 def markdown() -> str:
     """The page."""
-    lines = [_INTRODUCTION, "## Opcodes", "", _summary(isa.Opcode), "", "| opcode | name | engine | payload |",
-             "|---|---|---|---|"]
+    lines = [
+        _INTRODUCTION,
+        "## Opcodes",
+        "",
+        _summary(isa.Opcode),
+        "",
+        "| opcode | name | engine | payload |",
+        "|---|---|---|---|",
+    ]
     for opcode in isa.Opcode:
         engine, struct = isa.ENGINES.get(opcode), isa.PAYLOADS[opcode]
         payload = f"{struct.as_shape().size} bits" if struct else "none"  # type: ignore[attr-defined]
-        lines.append(f"| {opcode.value} | {opcode.name} | {engine.name if engine is not None else 'sequencer'} "
-                     f"| {payload} |")
+        lines.append(
+            f"| {opcode.value} | {opcode.name} | {engine.name if engine is not None else 'sequencer'} | {payload} |"
+        )
     lines += ["", "## Header", "", _summary(isa.Header), "", *_fields(isa.Header, 0), ""]
     for opcode, struct in isa.PAYLOADS.items():
         lines += [f"## {opcode.name}", ""]
         if struct is None:
-            lines += ["Last command: the program has ended when every engine has finished what was dealt to it. "
-                      "No payload.", ""]
+            lines += [
+                "Last command: the program has ended when every engine has finished what was dealt to it. No payload.",
+                "",
+            ]
         else:
             lines += [_summary(struct), "", *_fields(struct, isa.HEADER_BITS), ""]
     lines += ["## Values", ""]

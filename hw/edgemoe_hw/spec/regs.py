@@ -10,8 +10,19 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-__all__ = ["ADDRESS_BITS", "ID", "MAX_BLOCKS", "MAX_EXPERTS", "REGISTERS", "ErrorCode", "Field", "Register", "find",
-           "host_map", "markdown"]
+__all__ = [
+    "ADDRESS_BITS",
+    "ID",
+    "MAX_BLOCKS",
+    "MAX_EXPERTS",
+    "REGISTERS",
+    "ErrorCode",
+    "Field",
+    "Register",
+    "find",
+    "host_map",
+    "markdown",
+]
 
 ID = 0x45_4D_4F_45  # "EMOE"
 ADDRESS_BITS = 12
@@ -101,17 +112,27 @@ REGISTERS: tuple[Register, ...] = (
     _one("ID", 0x000, 32, "ro", f"{ID:#010x}, ASCII EMOE"),
     _one("ISA_VERSION", 0x004, 16, "ro", "version of the command layouts"),
     _one("CONFIG_HASH", 0x008, 32, "ro", "AcceleratorConfig.hash32"),
-    Register("CONTROL", 0x010, "starts and stops", (
-        Field("start", 0, 1, "strobe", "start the program; ignored while busy"),
-        Field("soft_reset", 1, 1, "strobe", "stop, let outstanding bus transfers end, forget errors"),
-        Field("irq_enable", 2, 1, "rw", "drive the interrupt output"),
-    )),
-    Register("STATUS", 0x014, "what the accelerator does", (
-        Field("busy", 0, 1, "ro", "a program runs, or transfers of a stopped one are outstanding"),
-        Field("done", 1, 1, "ro", "the last program reached END; cleared by start"),
-        Field("error", 2, 1, "ro", "the last program was stopped by an error; cleared by start and soft_reset"),
-        Field("irq", 3, 1, "w1c", "interrupt pending: done or error"),
-    )),
+    Register(
+        "CONTROL",
+        0x010,
+        "starts and stops",
+        (
+            Field("start", 0, 1, "strobe", "start the program; ignored while busy"),
+            Field("soft_reset", 1, 1, "strobe", "stop, let outstanding bus transfers end, forget errors"),
+            Field("irq_enable", 2, 1, "rw", "drive the interrupt output"),
+        ),
+    ),
+    Register(
+        "STATUS",
+        0x014,
+        "what the accelerator does",
+        (
+            Field("busy", 0, 1, "ro", "a program runs, or transfers of a stopped one are outstanding"),
+            Field("done", 1, 1, "ro", "the last program reached END; cleared by start"),
+            Field("error", 2, 1, "ro", "the last program was stopped by an error; cleared by start and soft_reset"),
+            Field("irq", 3, 1, "w1c", "interrupt pending: done or error"),
+        ),
+    ),
     _one("ERROR_CODE", 0x018, 8, "ro", "first error (ErrorCode)"),
     _one("ERROR_COMMAND", 0x01C, 16, "ro", "index of the command that caused it"),
     _one("PROGRAM_ADDR", 0x020, 40, "rw", "byte address of the program, a multiple of 64"),
@@ -160,9 +181,13 @@ def host_map() -> dict[str, dict[str, object]]:
     """The map as plain data: ``{name: {offset, words, count, fields: {name: {lsb, width, access}}}}``."""
     return {
         register.name: {
-            "offset": register.offset, "words": register.words, "count": register.count,
-            "fields": {field.name: {"lsb": field.lsb, "width": field.width, "access": field.access}
-                       for field in register.fields},
+            "offset": register.offset,
+            "words": register.words,
+            "count": register.count,
+            "fields": {
+                field.name: {"lsb": field.lsb, "width": field.width, "access": field.access}
+                for field in register.fields
+            },
         }
         for register in REGISTERS
     }
@@ -170,11 +195,18 @@ def host_map() -> dict[str, dict[str, object]]:
 
 def markdown() -> str:
     """The map as a Markdown page (``docs/registers.md``)."""
-    lines = ["# Registers", "", "Generated from `hw/edgemoe_hw/spec/regs.py`; do not edit.", "",
-             "AXI4-Lite, 32 bits. A register wider than that has its low half at the offset and its high half 4 bytes",
-             "above; reading the low half of a read-only one latches the high half. Addresses that do not exist read",
-             "as 0 and ignore writes.", "",
-             "| offset | register | bits | field | access | description |", "|---|---|---|---|---|---|"]
+    lines = [
+        "# Registers",
+        "",
+        "Generated from `hw/edgemoe_hw/spec/regs.py`; do not edit.",
+        "",
+        "AXI4-Lite, 32 bits. A register wider than that has its low half at the offset and its high half 4 bytes",
+        "above; reading the low half of a read-only one latches the high half. Addresses that do not exist read",
+        "as 0 and ignore writes.",
+        "",
+        "| offset | register | bits | field | access | description |",
+        "|---|---|---|---|---|---|",
+    ]
     for register in REGISTERS:
         name = register.name + (f"[{register.count}]" if register.count > 1 else "")
         lines += [
@@ -183,8 +215,15 @@ def markdown() -> str:
             f"{field.description or register.description} |"
             for field in register.fields
         ]
-    lines += ["", "`ro` read only; `rw` stored; `strobe` writing 1 acts once; `w1c` writing 1 clears.", "",
-              "## Error codes", "", "| code | name | meaning |", "|---|---|---|"]
+    lines += [
+        "",
+        "`ro` read only; `rw` stored; `strobe` writing 1 acts once; `w1c` writing 1 clears.",
+        "",
+        "## Error codes",
+        "",
+        "| code | name | meaning |",
+        "|---|---|---|",
+    ]
     lines += [f"| {code.value} | {code.name} | {ERROR_TEXT[code]} |" for code in ErrorCode]
     return "\n".join(lines) + "\n"
 

@@ -11,8 +11,10 @@ _PRECISION = Context(prec=60)
 def _exp2_table(scale: int, entries: int) -> list[int]:
     """``round_half_even(scale * 2^(-j / entries))`` for every ``j < entries``."""
     with localcontext(_PRECISION):
-        return [int((scale * Decimal(2) ** (Decimal(-j) / entries)).to_integral_value(ROUND_HALF_EVEN))
-                for j in range(entries)]
+        return [
+            int((scale * Decimal(2) ** (Decimal(-j) / entries)).to_integral_value(ROUND_HALF_EVEN))
+            for j in range(entries)
+        ]
 
 
 def _rsqrt(index: int) -> int:

@@ -38,12 +38,14 @@ class Bridge(wiring.Component):
 
     def __init__(self, *, queued: int = 32):
         self._queued = queued
-        super().__init__({
-            "received": In(stream.Signature(8, always_ready=True)),
-            "sent": Out(stream.Signature(8)),
-            "registers": Out(AxiLiteSignature()),
-            "memory": Out(AxiSignature(_MEMORY_BYTES)),
-        })
+        super().__init__(
+            {
+                "received": In(stream.Signature(8, always_ready=True)),
+                "sent": Out(stream.Signature(8)),
+                "registers": Out(AxiLiteSignature()),
+                "memory": Out(AxiSignature(_MEMORY_BYTES)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -135,6 +137,9 @@ class Bridge(wiring.Component):
         for channel in (self.memory.aw, self.memory.ar):
             m.d.comb += [channel.payload.size.eq(_SIZE_8_BYTES), channel.payload.burst.eq(BURST_INCR)]
         m.d.comb += [
-            self.registers.w.payload.data.eq(word[32:]), self.registers.w.payload.strb.eq(-1),
-            self.memory.w.payload.data.eq(word), self.memory.w.payload.strb.eq(-1), self.memory.w.payload.last.eq(1),
+            self.registers.w.payload.data.eq(word[32:]),
+            self.registers.w.payload.strb.eq(-1),
+            self.memory.w.payload.data.eq(word),
+            self.memory.w.payload.strb.eq(-1),
+            self.memory.w.payload.last.eq(1),
         ]

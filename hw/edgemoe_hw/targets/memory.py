@@ -41,15 +41,22 @@ class SharedMemory(wiring.Component):
         identity = Signal(self.axi[0].signature.id_bits)
         with m.FSM():
             with m.State("IDLE"):
-                channels = [(index, write, channel) for index, port in enumerate(self.axi)
-                            for write, channel in ((1, port.aw), (0, port.ar))]
+                channels = [
+                    (index, write, channel)
+                    for index, port in enumerate(self.axi)
+                    for write, channel in ((1, port.aw), (0, port.ar))
+                ]
                 for number, (index, write, channel) in enumerate(channels):
                     with (m.Elif if number else m.If)(channel.valid):
                         m.d.comb += channel.ready.eq(1)
                         m.d.sync += [
-                            chosen.eq(index), request.write.eq(write), request.len.eq(channel.payload.len),
-                            request.address.eq(channel.payload.addr), left.eq(channel.payload.len),
-                            missing.eq(channel.payload.addr[_ADDRESS_BITS:] != 0), identity.eq(channel.payload.id),
+                            chosen.eq(index),
+                            request.write.eq(write),
+                            request.len.eq(channel.payload.len),
+                            request.address.eq(channel.payload.addr),
+                            left.eq(channel.payload.len),
+                            missing.eq(channel.payload.addr[_ADDRESS_BITS:] != 0),
+                            identity.eq(channel.payload.id),
                         ]
                         m.next = "REQUEST"
             with m.State("REQUEST"):
@@ -72,17 +79,23 @@ class SharedMemory(wiring.Component):
             with m.State("ANSWER"):
                 for index, port in enumerate(self.axi):
                     with m.If(chosen == index):
-                        m.d.comb += [port.b.valid.eq(1), port.b.payload.resp.eq(missing.replicate(2)),
-                                     port.b.payload.id.eq(identity)]
+                        m.d.comb += [
+                            port.b.valid.eq(1),
+                            port.b.payload.resp.eq(missing.replicate(2)),
+                            port.b.payload.id.eq(identity),
+                        ]
                         with m.If(port.b.ready):
                             m.next = "IDLE"
             with m.State("READ"):
                 for index, port in enumerate(self.axi):
                     with m.If(chosen == index):
                         m.d.comb += [
-                            port.r.valid.eq(sdram.read.valid | missing), sdram.read.ready.eq(port.r.ready & ~missing),
-                            port.r.payload.data.eq(sdram.read.payload), port.r.payload.last.eq(left == 0),
-                            port.r.payload.resp.eq(missing.replicate(2)), port.r.payload.id.eq(identity),
+                            port.r.valid.eq(sdram.read.valid | missing),
+                            sdram.read.ready.eq(port.r.ready & ~missing),
+                            port.r.payload.data.eq(sdram.read.payload),
+                            port.r.payload.last.eq(left == 0),
+                            port.r.payload.resp.eq(missing.replicate(2)),
+                            port.r.payload.id.eq(identity),
                         ]
                         with m.If(port.r.valid & port.r.ready):
                             m.d.sync += left.eq(left - 1)

@@ -50,10 +50,17 @@ class SdramPins(wiring.Signature):
     """The chip's pins as the FPGA drives them; the chip's clock is the inverse of ours."""
 
     def __init__(self):
-        super().__init__({
-            "command": Out(3, init=_NOP), "bank": Out(_BANK_BITS), "address": Out(_ROW_BITS), "mask": Out(2),
-            "write_data": Out(16), "drive": Out(1), "read_data": In(16),
-        })
+        super().__init__(
+            {
+                "command": Out(3, init=_NOP),
+                "bank": Out(_BANK_BITS),
+                "address": Out(_ROW_BITS),
+                "mask": Out(2),
+                "write_data": Out(16),
+                "drive": Out(1),
+                "read_data": In(16),
+            }
+        )
 
 
 class Sdram(wiring.Component):
@@ -78,14 +85,17 @@ class Sdram(wiring.Component):
         if not 1e6 <= clock_hz <= 66e6:
             raise ValueError(f"clock_hz must be between 1 and 66 MHz, not {clock_hz!r}")
         timing = timing or SdramTiming()
-        self._cycles = {name: max(_LEAST.get(name, 1), math.ceil(value * 1e-9 * clock_hz))
-                        for name, value in vars(timing).items()}
-        super().__init__({
-            "request": In(stream.Signature(REQUEST)),
-            "write": In(stream.Signature(data.StructLayout({"data": 8 * BEAT_BYTES, "strb": BEAT_BYTES}))),
-            "read": Out(stream.Signature(8 * BEAT_BYTES)),
-            "pins": Out(SdramPins()),
-        })
+        self._cycles = {
+            name: max(_LEAST.get(name, 1), math.ceil(value * 1e-9 * clock_hz)) for name, value in vars(timing).items()
+        }
+        super().__init__(
+            {
+                "request": In(stream.Signature(REQUEST)),
+                "write": In(stream.Signature(data.StructLayout({"data": 8 * BEAT_BYTES, "strb": BEAT_BYTES}))),
+                "read": Out(stream.Signature(8 * BEAT_BYTES)),
+                "pins": Out(SdramPins()),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -114,25 +124,35 @@ class Sdram(wiring.Component):
                         m.d.sync += [pins.command.eq(_REFRESH), wait.eq(cycles["refresh"] - 1)]
                         m.d.comb += self._refreshed.eq(1)
                     with m.Elif(beats != 0):
-                        m.d.sync += [pins.command.eq(_ACTIVATE), pins.bank.eq(bank), pins.address.eq(row),
-                                     wait.eq(cycles["active"] - 1)]
+                        m.d.sync += [
+                            pins.command.eq(_ACTIVATE),
+                            pins.bank.eq(bank),
+                            pins.address.eq(row),
+                            wait.eq(cycles["active"] - 1),
+                        ]
                         m.next = "OPEN"
                     with m.Else():
                         m.d.comb += self.request.ready.eq(1)
                         with m.If(self.request.valid):
                             request = self.request.payload
-                            m.d.sync += [is_write.eq(request.write), address.eq(request.address),
-                                         beats.eq(request.len + 1)]
+                            m.d.sync += [
+                                is_write.eq(request.write),
+                                address.eq(request.address),
+                                beats.eq(request.len + 1),
+                            ]
             with m.State("OPEN"):
                 begins = ~refresh_due & Mux(is_write, self.write.valid, room)
                 row_ends = column == (1 << _COLUMN_BITS) - 1
                 with m.If(wait == 0):
                     with m.If((part != 0) | begins):
                         m.d.sync += [
-                            pins.command.eq(Mux(is_write, _WRITE, _READ)), pins.address.eq(column),
-                            pins.drive.eq(is_write), pins.write_data.eq(self.write.payload.data.word_select(part, 16)),
+                            pins.command.eq(Mux(is_write, _WRITE, _READ)),
+                            pins.address.eq(column),
+                            pins.drive.eq(is_write),
+                            pins.write_data.eq(self.write.payload.data.word_select(part, 16)),
                             pins.mask.eq(Mux(is_write, ~self.write.payload.strb.word_select(part, 2), 0)),
-                            part.eq(part + 1), address.eq(address + 2),
+                            part.eq(part + 1),
+                            address.eq(address + 2),
                         ]
                         m.d.comb += self._reads.eq(~is_write)
                         with m.If(part == _WORDS - 1):
@@ -146,8 +166,11 @@ class Sdram(wiring.Component):
                         m.next = "CLOSE"
             with m.State("CLOSE"):
                 with m.If(wait == 0):
-                    m.d.sync += [pins.command.eq(_PRECHARGE), pins.address.eq(_ALL_BANKS),
-                                 wait.eq(cycles["precharge"] - 1)]
+                    m.d.sync += [
+                        pins.command.eq(_PRECHARGE),
+                        pins.address.eq(_ALL_BANKS),
+                        wait.eq(cycles["precharge"] - 1),
+                    ]
                     m.next = "IDLE"
         return m
 
@@ -189,7 +212,10 @@ class Sdram(wiring.Component):
         with m.If(flight[2]):
             m.d.sync += [words.eq(Cat(words[16:], captured)), count.eq(count + 1), push.eq(count == _WORDS - 1)]
         m.d.comb += [
-            queue.w_data.eq(words), queue.w_en.eq(push),
-            self.read.payload.eq(queue.r_data), self.read.valid.eq(queue.r_rdy), queue.r_en.eq(self.read.ready),
+            queue.w_data.eq(words),
+            queue.w_en.eq(push),
+            self.read.payload.eq(queue.r_data),
+            self.read.valid.eq(queue.r_rdy),
+            queue.r_en.eq(self.read.ready),
         ]
         return queue.level < queue.depth - 3  # two beats may be on their way

@@ -33,8 +33,10 @@ class SerialSystem(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig, *, clock_hz: float, baud: float, timing: SdramTiming | None = None):
         if config.axi_masters != 1 or config.axi_bytes != BEAT_BYTES:
-            raise ConfigError(f"a serial system has one master of {BEAT_BYTES} bytes a beat, not {config.axi_masters} "
-                              f"of {config.axi_bytes}")
+            raise ConfigError(
+                f"a serial system has one master of {BEAT_BYTES} bytes a beat, not {config.axi_masters} "
+                f"of {config.axi_bytes}"
+            )
         self._config, self._clock_hz, self._timing = config, clock_hz, timing
         self._divisor = round(clock_hz / baud)
         super().__init__({"rx": In(1, init=1), "tx": Out(1, init=1), "sdram": Out(SdramPins()), "led": Out(4)})
@@ -47,8 +49,13 @@ class SerialSystem(wiring.Component):
         sdram = Sdram(self._clock_hz, self._timing)
         memory = SharedMemory(sdram, 2)
         board = Module()
-        for name, part in (("transmitter", transmitter), ("bridge", bridge), ("accelerator", accelerator),
-                           ("sdram", sdram), ("memory", memory)):
+        for name, part in (
+            ("transmitter", transmitter),
+            ("bridge", bridge),
+            ("accelerator", accelerator),
+            ("sdram", sdram),
+            ("memory", memory),
+        ):
             board.submodules[name] = part
         m.submodules.board = ResetInserter(receiver.broken)(board)
 
@@ -61,7 +68,8 @@ class SerialSystem(wiring.Component):
         alive = Signal(24)
         m.d.sync += alive.eq(alive + 1)
         m.d.comb += [
-            receiver.rx.eq(self.rx), self.tx.eq(transmitter.tx),
+            receiver.rx.eq(self.rx),
+            self.tx.eq(transmitter.tx),
             self.led.eq(Cat(alive[-1], accelerator.irq, ~self.rx, ~self.tx)),
         ]
         return m

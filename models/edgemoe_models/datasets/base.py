@@ -48,7 +48,13 @@ class DataSet(Protocol):
         """Metres at which depth ends: what lies there or beyond has this label and does not count in metrics."""
 
     def load(
-        self, root: str, cache: Path, split: str, count: int, size: tuple[int, int], labels: Iterable[str],
+        self,
+        root: str,
+        cache: Path,
+        split: str,
+        count: int,
+        size: tuple[int, int],
+        labels: Iterable[str],
         track: Track | None = None,
     ) -> Arrays:
         """At most ``count`` pictures of a split (``train``, ``val``) as read-only arrays [n, height, width, ...].
@@ -70,7 +76,13 @@ class Scenes:
     far: float = scenes.MAX_DEPTH
 
     def load(
-        self, root: str, cache: Path, split: str, count: int, size: tuple[int, int], labels: Iterable[str],
+        self,
+        root: str,
+        cache: Path,
+        split: str,
+        count: int,
+        size: tuple[int, int],
+        labels: Iterable[str],
         track: Track | None = None,
     ) -> Arrays:
         return load_split(cache, split, count, *size, labels, track)
@@ -101,7 +113,13 @@ class Folder:
         return tuple(kind for kind in self.readers if kind != "image")
 
     def load(
-        self, root: str, cache: Path, split: str, count: int, size: tuple[int, int], labels: Iterable[str],
+        self,
+        root: str,
+        cache: Path,
+        split: str,
+        count: int,
+        size: tuple[int, int],
+        labels: Iterable[str],
         track: Track | None = None,
     ) -> Arrays:
         names = array_names(labels)
@@ -116,9 +134,12 @@ class Folder:
                 raise FileNotFoundError(f"{folder} has no pictures of the split {split!r}")
             where = cache / self._key(folder, split, size, names, pictures)
             return cached(
-                where, names, (len(pictures), *size),
-                lambda index: {name: self._read(folder, split, pictures[index], size, name) for name in names}, track,
-            )  # fmt: skip
+                where,
+                names,
+                (len(pictures), *size),
+                lambda index: {name: self._read(folder, split, pictures[index], size, name) for name in names},
+                track,
+            )
         except (FileNotFoundError, NotADirectoryError) as error:
             missing = f"{error.filename} is missing" if error.filename else str(error)
             raise FileNotFoundError(f"{self.name}: {missing}; {self._help()}") from error

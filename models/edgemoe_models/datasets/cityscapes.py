@@ -18,9 +18,26 @@ from edgemoe_models.datasets.base import Folder
 from edgemoe_models.datasets.files import Array, Size
 
 CLASSES = (
-    "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",
-    "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
-)  # fmt: skip
+    "road",
+    "sidewalk",
+    "building",
+    "wall",
+    "fence",
+    "pole",
+    "traffic light",
+    "traffic sign",
+    "vegetation",
+    "terrain",
+    "sky",
+    "person",
+    "rider",
+    "car",
+    "truck",
+    "bus",
+    "train",
+    "motorcycle",
+    "bicycle",
+)
 CATEGORIES = ("flat", "construction", "object", "nature", "sky", "human", "vehicle")
 FAR = 65.0  # metres: a disparity of about 7 pixels
 

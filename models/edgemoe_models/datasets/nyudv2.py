@@ -14,11 +14,47 @@ from edgemoe_models.datasets.base import Folder
 from edgemoe_models.datasets.files import Array, Size
 
 CLASSES = (
-    "wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture", "counter",
-    "blinds", "desk", "shelves", "curtain", "dresser", "pillow", "mirror", "floor mat", "clothes", "ceiling", "books",
-    "refrigerator", "television", "paper", "towel", "shower curtain", "box", "whiteboard", "person", "night stand",
-    "toilet", "sink", "lamp", "bathtub", "bag", "other structure", "other furniture", "other prop",
-)  # fmt: skip
+    "wall",
+    "floor",
+    "cabinet",
+    "bed",
+    "chair",
+    "sofa",
+    "table",
+    "door",
+    "window",
+    "bookshelf",
+    "picture",
+    "counter",
+    "blinds",
+    "desk",
+    "shelves",
+    "curtain",
+    "dresser",
+    "pillow",
+    "mirror",
+    "floor mat",
+    "clothes",
+    "ceiling",
+    "books",
+    "refrigerator",
+    "television",
+    "paper",
+    "towel",
+    "shower curtain",
+    "box",
+    "whiteboard",
+    "person",
+    "night stand",
+    "toilet",
+    "sink",
+    "lamp",
+    "bathtub",
+    "bag",
+    "other structure",
+    "other furniture",
+    "other prop",
+)
 
 
 def _list_names(root: Path, split: str) -> list[str]:
@@ -62,6 +98,10 @@ DATA_SET = Folder(
   (labels also as .png or .mat)""",
     list_names=_list_names,
     readers={
-        "image": _image, "segmentation": _segmentation, "depth": _depth, "normals": _normals, "edges": _edges,
+        "image": _image,
+        "segmentation": _segmentation,
+        "depth": _depth,
+        "normals": _normals,
+        "edges": _edges,
     },
-)  # fmt: skip
+)

@@ -31,10 +31,18 @@ SKY, GROUND, ROAD, WALL, BOX, SPHERE, CYLINDER, CONE = range(len(CLASS_NAMES))
 
 #: RGB of each class in pictures, uint8 [classes, 3].
 PALETTE = np.array(
-    [(135, 190, 235), (110, 150, 70), (110, 105, 115), (190, 150, 110), (215, 60, 50), (250, 200, 40), (70, 90, 200),
-     (240, 130, 30)],
+    [
+        (135, 190, 235),
+        (110, 150, 70),
+        (110, 105, 115),
+        (190, 150, 110),
+        (215, 60, 50),
+        (250, 200, 40),
+        (70, 90, 200),
+        (240, 130, 30),
+    ],
     np.uint8,
-)  # fmt: skip
+)
 
 #: Depth of the sky in metres; every surface is nearer, what would be farther is not drawn.
 MAX_DEPTH = 10.0

@@ -50,8 +50,13 @@ def integer_outputs(
             yield decode_output(graph, task, raw)
 
 
-def evaluate(config: ModelConfig, outputs: Callable[[str, Images], Iterable[Floats]], data: dict[str, Any],
-             count: int, far: float = DEPTH_SCALE) -> dict[str, dict[str, float]]:
+def evaluate(
+    config: ModelConfig,
+    outputs: Callable[[str, Images], Iterable[Floats]],
+    data: dict[str, Any],
+    count: int,
+    far: float = DEPTH_SCALE,
+) -> dict[str, dict[str, float]]:
     """Metrics of every dense task on the first ``count`` scenes.
 
     Parameters
@@ -69,8 +74,10 @@ def evaluate(config: ModelConfig, outputs: Callable[[str, Images], Iterable[Floa
             if task.kind == "depth":
                 label = label / np.float32(MILLIMETRES)
             images = np.asarray(data["image"][rows])
-            output = [upsample(np.asarray(one, np.float32), config.image_height, config.image_width)
-                      for one in outputs(task.name, images)]
+            output = [
+                upsample(np.asarray(one, np.float32), config.image_height, config.image_width)
+                for one in outputs(task.name, images)
+            ]
             metrics.update(np.stack(output), label)
         results[task.name] = metrics.result()
     return results
@@ -78,8 +85,10 @@ def evaluate(config: ModelConfig, outputs: Callable[[str, Images], Iterable[Floa
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m edgemoe_models.evaluation.evaluate",
-                                     description="Accuracy of a float checkpoint and of its integer graph.")
+    parser = argparse.ArgumentParser(
+        prog="python -m edgemoe_models.evaluation.evaluate",
+        description="Accuracy of a float checkpoint and of its integer graph.",
+    )
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="float checkpoint with metadata 'config'")
     parser.add_argument("--scenes", type=int, default=512, help="validation scenes (from the first)")
     parser.add_argument("--cache", type=Path, default=Path("build/scenes"), help="folder that keeps generated scenes")
@@ -93,8 +102,14 @@ def main(arguments: list[str] | None = None) -> int:
     except (QuantizeError, OSError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 1
-    data = load_split(options.cache, "val", options.scenes, config.image_height, config.image_width,
-                      [task.kind for task in config.tasks])
+    data = load_split(
+        options.cache,
+        "val",
+        options.scenes,
+        config.image_height,
+        config.image_width,
+        [task.kind for task in config.tasks],
+    )
     executors: dict[str, Callable[[str, Images], Iterable[Floats]]] = {
         "float": lambda task, images: float_outputs(state, config, task, images),
         "integer (PTQ W8A8)": lambda task, images: integer_outputs(graph, task, images),
@@ -103,8 +118,12 @@ def main(arguments: list[str] | None = None) -> int:
     for name, outputs in executors.items():
         metrics = evaluate(config, outputs, data, options.scenes)
         rows.append({"model": config.name, "executor": name, "images": options.scenes, "metrics": metrics})
-        figures = ", ".join(f"{task} {metric} {float(value):.4f}" for task, values in metrics.items()
-                            for metric, value in values.items() if np.isscalar(value))
+        figures = ", ".join(
+            f"{task} {metric} {float(value):.4f}"
+            for task, values in metrics.items()
+            for metric, value in values.items()
+            if np.isscalar(value)
+        )
         print(f"{config.name}, {name}, {options.scenes} scenes: {figures}", flush=True)
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)

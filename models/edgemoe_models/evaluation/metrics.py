@@ -125,7 +125,8 @@ class EdgeMetrics:
 class TaskMetrics:
     """The metrics of one dense task, from raw head outputs at image size; the same for float and integer models.
 
-    Pixels without a label (:mod:`edgemoe_models.datasets.arrays`) do not count, nor does depth of ``far`` metres or more.
+    Pixels without a label (:mod:`edgemoe_models.datasets.arrays`) do not count, nor does depth of ``far``
+    metres or more.
     """
 
     def __init__(self, task: TaskConfig, far: float = DEPTH_SCALE) -> None:

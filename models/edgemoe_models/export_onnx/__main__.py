@@ -39,21 +39,29 @@ def check(model: Any, graph: IntegerGraph, task: str, count: int, executor: str)
     start = time.monotonic()
     result = compare(model, graph, task, images, executor)
     verdict = "equal" if result.is_exact else f"DIFFERENT, by up to {result.largest:g} in {result.worst}"
-    print(f"{executor} and the integer reference, {len(images)} images, {result.tensors} tensors, "
-          f"{result.values} values: {verdict} ({time.monotonic() - start:.1f} s)")
+    print(
+        f"{executor} and the integer reference, {len(images)} images, {result.tensors} tensors, "
+        f"{result.values} values: {verdict} ({time.monotonic() - start:.1f} s)"
+    )
     return result.is_exact
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m edgemoe_models.export_onnx",
-                                     description="QONNX export of one task, equal to the integer reference.")
+    parser = argparse.ArgumentParser(
+        prog="python -m edgemoe_models.export_onnx",
+        description="QONNX export of one task, equal to the integer reference.",
+    )
     parser.add_argument("model", type=Path, help="integer graph, or float checkpoint (is quantized)")
     parser.add_argument("--task", required=True, help="whose gates and head to export")
     parser.add_argument("--out", type=Path, required=True, help="file to write (.onnx)")
     parser.add_argument("--check", type=int, default=0, metavar="N", help="compare all tensors of N images")
-    parser.add_argument("--executor", choices=("onnxruntime", "qonnx"), default="onnxruntime",
-                        help="what runs the check; qonnx, node by node, is slow")
+    parser.add_argument(
+        "--executor",
+        choices=("onnxruntime", "qonnx"),
+        default="onnxruntime",
+        help="what runs the check; qonnx, node by node, is slow",
+    )
     options = parser.parse_args(arguments)
     if options.check < 0:
         parser.error(f"--check must not be negative, not {options.check}")
@@ -67,8 +75,11 @@ def main(arguments: list[str] | None = None) -> int:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         onnx.save(model, options.out)
         kinds = sum(node.op_type == "Quant" for node in model.graph.node)
-        print(f"{options.out}: {len(model.graph.node)} nodes, {kinds} of them Quant, "
-              f"{options.out.stat().st_size / 1e6:.1f} MB", flush=True)
+        print(
+            f"{options.out}: {len(model.graph.node)} nodes, {kinds} of them Quant, "
+            f"{options.out.stat().st_size / 1e6:.1f} MB",
+            flush=True,
+        )
         is_exact = not options.check or check(model, graph, options.task, options.check, options.executor)
     except ModuleNotFoundError as error:
         print(f"export_onnx: {error.name} is not installed; pip install 'edgemoe[onnx]'", file=sys.stderr)

@@ -86,8 +86,9 @@ def _expected(graph: IntegerGraph, task: str, image: npt.NDArray[np.uint8]) -> I
             yield name, value[..., None] if name.endswith(".score_max") else value, slice(None)
 
 
-def compare(model: ModelProto, graph: IntegerGraph, task: str, images: npt.NDArray[np.uint8],
-            executor: str = "onnxruntime") -> Comparison:
+def compare(
+    model: ModelProto, graph: IntegerGraph, task: str, images: npt.NDArray[np.uint8], executor: str = "onnxruntime"
+) -> Comparison:
     """Run ``model`` on images uint8 [B, H, W, 3] and compare every tensor of the integer reference.
 
     The experts of the file compute all tokens; the rows of an expert's queue are compared, and that the scores of the

@@ -57,23 +57,34 @@ class _Exporter:
         residual = self.embed("image")
         for i, block in enumerate(self.graph.blocks):
             residual = self.attention(block, residual, f"blocks.{i}")
-            residual = self.experts(block, residual, f"blocks.{i}") if block.is_moe else \
-                self.mlp(block, residual, f"blocks.{i}")  # fmt: skip
+            residual = (
+                self.experts(block, residual, f"blocks.{i}")
+                if block.is_moe
+                else self.mlp(block, residual, f"blocks.{i}")
+            )
         rows = (1, config.num_tokens) if head.is_dense else (0, 1)
         raw = self.heads(self.norm(self.onnx.rows(residual, *rows), self.graph.norm, "norm"))
         self.arrange(raw)
         outputs = {raw: (rows[1] - rows[0], head.head_outputs), "output": (1, *config.output_shape(self.task))}
         metadata = {
-            "edgemoe.config": config.to_json(), "edgemoe.task": self.task,
+            "edgemoe.config": config.to_json(),
+            "edgemoe.task": self.task,
             "edgemoe.scales": json.dumps({name: np.asarray(s).tolist() for name, s in self.graph.scales.items()}),
-        }  # fmt: skip
+        }
         shape = (1, 3, config.image_height, config.image_width)
         return self.onnx.model(config.name, {"image": shape}, outputs, metadata)
 
     # --- Linear layers (sections 2 and 3) -----------------------------------------------------------------------------
 
-    def linear(self, x: str, layer: IntegerLinear, bits: int, name: str | None = None, row: str | None = None,
-               weight_bits: int = 8) -> str:
+    def linear(
+        self,
+        x: str,
+        layer: IntegerLinear,
+        bits: int,
+        name: str | None = None,
+        row: str | None = None,
+        weight_bits: int = 8,
+    ) -> str:
         """``requantize(x @ weight.T + bias)``, with a row factor [T, 1] (float64) if given."""
         weight = self.onnx.quant(self.onnx.constant(layer.weight.T.astype(np.float32)), weight_bits)
         a = self.onnx.op("Add", self.onnx.op("MatMul", x, weight), layer.bias.astype(np.float32))
@@ -150,8 +161,9 @@ class _Exporter:
         sizes = np.full(3, config.dim, np.int64)
         parts = g.ops("Split", qkv, sizes, names=[f"{name}.{part}" for part in "qkv"], axis=1)
         split = [g.reshape(part, config.num_tokens, config.heads, config.head_dim) for part in parts]
-        q, k, v = (g.op("Transpose", x, perm=perm) for x, perm in zip(split, ([1, 0, 2], [1, 2, 0], [1, 0, 2]),
-                                                                      strict=True))  # fmt: skip
+        q, k, v = (
+            g.op("Transpose", x, perm=perm) for x, perm in zip(split, ([1, 0, 2], [1, 2, 0], [1, 0, 2]), strict=True)
+        )
         factor = np.asarray(block.score.multiplier * 2.0**-block.score.shift)
         scores = self.requantize(g.op("MatMul", q, k), factor, 12, f"{name}.scores")
         p = self.probabilities(scores, block.score_shift, name)
@@ -202,8 +214,13 @@ class _Exporter:
         scores = g.op("Min", scores, float(ops.MAX_SCORE))
         # Distinct keys that order equal logits by expert number: the top_k-th largest key is the threshold.
         keys = g.op("Add", g.op("Mul", logits, experts), -np.arange(experts, dtype=np.float64))
-        best, _ = g.ops("TopK", keys, np.array([self.config.top_k], np.int64), axis=-1,
-                        names=[f"TopK.{len(g.nodes)}", f"TopK.{len(g.nodes)}.experts"])
+        best, _ = g.ops(
+            "TopK",
+            keys,
+            np.array([self.config.top_k], np.int64),
+            axis=-1,
+            names=[f"TopK.{len(g.nodes)}", f"TopK.{len(g.nodes)}.experts"],
+        )
         least = g.op("ReduceMin", best, axes=[-1], keepdims=1)
         return g.op("Where", g.op("GreaterOrEqual", keys, least), scores, 0.0)
 

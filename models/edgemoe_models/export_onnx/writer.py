@@ -67,9 +67,15 @@ class OnnxGraph:
         """
         inputs = (np.float32(scale), np.float32(0), np.float32(bits))
         return self.ops(
-            "Quant", x, *(np.asarray(value) for value in inputs), names=[name or f"Quant.{len(self.nodes)}"],
-            domain=QUANT_DOMAIN, signed=int(signed), narrow=int(signed), rounding_mode="ROUND",
-        )[0]  # fmt: skip
+            "Quant",
+            x,
+            *(np.asarray(value) for value in inputs),
+            names=[name or f"Quant.{len(self.nodes)}"],
+            domain=QUANT_DOMAIN,
+            signed=int(signed),
+            narrow=int(signed),
+            rounding_mode="ROUND",
+        )[0]
 
     def gather(self, table: npt.NDArray[Any], index: str) -> str:
         """``table[index]`` of a float64 table and an index that is integer-valued."""
@@ -86,15 +92,23 @@ class OnnxGraph:
         """``x[start:end]``."""
         return self.op("Slice", x, *(np.array([value], np.int64) for value in (start, end, 0)))
 
-    def model(self, name: str, inputs: dict[str, tuple[int, ...]], outputs: dict[str, tuple[int, ...]],
-              metadata: dict[str, str]) -> ModelProto:
+    def model(
+        self,
+        name: str,
+        inputs: dict[str, tuple[int, ...]],
+        outputs: dict[str, tuple[int, ...]],
+        metadata: dict[str, str],
+    ) -> ModelProto:
         """The checked model, every tensor's shape and type inferred; inputs and outputs are float32."""
-        given, made = ([helper.make_tensor_value_info(name, FLOAT, shape) for name, shape in side.items()]
-                       for side in (inputs, outputs))
+        given, made = (
+            [helper.make_tensor_value_info(name, FLOAT, shape) for name, shape in side.items()]
+            for side in (inputs, outputs)
+        )
         graph = helper.make_graph(self.nodes, name, given, made, list(self.constants.values()))
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(QUANT_DOMAIN, 1)]
-        model = helper.make_model(graph, opset_imports=opsets, functions=[quant_function()], ir_version=IR_VERSION,
-                                  producer_name="edgemoe")
+        model = helper.make_model(
+            graph, opset_imports=opsets, functions=[quant_function()], ir_version=IR_VERSION, producer_name="edgemoe"
+        )
         helper.set_model_props(model, metadata)
         model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
         onnx.checker.check_model(model, full_check=True)
@@ -111,23 +125,42 @@ def quant_function() -> FunctionProto:
         return [constant, node("CastLike", [f"{name}_integer", "x"], [f"is_{name}"])]
 
     def number(name: str, value: float) -> list[NodeProto]:
-        return [node("Constant", [], [f"{name}_float"], value_float=value),
-                node("CastLike", [f"{name}_float", "x"], [name])]
+        return [
+            node("Constant", [], [f"{name}_float"], value_float=value),
+            node("CastLike", [f"{name}_float", "x"], [name]),
+        ]
 
     nodes = [*attribute("signed"), *attribute("narrow"), *number("one", 1.0), *number("two", 2.0)]
-    nodes += [node("CastLike", [given, "x"], [name]) for given, name in
-              (("scale", "s"), ("zeropt", "zero"), ("bitwidth", "bits"))]
+    nodes += [
+        node("CastLike", [given, "x"], [name])
+        for given, name in (("scale", "s"), ("zeropt", "zero"), ("bitwidth", "bits"))
+    ]
     # highest = 2^(bits - signed) - 1, one less if unsigned and narrow; lowest = signed * (narrow - 2^(bits - 1))
     steps = {
-        "exponent": ("Sub", "bits", "is_signed"), "power": ("Pow", "two", "exponent"), "end": ("Sub", "power", "one"),
-        "is_unsigned": ("Sub", "one", "is_signed"), "less": ("Mul", "is_unsigned", "is_narrow"),
+        "exponent": ("Sub", "bits", "is_signed"),
+        "power": ("Pow", "two", "exponent"),
+        "end": ("Sub", "power", "one"),
+        "is_unsigned": ("Sub", "one", "is_signed"),
+        "less": ("Mul", "is_unsigned", "is_narrow"),
         "highest": ("Sub", "end", "less"),
-        "negative": ("Sub", "is_narrow", "power"), "lowest": ("Mul", "is_signed", "negative"),
-        "divided": ("Div", "x", "s"), "shifted": ("Add", "divided", "zero"), "rounded": ("Round", "shifted"),
-        "above": ("Max", "rounded", "lowest"), "clamped": ("Min", "above", "highest"),
-        "integer": ("Sub", "clamped", "zero"), "result": ("Mul", "integer", "s"),
-    }  # fmt: skip
+        "negative": ("Sub", "is_narrow", "power"),
+        "lowest": ("Mul", "is_signed", "negative"),
+        "divided": ("Div", "x", "s"),
+        "shifted": ("Add", "divided", "zero"),
+        "rounded": ("Round", "shifted"),
+        "above": ("Max", "rounded", "lowest"),
+        "clamped": ("Min", "above", "highest"),
+        "integer": ("Sub", "clamped", "zero"),
+        "result": ("Mul", "integer", "s"),
+    }
     nodes += [node(kind, inputs, [name]) for name, (kind, *inputs) in steps.items()]
     nodes.append(node("Cast", ["result"], ["y"], to=FLOAT))
-    return helper.make_function(QUANT_DOMAIN, "Quant", ["x", "scale", "zeropt", "bitwidth"], ["y"], nodes,
-                                [helper.make_opsetid("", OPSET)], ["signed", "narrow", "rounding_mode"])
+    return helper.make_function(
+        QUANT_DOMAIN,
+        "Quant",
+        ["x", "scale", "zeropt", "bitwidth"],
+        ["y"],
+        nodes,
+        [helper.make_opsetid("", OPSET)],
+        ["signed", "narrow", "rounding_mode"],
+    )

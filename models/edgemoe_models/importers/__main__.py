@@ -25,8 +25,9 @@ from edgemoe_models.importers import (
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m edgemoe_models.importers",
-                                     description="Import a checkpoint of timm / DeiT, M3ViT or Edge-MoE.")
+    parser = argparse.ArgumentParser(
+        prog="python -m edgemoe_models.importers", description="Import a checkpoint of timm / DeiT, M3ViT or Edge-MoE."
+    )
     parser.add_argument("source", type=Path, help="file (.safetensors, .pth) or folder")
     parser.add_argument("--to", type=Path, required=True, help="float checkpoint to write (.safetensors)")
     parser.add_argument("--format", choices=FORMATS, help="detected unless given")
@@ -35,8 +36,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--image-height", type=int, help="pixels")
     parser.add_argument("--image-width", type=int, help="pixels")
     for field, meaning in (("mean", "mean"), ("std", "deviation")):
-        parser.add_argument(f"--{field}", type=float, nargs=3, metavar=("R", "G", "B"),
-                            help=f"{meaning} of the training images in 0..1 (default: ImageNet's; not for edge-moe)")
+        parser.add_argument(
+            f"--{field}",
+            type=float,
+            nargs=3,
+            metavar=("R", "G", "B"),
+            help=f"{meaning} of the training images in 0..1 (default: ImageNet's; not for edge-moe)",
+        )
     parser.add_argument("--tasks", help="NAME=KIND:CHANNELS,... in the order of the gates (m3vit, edge-moe)")
     parser.add_argument("--top-k", type=int, help="experts a token visits (m3vit; edge-moe: 2)")
     parser.add_argument("--seed-heads", type=int, metavar="SEED", help="heads of seeded values (m3vit; edge-moe: 0)")
@@ -73,9 +79,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     c = imported.config
     experts = f", {c.num_experts} experts of {c.expert_hidden} (top-{c.top_k})" if c.num_experts else ""
-    print(f"{', '.join(map(str, files))}: {c.image_height} x {c.image_width}, patch {c.patch}, width {c.dim}, "
-          f"{c.depth} blocks, {c.heads} heads, MLP {c.mlp_hidden}{experts}, "
-          f"tasks {', '.join(task.name for task in c.tasks)}")
+    print(
+        f"{', '.join(map(str, files))}: {c.image_height} x {c.image_width}, patch {c.patch}, width {c.dim}, "
+        f"{c.depth} blocks, {c.heads} heads, MLP {c.mlp_hidden}{experts}, "
+        f"tasks {', '.join(task.name for task in c.tasks)}"
+    )
     for note in imported.notes:
         print(f"note: {note}")
     for name in imported.unused:

@@ -120,8 +120,10 @@ def block_numbers(names: Mapping[str, object]) -> int:
 
 def take_linear(source: Source, theirs: str, outputs: int, inputs: int, ours: str) -> dict[str, Floats]:
     """A linear layer's weight [outputs, inputs] and bias."""
-    return {f"{ours}.weight": source.take(f"{theirs}.weight", outputs, inputs),
-            f"{ours}.bias": source.take(f"{theirs}.bias", outputs)}
+    return {
+        f"{ours}.weight": source.take(f"{theirs}.weight", outputs, inputs),
+        f"{ours}.bias": source.take(f"{theirs}.bias", outputs),
+    }
 
 
 def take_norm(source: Source, name: str, dim: int) -> dict[str, Floats]:
@@ -132,10 +134,11 @@ def take_norm(source: Source, name: str, dim: int) -> dict[str, Floats]:
 def take_attention(source: Source, block: str, dim: int) -> dict[str, Floats]:
     """Both LayerNorms and the attention of a block that timm's names describe."""
     return {
-        **take_norm(source, f"{block}.norm1", dim), **take_norm(source, f"{block}.norm2", dim),
+        **take_norm(source, f"{block}.norm1", dim),
+        **take_norm(source, f"{block}.norm2", dim),
         **take_linear(source, f"{block}.attn.qkv", 3 * dim, dim, f"{block}.attn.qkv"),
         **take_linear(source, f"{block}.attn.proj", dim, dim, f"{block}.attn.proj"),
-    }  # fmt: skip
+    }
 
 
 def take_embedding(source: Source, options: ImportOptions) -> dict[str, Floats]:
@@ -146,10 +149,11 @@ def take_embedding(source: Source, options: ImportOptions) -> dict[str, Floats]:
     bias = source.take("patch_embed.proj.bias", dim)
     weight, bias = fold_normalization(weight, bias, *normalization(options)[:2])
     return {
-        "patch_embed.weight": weight, "patch_embed.bias": bias,
+        "patch_embed.weight": weight,
+        "patch_embed.bias": bias,
         "cls_token": source.take("cls_token", 1, 1, dim)[0, 0],
         "pos_embed": source.take("pos_embed", 1, tokens, dim)[0],
-    }  # fmt: skip
+    }
 
 
 def normalization(options: ImportOptions) -> tuple[Triple, Triple, str]:
@@ -191,16 +195,20 @@ def image_size(options: ImportOptions, patches: int, patch: int, aspect: int = 1
         raise ImportRefused("--image-height and --image-width go together: give both or none")
     rows = math.isqrt(patches // aspect)
     if not rows or rows * rows * aspect != patches:
-        raise ImportRefused(f"{patches} position embeddings besides the class token's have no obvious arrangement: "
-                            "give --image-height and --image-width")
+        raise ImportRefused(
+            f"{patches} position embeddings besides the class token's have no obvious arrangement: "
+            "give --image-height and --image-width"
+        )
     return rows * patch, rows * aspect * patch
 
 
 def require_patches(height: int, width: int, patch: int, patches: int) -> None:
     """Refuse an image size whose number of patches is not the checkpoint's."""
     if height % patch or width % patch or (height // patch) * (width // patch) != patches:
-        raise ImportRefused(f"an image of {height} x {width} does not have {patches} patches of {patch} x {patch}, "
-                            "as the checkpoint's position embeddings do: check --image-height and --image-width")
+        raise ImportRefused(
+            f"an image of {height} x {width} does not have {patches} patches of {patch} x {patch}, "
+            "as the checkpoint's position embeddings do: check --image-height and --image-width"
+        )
 
 
 def parse_tasks(text: str, patch: int) -> tuple[TaskConfig, ...]:
@@ -211,9 +219,11 @@ def parse_tasks(text: str, patch: int) -> tuple[TaskConfig, ...]:
         kind = match[2] if match else ""
         channels = int(match[3]) if match and match[3] else _CHANNELS.get(kind)
         if match is None or kind not in TASK_KINDS or channels is None:
-            raise ImportRefused(f"--tasks must be NAME=KIND:CHANNELS separated by commas, KIND one of "
-                                f"{', '.join(TASK_KINDS)}, and CHANNELS given for segmentation and classification; "
-                                f"not {item.strip()!r}")
+            raise ImportRefused(
+                f"--tasks must be NAME=KIND:CHANNELS separated by commas, KIND one of "
+                f"{', '.join(TASK_KINDS)}, and CHANNELS given for segmentation and classification; "
+                f"not {item.strip()!r}"
+            )
         cells = 1 if kind == "classification" else min(_CELLS, patch)
         tasks.append(TaskConfig(match[1] or kind, kind, channels, cells=cells))
     return tuple(tasks)

@@ -101,34 +101,53 @@ def _config(sizes: dict[str, int], options: ImportOptions) -> ModelConfig:
     height, width = image_size(options, tokens - 1, patch, _ASPECT)
     require_patches(height, width, patch, tokens - 1)
     return ModelConfig(
-        name=options.name, image_height=height, image_width=width, patch=patch, dim=dim, depth=depth,
-        heads=attention_heads(options, dim), mlp_hidden=values("l0_fc1_bias"), num_experts=experts,
-        top_k=(options.top_k or _TOP_K) if experts else 0, expert_hidden=hidden, tasks=tasks,
-    )  # fmt: skip
+        name=options.name,
+        image_height=height,
+        image_width=width,
+        patch=patch,
+        dim=dim,
+        depth=depth,
+        heads=attention_heads(options, dim),
+        mlp_hidden=values("l0_fc1_bias"),
+        num_experts=experts,
+        top_k=(options.top_k or _TOP_K) if experts else 0,
+        expert_hidden=hidden,
+        tasks=tasks,
+    )
 
 
 def _files(config: ModelConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Every file that the network needs: our tensor's name and its shape."""
-    ours = {"patch_embed.weight": "patch_embed_weight", "patch_embed.bias": "patch_embed_bias",
-            "pos_embed": "pos_embed"}  # fmt: skip
+    ours = {
+        "patch_embed.weight": "patch_embed_weight",
+        "patch_embed.bias": "patch_embed_bias",
+        "pos_embed": "pos_embed",
+    }
     for i in range(config.depth):
         layers = {"norm1": "norm1", "attn.qkv": "qkv", "attn.proj": "attn_proj", "norm2": "norm2"}
         if not config.is_moe(i):
             layers |= {"mlp.fc1": "fc1", "mlp.fc2": "fc2"}
-        ours |= {f"blocks.{i}.{layer}.{part}": f"l{i}_{name}_{part}" for layer, name in layers.items()
-                 for part in ("weight", "bias")}  # fmt: skip
+        ours |= {
+            f"blocks.{i}.{layer}.{part}": f"l{i}_{name}_{part}"
+            for layer, name in layers.items()
+            for part in ("weight", "bias")
+        }
         if config.is_moe(i):
             ours |= {f"blocks.{i}.moe.{part}": f"l{i}_{name}" for part, name in _EXPERT_PARTS.items()}
-            ours |= {f"blocks.{i}.moe.gate.{task.name}": f"l{i}_w_gate_T_task{t}"
-                     for t, task in enumerate(config.tasks)}  # fmt: skip
+            ours |= {
+                f"blocks.{i}.moe.gate.{task.name}": f"l{i}_w_gate_T_task{t}" for t, task in enumerate(config.tasks)
+            }
     shapes = float_reference.state_shapes(config)
     return {theirs: (name, shapes[name]) for name, theirs in ours.items()}
 
 
 def _check_sizes(sizes: dict[str, int], shapes: dict[str, tuple[int, ...]]) -> None:
     missing = [f"{name}{SUFFIX} {list(shape)}" for name, shape in shapes.items() if name not in sizes]
-    wrong = [f"{name}{SUFFIX} has {sizes[name]} bytes, not {4 * math.prod(shape)} of float32 {list(shape)}"
-             for name, shape in shapes.items() if name in sizes and sizes[name] != 4 * math.prod(shape)]
+    wrong = [
+        f"{name}{SUFFIX} has {sizes[name]} bytes, not {4 * math.prod(shape)} of float32 {list(shape)}"
+        for name, shape in shapes.items()
+        if name in sizes and sizes[name] != 4 * math.prod(shape)
+    ]
     lists = {"missing": missing, "of a wrong size": wrong}
     if problems := [f"{what}: {', '.join(names)}" for what, names in lists.items() if names]:
         remedy = ". Missing experts can be filled with seeded values by --fill-missing SEED" if missing else ""
@@ -142,13 +161,16 @@ def _read(folder: Path, name: str) -> Floats:
 def _pixels(values: Floats) -> npt.NDArray[np.uint8]:
     """An image [3, H, W] in 0..1 as 8-bit pixels [H, W, 3], truncated to k / 256 as Edge-MoE's pixel type does."""
     if not (values.min() >= 0 and values.max() <= 1):
-        raise ImportRefused(f"image{SUFFIX} must lie in 0..1, not {values.min():g}..{values.max():g}: remove the file "
-                            "to import the network without it")
+        raise ImportRefused(
+            f"image{SUFFIX} must lie in 0..1, not {values.min():g}..{values.max():g}: remove the file "
+            "to import the network without it"
+        )
     return np.minimum(np.floor(values.transpose(1, 2, 0) * 256), 255).astype(np.uint8)
 
 
-def _compare(folder: Path, name: str, state: dict[str, Floats], config: ModelConfig,
-             image: npt.NDArray[np.uint8]) -> str:
+def _compare(
+    folder: Path, name: str, state: dict[str, Floats], config: ModelConfig, image: npt.NDArray[np.uint8]
+) -> str:
     """The imported network's tokens beside the folder's own result for its image, in words."""
     seen: float_reference.Observed = {}
     float_reference.forward(state, config, image[None], config.tasks[0].name, seen)
@@ -157,5 +179,7 @@ def _compare(folder: Path, name: str, state: dict[str, Floats], config: ModelCon
     if wanted.size != tokens.size:
         return f"{name}{SUFFIX} has {wanted.size} values, not {tokens.size}: not compared"
     difference = np.abs(tokens.reshape(-1) - wanted)
-    return (f"the last block's tokens, computed in float32, and {name}{SUFFIX} differ by {difference.mean():.3g} on "
-            f"average, {difference.max():.3g} at most (their deviation is {wanted.std():.3g})")
+    return (
+        f"the last block's tokens, computed in float32, and {name}{SUFFIX} differ by {difference.mean():.3g} on "
+        f"average, {difference.max():.3g} at most (their deviation is {wanted.std():.3g})"
+    )

@@ -63,8 +63,9 @@ def _load(path: Path) -> Any:
     try:
         import torch
     except ModuleNotFoundError:
-        raise ImportRefused("reading a torch file needs PyTorch (pip install torch); "
-                            "a .safetensors file needs nothing more") from None
+        raise ImportRefused(
+            "reading a torch file needs PyTorch (pip install torch); a .safetensors file needs nothing more"
+        ) from None
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:

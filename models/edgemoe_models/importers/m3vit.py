@@ -62,17 +62,29 @@ def import_m3vit(tensors: Tensors, options: ImportOptions) -> Imported:
     height, width = image_size(options, len(state["pos_embed"]) - 1, patch)
     require_patches(height, width, patch, len(state["pos_embed"]) - 1)
     config = ModelConfig(
-        name=options.name, image_height=height, image_width=width, patch=patch, dim=dim, depth=depth,
-        heads=attention_heads(options, dim), mlp_hidden=hidden, num_experts=experts, top_k=top_k,
-        expert_hidden=expert_hidden, tasks=tasks, moe_every=period,
-    )  # fmt: skip
+        name=options.name,
+        image_height=height,
+        image_width=width,
+        patch=patch,
+        dim=dim,
+        depth=depth,
+        heads=attention_heads(options, dim),
+        mlp_hidden=hidden,
+        num_experts=experts,
+        top_k=top_k,
+        expert_hidden=expert_hidden,
+        tasks=tasks,
+        moe_every=period,
+    )
     for i in range(depth):
         state |= take_attention(source, f"blocks.{i}", dim)
         state |= _experts(source, config, i, bool(gates)) if config.is_moe(i) else _dense(source, config, i)
     unused = source.finish(lambda name: _BESIDE.match(name) is not None)
-    notes = [normalization(options)[2],
-             f"heads drawn with seed {seed}: M3ViT's decoders are convolutions, which our heads are not. Train them",
-             f"top_k {top_k} as given: the checkpoint does not say it"]
+    notes = [
+        normalization(options)[2],
+        f"heads drawn with seed {seed}: M3ViT's decoders are convolutions, which our heads are not. Train them",
+        f"top_k {top_k} as given: the checkpoint does not say it",
+    ]
     if not gates:
         notes.append(f"one gate a block for all tasks, copied to {', '.join(task.name for task in tasks)}")
     return Imported({**state, **unit_norm(dim), **seeded_heads(config, seed)}, config, tuple(notes), unused)
@@ -81,11 +93,15 @@ def import_m3vit(tensors: Tensors, options: ImportOptions) -> Imported:
 def _refuse_other_gates(source: Source) -> None:
     """Gates whose function is not "softmax over all experts of a linear map of the token"."""
     if any(name.startswith("gate_task_represent.") for name in source.left):
-        raise ImportRefused("the gates see a task embedding (gate_task_represent): only one gate a task (multi_gate) "
-                            "or one gate for all tasks can be imported")
+        raise ImportRefused(
+            "the gates see a task embedding (gate_task_represent): only one gate a task (multi_gate) "
+            "or one gate for all tasks can be imported"
+        )
     if any(name.endswith(".w_noise") for name in source.left):
-        raise ImportRefused("the gates (w_noise, gate type 'noisy') renormalise their scores over the chosen experts; "
-                            "only gate type 'noisy_vmoe' can be imported: its scores are the softmax over all experts")
+        raise ImportRefused(
+            "the gates (w_noise, gate type 'noisy') renormalise their scores over the chosen experts; "
+            "only gate type 'noisy_vmoe' can be imported: its scores are the softmax over all experts"
+        )
 
 
 def _gates(source: Source) -> list[str]:
@@ -100,23 +116,31 @@ def _gates(source: Source) -> list[str]:
 def _required(source: Source, options: ImportOptions, gates: list[str]) -> tuple[int, int, str]:
     """Seed of the heads, top_k and tasks; they and the number of heads must be given (vit_small has heads of 32)."""
     if options.seed_heads is None:
-        raise ImportRefused("M3ViT's decoders are convolutions, which our heads are not: only the backbone can be "
-                            "imported. Give --seed-heads SEED to get heads of seeded values, which have to be trained")
+        raise ImportRefused(
+            "M3ViT's decoders are convolutions, which our heads are not: only the backbone can be "
+            "imported. Give --seed-heads SEED to get heads of seeded values, which have to be trained"
+        )
     if options.top_k is None or options.heads is None:
-        raise ImportRefused("the checkpoint does not say how many experts a token visits and how many attention heads "
-                            "there are: give --top-k and --heads (moe_top_k and num_heads of its training)")
+        raise ImportRefused(
+            "the checkpoint does not say how many experts a token visits and how many attention heads "
+            "there are: give --top-k and --heads (moe_top_k and num_heads of its training)"
+        )
     if options.tasks is None:
         names = sorted({match[1] for name in source.left if (match := re.match(r"decoders\.([^.]+)\.", name))})
         decoders = f" (it has the decoders {', '.join(names)})" if names else ""
-        raise ImportRefused(f"the checkpoint does not say which gate is whose{decoders}: give --tasks in the order of "
-                            f"its {len(gates) or 1} gates, e.g. --tasks semseg=segmentation:40,depth")
+        raise ImportRefused(
+            f"the checkpoint does not say which gate is whose{decoders}: give --tasks in the order of "
+            f"its {len(gates) or 1} gates, e.g. --tasks semseg=segmentation:40,depth"
+        )
     return options.seed_heads, options.top_k, options.tasks
 
 
 def _dense(source: Source, config: ModelConfig, i: int) -> dict[str, Floats]:
     name = f"blocks.{i}.mlp"
-    return {**take_linear(source, f"{name}.fc1", config.mlp_hidden, config.dim, f"{name}.fc1"),
-            **take_linear(source, f"{name}.fc2", config.dim, config.mlp_hidden, f"{name}.fc2")}
+    return {
+        **take_linear(source, f"{name}.fc1", config.mlp_hidden, config.dim, f"{name}.fc1"),
+        **take_linear(source, f"{name}.fc2", config.dim, config.mlp_hidden, f"{name}.fc2"),
+    }
 
 
 def _experts(source: Source, config: ModelConfig, i: int, has_task_gates: bool) -> dict[str, Floats]:

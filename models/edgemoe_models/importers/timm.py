@@ -38,11 +38,14 @@ def import_timm(tensors: Tensors, options: ImportOptions) -> Imported:
     """
     source = Source({name.removeprefix("module."): tensor for name, tensor in tensors.items()})
     if "dist_token" in source.left:
-        raise ImportRefused("a distilled DeiT has a second class token (dist_token), which our model has not: "
-                            "use the same network without distillation, e.g. deit_tiny_patch16_224")
+        raise ImportRefused(
+            "a distilled DeiT has a second class token (dist_token), which our model has not: "
+            "use the same network without distillation, e.g. deit_tiny_patch16_224"
+        )
     if "head.weight" not in source.left:
-        raise ImportRefused("the checkpoint has no classification head (head.weight): timm makes it with num_classes "
-                            "above 0")
+        raise ImportRefused(
+            "the checkpoint has no classification head (head.weight): timm makes it with num_classes above 0"
+        )
     state = take_embedding(source, options)
     dim, depth = len(state["cls_token"]), block_numbers(source.left)
     patch = math.isqrt(state["patch_embed.weight"].shape[1] // 3)
@@ -57,10 +60,19 @@ def import_timm(tensors: Tensors, options: ImportOptions) -> Imported:
     source.finish()
     height, width = image_size(options, len(state["pos_embed"]) - 1, patch)
     config = ModelConfig(
-        name=options.name, image_height=height, image_width=width, patch=patch, dim=dim, depth=depth,
-        heads=attention_heads(options, dim), mlp_hidden=hidden, num_experts=0, top_k=0, expert_hidden=0,
+        name=options.name,
+        image_height=height,
+        image_width=width,
+        patch=patch,
+        dim=dim,
+        depth=depth,
+        heads=attention_heads(options, dim),
+        mlp_hidden=hidden,
+        num_experts=0,
+        top_k=0,
+        expert_hidden=0,
         tasks=(TaskConfig("classification", "classification", channels=classes),),
-    )  # fmt: skip
+    )
     state["pos_embed"], notes = _positions(state["pos_embed"], config.grid)
     return Imported(state, config, (normalization(options)[2], *notes))
 
@@ -72,8 +84,9 @@ def _positions(embeddings: Floats, grid: tuple[int, int]) -> tuple[Floats, tuple
         return embeddings, ()
     side = math.isqrt(len(patches))
     if side * side != len(patches):
-        raise ImportRefused(f"{len(patches)} position embeddings are no square, so they cannot be resampled to "
-                            f"{grid[0]} x {grid[1]}")
+        raise ImportRefused(
+            f"{len(patches)} position embeddings are no square, so they cannot be resampled to {grid[0]} x {grid[1]}"
+        )
     square = patches.reshape(side, side, -1)
     resized = resample(resample(square, grid[0]).swapaxes(0, 1), grid[1]).swapaxes(0, 1)
     resized = resized.reshape(-1, embeddings.shape[1]).astype(np.float32)

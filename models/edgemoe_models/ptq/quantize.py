@@ -26,9 +26,15 @@ from edgemoe_models.ptq.report import report
 from edgemoe_models.ptq.search import DEFAULT, RANGES, QuantizeError, QuantizeOptions
 
 __all__ = [
-    "QuantizeError", "QuantizeOptions", "calibration_folder", "calibration_images", "check_state", "load_checkpoint",
-    "quantize", "quantize_checkpoint",
-]  # fmt: skip
+    "QuantizeError",
+    "QuantizeOptions",
+    "calibration_folder",
+    "calibration_images",
+    "check_state",
+    "load_checkpoint",
+    "quantize",
+    "quantize_checkpoint",
+]
 
 LARGEST_WEIGHT = 1e4
 
@@ -121,8 +127,10 @@ def quantize(
     """
     wanted = (config.image_height, config.image_width, 3)
     if images.ndim != 4 or images.shape[1:] != wanted or images.dtype != np.uint8 or not len(images):
-        raise QuantizeError(f"calibration images must be uint8 [B, {', '.join(map(str, wanted))}], "
-                            f"not {images.dtype.name} {list(images.shape)}")  # fmt: skip
+        raise QuantizeError(
+            f"calibration images must be uint8 [B, {', '.join(map(str, wanted))}], "
+            f"not {images.dtype.name} {list(images.shape)}"
+        )
     return Quantizer(check_state(state, config), config, images, options).graph()
 
 

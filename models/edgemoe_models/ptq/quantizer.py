@@ -157,9 +157,15 @@ class Quantizer:
         mean = weight.astype(np.float64) @ (inputs.x_mean * PIXEL_SCALE) if self.options.correct_bias else None
         power = np.square(patches).mean(0)
         return make_linear(
-            weight, bias, inputs, self.residual_scale, self.options,
-            max_activation=UNSIGNED_MAX, out_mean=mean, power=power,
-        )  # fmt: skip
+            weight,
+            bias,
+            inputs,
+            self.residual_scale,
+            self.options,
+            max_activation=UNSIGNED_MAX,
+            out_mean=mean,
+            power=power,
+        )
 
     def _mean(self, x: Floats) -> npt.NDArray[np.float64]:
         """The mean [K] of rows [N, K] that equalization moves out of them."""
@@ -188,10 +194,13 @@ class Quantizer:
         hidden = self.seen[f"{name}.hidden"]
         middle, scale = self._hidden(f"{name}.hidden", hidden, [self.state[f"{fc2}.weight"]])
         return IntegerBlock(
-            norm1=norm1, **attention, norm2=norm2, gelu=make_gelu(scale),
+            norm1=norm1,
+            **attention,
+            norm2=norm2,
+            gelu=make_gelu(scale),
             fc1=self._linear(fc1, None, inputs, gelu_unit(scale), self.seen[f"{name}.norm2"]),
             fc2=self._linear(fc2, None, middle, self.residual_scale, hidden),
-        )  # fmt: skip
+        )
 
     def _hidden(self, trace: str, hidden: Floats, weights: list[Floats], bits: int = 8) -> tuple[InputScale, float]:
         """The scale of a GELU's outputs, one for all channels."""
@@ -305,7 +314,15 @@ class Quantizer:
         last = f"{name}.fc2" if head.fc1 is not None else name
         bias, outputs = self.state[f"{last}.bias"], self.seen[name].reshape(len(integers), -1).astype(np.float64)
         weight = refit_weights(self.state[f"{last}.weight"], integers * inputs.unit, outputs)
-        return dataclasses.replace(head, out=make_linear(
-            weight, bias, dataclasses.replace(inputs, x_mean=integers.mean(0)), head.output_scale, self.options,
-            out_mean=outputs.mean(0) - bias, power=np.square(integers).mean(0),
-        ))  # fmt: skip
+        return dataclasses.replace(
+            head,
+            out=make_linear(
+                weight,
+                bias,
+                dataclasses.replace(inputs, x_mean=integers.mean(0)),
+                head.output_scale,
+                self.options,
+                out_mean=outputs.mean(0) - bias,
+                power=np.square(integers).mean(0),
+            ),
+        )

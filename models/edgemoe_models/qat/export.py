@@ -60,10 +60,13 @@ def _scale(quantizer: Quantizer) -> npt.NDArray[np.float32]:
 def _block(block: Block, name: str, scales: Scales) -> IntegerBlock:
     attn, residual = block.attn, _number(block.residual)
     scales |= {
-        f"{name}.norm1": _scale(block.norm1.output), f"{name}.norm2": _scale(block.norm2.output),
-        f"{name}.residual1": _scale(block.residual), f"{name}.residual2": _scale(block.residual),
-        f"{name}.scores": _scale(attn.scores), f"{name}.context": _scale(attn.context),
-    } | {f"{name}.{part}": _scale(getattr(attn, part).output) for part in "qkv"}  # fmt: skip
+        f"{name}.norm1": _scale(block.norm1.output),
+        f"{name}.norm2": _scale(block.norm2.output),
+        f"{name}.residual1": _scale(block.residual),
+        f"{name}.residual2": _scale(block.residual),
+        f"{name}.scores": _scale(attn.scores),
+        f"{name}.context": _scale(attn.context),
+    } | {f"{name}.{part}": _scale(getattr(attn, part).output) for part in "qkv"}
     common: dict[str, Any] = {
         "norm1": block.norm1.integer(residual),
         "qkv": _qkv(attn, block.norm1.output),

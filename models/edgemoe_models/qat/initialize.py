@@ -1,7 +1,8 @@
 """Where training starts: the post-training quantized graph, with the float weights as the latent ones.
 
-Equalization (per-channel ranges and means that moved between layers, :mod:`edgemoe_models.ptq.quantizer`) is put into the
-latent parameters, so one scale a tensor is enough. Latent weights are the float ones, moved where needed into the
+Equalization (per-channel ranges and means that moved between layers, :mod:`edgemoe_models.ptq.quantizer`) is put
+into the latent parameters, so one scale a tensor is enough.
+Latent weights are the float ones, moved where needed into the
 interval that rounds to the graph's integer: the fresh model equals the graph.
 """
 
@@ -146,16 +147,24 @@ class _Initializer:
         weight = self.layer(f"{name}.attn.qkv")
         for part, layer in enumerate((attn.q, attn.k, attn.v)):
             rows = slice(part * len(weight) // 3, (part + 1) * len(weight) // 3)
-            one = IntegerLinear(integer.qkv.weight[rows], integer.qkv.bias[rows],
-                                integer.qkv.multiplier[rows], integer.qkv.shift[rows])  # fmt: skip
+            one = IntegerLinear(
+                integer.qkv.weight[rows], integer.qkv.bias[rows], integer.qkv.multiplier[rows], integer.qkv.shift[rows]
+            )
             self.linear(layer, one, weight[rows], self.units(f"{name}.norm1"), x, self.units(f"{name}.{'qkv'[part]}"))
         context = self.units(f"{name}.context")
         self.linear(attn.proj, integer.proj, self.layer(f"{name}.attn.proj"), context, attn.context, self.residual)
 
     def mlp(
-        self, mlp: MLP, fc1: IntegerLinear, fc2: IntegerLinear, name: str, hidden: str, units: Floats, x: Quantizer,
+        self,
+        mlp: MLP,
+        fc1: IntegerLinear,
+        fc2: IntegerLinear,
+        name: str,
+        hidden: str,
+        units: Floats,
+        x: Quantizer,
         out_units: Floats,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.gelu(mlp.fc1, hidden)
         middle = self.units(hidden)
         self.linear(mlp.fc1.linear, fc1, self.layer(f"{name}.fc1"), units, x, _gelu_units(middle))

@@ -153,8 +153,10 @@ class QatTrainer:
         wanted, found = dataclasses.asdict(options), json.loads(metadata.get("train", "{}"))
         for field in ("weights", "expert_bits", "scales", "batch", "learning_rate", "balance", "seed", "train_scenes"):
             if found.get(field) != wanted[field]:
-                raise ValueError(f"{path} was made with {field.replace('_', '-')} {found.get(field)!r}, "
-                                 f"not {wanted[field]!r}; give the same options to continue it")  # fmt: skip
+                raise ValueError(
+                    f"{path} was made with {field.replace('_', '-')} {found.get(field)!r}, "
+                    f"not {wanted[field]!r}; give the same options to continue it"
+                )
         model = storage.rebuild({name[6:]: v for name, v in tensors.items() if name.startswith("model.")}, metadata)
         trainer = cls(options, model)
         moments: dict[int, dict[str, Tensor]] = {}

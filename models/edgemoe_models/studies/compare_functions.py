@@ -32,8 +32,11 @@ def attend_with(softmax: Published) -> Callable[[Ints, Ints, IntegerBlock], tupl
 def gelu_with(gelu: Published, graph: IntegerGraph) -> Callable[[Ints, Gelu], Ints]:
     """A GELU from the graph's 11-bit inputs to its int8 outputs. The graph's tables tell which scale is meant."""
     scales = {id(block.gelu): float(graph.scales[f"blocks.{i}.hidden"]) for i, block in enumerate(graph.blocks)}
-    scales |= {id(head.gelu): float(graph.scales[f"heads.{task}.hidden"]) for task, head in graph.heads.items()
-               if head.gelu is not None}  # fmt: skip
+    scales |= {
+        id(head.gelu): float(graph.scales[f"heads.{task}.hidden"])
+        for task, head in graph.heads.items()
+        if head.gelu is not None
+    }
 
     def activate(q: Ints, table: Gelu) -> Ints:
         scale = scales[id(table)]

@@ -110,10 +110,18 @@ def compare(
     images = calibration_images(config)
 
     def row(name: str, executor: str, metrics: dict[str, dict[str, float]]) -> Row:
-        drop = {task: column.loss(base[task][column.metric], metrics[task][column.metric])
-                for task, column in columns.items()}  # fmt: skip
-        return {"model": config.name, "precision": name, "executor": executor, "images": scenes, "metrics": metrics,
-                "drop": drop}  # fmt: skip
+        drop = {
+            task: column.loss(base[task][column.metric], metrics[task][column.metric])
+            for task, column in columns.items()
+        }
+        return {
+            "model": config.name,
+            "precision": name,
+            "executor": executor,
+            "images": scenes,
+            "metrics": metrics,
+            "drop": drop,
+        }
 
     base = evaluate(config, lambda task, batch: float_outputs(state, config, task, batch), data, scenes)
     yield row("float", "float reference", base)
@@ -144,7 +152,9 @@ def line(config: ModelConfig, row: Row) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m edgemoe_models.studies.compare_ptq", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m edgemoe_models.studies.compare_ptq", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="float checkpoint with metadata 'config'")
     parser.add_argument("--scenes", type=int, default=256, help="validation scenes (from the first)")
     parser.add_argument("--cache", type=Path, default=Path("build/scenes"), help="folder that keeps generated scenes")

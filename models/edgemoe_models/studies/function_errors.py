@@ -70,9 +70,13 @@ def _int8_row(own: Floats, output: Ints, exact: Floats, scale: float) -> Row:
     output_max, output_mean = _worst(output - limited)
     steps = np.abs(output - np.rint(limited))
     return {
-        "own_max": own_max, "own_mean": own_mean, "int8_max_lsb": output_max, "int8_mean_lsb": output_mean,
-        "rounded_max_lsb": int(steps.max()), "rounded_differ": float((steps > 0).mean()),
-    }  # fmt: skip
+        "own_max": own_max,
+        "own_mean": own_mean,
+        "int8_max_lsb": output_max,
+        "int8_mean_lsb": output_mean,
+        "rounded_max_lsb": int(steps.max()),
+        "rounded_differ": float((steps > 0).mean()),
+    }
 
 
 # --- GELU ------------------------------------------------------------------------------------------------------------
@@ -126,8 +130,10 @@ GELUS: dict[str, Int8Function] = {
 
 def gelu_rows() -> Iterator[Row]:
     """All 2047 inputs, at one output scale of each shift g, at a large one, and over 100 scales together."""
-    cases = {f"s_out {scale:.4f}, g = {gelu_table(scale)[1]}": [scale]
-             for scale in (SMALLEST_GELU_SCALE, 0.0165, 0.033, 0.066, 0.5)}
+    cases = {
+        f"s_out {scale:.4f}, g = {gelu_table(scale)[1]}": [scale]
+        for scale in (SMALLEST_GELU_SCALE, 0.0165, 0.033, 0.066, 0.5)
+    }
     cases[f"{len(GELU_SCALES)} scales, {GELU_SCALES[0]:.4f} to {GELU_SCALES[-1]:g}"] = list(GELU_SCALES)
     for case, scales in cases.items():
         for method, function in GELUS.items():
@@ -155,8 +161,9 @@ def _rounded_norm(x: Ints, scale: float) -> tuple[Floats, Ints]:
 
 def _our_norm(x: Ints, scale: float) -> tuple[Floats, Ints]:
     dim = x.shape[-1]
-    layer = make_norm(np.ones(dim), np.zeros(dim), InputScale.fit(np.zeros((0, dim)), np.asarray(scale)),
-                      RESIDUAL_SCALE, 0.0)
+    layer = make_norm(
+        np.ones(dim), np.zeros(dim), InputScale.fit(np.zeros((0, dim)), np.asarray(scale)), RESIDUAL_SCALE, 0.0
+    )
     own = ops.normalize(x, layer.eps) * (dim / 2.0 ** (dim.bit_length() - 1) / 1024)
     return own, ops.layer_norm(x, layer.gamma, layer.beta, layer.shift, layer.eps)
 
@@ -223,10 +230,16 @@ def score_rows() -> dict[str, tuple[Ints, int]]:
         for deviation in (0.5, 2, 8)
     }
     cases["normal, deviation 8, score_shift 2"] = (rng.normal(0, 2 / SCORE_SCALE, (_ROWS, KEYS)), 2)
-    cases |= {"all equal": (flat, 0), "one maximum, 2^10 above": (one, 0), "two maxima, 2^10 above": (two, 0),
-              "ramp": (np.arange(KEYS)[None] * 30 - SCORE_LIMIT, 0)}  # fmt: skip
-    return {name: (np.rint(np.clip(scores, -SCORE_LIMIT, SCORE_LIMIT)).astype(np.int64), shift)
-            for name, (scores, shift) in cases.items()}
+    cases |= {
+        "all equal": (flat, 0),
+        "one maximum, 2^10 above": (one, 0),
+        "two maxima, 2^10 above": (two, 0),
+        "ramp": (np.arange(KEYS)[None] * 30 - SCORE_LIMIT, 0),
+    }
+    return {
+        name: (np.rint(np.clip(scores, -SCORE_LIMIT, SCORE_LIMIT)).astype(np.int64), shift)
+        for name, (scores, shift) in cases.items()
+    }
 
 
 def _shares(exponentials: npt.NDArray[Any]) -> Floats:
@@ -271,22 +284,43 @@ def softmax_rows() -> Iterator[Row]:
             output_max, output_mean = _worst(output - exact)
             context = np.square((output - exact) @ values).mean() / np.square(exact @ values).mean()
             yield {
-                "function": "softmax", "inputs": case, "method": method, "own_max": own_max, "own_mean": own_mean,
-                "output_max": output_max, "output_mean": output_mean,
-                "sum_max": _worst(output.sum(-1) - 1)[0], "context_rms": math.sqrt(context),
-            }  # fmt: skip
+                "function": "softmax",
+                "inputs": case,
+                "method": method,
+                "own_max": own_max,
+                "own_mean": own_mean,
+                "output_max": output_max,
+                "output_mean": output_mean,
+                "sum_max": _worst(output.sum(-1) - 1)[0],
+                "context_rms": math.sqrt(context),
+            }
 
 
 # --- Command line ----------------------------------------------------------------------------------------------------
 
-_INT8 = {"own_max": "own max", "own_mean": "own mean", "int8_max_lsb": "int8 max, LSB", "int8_mean_lsb": "mean, LSB",
-         "rounded_max_lsb": "from rounded, LSB", "rounded_differ": "differ"}  # fmt: skip
+_INT8 = {
+    "own_max": "own max",
+    "own_mean": "own mean",
+    "int8_max_lsb": "int8 max, LSB",
+    "int8_mean_lsb": "mean, LSB",
+    "rounded_max_lsb": "from rounded, LSB",
+    "rounded_differ": "differ",
+}
 TABLES: dict[str, tuple[Callable[[], Iterator[Row]], dict[str, str]]] = {
-    "softmax": (softmax_rows, {"own_max": "own max", "own_mean": "own mean", "output_max": "output max",
-                               "output_mean": "output mean", "sum_max": "sum - 1", "context_rms": "context"}),
+    "softmax": (
+        softmax_rows,
+        {
+            "own_max": "own max",
+            "own_mean": "own mean",
+            "output_max": "output max",
+            "output_mean": "output mean",
+            "sum_max": "sum - 1",
+            "context_rms": "context",
+        },
+    ),
     "GELU": (gelu_rows, _INT8),
     "LayerNorm": (layer_norm_rows, _INT8),
-}  # fmt: skip
+}
 
 
 def results() -> Iterator[Row]:
@@ -318,8 +352,10 @@ def _print(console: Console, title: str, columns: dict[str, str], rows: list[Row
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m edgemoe_models.studies.function_errors",
-                                     description="Errors of softmax, GELU and LayerNorm, ours and published ones.")
+    parser = argparse.ArgumentParser(
+        prog="python -m edgemoe_models.studies.function_errors",
+        description="Errors of softmax, GELU and LayerNorm, ours and published ones.",
+    )
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     options = parser.parse_args(arguments)
     console = Console(width=130, highlight=False)

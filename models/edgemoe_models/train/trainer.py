@@ -108,9 +108,7 @@ class Trainer:
     def _losses(self, task: TaskConfig, data: Arrays) -> tuple[Tensor, Tensor]:
         """The task's loss and the balance loss of its gates, on this process's share of a new batch."""
         processes, config = self.processes, self.config
-        images, label = draw_batch(
-            data, task.kind, config.batch, self.generator, processes.share, processes.device
-        )  # fmt: skip
+        images, label = draw_batch(data, task.kind, config.batch, self.generator, processes.share, processes.device)
         with self._autocast():
             output = self.joined(images, task.name)
         return task_loss(output.float(), label, task, config.data_set.far), self.model.balance_loss()

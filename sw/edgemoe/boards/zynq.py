@@ -75,8 +75,12 @@ class ZynqFamily:
     def hp_port(self, index: int, dram_bytes: int) -> HpPort:
         """HP port ``index`` of a board with that much DRAM; ranges are rounded up to a power of two."""
         if self.seven:
-            return HpPort(f"S_AXI_HP{index}", f"S_AXI_HP{index}_ACLK", f"S_AXI_HP{index}",
-                          (Segment(f"HP{index}_DDR_LOWOCM", 0, dram_bytes),))
+            return HpPort(
+                f"S_AXI_HP{index}",
+                f"S_AXI_HP{index}_ACLK",
+                f"S_AXI_HP{index}",
+                (Segment(f"HP{index}_DDR_LOWOCM", 0, dram_bytes),),
+            )
         low = min(dram_bytes, 2 * _GIB)
         high = dram_bytes - low
         segments = [Segment(f"HP{index}_DDR_LOW", 0, low)]
@@ -96,19 +100,29 @@ class ZynqFamily:
         """Settings of the PS beside those of the board's preset, without ``CONFIG.``; ports that are not used are off,
         because presets turn some on whose clocks would stay open."""
         if self.seven:
-            fixed = {"PCW_USE_M_AXI_GP0": "1", "PCW_USE_FABRIC_INTERRUPT": "1", "PCW_IRQ_F2P_INTR": "1",
-                     "PCW_EN_CLK0_PORT": "1", "PCW_EN_RST0_PORT": "1",
-                     "PCW_FPGA0_PERIPHERAL_FREQMHZ": f"{clock_mhz:g}"}
+            fixed = {
+                "PCW_USE_M_AXI_GP0": "1",
+                "PCW_USE_FABRIC_INTERRUPT": "1",
+                "PCW_IRQ_F2P_INTR": "1",
+                "PCW_EN_CLK0_PORT": "1",
+                "PCW_EN_RST0_PORT": "1",
+                "PCW_FPGA0_PERIPHERAL_FREQMHZ": f"{clock_mhz:g}",
+            }
             unused = ["M_AXI_GP1", "S_AXI_GP0", "S_AXI_GP1", "S_AXI_ACP"]
             fixed |= {f"PCW_USE_{name}": "0" for name in unused}
             ports = {f"PCW_USE_S_AXI_HP{i}": str(int(i < hp_ports)) for i in range(4)}
             widths = {f"PCW_S_AXI_HP{i}_DATA_WIDTH": str(hp_bits) for i in range(hp_ports)}
         else:
             control = "PSU__CRL_APB__PL0_REF_CTRL__"
-            fixed = {"PSU__USE__M_AXI_GP0": "1", "PSU__MAXIGP0__DATA_WIDTH": "32", "PSU__USE__IRQ0": "1",
-                     "PSU__USE__FABRIC__RST": "1", f"{control}SRCSEL": self.pll,
-                     f"{control}FREQMHZ": f"{clock_mhz:g}",
-                     "PSU__HIGH_ADDRESS__ENABLE": str(int(dram_bytes > 2 * _GIB))}
+            fixed = {
+                "PSU__USE__M_AXI_GP0": "1",
+                "PSU__MAXIGP0__DATA_WIDTH": "32",
+                "PSU__USE__IRQ0": "1",
+                "PSU__USE__FABRIC__RST": "1",
+                f"{control}SRCSEL": self.pll,
+                f"{control}FREQMHZ": f"{clock_mhz:g}",
+                "PSU__HIGH_ADDRESS__ENABLE": str(int(dram_bytes > 2 * _GIB)),
+            }
             unused = ["M_AXI_GP1", "M_AXI_GP2", "S_AXI_GP0", "S_AXI_GP1", "S_AXI_GP6", "S_AXI_ACP", "S_AXI_ACE"]
             fixed |= {f"PSU__USE__{name}": "0" for name in unused}
             fixed |= {f"PSU__FPGA_PL{i}_ENABLE": str(int(i == 0)) for i in range(4)}
@@ -120,12 +134,31 @@ class ZynqFamily:
 FAMILIES = {
     family.name: family
     for family in (
-        ZynqFamily("zynq-7000", "xilinx.com:ip:processing_system7",
-                   'make_external "FIXED_IO, DDR" apply_board_preset "1" Master "Disable" Slave "Disable"',
-                   "M_AXI_GP0", "M_AXI_GP0_ACLK", 0x4000_0000, "FCLK_CLK0", "FCLK_RESET0_N", "IRQ_F2P",
-                   pll="IO PLL", hp_bits=(64,)),
-        ZynqFamily("zynq-ultrascale+", "xilinx.com:ip:zynq_ultra_ps_e", 'apply_board_preset "1"',
-                   "M_AXI_HPM0_FPD", "maxihpm0_fpd_aclk", 0xA000_0000, "pl_clk0", "pl_resetn0", "pl_ps_irq0",
-                   pll="IOPLL", hp_bits=(64, 128)),
+        ZynqFamily(
+            "zynq-7000",
+            "xilinx.com:ip:processing_system7",
+            'make_external "FIXED_IO, DDR" apply_board_preset "1" Master "Disable" Slave "Disable"',
+            "M_AXI_GP0",
+            "M_AXI_GP0_ACLK",
+            0x4000_0000,
+            "FCLK_CLK0",
+            "FCLK_RESET0_N",
+            "IRQ_F2P",
+            pll="IO PLL",
+            hp_bits=(64,),
+        ),
+        ZynqFamily(
+            "zynq-ultrascale+",
+            "xilinx.com:ip:zynq_ultra_ps_e",
+            'apply_board_preset "1"',
+            "M_AXI_HPM0_FPD",
+            "maxihpm0_fpd_aclk",
+            0xA000_0000,
+            "pl_clk0",
+            "pl_resetn0",
+            "pl_ps_irq0",
+            pll="IOPLL",
+            hp_bits=(64, 128),
+        ),
     )
 }

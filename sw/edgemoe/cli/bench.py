@@ -26,14 +26,17 @@ OVERHEAD_MODEL = "m3vit-micro"
 console = Console()
 
 
-def bench(model: Annotated[list[str] | None, typer.Option(help="preset or file; several allowed")] = None,
-          config: Annotated[list[str] | None, typer.Option(help="preset or file; several allowed")] = None,
-          expert_bits: Annotated[list[int] | None, typer.Option(
-              help="8 or 4, for models that are quantized here; both allowed, default: 8")] = None,
-          only: Annotated[str | None, typer.Option(help="accelerator or baselines; default: both")] = None,
-          batch: Annotated[list[int] | None, typer.Option(min=1, help="images at once (baselines): 1 and 8")] = None,
-          threads: Annotated[int, typer.Option(min=1, help="of the CPU baselines")] = 1,
-          out: Annotated[Path, typer.Option(help="folder for bench.json and bench.png")] = Path("build")) -> None:
+def bench(
+    model: Annotated[list[str] | None, typer.Option(help="preset or file; several allowed")] = None,
+    config: Annotated[list[str] | None, typer.Option(help="preset or file; several allowed")] = None,
+    expert_bits: Annotated[
+        list[int] | None, typer.Option(help="8 or 4, for models that are quantized here; both allowed, default: 8")
+    ] = None,
+    only: Annotated[str | None, typer.Option(help="accelerator or baselines; default: both")] = None,
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="images at once (baselines): 1 and 8")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="of the CPU baselines")] = 1,
+    out: Annotated[Path, typer.Option(help="folder for bench.json and bench.png")] = Path("build"),
+) -> None:
     """Cycles of models and configurations on the RTL, the same models on CPU and GPU, and published figures."""
     if only is not None and only not in SECTIONS:
         raise ValueError(f"--only must be accelerator or baselines, not {only!r}")
@@ -45,23 +48,31 @@ def bench(model: Annotated[list[str] | None, typer.Option(help="preset or file; 
         _baselines(results, path, model or list(BASELINE_MODELS), batch or [1, 8], threads)
     console.print(comparison_table(results))
     for name, tasks in (results["host_overhead_ms"] or {}).items():
-        console.print(f"host API, {name}: " + ", ".join(f"{task} {value:.2f} ms" for task, value in tasks.items())
-                      + " a frame outside the device", highlight=False, soft_wrap=True)
+        console.print(
+            f"host API, {name}: "
+            + ", ".join(f"{task} {value:.2f} ms" for task, value in tasks.items())
+            + " a frame outside the device",
+            highlight=False,
+            soft_wrap=True,
+        )
     for line in unavailable(results):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     draw_comparison(results, out / "bench.png")
     console.print(f"rows are in {path}, the picture is {out / 'bench.png'}")
     if results["baselines"] and only != "accelerator":
         from edgemoe.studies.baselines.suite import differing
+
         if wrong := differing(results["baselines"]["rows"]):
             raise DeviceError(f"outputs differ from the float model: {'; '.join(wrong)}")
 
 
-def _accelerator(results: Results, path: Path, models: list[str] | None, configs: list[str] | None,
-                 expert_bits: list[int]) -> None:
+def _accelerator(
+    results: Results, path: Path, models: list[str] | None, configs: list[str] | None, expert_bits: list[int]
+) -> None:
     from edgemoe.cli.main import find_config
     from edgemoe.studies.bench import CONFIGURATIONS, MODELS, bench_row, bench_table
     from edgemoe.workloads import load_graph
+
     rows: list[dict[str, Any]] = []
     results["accelerator"] = {"rows": rows}
     for name in models or MODELS:
@@ -79,14 +90,16 @@ def _accelerator(results: Results, path: Path, models: list[str] | None, configs
 def _baselines(results: Results, path: Path, models: list[str], batches: list[int], threads: int) -> None:
     from edgemoe.studies.baselines.measurement import Effort
     from edgemoe.studies.baselines.suite import machine, run_baselines
+
     rows: list[dict[str, Any]] = []
     results["baselines"] = {"machine": machine(), "rows": rows}
     with console.status("measuring the host API") as status:
         results["host_overhead_ms"] = _host_overhead()
         for model in models:
             try:
-                rows += run_baselines(model, batches, threads, Effort(),
-                                      lambda what: status.update(f"measuring {what}"))
+                rows += run_baselines(
+                    model, batches, threads, Effort(), lambda what: status.update(f"measuring {what}")
+                )
             except ValueError as error:  # an integer graph, which the accelerator runs, has no float weights
                 console.print(f"no baselines: {error}", highlight=False, markup=False, soft_wrap=True)
             save_results(results, path)
@@ -98,5 +111,6 @@ def _host_overhead() -> dict[str, dict[str, float]]:
     from edgemoe.studies.overhead import measure_overhead
     from edgemoe.workloads import load_graph
     from edgemoe_hw.spec.config import PRESETS
+
     bundle = build_bundle(load_graph(OVERHEAD_MODEL), PRESETS["pynq-z2"])
     return {OVERHEAD_MODEL: {task: values["p50_ms"] for task, values in measure_overhead(bundle)["tasks"].items()}}

@@ -28,11 +28,14 @@ Out = Annotated[Path, typer.Option(help="folder for what is made")]
 
 
 @app.callback()
-def boards(context: typer.Context,
-           measure: Annotated[bool, typer.Option(
-               "--utilisation", help="synthesize every board's configuration with Yosys")] = False,
-           only: Annotated[list[str] | None, typer.Option(help="board; several allowed")] = None,
-           path: Annotated[Path, typer.Option("--json", help="file for the rows")] = Path("build/boards.json")) -> None:
+def boards(
+    context: typer.Context,
+    measure: Annotated[
+        bool, typer.Option("--utilisation", help="synthesize every board's configuration with Yosys")
+    ] = False,
+    only: Annotated[list[str] | None, typer.Option(help="board; several allowed")] = None,
+    path: Annotated[Path, typer.Option("--json", help="file for the rows")] = Path("build/boards.json"),
+) -> None:
     """List the boards; with --utilisation, what each one's configuration takes of its FPGA."""
     if context.invoked_subcommand is not None:
         return
@@ -44,11 +47,26 @@ def boards(context: typer.Context,
 
 
 def _list(boards: list[Board]) -> Table:
-    table = Table("board", "FPGA", "HP bits", "MHz", "array", "PYNQ image", "status",
-                  title="clocks are assumed until placed and routed")
+    table = Table(
+        "board",
+        "FPGA",
+        "HP bits",
+        "MHz",
+        "array",
+        "PYNQ image",
+        "status",
+        title="clocks are assumed until placed and routed",
+    )
     for board in boards:
-        table.add_row(board.name, board.device.name, f"{board.hp_ports} x {board.hp_bits}", f"{board.clock_mhz:g}",
-                      f"{board.config.lanes_k}x{board.config.lanes_n}", board.pynq, board.status)
+        table.add_row(
+            board.name,
+            board.device.name,
+            f"{board.hp_ports} x {board.hp_bits}",
+            f"{board.clock_mhz:g}",
+            f"{board.config.lanes_k}x{board.config.lanes_n}",
+            board.pynq,
+            board.status,
+        )
     return table
 
 
@@ -86,14 +104,18 @@ def bitstream(board: BoardName, out: Out = OUT) -> None:
     with console.status(f"bitstream of {chosen.name}") as status:
         manifest = build_bitstream(chosen, out, status.update)
     found = json.loads(manifest.read_text(encoding="utf-8"))
-    console.print(f"{manifest}: {', '.join(found['files'])}; worst slack {found['wns_ns']} ns "
-                  f"at {found['clock_mhz']:g} MHz")
+    console.print(
+        f"{manifest}: {', '.join(found['files'])}; worst slack {found['wns_ns']} ns at {found['clock_mhz']:g} MHz"
+    )
 
 
 @app.command("flash")
-def flash_command(board: BoardName, host: Annotated[str, typer.Option(help="user@name of the board")],
-                  bundle: Annotated[Path | None, typer.Option(help="default: m3vit-micro for the board")] = None,
-                  out: Out = OUT) -> None:
+def flash_command(
+    board: BoardName,
+    host: Annotated[str, typer.Option(help="user@name of the board")],
+    bundle: Annotated[Path | None, typer.Option(help="default: m3vit-micro for the board")] = None,
+    out: Out = OUT,
+) -> None:
     """Copy bitstream, bundle and runtime to a board over ssh, load it there and run the self-test."""
     chosen = load_board(board)
     check_host(host)  # both before anything is compiled
@@ -104,6 +126,7 @@ def flash_command(board: BoardName, host: Annotated[str, typer.Option(help="user
 def _bundle(board: Board, out: Path) -> Path:
     from edgemoe.compiler import build_bundle
     from edgemoe.workloads import best_model, load_graph
+
     path = out / f"m3vit-micro-{board.name}.emoe"
     build_bundle(load_graph(best_model()), board.config).save(path)
     return path

@@ -19,12 +19,16 @@ from edgemoe.bundle import Bundle
 from edgemoe.cli.bench import bench
 from edgemoe.cli.boards import app as boards_app
 from edgemoe.cli.demo import demo
+from edgemoe.configs import CONFIGS, find_config
 from edgemoe.errors import DeviceError
 from edgemoe.runtime.opening import DEVICES
-from edgemoe.configs import CONFIGS, find_config
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
-                  help="Deploy multi-task Mixture-of-Experts Vision Transformers on an open FPGA accelerator.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Deploy multi-task Mixture-of-Experts Vision Transformers on an open FPGA accelerator.",
+)
 app.add_typer(boards_app, name="boards")
 console = Console()
 
@@ -35,11 +39,15 @@ _FAILED = 1
 
 
 @app.command("compile")
-def compile_command(model: Model = "m3vit-micro", config: Config = "pynq-z2",
-                    output: Annotated[Path | None, typer.Option("--out", help="bundle to write")] = None) -> None:
+def compile_command(
+    model: Model = "m3vit-micro",
+    config: Config = "pynq-z2",
+    output: Annotated[Path | None, typer.Option("--out", help="bundle to write")] = None,
+) -> None:
     """Compile a model for a configuration."""
     from edgemoe.compiler import build_bundle
     from edgemoe.workloads import load_graph, model_label
+
     accelerator = find_config(config)
     with console.status("quantizing and compiling"):
         bundle = build_bundle(load_graph(model), accelerator)
@@ -53,17 +61,26 @@ def info(bundle: BundlePath) -> None:
     """What is in a bundle."""
     loaded = Bundle.load(bundle)
     model, config = loaded.model, loaded.config
-    console.print(f"model {model.name}: {model.image_width}x{model.image_height} pixels, {model.num_tokens} tokens "
-                  f"of {model.dim}, {model.depth} blocks, {model.num_experts} experts, top {model.top_k}"
-                  + (f", expert weights int{loaded.graph().expert_bits}" if model.num_experts else ""))
-    console.print(f"config {config.name}: {config.lanes_k}x{config.lanes_n} MACs, "
-                  f"{config.dram_bytes_per_cycle} DRAM bytes a cycle, hash {config.content_hash[:16]}")
+    console.print(
+        f"model {model.name}: {model.image_width}x{model.image_height} pixels, {model.num_tokens} tokens "
+        f"of {model.dim}, {model.depth} blocks, {model.num_experts} experts, top {model.top_k}"
+        + (f", expert weights int{loaded.graph().expert_bits}" if model.num_experts else "")
+    )
+    console.print(
+        f"config {config.name}: {config.lanes_k}x{config.lanes_n} MACs, "
+        f"{config.dram_bytes_per_cycle} DRAM bytes a cycle, hash {config.content_hash[:16]}"
+    )
     console.print(f"weights and parameters: {loaded.data.size:,} bytes, shared by all tasks")
     table = Table("task", "commands", "bytes loaded", "estimated cycles", "output")
     for task in loaded.tasks.values():
         cycles = sum(phase.estimated_cycles for phase in task.phases)
-        table.add_row(task.name, f"{task.commands:,}", f"{task.load_bytes:,}", f"{cycles:,}",
-                      f"{task.output_rows} x {task.output_channels} int16, scale {task.output_scale:.4g}")
+        table.add_row(
+            task.name,
+            f"{task.commands:,}",
+            f"{task.load_bytes:,}",
+            f"{cycles:,}",
+            f"{task.output_rows} x {task.output_channels} int16, scale {task.output_scale:.4g}",
+        )
     console.print(table)
 
 
@@ -71,6 +88,7 @@ def info(bundle: BundlePath) -> None:
 def disasm(bundle: BundlePath, task: Annotated[str | None, typer.Option()] = None) -> None:
     """A program's commands as text."""
     from edgemoe.compiler.disassembler import disassemble
+
     loaded = Bundle.load(bundle)
     chosen = loaded.task(task or next(iter(loaded.tasks)))
     for line in disassemble(chosen.program, [phase.name for phase in chosen.phases]):
@@ -78,17 +96,21 @@ def disasm(bundle: BundlePath, task: Annotated[str | None, typer.Option()] = Non
 
 
 @app.command()
-def run(bundle: BundlePath, images: Annotated[list[Path], typer.Argument(help="image files")],
-        device: Annotated[str, typer.Option(help=", ".join(DEVICES))] = "reference",
-        task: Annotated[list[str] | None, typer.Option(help="task, default: all")] = None,
-        out: Annotated[Path, typer.Option(help="folder for pictures and the report")] = Path("build/run"),
-        resize: Annotated[bool, typer.Option("--resize", help="scale images of another size than the model's")] = False,
-        trace: Annotated[bool, typer.Option(help="compare every tensor with the reference (sim)")] = True,
-        waves: Annotated[Path | None, typer.Option(help="VCD file of the first inference (sim)")] = None,
-        waves_from: Annotated[int, typer.Option(help="first command in it, as disasm numbers them")] = 0,
-        waves_to: Annotated[int | None, typer.Option(help="last command in it, default: END")] = None) -> None:
+def run(
+    bundle: BundlePath,
+    images: Annotated[list[Path], typer.Argument(help="image files")],
+    device: Annotated[str, typer.Option(help=", ".join(DEVICES))] = "reference",
+    task: Annotated[list[str] | None, typer.Option(help="task, default: all")] = None,
+    out: Annotated[Path, typer.Option(help="folder for pictures and the report")] = Path("build/run"),
+    resize: Annotated[bool, typer.Option("--resize", help="scale images of another size than the model's")] = False,
+    trace: Annotated[bool, typer.Option(help="compare every tensor with the reference (sim)")] = True,
+    waves: Annotated[Path | None, typer.Option(help="VCD file of the first inference (sim)")] = None,
+    waves_from: Annotated[int, typer.Option(help="first command in it, as disasm numbers them")] = 0,
+    waves_to: Annotated[int | None, typer.Option(help="last command in it, default: END")] = None,
+) -> None:
     """Run images through a bundle's tasks."""
     from edgemoe.cli.runner import RunOptions, run_images
+
     if device not in DEVICES:
         raise ValueError(f"device must be one of {', '.join(DEVICES)}, not {device!r}")
     if waves is None and (waves_from or waves_to is not None):
@@ -101,26 +123,40 @@ def run(bundle: BundlePath, images: Annotated[list[Path], typer.Argument(help="i
         def building(step: str, share: float) -> None:
             progress.update(bar, completed=share, description=step)
 
-        options = RunOptions(device, out, task or [], resize, trace,
-                             None if waves is None else (waves, waves_from, waves_to),
-                             building if console.is_terminal else None)
-        exact = run_images(Bundle.load(bundle), images, options,
-                           lambda share: progress.update(bar, completed=share, description=f"running on {device}"))
+        options = RunOptions(
+            device,
+            out,
+            task or [],
+            resize,
+            trace,
+            None if waves is None else (waves, waves_from, waves_to),
+            building if console.is_terminal else None,
+        )
+        exact = run_images(
+            Bundle.load(bundle),
+            images,
+            options,
+            lambda share: progress.update(bar, completed=share, description=f"running on {device}"),
+        )
     console.print(f"results are in {out}")
     if not exact:
         raise DeviceError("tensors differ from the integer reference; see the report")
 
 
 @app.command()
-def sim(model: Model = "m3vit-micro", config: Config = "pynq-z2",
-        images: Annotated[int, typer.Option(min=1, help="number of scenes")] = 1,
-        out: Annotated[Path, typer.Option(help="folder for the report and the pictures")] = Path("build/sim")) -> None:
+def sim(
+    model: Model = "m3vit-micro",
+    config: Config = "pynq-z2",
+    images: Annotated[int, typer.Option(min=1, help="number of scenes")] = 1,
+    out: Annotated[Path, typer.Option(help="folder for the report and the pictures")] = Path("build/sim"),
+) -> None:
     """Run a model on the Verilated accelerator and compare every tensor with the integer reference."""
     from edgemoe.cli.simulate import is_trained, simulate
     from edgemoe.compiler import build_bundle
     from edgemoe.reports.cycles import build_report, save_report, table
     from edgemoe.runtime.verify import SimDevice
     from edgemoe.workloads import load_graph, model_label
+
     accelerator = find_config(config)
     with console.status("quantizing and compiling"):
         graph = load_graph(model)
@@ -131,27 +167,38 @@ def sim(model: Model = "m3vit-micro", config: Config = "pynq-z2",
         bar = progress.add_task("building the simulator", total=1.0)
         if console.is_terminal:  # elsewhere one line says it
             device.build(lambda step, share: progress.update(bar, completed=share, description=step))
-        result = simulate(bundle, graph, device, images, out,
-                          lambda what, share: progress.update(bar, completed=share, description=f"simulating {what}"),
-                          is_trained(model))
+        result = simulate(
+            bundle,
+            graph,
+            device,
+            images,
+            out,
+            lambda what, share: progress.update(bar, completed=share, description=f"simulating {what}"),
+            is_trained(model),
+        )
     report = build_report(bundle, result.runs, result.metrics, result.comparisons)
     save_report(report, out / "report.json")
     console.print(table(report))
     _summary(report, out)
     if not report["bit_exact"]:
-        raise DeviceError(f"{report['mismatches']} values differ from the integer reference; "
-                          f"first: {result.first_mismatch}")
+        raise DeviceError(
+            f"{report['mismatches']} values differ from the integer reference; first: {result.first_mismatch}"
+        )
 
 
 def _summary(report: dict[str, Any], out: Path) -> None:
     """The figures below the table."""
     exact = {True: "equal the integer reference, bit for bit", False: "do NOT all equal the reference"}
-    console.print(f"{report['tensors_compared']:,} tensors of {report['inferences']} inferences "
-                  + exact.get(report["bit_exact"], "compared: run with --trace to compare them all"))
+    console.print(
+        f"{report['tensors_compared']:,} tensors of {report['inferences']} inferences "
+        + exact.get(report["bit_exact"], "compared: run with --trace to compare them all")
+    )
     share = report["dram_bytes_read"] + report["dram_bytes_written"]
-    console.print(f"DRAM {share:,} bytes, {share / report['dram_lower_bound_bytes']:.3f} x the lower bound; "
-                  f"{report['assumed_latency_ms']:.2f} ms at an assumed {report['assumed_clock_mhz']:g} MHz; "
-                  f"simulated {report['sim_cycles_per_second'] / 1e3:,.0f} k cycles/s")
+    console.print(
+        f"DRAM {share:,} bytes, {share / report['dram_lower_bound_bytes']:.3f} x the lower bound; "
+        f"{report['assumed_latency_ms']:.2f} ms at an assumed {report['assumed_clock_mhz']:g} MHz; "
+        f"simulated {report['sim_cycles_per_second'] / 1e3:,.0f} k cycles/s"
+    )
     for task, values in report["metrics"].items():
         console.print(f"{task}: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
     console.print(f"report and pictures are in {out}")
@@ -161,14 +208,18 @@ def _summary(report: dict[str, Any], out: Path) -> None:
 def report(path: Annotated[Path, typer.Argument(help="report.json")] = Path("build/sim/report.json")) -> None:
     """Print a report that ``sim`` or ``run`` wrote."""
     from edgemoe.reports.cycles import load_report, table
+
     values = load_report(path)
     console.print(table(values))
     _summary(values, path.parent)
 
 
 @app.command()
-def ablation(model: Model = "m3vit-micro", config: Config = "pynq-z2",
-             out: Annotated[Path, typer.Option(help="folder for ablation.json and .md")] = Path("build")) -> None:
+def ablation(
+    model: Model = "m3vit-micro",
+    config: Config = "pynq-z2",
+    out: Annotated[Path, typer.Option(help="folder for ablation.json and .md")] = Path("build"),
+) -> None:
     """Cycles and DRAM bytes with each technique replaced by its naive form, on the RTL."""
     from edgemoe.studies.ablation import (
         ablation_markdown,
@@ -178,6 +229,7 @@ def ablation(model: Model = "m3vit-micro", config: Config = "pynq-z2",
         run_ablation,
     )
     from edgemoe.workloads import load_graph
+
     result = run_ablation(load_graph(model), find_config(config), lambda what: console.print(f"simulating: {what}"))
     console.print(ablation_table(result))
     console.print(gelu_table_view(result))
@@ -195,13 +247,14 @@ def _write(path: Path, values: Any) -> None:
 
 
 @app.command()
-def accuracy(model: Annotated[str, typer.Option(help="trained preset or float checkpoint")] = "m3vit-micro",
-             config: Config = "pynq-z2",
-             scenes: Annotated[int, typer.Option(min=1, help="held-out scenes")] = 512,
-             rtl_images: Annotated[int, typer.Option(min=1, help="of these through the RTL")] = 8,
-             brevitas_images: Annotated[int, typer.Option(min=1, help="of these through the Brevitas model")] = 16,
-             path: Annotated[Path, typer.Option("--json", help="file for the rows")] = Path("build/accuracy.json"),
-             ) -> None:
+def accuracy(
+    model: Annotated[str, typer.Option(help="trained preset or float checkpoint")] = "m3vit-micro",
+    config: Config = "pynq-z2",
+    scenes: Annotated[int, typer.Option(min=1, help="held-out scenes")] = 512,
+    rtl_images: Annotated[int, typer.Option(min=1, help="of these through the RTL")] = 8,
+    brevitas_images: Annotated[int, typer.Option(min=1, help="of these through the Brevitas model")] = 16,
+    path: Annotated[Path, typer.Option("--json", help="file for the rows")] = Path("build/accuracy.json"),
+) -> None:
     """Metrics of every precision and executor on held-out scenes, and the drop against float."""
     from edgemoe.studies.accuracy import (
         AccuracyOptions,
@@ -211,6 +264,7 @@ def accuracy(model: Annotated[str, typer.Option(help="trained preset or float ch
         summary,
     )
     from edgemoe.workloads import float_weights
+
     options = AccuracyOptions(find_config(config), scenes, brevitas_images, rtl_images)
     rows: list[dict[str, Any]] = []
 
@@ -220,8 +274,12 @@ def accuracy(model: Annotated[str, typer.Option(help="trained preset or float ch
 
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task("", total=1.0)
-        missing = run_accuracy(float_weights(model), options, lambda what, share: progress.update(
-            bar, completed=share, description=what), done)
+        missing = run_accuracy(
+            float_weights(model),
+            options,
+            lambda what, share: progress.update(bar, completed=share, description=what),
+            done,
+        )
     _write(path, rows)
     console.print(accuracy_table(rows))
     for line in missing:
@@ -232,19 +290,22 @@ def accuracy(model: Annotated[str, typer.Option(help="trained preset or float ch
 
 
 @app.command("expert-load")
-def expert_load(model: Annotated[str | None, typer.Option(help="default: m3vit-micro, QAT W8A8 if there")] = None,
-                scenes: Annotated[int, typer.Option(min=1, help="held-out scenes")] = 64,
-                out: Annotated[Path, typer.Option(help="folder for expert_load.json and .png")] = Path("build"),
-                ) -> None:
+def expert_load(
+    model: Annotated[str | None, typer.Option(help="default: m3vit-micro, QAT W8A8 if there")] = None,
+    scenes: Annotated[int, typer.Option(min=1, help="held-out scenes")] = 64,
+    out: Annotated[Path, typer.Option(help="folder for expert_load.json and .png")] = Path("build"),
+) -> None:
     """Which experts each task uses, how evenly, and how far the tasks agree; with a picture."""
     from edgemoe.studies.expert_load import expert_load_table, held_out_load
     from edgemoe.studies.expert_plot import draw_expert_load
     from edgemoe.workloads import best_model, load_graph
+
     chosen = model or best_model()
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task("expert load", total=1.0)
-        statistics = held_out_load(chosen, load_graph(chosen), scenes, lambda share: progress.update(
-            bar, completed=share))
+        statistics = held_out_load(
+            chosen, load_graph(chosen), scenes, lambda share: progress.update(bar, completed=share)
+        )
     console.print(expert_load_table(statistics))
     _write(out / "expert_load.json", statistics)
     draw_expert_load(statistics, out / "expert_load.png")
@@ -252,21 +313,27 @@ def expert_load(model: Annotated[str | None, typer.Option(help="default: m3vit-m
 
 
 @app.command()
-def synth(config: Config = "pynq-z2",
-          out: Annotated[Path, typer.Option(help="folder for <config>.json")] = Path("build/synth")) -> None:
+def synth(
+    config: Config = "pynq-z2",
+    out: Annotated[Path, typer.Option(help="folder for <config>.json")] = Path("build/synth"),
+) -> None:
     """Resources of a configuration by Yosys; fails if it does not fit its device."""
     from edgemoe.boards.synth import synth_command
+
     device = load_board(config).device if config in board_names() else None
     raise typer.Exit(synth_command(find_config(config), out, device))
 
 
 @app.command()
-def fit(target: Annotated[str, typer.Option(help="board with a target.toml")] = "ulx3s",
-        seed: Annotated[int | None, typer.Option(help="of the placer, default: the target's")] = None,
-        out: Annotated[Path, typer.Option(help="folder for bitstream, reports and logs")] = Path("build/fit"),
-        path: Annotated[Path, typer.Option("--json", help="file for the result")] = Path("build/fit.json")) -> None:
+def fit(
+    target: Annotated[str, typer.Option(help="board with a target.toml")] = "ulx3s",
+    seed: Annotated[int | None, typer.Option(help="of the placer, default: the target's")] = None,
+    out: Annotated[Path, typer.Option(help="folder for bitstream, reports and logs")] = Path("build/fit"),
+    path: Annotated[Path, typer.Option("--json", help="file for the result")] = Path("build/fit.json"),
+) -> None:
     """Place and route the accelerator with open tools only; fails if the board's clock is not met."""
     from edgemoe.boards.fit import fit_command
+
     raise typer.Exit(fit_command(target, out, path, seed))
 
 

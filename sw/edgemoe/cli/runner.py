@@ -75,6 +75,7 @@ class _Simulated:
 
     def __init__(self, bundle: Bundle, options: RunOptions) -> None:
         from edgemoe.runtime.verify import SimDevice, Waves
+
         self._bundle, self._options = bundle, options
         self._device = SimDevice(bundle.config, waves=None if options.waves is None else Waves(*options.waves))
         self._reference = ReferenceDevice()

@@ -44,8 +44,9 @@ def has_scenes(task: TaskConfig) -> bool:
     return task.is_dense and (task.kind != "segmentation" or task.channels == len(scenes.CLASS_NAMES))
 
 
-def simulate(bundle: Bundle, graph: IntegerGraph, device: SimDevice, images: int, out: Path, track: Track,
-             trained: bool) -> SimulationRun:
+def simulate(
+    bundle: Bundle, graph: IntegerGraph, device: SimDevice, images: int, out: Path, track: Track, trained: bool
+) -> SimulationRun:
     """Run ``images`` demo scenes through all tasks; pictures go to ``out``.
 
     ``track(what, share)`` is told the progress of all work, 0..1. Metrics are of a trained model only.
@@ -60,16 +61,26 @@ def simulate(bundle: Bundle, graph: IntegerGraph, device: SimDevice, images: int
         for index, task in enumerate(model.tasks):
             done = number * len(model.tasks) + index
             expected = reference.run(bundle, scene.image, task.name)
-            run = device.run(bundle, scene.image, task.name, expected=expected.stats["trace"],
-                             progress=functools.partial(_advance, track, task.name, done, total))
+            run = device.run(
+                bundle,
+                scene.image,
+                task.name,
+                expected=expected.stats["trace"],
+                progress=functools.partial(_advance, track, task.name, done, total),
+            )
             track(task.name, (done + 1) / total)
             result.runs.append(Inference(task.name, f"demo-{number}", run.stats))
             result.comparisons.append(run.stats["comparison"])
             output = decode_output(graph, task.name, run.outputs)
             if task.is_dense:
                 label = getattr(scene, task.kind) if has_scenes(task) and trained else None
-                save_picture(out / f"{model.name}-{task.name}-{number}.png", task.kind, scene.image,
-                             postprocess(model, task.name, output), label)
+                save_picture(
+                    out / f"{model.name}-{task.name}-{number}.png",
+                    task.kind,
+                    scene.image,
+                    postprocess(model, task.name, output),
+                    label,
+                )
             if task.name in measures:
                 full = upsample(output.astype(np.float32), model.image_height, model.image_width)
                 measures[task.name].update(full[None], getattr(scene, task.kind)[None])
@@ -84,4 +95,5 @@ def _advance(track: Track, name: str, done: int, total: int, share: float) -> No
 def is_trained(model: str) -> bool:
     """Whether a name stands for trained weights: a file, or a preset whose weights are committed."""
     from edgemoe.workloads import weights_path
+
     return model not in PRESETS or weights_path(model).is_file()

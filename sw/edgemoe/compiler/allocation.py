@@ -46,10 +46,12 @@ class RowAllocator:
             latest = sliding_window_view(stamps, rows).max(axis=1)
             base = int(latest.argmin())
             if latest[base] < self._LIVE:
-                self._stamp[base:base + rows] = self._LIVE
+                self._stamp[base : base + rows] = self._LIVE
                 return base
-        raise CompileError(f"{what} needs {rows} contiguous rows of the {self.name} scratchpad, but only "
-                           f"{self.longest_free()} of {self.depth} are free: {rows - self.longest_free()} too few")
+        raise CompileError(
+            f"{what} needs {rows} contiguous rows of the {self.name} scratchpad, but only "
+            f"{self.longest_free()} of {self.depth} are free: {rows - self.longest_free()} too few"
+        )
 
     def alloc_each(self, sizes: Sequence[int], what: str) -> list[int]:
         """Rows for several regions: each where it is free soonest, or, if that would fragment, one after the other."""
@@ -63,12 +65,12 @@ class RowAllocator:
 
     def reserve(self, base: int, rows: int, what: str) -> int:
         """Hold the given rows, which must be free."""
-        if base < 0 or (self._stamp[base:base + rows] >= self._LIVE).any():
+        if base < 0 or (self._stamp[base : base + rows] >= self._LIVE).any():
             raise CompileError(f"{what} needs {rows} rows of the {self.name} scratchpad, which has {self.depth}")
-        self._stamp[base:base + rows] = self._LIVE
+        self._stamp[base : base + rows] = self._LIVE
         return base
 
     def release(self, base: int, rows: int) -> None:
         """Give rows back; everything that uses them has been emitted."""
         self._clock += 1
-        self._stamp[base:base + rows] = self._clock
+        self._stamp[base : base + rows] = self._clock

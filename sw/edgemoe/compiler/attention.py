@@ -60,7 +60,8 @@ class Attention:
         linears, macs = self._linears(), model.dim * model.dim
         self.query, self.key, self.value, self.proj = (
             builder.image.add_linear(f"{name}.{part}", linear, macs)
-            for part, linear in zip(("q", "k", "v", "proj"), linears, strict=True))
+            for part, linear in zip(("q", "k", "v", "proj"), linears, strict=True)
+        )
         self._preloaded: list[Chunk | None] = [None, None, None]
 
     def _linears(self) -> tuple[IntegerLinear, IntegerLinear, IntegerLinear, IntegerLinear]:
@@ -69,8 +70,12 @@ class Attention:
 
         def rows(part: int) -> IntegerLinear:
             span = slice(part * width, (part + 1) * width)
-            return IntegerLinear(*(spread_heads(array[span], self.heads, self.padded)
-                                   for array in (qkv.weight, qkv.bias, qkv.multiplier, qkv.shift)))
+            return IntegerLinear(
+                *(
+                    spread_heads(array[span], self.heads, self.padded)
+                    for array in (qkv.weight, qkv.bias, qkv.multiplier, qkv.shift)
+                )
+            )
 
         columns = spread_heads(proj.weight.T, self.heads, self.padded).T
         return rows(0), rows(1), rows(2), replace(proj, weight=columns)
@@ -95,16 +100,20 @@ class Attention:
         keys, values = self.heads * key_tiles * key_steps, self.heads * value_tiles * value_steps
         base = c.weight_depth - keys - values
         if base <= 0:
-            raise CompileError(f"{self.name}: keys and values of {self.tokens} tokens need {keys + values} rows of "
-                               f"the weight scratchpad, which has {c.weight_depth}: "
-                               f"{keys + values - c.weight_depth} too few, and weights need some")
+            raise CompileError(
+                f"{self.name}: keys and values of {self.tokens} tokens need {keys + values} rows of "
+                f"the weight scratchpad, which has {c.weight_depth}: "
+                f"{keys + values - c.weight_depth} too few, and weights need some"
+            )
         return _Stationary(base, key_tiles, key_steps, base + keys, value_tiles, value_steps)
 
     def emit(self, x: Region, q: Region) -> None:
         """QKV and attention: reads ``x``, leaves the context in ``x``'s place. ``q`` is free afterwards."""
         b, image = self.b, self.b.image
-        params = [b.load_uniform(image.add_uniform(f"{self.name}.{kind}", requant), f"{self.name}.{kind} params")
-                  for kind, requant in (("score", self.block.score), ("context", self.block.context))]
+        params = [
+            b.load_uniform(image.add_uniform(f"{self.name}.{kind}", requant), f"{self.name}.{kind} params")
+            for kind, requant in (("score", self.block.score), ("context", self.block.context))
+        ]
         place, unit = self._place(), self._head_unit()
         stationary = b.config.weight_depth - place.key_row
         b.weights.reserve(place.key_row, stationary, f"{self.name}: keys and values")
@@ -114,8 +123,10 @@ class Attention:
             Job(self.value, lambda chunk, group: self._stationary(chunk, group, x, place, Mode.VALUE), unit),
         ]
         held = [(job, chunk) for job, chunk in zip(jobs, self._preloaded, strict=True) if chunk is not None]
-        rest = [replace(job, first=chunk.tiles if chunk is not None else 0)
-                for job, chunk in zip(jobs, self._preloaded, strict=True)]
+        rest = [
+            replace(job, first=chunk.tiles if chunk is not None else 0)
+            for job, chunk in zip(jobs, self._preloaded, strict=True)
+        ]
         b.stream(rest, self.groups, single_set=True, held=held)
         self._heads(place, params, x, q)
         for row in params:
@@ -128,8 +139,16 @@ class Attention:
         return -(-min(math.lcm(self.padded, lanes), total) // lanes)
 
     def _query(self, chunk: Chunk, group: Group, x: Region, q: Region) -> None:
-        command = self.b.matmul(chunk, group, f"{self.name}.q", src_base=x.row(group.first), src_stride=x.stride,
-                                dst_base=q.row(group.first), dst_stride=q.stride, dst_channel=chunk.channel)
+        command = self.b.matmul(
+            chunk,
+            group,
+            f"{self.name}.q",
+            src_base=x.row(group.first),
+            src_stride=x.stride,
+            dst_base=q.row(group.first),
+            dst_stride=q.stride,
+            dst_channel=chunk.channel,
+        )
         self.trace.add(f"{self.name}.q", command, group, chunk.channel, chunk.channels)
 
     def _stationary(self, chunk: Chunk, group: Group, x: Region, place: _Stationary, mode: Mode) -> None:
@@ -142,9 +161,19 @@ class Attention:
             stride, tile, lanes = place.value_tiles * place.value_steps, place.value_steps, c.lanes_k
         quotient, remainder = divmod(group.first, lanes)
         command = self.b.matmul(
-            chunk, group, f"{self.name}.{name}", src_base=x.row(group.first), src_stride=x.stride, mode=mode,
-            dst_base=base, head_dim=self.padded, head_stride=stride, tile_stride=tile, token_quot=quotient,
-            token_rem=remainder)
+            chunk,
+            group,
+            f"{self.name}.{name}",
+            src_base=x.row(group.first),
+            src_stride=x.stride,
+            mode=mode,
+            dst_base=base,
+            head_dim=self.padded,
+            head_stride=stride,
+            tile_stride=tile,
+            token_quot=quotient,
+            token_rem=remainder,
+        )
         self.trace.add(f"{self.name}.{name}", command, group, chunk.channel, chunk.channels)
 
     def _heads(self, place: _Stationary, params: list[int], x: Region, q: Region) -> None:
@@ -156,8 +185,10 @@ class Attention:
         largest = max(group.count for group in groups) * stride
         slots = min(depth // largest, max(len(groups), 3))
         if slots == 0:
-            raise CompileError(f"{self.name}: scores of {largest // stride} tokens need {largest} rows of the score "
-                               f"scratchpad, which has {depth}: {largest - depth} too few")
+            raise CompileError(
+                f"{self.name}: scores of {largest // stride} tokens need {largest} rows of the score "
+                f"scratchpad, which has {depth}: {largest - depth} too few"
+            )
         self.refetch = Refetch(self.b, place.larger_head) if size else None
         lag = 1 if slots >= 2 and len(groups) >= 2 else 0  # a lone group's row maxima have one place only
         pairs = [(head, group) for head in range(self.heads) for group in groups]
@@ -179,26 +210,57 @@ class Attention:
         self.refetch.used_by(command, fetched)
         return command
 
-    def _scores(self, head: int, group: Group, row: int, stride: int, place: _Stationary, param: int,
-                q: Region) -> None:
+    def _scores(
+        self, head: int, group: Group, row: int, stride: int, place: _Stationary, param: int, q: Region
+    ) -> None:
         command = self._product(
-            f"{self.name}.scores[{head}]", src_base=q.row(group.first) + head * place.key_steps, src_stride=q.stride,
-            k_steps=place.key_steps, weight_base=place.key_head(head), tiles=place.key_tiles, tokens=group.count,
-            mode=Mode.SCORE, channels=self.tokens, dst_base=row, dst_stride=stride, param_base=param, param_uniform=1,
-            keys=self.tokens, score_shift=self.block.score_shift, max_base=group.first)
+            f"{self.name}.scores[{head}]",
+            src_base=q.row(group.first) + head * place.key_steps,
+            src_stride=q.stride,
+            k_steps=place.key_steps,
+            weight_base=place.key_head(head),
+            tiles=place.key_tiles,
+            tokens=group.count,
+            mode=Mode.SCORE,
+            channels=self.tokens,
+            dst_base=row,
+            dst_stride=stride,
+            param_base=param,
+            param_uniform=1,
+            keys=self.tokens,
+            score_shift=self.block.score_shift,
+            max_base=group.first,
+        )
         self.trace.add(f"{self.name}.scores", command, group, 0, self.tokens, head=head)
         self.trace.add(f"{self.name}.score_max", command, group, 0, 1, head=head)
 
-    def _context(self, head: int, group: Group, row: int, stride: int, place: _Stationary, param: int,
-                 context: Region) -> None:
+    def _context(
+        self, head: int, group: Group, row: int, stride: int, place: _Stationary, param: int, context: Region
+    ) -> None:
         fields = {
-            "src_base": row, "src_stride": stride, "k_steps": place.value_steps, "tokens": group.count,
-            "weight_base": place.value_head(head), "param_base": param, "keys": self.tokens,
-            "score_shift": self.block.score_shift, "max_base": group.first,
+            "src_base": row,
+            "src_stride": stride,
+            "k_steps": place.value_steps,
+            "tokens": group.count,
+            "weight_base": place.value_head(head),
+            "param_base": param,
+            "keys": self.tokens,
+            "score_shift": self.block.score_shift,
+            "max_base": group.first,
         }
         softmax_passes(self.b, f"{self.name}.context[{head}]", **fields)
         command = self._product(
-            f"{self.name}.context[{head}]", source=Source.SCORE, unsigned=1, tiles=place.value_tiles, mode=Mode.ACT,
-            channels=self.padded, dst_base=context.row(group.first), dst_stride=context.stride,
-            dst_channel=head * self.padded, param_uniform=1, row_factor=RowFactor.SOFTMAX, **fields)
+            f"{self.name}.context[{head}]",
+            source=Source.SCORE,
+            unsigned=1,
+            tiles=place.value_tiles,
+            mode=Mode.ACT,
+            channels=self.padded,
+            dst_base=context.row(group.first),
+            dst_stride=context.stride,
+            dst_channel=head * self.padded,
+            param_uniform=1,
+            row_factor=RowFactor.SOFTMAX,
+            **fields,
+        )
         self.trace.add(f"{self.name}.context", command, group, head * self.padded, self.padded)

@@ -26,8 +26,9 @@ class Bound:
         return self.bytes_read + self.bytes_written
 
 
-def phase_bounds(config: AcceleratorConfig, phases: Sequence[Phase], queued: int,
-                 experts_used: Mapping[str, int]) -> list[Bound]:
+def phase_bounds(
+    config: AcceleratorConfig, phases: Sequence[Phase], queued: int, experts_used: Mapping[str, int]
+) -> list[Bound]:
     """Each phase's bound.
 
     Parameters
@@ -49,5 +50,7 @@ def total_bound(config: AcceleratorConfig, bounds: Sequence[Bound]) -> tuple[flo
     """``(bound, ideal)`` cycles: the sum over phases, and what perfect prefetch across phases would reach."""
     macs = sum(bound.macs for bound in bounds)
     size = sum(bound.bytes for bound in bounds)
-    return (sum(bound.cycles for bound in bounds),
-            max(macs / config.macs_per_cycle, size / config.dram_bytes_per_cycle))
+    return (
+        sum(bound.cycles for bound in bounds),
+        max(macs / config.macs_per_cycle, size / config.dram_bytes_per_cycle),
+    )

@@ -115,8 +115,14 @@ class Builder:
 
     def emit(self, opcode: Opcode, label: str, **payload: int) -> Command:
         """Append one command; its waits follow from the rows it touches."""
-        command = Command(opcode, {name: int(value) for name, value in payload.items()}, len(self.phases) - 1,
-                          self.expert, label, len(self.commands))
+        command = Command(
+            opcode,
+            {name: int(value) for name, value in payload.items()},
+            len(self.phases) - 1,
+            self.expert,
+            label,
+            len(self.commands),
+        )
         self.tracker.add(command)
         if not self.options.prefetch and self.commands:
             previous = self.commands[-1]
@@ -124,11 +130,20 @@ class Builder:
         self.commands.append(command)
         return command
 
-    def load(self, source: DramObject, first: int, rows: int, row: int, label: str,
-             base: Base = Base.WEIGHTS) -> Command:
+    def load(
+        self, source: DramObject, first: int, rows: int, row: int, label: str, base: Base = Base.WEIGHTS
+    ) -> Command:
         """LOAD ``rows`` rows of a DRAM object, from its row ``first``, to scratchpad row ``row``."""
-        return self.emit(Opcode.LOAD, label, memory=Memory[source.memory], base=base, offset=source.row_offset(first),
-                         plane_stride=source.plane_stride, row=row, rows=rows)
+        return self.emit(
+            Opcode.LOAD,
+            label,
+            memory=Memory[source.memory],
+            base=base,
+            offset=source.row_offset(first),
+            plane_stride=source.plane_stride,
+            row=row,
+            rows=rows,
+        )
 
     def emit_matmul(self, label: str, **payload: int) -> Command:
         """MATMUL with the smallest gap that the epilogue allows."""
@@ -137,21 +152,38 @@ class Builder:
     def matmul(self, chunk: Chunk, group: Group, label: str, **payload: int) -> Command:
         """MATMUL of one resident chunk for one group."""
         fields = {
-            "k_steps": chunk.layout.k_steps, "weight_base": chunk.weight_row, "tiles": chunk.tiles,
-            "tokens": group.count, "channels": chunk.channels, "param_base": chunk.param_row, "mode": Mode.ACT,
+            "k_steps": chunk.layout.k_steps,
+            "weight_base": chunk.weight_row,
+            "tiles": chunk.tiles,
+            "tokens": group.count,
+            "channels": chunk.channels,
+            "param_base": chunk.param_row,
+            "mode": Mode.ACT,
             "nibbles": chunk.layout.nibbles,
         }
         return self.emit_matmul(label, **(fields | payload))
 
-    def layernorm(self, norm: IntegerLayerNorm, param_row: int, group: Group, source: Region, target: Region,
-                  label: str) -> Command:
+    def layernorm(
+        self, norm: IntegerLayerNorm, param_row: int, group: Group, source: Region, target: Region, label: str
+    ) -> Command:
         """LAYERNORM of one group."""
         dim = len(norm.gamma)
         return self.emit(
-            Opcode.LAYERNORM, label, src_base=source.row(group.first), src_stride=source.stride,
-            src_rows=-(-dim // self.config.epilogue_lanes), tokens=group.count, dst_base=target.row(group.first),
-            dst_stride=target.stride, param_base=param_row, dim=dim, log2_dim=norm.log2_dim, inv_dim=norm.inv_dim,
-            eps=norm.eps, shift=norm.shift)
+            Opcode.LAYERNORM,
+            label,
+            src_base=source.row(group.first),
+            src_stride=source.stride,
+            src_rows=-(-dim // self.config.epilogue_lanes),
+            tokens=group.count,
+            dst_base=target.row(group.first),
+            dst_stride=target.stride,
+            param_base=param_row,
+            dim=dim,
+            log2_dim=norm.log2_dim,
+            inv_dim=norm.inv_dim,
+            eps=norm.eps,
+            shift=norm.shift,
+        )
 
     # -- resident objects ----------------------------------------------------------------------------------------
 
@@ -240,8 +272,14 @@ class Builder:
         base = self.weights.alloc(tiles * layout.tile_rows, layout.name, below)
         return self.load_chunk(layout, 0, tiles, base)
 
-    def stream(self, jobs: Sequence[Job], groups: Sequence[Group], after: Callable[[Group], None] | None = None,
-               single_set: bool = False, held: Sequence[tuple[Job, Chunk]] = ()) -> None:
+    def stream(
+        self,
+        jobs: Sequence[Job],
+        groups: Sequence[Group],
+        after: Callable[[Group], None] | None = None,
+        single_set: bool = False,
+        held: Sequence[tuple[Job, Chunk]] = (),
+    ) -> None:
         """Run linear layers over all groups: for each resident set, for each group, for each chunk.
 
         ``after(group)`` is called when the group's last chunk has been emitted. A set takes at most
@@ -269,8 +307,10 @@ class Builder:
             sizes = [tiles * job.layout.tile_rows for job, _, tiles in resident]
             if resident:
                 starts = self.weights.alloc_each(sizes, resident[0][0].layout.name)
-                chunks += [(job, self.load_chunk(job.layout, tile, tiles, start))
-                           for (job, tile, tiles), start in zip(resident, starts, strict=True)]
+                chunks += [
+                    (job, self.load_chunk(job.layout, tile, tiles, start))
+                    for (job, tile, tiles), start in zip(resident, starts, strict=True)
+                ]
             for group in groups:
                 for job, chunk in chunks:
                     job.emit(chunk, group)
@@ -285,4 +325,5 @@ class Builder:
             if need > free:
                 raise CompileError(
                     f"{job.layout.name}: {job.unit} tile(s) need {need} rows of the weight scratchpad, but only "
-                    f"{free} of {self.weights.depth} are free: weight_depth is {need - free} rows too small")
+                    f"{free} of {self.weights.depth} are free: weight_depth is {need - free} rows too small"
+                )

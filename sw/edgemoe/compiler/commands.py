@@ -177,10 +177,13 @@ class HazardTracker:
                 last[own] = 0  # engines work in order
             waits = np.maximum(waits, last)
         for memory, rows in writes:
-            assert rows.size == 0 or (0 <= rows.min() and rows.max() < self._written[memory].shape[1]), \
+            assert rows.size == 0 or (0 <= rows.min() and rows.max() < self._written[memory].shape[1]), (
                 f"{command.label}: {memory} rows {rows.min()}..{rows.max()} of {self._written[memory].shape[1]}"
-            last = np.maximum(self._written[memory][:, rows].max(axis=1, initial=0),
-                              self._read[memory][:, rows].max(axis=1, initial=0))
+            )
+            last = np.maximum(
+                self._written[memory][:, rows].max(axis=1, initial=0),
+                self._read[memory][:, rows].max(axis=1, initial=0),
+            )
             last[own] = 0
             waits = np.maximum(waits, last)
         command.ordinal = self._count[own]

@@ -31,9 +31,10 @@ def disassemble(program: bytes, phases: Sequence[str]) -> Iterator[str]:
     if len(program) % COMMAND_BYTES:
         raise ValueError(f"a program must be a multiple of {COMMAND_BYTES} bytes, not {len(program)}")
     for index in range(len(program) // COMMAND_BYTES):
-        opcode, header, payload = decode(program[COMMAND_BYTES * index:COMMAND_BYTES * (index + 1)])
-        waits = [f"{engine.name.lower()}>={header[key]}" for engine in Engine
-                 if header[key := f"wait_{engine.name.lower()}"]]
+        opcode, header, payload = decode(program[COMMAND_BYTES * index : COMMAND_BYTES * (index + 1)])
+        waits = [
+            f"{engine.name.lower()}>={header[key]}" for engine in Engine if header[key := f"wait_{engine.name.lower()}"]
+        ]
         parts = [f"{index:5d} {opcode.name:9s}"]
         if opcode not in (Opcode.BEGIN, Opcode.END):
             parts.append(phases[header["phase"]])

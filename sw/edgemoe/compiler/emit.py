@@ -24,17 +24,28 @@ def _phases(program: Program) -> tuple[Phase, ...]:
     for command in program.commands:
         if command.engine == Engine.MATMUL:
             ends[command.phase] = max(ends[command.phase], command.ordinal + 1)
-    return tuple(Phase(**dataclasses.asdict(phase), matmuls=end, estimated_cycles=cycles)
-                 for phase, end, cycles in zip(phases, ends, program.phase_cycles(), strict=True))
+    return tuple(
+        Phase(**dataclasses.asdict(phase), matmuls=end, estimated_cycles=cycles)
+        for phase, end, cycles in zip(phases, ends, program.phase_cycles(), strict=True)
+    )
 
 
 def _task(graph: IntegerGraph, program: Program) -> Task:
     name = program.task
     rows = graph.config.num_patches if graph.config.task(name).is_dense else 1
     head = graph.heads[name]
-    return Task(name, program.code, [part.to_list() for part in program.trace], tuple(program.lowered.outputs),
-                program.lowered.output_bytes, rows, head.out.outputs, head.output_scale, _phases(program),
-                program.load_bytes)
+    return Task(
+        name,
+        program.code,
+        [part.to_list() for part in program.trace],
+        tuple(program.lowered.outputs),
+        program.lowered.output_bytes,
+        rows,
+        head.out.outputs,
+        head.output_scale,
+        _phases(program),
+        program.load_bytes,
+    )
 
 
 def to_bundle(compiled: CompiledModel) -> Bundle:
@@ -45,9 +56,15 @@ def to_bundle(compiled: CompiledModel) -> Bundle:
         graph.save(path)
         file = np.frombuffer(path.read_bytes(), np.uint8)
     tasks = {name: _task(graph, program) for name, program in compiled.programs.items()}
-    return Bundle(compiled.config, graph.config, np.frombuffer(compiled.data, np.uint8), file,
-                  compiled.input.plane_stride * compiled.config.axi_masters, tasks,
-                  dataclasses.asdict(compiled.options))
+    return Bundle(
+        compiled.config,
+        graph.config,
+        np.frombuffer(compiled.data, np.uint8),
+        file,
+        compiled.input.plane_stride * compiled.config.axi_masters,
+        tasks,
+        dataclasses.asdict(compiled.options),
+    )
 
 
 def build_bundle(graph: IntegerGraph, config: AcceleratorConfig, options: CompilerOptions | None = None) -> Bundle:

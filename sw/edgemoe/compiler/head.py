@@ -14,8 +14,15 @@ from edgemoe_models.graph.integer_graph import IntegerGraph
 __all__ = ["emit_head"]
 
 
-def emit_head(b: Builder, trace: Trace, graph: IntegerGraph, task: str, residual: Region, buffers: list[Region],
-              groups: list[Group]) -> tuple[list[OutputPart], int]:
+def emit_head(
+    b: Builder,
+    trace: Trace,
+    graph: IntegerGraph,
+    task: str,
+    residual: Region,
+    buffers: list[Region],
+    groups: list[Group],
+) -> tuple[list[OutputPart], int]:
     """Emit the head for every patch token, or for the class token alone; returns the outputs' layout and bytes.
 
     Outputs go through residual rows that no token needs any more, as many tokens and channels at a time as fit.
@@ -51,8 +58,9 @@ def _shift(group: Group, first: int) -> Group:
     return Group(group.first - first, group.count)
 
 
-def _hidden_layer(b: Builder, trace: Trace, graph: IntegerGraph, task: str, x: Region, groups: list[Group],
-                  first: int) -> Region:
+def _hidden_layer(
+    b: Builder, trace: Trace, graph: IntegerGraph, task: str, x: Region, groups: list[Group], first: int
+) -> Region:
     head = graph.heads[task]
     assert head.fc1 is not None and head.gelu is not None
     shift, name = head.gelu.shift, f"heads.{task}.hidden"
@@ -61,23 +69,35 @@ def _hidden_layer(b: Builder, trace: Trace, graph: IntegerGraph, task: str, x: R
     base = x.row(b.model.num_tokens)
     end = groups[-1].first + groups[-1].count
     if base + end * stride > b.config.act_depth:
-        raise CompileError(f"{name}: {end} tokens need {end * stride} rows of the activation scratchpad, but "
-                           f"{b.config.act_depth - base} are free: {base + end * stride - b.config.act_depth} too few")
+        raise CompileError(
+            f"{name}: {end} tokens need {end * stride} rows of the activation scratchpad, but "
+            f"{b.config.act_depth - base} are free: {base + end * stride - b.config.act_depth} too few"
+        )
     hidden = Region(base, stride)
     b.load_gelu(head.gelu, name)
 
     def emit(chunk: Chunk, group: Group) -> None:
-        command = b.matmul(chunk, group, name, src_base=x.row(group.first), src_stride=x.stride,
-                           dst_base=hidden.row(group.first), dst_stride=stride, dst_channel=chunk.channel, gelu=1,
-                           gelu_shift=shift)
+        command = b.matmul(
+            chunk,
+            group,
+            name,
+            src_base=x.row(group.first),
+            src_stride=x.stride,
+            dst_base=hidden.row(group.first),
+            dst_stride=stride,
+            dst_channel=chunk.channel,
+            gelu=1,
+            gelu_shift=shift,
+        )
         trace.add(name, command, _shift(group, first), chunk.channel, chunk.channels)
 
     b.stream([Job(layout, emit)], groups)
     return hidden
 
 
-def _output_layer(b: Builder, trace: Trace, graph: IntegerGraph, task: str, source: Region, groups: list[Group],
-                  first: int) -> list[OutputPart]:
+def _output_layer(
+    b: Builder, trace: Trace, graph: IntegerGraph, task: str, source: Region, groups: list[Group], first: int
+) -> list[OutputPart]:
     config, name = b.config, f"heads.{task}"
     layout = b.image.add_linear(name, graph.heads[task].out)
     rows = RowAllocator("residual", config.residual_depth)
@@ -89,14 +109,29 @@ def _output_layer(b: Builder, trace: Trace, graph: IntegerGraph, task: str, sour
         width = -(-chunk.channels // config.epilogue_lanes)
         limit = max(config.residual_depth // (2 * width), 1)  # tokens at a time, so that STORE overlaps MATMUL
         if chunk.tile == 0 and graph.heads[task].fc1 is not None:
-            gelu_pass(b, name, src_base=source.row(group.first), src_stride=source.stride, k_steps=layout.k_steps,
-                      tokens=group.count, weight_base=chunk.weight_row)
+            gelu_pass(
+                b,
+                name,
+                src_base=source.row(group.first),
+                src_stride=source.stride,
+                k_steps=layout.k_steps,
+                tokens=group.count,
+                weight_base=chunk.weight_row,
+            )
         for start in range(group.first, group.first + group.count, limit):
             part = Group(start, min(limit, group.first + group.count - start))
             need = part.count * width
             place = rows.alloc(need, f"{name}: outputs")
-            command = b.matmul(chunk, part, name, src_base=source.row(part.first), src_stride=source.stride,
-                               mode=Mode.RESIDUAL, dst_base=place, dst_stride=width)
+            command = b.matmul(
+                chunk,
+                part,
+                name,
+                src_base=source.row(part.first),
+                src_stride=source.stride,
+                mode=Mode.RESIDUAL,
+                dst_base=place,
+                dst_stride=width,
+            )
             trace.add(name, command, _shift(part, first), chunk.channel, chunk.channels)
             b.emit(Opcode.STORE, name, base=Base.OUTPUT, offset=end, row=place, rows=need)
             rows.release(place, need)

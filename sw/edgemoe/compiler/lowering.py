@@ -46,24 +46,29 @@ def input_object(config: AcceleratorConfig, patches: int, inputs: int) -> DramOb
 
 def _require(need: int, depth: int, memory: str, what: str) -> None:
     if need > depth:
-        raise CompileError(f"{what} need {need} rows of the {memory} scratchpad, which has {depth}: "
-                           f"{need - depth} too few")
+        raise CompileError(
+            f"{what} need {need} rows of the {memory} scratchpad, which has {depth}: {need - depth} too few"
+        )
 
 
 def _check_limits(graph: IntegerGraph, config: AcceleratorConfig) -> None:
     model = graph.config
     for what, value, limit, field in (
-            ("dim", model.dim, config.max_dim, "max_dim"),
-            ("tokens", model.num_tokens, config.max_tokens, "max_tokens"),
-            ("experts", model.num_experts, config.max_experts, "max_experts"),
-            ("top_k", model.top_k, config.max_top_k, "max_top_k")):
+        ("dim", model.dim, config.max_dim, "max_dim"),
+        ("tokens", model.num_tokens, config.max_tokens, "max_tokens"),
+        ("experts", model.num_experts, config.max_experts, "max_experts"),
+        ("top_k", model.top_k, config.max_top_k, "max_top_k"),
+    ):
         if value > limit:
-            raise CompileError(f"{model.name} has {what} {value}, but {config.name} allows {field} = {limit}: "
-                               f"{value - limit} too many")
+            raise CompileError(
+                f"{model.name} has {what} {value}, but {config.name} allows {field} = {limit}: {value - limit} too many"
+            )
     head_dim = align(model.head_dim, config.lanes_k)
     if head_dim >= 1 << 10:
-        raise CompileError(f"{model.name} has attention heads of {model.head_dim} channels, {head_dim} with padding to "
-                           f"{config.lanes_k} lanes; a command can express 1023: use more heads")
+        raise CompileError(
+            f"{model.name} has attention heads of {model.head_dim} channels, {head_dim} with padding to "
+            f"{config.lanes_k} lanes; a command can express 1023: use more heads"
+        )
     if model.dim < 8:
         raise CompileError(f"dim must be at least 8 (LayerNorm), not {model.dim}")
 
@@ -89,8 +94,9 @@ class _Norm:
 class _Lowering:
     """One task: places its activations and walks the model."""
 
-    def __init__(self, graph: IntegerGraph, config: AcceleratorConfig, options: CompilerOptions, image: DramImage,
-                 task: str) -> None:
+    def __init__(
+        self, graph: IntegerGraph, config: AcceleratorConfig, options: CompilerOptions, image: DramImage, task: str
+    ) -> None:
         _check_limits(graph, config)
         model = graph.config
         self.graph, self.config, self.task = graph, config, task
@@ -98,12 +104,20 @@ class _Lowering:
         self.trace = Trace()
         self.groups = balanced_groups(model.num_tokens, options.group_tokens)
         self.residual = Region(0, -(-model.dim // config.epilogue_lanes))
-        _require(model.num_tokens * self.residual.stride, config.residual_depth, "residual",
-                 f"{model.num_tokens} tokens of {model.dim} channels")
+        _require(
+            model.num_tokens * self.residual.stride,
+            config.residual_depth,
+            "residual",
+            f"{model.num_tokens} tokens of {model.dim} channels",
+        )
         width = max(-(-model.dim // config.lanes_k), model.heads * -(-model.head_dim // config.lanes_k))
         self.rows = model.num_tokens * width  # of one activation tensor of width dim
-        _require(2 * self.rows, config.act_depth, "activation",
-                 f"two tensors of {model.num_tokens} tokens, {model.dim} channels")
+        _require(
+            2 * self.rows,
+            config.act_depth,
+            "activation",
+            f"two tensors of {model.num_tokens} tokens, {model.dim} channels",
+        )
         # Two buffers at the ends: LayerNorm 1 -> low (then context), q -> high, LayerNorm 2 -> high, and the next
         # block the other way round; hidden rows may use all but the buffer with LayerNorm 2's output.
         self.buffers = [Region(0, width), Region(config.act_depth - self.rows, width)]
@@ -134,8 +148,7 @@ class _Lowering:
                 emit_dense(self.b, self.trace, name, block, plan, self.groups, after, phase)
                 phase.bytes_read += self._linear_bytes(f"{name}.fc1", f"{name}.fc2")
             x, other = other, x
-        outputs, size = emit_head(self.b, self.trace, self.graph, self.task, self.residual, self.buffers,
-                                  self.groups)
+        outputs, size = emit_head(self.b, self.trace, self.graph, self.task, self.residual, self.buffers, self.groups)
         return LoweredTask(self.b, self.trace, outputs, size)
 
     def _embed(self, after: Callable[[Group], None]) -> None:
@@ -148,8 +161,12 @@ class _Lowering:
         stride = layout.k_steps
         largest = max(group.count for group in self.groups) * stride
         available = self.config.act_depth - self.rows
-        _require(largest, available, "activation",
-                 f"{largest // stride} patches of {model.patch_inputs} inputs (beside one tensor of {model.dim})")
+        _require(
+            largest,
+            available,
+            "activation",
+            f"{largest // stride} patches of {model.patch_inputs} inputs (beside one tensor of {model.dim})",
+        )
         slots = min(available // largest, len(self.groups))
         held: list[Group | None] = [None] * slots  # patches that are on chip; all groups at once if they fit
         positioned: set[Group] = set()
@@ -174,17 +191,30 @@ class _Lowering:
         def emit(chunk: Chunk, group: Group) -> None:
             part, patches = fetch(group)
             if part.count:
-                command = b.matmul(chunk, part, "patch_embed", unsigned=1, src_base=patches,
-                                   src_stride=stride, mode=Mode.RESIDUAL, accumulate=1,
-                                   dst_base=self.residual.row(part.first), dst_stride=self.residual.stride,
-                                   dst_channel=chunk.channel)
+                command = b.matmul(
+                    chunk,
+                    part,
+                    "patch_embed",
+                    unsigned=1,
+                    src_base=patches,
+                    src_stride=stride,
+                    mode=Mode.RESIDUAL,
+                    accumulate=1,
+                    dst_base=self.residual.row(part.first),
+                    dst_stride=self.residual.stride,
+                    dst_channel=chunk.channel,
+                )
                 self.trace.add("embed", command, part, chunk.channel, chunk.channels)
 
         fetch(self.groups[0])  # ahead of the weights: computing can start with their first chunk
         b.stream([Job(layout, emit)], self.groups, after, single_set=slots < len(self.groups))
         phase.macs += model.num_patches * layout.macs
-        phase.bytes_read += (self._linear_bytes("patch_embed") + 2 * self.graph.pos_embed.size
-                             + model.num_patches * model.patch_inputs + self._norm_bytes)
+        phase.bytes_read += (
+            self._linear_bytes("patch_embed")
+            + 2 * self.graph.pos_embed.size
+            + model.num_patches * model.patch_inputs
+            + self._norm_bytes
+        )
 
     def _attention_of(self, index: int) -> Attention:
         return Attention(self.b, self.trace, f"blocks.{index}", self.graph.blocks[index], self.groups)
@@ -196,9 +226,18 @@ class _Lowering:
         attention.emit(x, other)
 
         def project(chunk: Chunk, group: Group) -> None:
-            command = b.matmul(chunk, group, f"{name}.proj", src_base=x.row(group.first), src_stride=x.stride,
-                               mode=Mode.RESIDUAL, accumulate=1, dst_base=self.residual.row(group.first),
-                               dst_stride=self.residual.stride, dst_channel=chunk.channel)
+            command = b.matmul(
+                chunk,
+                group,
+                f"{name}.proj",
+                src_base=x.row(group.first),
+                src_stride=x.stride,
+                mode=Mode.RESIDUAL,
+                accumulate=1,
+                dst_base=self.residual.row(group.first),
+                dst_stride=self.residual.stride,
+                dst_channel=chunk.channel,
+            )
             self.trace.add(f"{name}.residual1", command, group, chunk.channel, chunk.channels)
 
         b.stream([Job(attention.proj, project)], self.groups, _Norm(self, f"{name}.norm2", block.norm2, other))
@@ -213,12 +252,12 @@ class _Lowering:
 
     def _linear_bytes(self, *names: str) -> int:
         """Least bytes of linear layers: int8 weights and int32 biases, without padding."""
-        return sum(linear.weight.size + 4 * linear.outputs
-                   for name, linear, _ in self.graph.linears() if name in names)
+        return sum(linear.weight.size + 4 * linear.outputs for name, linear, _ in self.graph.linears() if name in names)
 
 
-def lower_task(graph: IntegerGraph, config: AcceleratorConfig, options: CompilerOptions, image: DramImage,
-               task: str) -> LoweredTask:
+def lower_task(
+    graph: IntegerGraph, config: AcceleratorConfig, options: CompilerOptions, image: DramImage, task: str
+) -> LoweredTask:
     """Lower one task; weights go to ``image``, where tasks share them.
 
     Raises

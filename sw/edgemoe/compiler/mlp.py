@@ -35,8 +35,10 @@ def _token_parts(groups: list[Group], rows_per_token: int, available: int, name:
     """Groups in as few, balanced parts as let each part's hidden rows fit."""
     largest = max(group.count for group in groups) * rows_per_token
     if largest > available:
-        raise CompileError(f"{name}: the hidden rows of {largest // rows_per_token} tokens need {largest} rows of the "
-                           f"activation scratchpad, but {available} are free: {largest - available} too few")
+        raise CompileError(
+            f"{name}: the hidden rows of {largest // rows_per_token} tokens need {largest} rows of the "
+            f"activation scratchpad, but {available} are free: {largest - available} too few"
+        )
     for count in range(1, len(groups) + 1):
         cuts = [round(i * len(groups) / count) for i in range(count + 1)]
         parts = [groups[start:stop] for start, stop in zip(cuts, cuts[1:], strict=False)]
@@ -45,33 +47,67 @@ def _token_parts(groups: list[Group], rows_per_token: int, available: int, name:
     raise AssertionError("single groups fit")
 
 
-def emit_dense(b: Builder, trace: Trace, name: str, block: IntegerBlock, plan: MlpPlan, groups: list[Group],
-               after: Callable[[Group], None] | None, phase: Phase) -> None:
+def emit_dense(
+    b: Builder,
+    trace: Trace,
+    name: str,
+    block: IntegerBlock,
+    plan: MlpPlan,
+    groups: list[Group],
+    after: Callable[[Group], None] | None,
+    phase: Phase,
+) -> None:
     """fc1 + GELU, fc2, residual add. ``after(group)`` follows a group's last residual write.
 
     When the hidden rows of all tokens do not fit, tokens go in parts and the weights are fetched once a part.
     """
     assert block.fc1 is not None and block.fc2 is not None
-    fc1, fc2 = (b.image.add_linear(f"{name}.{kind}", linear)
-                for kind, linear in (("fc1", block.fc1), ("fc2", block.fc2)))
+    fc1, fc2 = (
+        b.image.add_linear(f"{name}.{kind}", linear) for kind, linear in (("fc1", block.fc1), ("fc2", block.fc2))
+    )
     stride = -(-fc1.outputs // b.config.lanes_k)
     b.load_gelu(block.gelu, f"{name}.gelu")
     for part in _token_parts(groups, stride, plan.hidden_rows, name):
         hidden = Region(plan.hidden_row - part[0].first * stride, stride)
 
         def first(chunk: Chunk, group: Group, hidden: Region = hidden) -> None:
-            command = b.matmul(chunk, group, f"{name}.fc1", src_base=plan.x.row(group.first), src_stride=plan.x.stride,
-                               dst_base=hidden.row(group.first), dst_stride=stride, dst_channel=chunk.channel, gelu=1,
-                               gelu_shift=block.gelu.shift)
+            command = b.matmul(
+                chunk,
+                group,
+                f"{name}.fc1",
+                src_base=plan.x.row(group.first),
+                src_stride=plan.x.stride,
+                dst_base=hidden.row(group.first),
+                dst_stride=stride,
+                dst_channel=chunk.channel,
+                gelu=1,
+                gelu_shift=block.gelu.shift,
+            )
             trace.add(f"{name}.hidden", command, group, chunk.channel, chunk.channels)
 
         def second(chunk: Chunk, group: Group, hidden: Region = hidden) -> None:
             if chunk.tile == 0:
-                gelu_pass(b, name, src_base=hidden.row(group.first), src_stride=stride, k_steps=stride,
-                          tokens=group.count, weight_base=chunk.weight_row)
-            command = b.matmul(chunk, group, f"{name}.fc2", src_base=hidden.row(group.first), src_stride=stride,
-                               mode=Mode.RESIDUAL, accumulate=1, dst_base=plan.residual.row(group.first),
-                               dst_stride=plan.residual.stride, dst_channel=chunk.channel)
+                gelu_pass(
+                    b,
+                    name,
+                    src_base=hidden.row(group.first),
+                    src_stride=stride,
+                    k_steps=stride,
+                    tokens=group.count,
+                    weight_base=chunk.weight_row,
+                )
+            command = b.matmul(
+                chunk,
+                group,
+                f"{name}.fc2",
+                src_base=hidden.row(group.first),
+                src_stride=stride,
+                mode=Mode.RESIDUAL,
+                accumulate=1,
+                dst_base=plan.residual.row(group.first),
+                dst_stride=plan.residual.stride,
+                dst_channel=chunk.channel,
+            )
             trace.add(f"{name}.residual2", command, group, chunk.channel, chunk.channels)
 
         b.stream([Job(fc1, first)], part)
@@ -79,8 +115,9 @@ def emit_dense(b: Builder, trace: Trace, name: str, block: IntegerBlock, plan: M
     phase.macs += b.model.num_tokens * (fc1.macs + fc2.macs)
 
 
-def _emit_gate(b: Builder, trace: Trace, name: str, gate: IntegerLinear, task: str, x: Region,
-               groups: list[Group]) -> Iterator[bool]:
+def _emit_gate(
+    b: Builder, trace: Trace, name: str, gate: IntegerLinear, task: str, x: Region, groups: list[Group]
+) -> Iterator[bool]:
     """Gate logits, top-k and the expert queues, one group after the other.
 
     Yields when experts may work on the queues, and whether no token comes after: once, or every ``moe_group`` tokens.
@@ -90,9 +127,19 @@ def _emit_gate(b: Builder, trace: Trace, name: str, gate: IntegerLinear, task: s
     gap = max(1, b.config.epilogue_cycles, -(-interval // layout.tiles))
 
     def emit(chunk: Chunk, group: Group, clear: bool) -> Command:
-        return b.matmul(chunk, group, f"{name}.gate", src_base=x.row(group.first), src_stride=x.stride,
-                        mode=Mode.GATE, min_gap=gap, max_base=group.first, num_experts=b.model.num_experts,
-                        top_k=b.model.top_k, gate_first=int(clear))
+        return b.matmul(
+            chunk,
+            group,
+            f"{name}.gate",
+            src_base=x.row(group.first),
+            src_stride=x.stride,
+            mode=Mode.GATE,
+            min_gap=gap,
+            max_base=group.first,
+            num_experts=b.model.num_experts,
+            top_k=b.model.top_k,
+            gate_first=int(clear),
+        )
 
     def emit_traced(chunk: Chunk, group: Group) -> None:
         command = emit(chunk, group, group == groups[0])
@@ -114,8 +161,17 @@ def _emit_gate(b: Builder, trace: Trace, name: str, gate: IntegerLinear, task: s
     b.release_chunk(resident)
 
 
-def emit_experts(b: Builder, trace: Trace, name: str, block: IntegerBlock, task: str, plan: MlpPlan,
-                 groups: list[Group], phase: Phase, preload: Sequence[Callable[[], object]]) -> None:
+def emit_experts(
+    b: Builder,
+    trace: Trace,
+    name: str,
+    block: IntegerBlock,
+    task: str,
+    plan: MlpPlan,
+    groups: list[Group],
+    phase: Phase,
+    preload: Sequence[Callable[[], object]],
+) -> None:
     """The gate, then every expert with a queue: fetched once, its tokens gathered, scaled and scattered.
 
     ``preload`` fetches what the next block starts with: experts wait for the gate, and memory has nothing else to do.
@@ -123,9 +179,11 @@ def emit_experts(b: Builder, trace: Trace, name: str, block: IntegerBlock, task:
     hidden_stride = -(-b.model.expert_hidden // b.config.lanes_k)
     need = b.model.num_tokens * hidden_stride
     if need > plan.hidden_rows:
-        raise CompileError(f"{name}: the hidden rows of a full expert queue ({b.model.num_tokens} tokens) need {need} "
-                           f"rows of the activation scratchpad, but {plan.hidden_rows} are free: "
-                           f"{need - plan.hidden_rows} too few")
+        raise CompileError(
+            f"{name}: the hidden rows of a full expert queue ({b.model.num_tokens} tokens) need {need} "
+            f"rows of the activation scratchpad, but {plan.hidden_rows} are free: "
+            f"{need - plan.hidden_rows} too few"
+        )
     fetches = list(preload)
     for final in _emit_gate(b, trace, name, block.gates[task], task, plan.x, groups):
         while fetches:
@@ -149,24 +207,57 @@ def _emit_queued(b: Builder, trace: Trace, name: str, block: IntegerBlock, plan:
     for number, pair in enumerate(zip(block.expert_fc1, block.expert_fc2, strict=True)):
         hidden = plan.hidden_row + number % slots * need
         label, last = f"{name}.experts.{number}", final and number == b.model.num_experts - 1
-        fc1, fc2 = (b.image.add_linear(f"{label}.{kind}", linear, bits=b.expert_bits)
-                    for kind, linear in zip(("fc1", "fc2"), pair, strict=True))
+        fc1, fc2 = (
+            b.image.add_linear(f"{label}.{kind}", linear, bits=b.expert_bits)
+            for kind, linear in zip(("fc1", "fc2"), pair, strict=True)
+        )
 
         def first(chunk: Chunk, group: Group, hidden: int = hidden, number: int = number, label: str = label) -> None:
-            command = b.matmul(chunk, group, f"{label}.fc1", use_queue=1, gather=1, src_base=plan.x.base,
-                               src_stride=plan.x.stride, dst_base=hidden, dst_stride=stride,
-                               dst_channel=chunk.channel, gelu=1, gelu_shift=block.gelu.shift)
+            command = b.matmul(
+                chunk,
+                group,
+                f"{label}.fc1",
+                use_queue=1,
+                gather=1,
+                src_base=plan.x.base,
+                src_stride=plan.x.stride,
+                dst_base=hidden,
+                dst_stride=stride,
+                dst_channel=chunk.channel,
+                gelu=1,
+                gelu_shift=block.gelu.shift,
+            )
             if not b.options.moe_group:  # the reference's hidden rows are those of a whole queue
                 trace.add(f"{label}.hidden", command, group, chunk.channel, chunk.channels, expert=number)
 
         def second(chunk: Chunk, group: Group, hidden: int = hidden, label: str = label, last: bool = last) -> None:
             if chunk.tile == 0:
-                gelu_pass(b, label, use_queue=1, src_base=hidden, src_stride=stride, k_steps=stride,
-                          tokens=group.count, weight_base=chunk.weight_row, nibbles=chunk.layout.nibbles)
-            command = b.matmul(chunk, group, f"{label}.fc2", use_queue=1, scatter=1, src_base=hidden,
-                               src_stride=stride, mode=Mode.RESIDUAL, accumulate=1, row_factor=RowFactor.GATE,
-                               dst_base=plan.residual.base, dst_stride=plan.residual.stride,
-                               dst_channel=chunk.channel)
+                gelu_pass(
+                    b,
+                    label,
+                    use_queue=1,
+                    src_base=hidden,
+                    src_stride=stride,
+                    k_steps=stride,
+                    tokens=group.count,
+                    weight_base=chunk.weight_row,
+                    nibbles=chunk.layout.nibbles,
+                )
+            command = b.matmul(
+                chunk,
+                group,
+                f"{label}.fc2",
+                use_queue=1,
+                scatter=1,
+                src_base=hidden,
+                src_stride=stride,
+                mode=Mode.RESIDUAL,
+                accumulate=1,
+                row_factor=RowFactor.GATE,
+                dst_base=plan.residual.base,
+                dst_stride=plan.residual.stride,
+                dst_channel=chunk.channel,
+            )
             if last:
                 trace.add(f"{name}.residual2", command, group, chunk.channel, chunk.channels)
 

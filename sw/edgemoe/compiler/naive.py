@@ -24,8 +24,21 @@ def split_groups(tokens: int, size: int) -> list[Group]:
 
 def _pass(b: Builder, label: str, **payload: int) -> Command:
     """Read ``tokens`` rows of ``k_steps`` once, ``lanes_k`` values a cycle."""
-    return b.emit_matmul(label, **({"tiles": 1, "mode": Mode.ACT, "channels": 0, "dst_base": 0,
-                                    "dst_stride": 0, "param_base": 0, "param_uniform": 1} | payload))
+    return b.emit_matmul(
+        label,
+        **(
+            {
+                "tiles": 1,
+                "mode": Mode.ACT,
+                "channels": 0,
+                "dst_base": 0,
+                "dst_stride": 0,
+                "param_base": 0,
+                "param_uniform": 1,
+            }
+            | payload
+        ),
+    )
 
 
 def gelu_pass(b: Builder, label: str, **payload: int) -> None:

@@ -61,7 +61,7 @@ def pack_nibbles(rows: np.ndarray) -> np.ndarray:
     """Steps of tiles int8 [tiles, k_steps, ...] in -8..7, two a row: uint8 [tiles, ceil(k_steps / 2), ...]."""
     even, odd = rows[:, 0::2].view(np.uint8), rows[:, 1::2].view(np.uint8)
     packed = even & 15
-    packed[:, :odd.shape[1]] |= odd << 4
+    packed[:, : odd.shape[1]] |= odd << 4
     return packed
 
 
@@ -69,7 +69,7 @@ def spread_heads(array: np.ndarray, heads: int, padded: int) -> np.ndarray:
     """Zero-pad each head along axis 0: [heads * head_dim, ...] -> [heads * padded, ...]."""
     split = array.reshape(heads, -1, *array.shape[1:])
     out = np.zeros((heads, padded, *array.shape[1:]), array.dtype)
-    out[:, :split.shape[1]] = split
+    out[:, : split.shape[1]] = split
     return out.reshape(heads * padded, *array.shape[1:])
 
 
@@ -108,29 +108,34 @@ class DramImage:
             c = self.config
             tiles, steps = -(-linear.outputs // c.lanes_n), -(-linear.inputs // c.lanes_k)
             padded = np.zeros((tiles * c.lanes_n, steps * c.lanes_k), np.int8)
-            padded[:linear.outputs, :linear.inputs] = linear.weight
+            padded[: linear.outputs, : linear.inputs] = linear.weight
             rows = np.ascontiguousarray(padded.reshape(tiles, c.lanes_n, steps, c.lanes_k).transpose(0, 2, 1, 3))
             packed = pack_nibbles(rows) if bits == 4 else rows.view(np.uint8)
             stored = self.add_rows(name + ".weight", "WEIGHT", packed.reshape(-1, c.lanes_n * c.lanes_k))
             params = self.add_params(name, tiles * c.lanes_n, linear)
             macs = linear.weight.size if macs is None else macs
-            self._layouts[name] = WeightLayout(name, stored, params, linear.outputs, linear.inputs, tiles, steps, macs,
-                                               bits == 4)
+            self._layouts[name] = WeightLayout(
+                name, stored, params, linear.outputs, linear.inputs, tiles, steps, macs, bits == 4
+            )
         return self._layouts[name]
 
     def add_params(self, name: str, count: int, linear: IntegerLinear) -> DramObject:
         """Store a linear layer's requantize parameters, zero-padded to ``count`` channels."""
         entries = np.zeros(count, np.dtype([("bias", "<i4"), ("multiplier", "<u2"), ("shift", "u1"), ("pad", "u1")]))
         for field in ("bias", "multiplier", "shift"):
-            entries[field][:linear.outputs] = getattr(linear, field)
+            entries[field][: linear.outputs] = getattr(linear, field)
         rows = entries.view(np.uint8).reshape(count // self.config.epilogue_lanes, -1)
         return self.add_rows(name + ".params", "PARAM", rows)
 
     def add_uniform(self, name: str, requant: Requant) -> DramObject:
         """Store one parameter row with the same multiplier and shift for all channels, without bias."""
         count = self.config.epilogue_lanes
-        uniform = IntegerLinear(np.zeros((count, 1), np.int8), np.zeros(count, np.int32),
-                                np.full(count, requant.multiplier, np.uint16), np.full(count, requant.shift, np.uint8))
+        uniform = IntegerLinear(
+            np.zeros((count, 1), np.int8),
+            np.zeros(count, np.int32),
+            np.full(count, requant.multiplier, np.uint16),
+            np.full(count, requant.shift, np.uint8),
+        )
         return self.add_params(name, count, uniform)
 
     def add_norm(self, name: str, norm: IntegerLayerNorm) -> DramObject:
@@ -138,8 +143,8 @@ class DramImage:
         gamma, beta = norm.gamma, norm.beta
         lanes = self.config.norm_lanes
         entries = np.zeros(align(len(gamma), lanes), np.dtype([("gamma", "<i2"), ("pad", "<u2"), ("beta", "<i4")]))
-        entries["gamma"][:len(gamma)] = gamma
-        entries["beta"][:len(gamma)] = beta
+        entries["gamma"][: len(gamma)] = gamma
+        entries["beta"][: len(gamma)] = beta
         return self.add_rows(name, "NORM", entries.view(np.uint8).reshape(len(entries) // lanes, -1))
 
     def add_gelu(self, table: np.ndarray) -> DramObject:
@@ -151,5 +156,5 @@ class DramImage:
         """Store residual rows from int16 [T, D]; each token starts a new row."""
         lanes = self.config.epilogue_lanes
         padded = np.zeros((len(values), align(values.shape[1], lanes)), "<i2")
-        padded[:, :values.shape[1]] = values
+        padded[:, : values.shape[1]] = values
         return self.add_rows(name, "RESIDUAL", padded.reshape(-1, lanes).view(np.uint8))

@@ -78,19 +78,29 @@ def _assemble(graph: IntegerGraph, config: AcceleratorConfig, task: str, lowered
     places = {index: place for place, index in enumerate(order)}
     count = len(commands) + 2
     if count > _MAX_COMMANDS:
-        raise CompileError(f"task {task} needs {count} commands, the limit is {_MAX_COMMANDS}: "
-                           f"{count - _MAX_COMMANDS} too many")
+        raise CompileError(
+            f"task {task} needs {count} commands, the limit is {_MAX_COMMANDS}: {count - _MAX_COMMANDS} too many"
+        )
     begin = encode(Opcode.BEGIN, {}, {"isa_version": ISA_VERSION, "config_hash": config.hash32, "commands": count})
     totals = {f"wait_{engine.name.lower()}": sum(command.engine == engine for command in commands) for engine in Engine}
     ordered = [commands[index] for index in order]
     code = begin + b"".join(map(_encode, ordered)) + encode(Opcode.END, totals)
     fetched = sum(load_bytes(config, command.payload) for command in commands if command.opcode == Opcode.LOAD)
-    return Program(task, code, ordered, order, [timings[index] for index in order], lowered,
-                   lowered.trace.renumber(places), fetched)
+    return Program(
+        task,
+        code,
+        ordered,
+        order,
+        [timings[index] for index in order],
+        lowered,
+        lowered.trace.renumber(places),
+        fetched,
+    )
 
 
-def compile_graph(graph: IntegerGraph, config: AcceleratorConfig,
-                  options: CompilerOptions | None = None) -> CompiledModel:
+def compile_graph(
+    graph: IntegerGraph, config: AcceleratorConfig, options: CompilerOptions | None = None
+) -> CompiledModel:
     """Compile all tasks of a model for one configuration; tasks share their weights in DRAM.
 
     Raises

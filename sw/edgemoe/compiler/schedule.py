@@ -76,8 +76,12 @@ def estimate(config: AcceleratorConfig, model: ModelConfig, commands: Sequence[C
 
 def dispatch_order(commands: Sequence[Command], timings: Sequence[Timing]) -> list[int]:
     """Indices of ``commands`` in program order."""
-    ahead = {Engine.LOAD: _LOAD_AHEAD, Engine.MATMUL: _ISSUE_AHEAD, Engine.NORM: _ISSUE_AHEAD,
-             Engine.STORE: _ISSUE_AHEAD}
+    ahead = {
+        Engine.LOAD: _LOAD_AHEAD,
+        Engine.MATMUL: _ISSUE_AHEAD,
+        Engine.NORM: _ISSUE_AHEAD,
+        Engine.STORE: _ISSUE_AHEAD,
+    }
     starts: list[list[int]] = [[] for _ in Engine]
     keys: list[list[int]] = [[] for _ in Engine]
     order: list[tuple[int, int]] = []
@@ -93,4 +97,3 @@ def dispatch_order(commands: Sequence[Command], timings: Sequence[Timing]) -> li
         keys[engine].append(key)
         order.append((key, index))
     return [index for _, index in sorted(order)]
-

@@ -49,11 +49,24 @@ class Trace:
     def __init__(self) -> None:
         self.parts: list[TracePart] = []
 
-    def add(self, tensor: str, command: Command, group: Group, channel: int, channels: int, head: int = -1,
-            expert: int = -1) -> None:
+    def add(
+        self, tensor: str, command: Command, group: Group, channel: int, channels: int, head: int = -1, expert: int = -1
+    ) -> None:
         """Note that ``command`` completes this part of ``tensor``."""
-        self.parts.append(TracePart(tensor, command.index, int(command.engine), command.ordinal + 1, group.first,
-                                    group.count, channel, channels, head, expert))
+        self.parts.append(
+            TracePart(
+                tensor,
+                command.index,
+                int(command.engine),
+                command.ordinal + 1,
+                group.first,
+                group.count,
+                channel,
+                channels,
+                head,
+                expert,
+            )
+        )
 
     def renumber(self, places: dict[int, int]) -> list[TracePart]:
         """The parts in program order, given each command's place in the program."""

@@ -104,8 +104,13 @@ class Player:
     def state(self) -> dict[str, object]:
         """What viewers share: ``tasks``, ``paused``, ``ended``, ``failures`` (frames), and the last
         ``error`` until a hundred frames in a row have been fine."""
-        return {"tasks": self._tasks, "paused": self._is_paused, "ended": self._has_ended,
-                "failures": self._failures, "error": self._error}
+        return {
+            "tasks": self._tasks,
+            "paused": self._is_paused,
+            "ended": self._has_ended,
+            "failures": self._failures,
+            "error": self._error,
+        }
 
     @contextlib.contextmanager
     def watched(self, listener: Callable[[], object]) -> Iterator[None]:

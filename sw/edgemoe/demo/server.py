@@ -33,15 +33,17 @@ _HEADERS = {"Content-Security-Policy": "default-src 'self'", "Cache-Control": "n
 
 def application(player: Player, about: dict[str, Any], host: str = "127.0.0.1") -> Starlette:
     """The page of one player; ``about`` is what a viewer is told first, ``host`` the address that is listened on."""
+
     async def page(request: Request) -> FileResponse:
         return FileResponse(STATIC / "index.html", headers=_HEADERS)
 
     async def live(viewer: WebSocket) -> None:
         await _Viewer(viewer, player).serve(about)
 
-    return Starlette(routes=[Route("/", page), WebSocketRoute("/live", live),
-                             Mount("/static", StaticFiles(directory=STATIC))],
-                     middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=_names_of(host))])
+    return Starlette(
+        routes=[Route("/", page), WebSocketRoute("/live", live), Mount("/static", StaticFiles(directory=STATIC))],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=_names_of(host))],
+    )
 
 
 def _names_of(host: str) -> list[str]:
@@ -119,8 +121,9 @@ def listen(host: str, port: int) -> socket.socket:
         raise ValueError(f"port must be 0 to 65535, not {port}") from None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise ValueError(f"port {port} of {host} is in use; choose another with --port, or 0 for any free one"
-                             ) from None
+            raise ValueError(
+                f"port {port} of {host} is in use; choose another with --port, or 0 for any free one"
+            ) from None
         reason = str(error.strerror).partition(" (while")[0]  # Python repeats the address after it
         raise ValueError(f"cannot listen on {host}, port {port}: {reason}") from None
 
@@ -134,8 +137,16 @@ def url_of(listening: socket.socket) -> str:
 
 def serve(app: Starlette, listening: socket.socket) -> None:
     """Serve until the user interrupts it, or the process is asked to end."""
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="websockets-sansio", lifespan="off",
-                                           ws_per_message_deflate=False, timeout_graceful_shutdown=2))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            ws="websockets-sansio",
+            lifespan="off",
+            ws_per_message_deflate=False,
+            timeout_graceful_shutdown=2,
+        )
+    )
     # uvicorn repeats the signal when it has shut down; both then end here, and what is open is closed.
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

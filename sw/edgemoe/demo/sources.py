@@ -58,7 +58,7 @@ def crop(frame: RGB, height: int, width: int) -> RGB:
     rows = min(frame.shape[0], max(frame.shape[1] * height // width, 1))
     columns = min(frame.shape[1], max(frame.shape[0] * width // height, 1))
     top, left = (frame.shape[0] - rows) // 2, (frame.shape[1] - columns) // 2
-    return frame[top:top + rows, left:left + columns]
+    return frame[top : top + rows, left : left + columns]
 
 
 def _looped(source: str, opened: Iterator[RGB | ValueError], model: ModelConfig) -> Endless:

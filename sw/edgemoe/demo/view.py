@@ -37,9 +37,16 @@ def about(accelerator: Accelerator, source: str, measures_power: bool = False) -
     """
     bundle, model = accelerator.bundle, accelerator.bundle.model
     return {
-        "type": "about", "model": model.name, "device": accelerator.device, "config": bundle.config.name,
-        "source": source, "width": model.image_width, "height": model.image_height,
-        "clock_mhz": accelerator.clock_mhz, "measures_power": measures_power, "experts": model.num_experts,
+        "type": "about",
+        "model": model.name,
+        "device": accelerator.device,
+        "config": bundle.config.name,
+        "source": source,
+        "width": model.image_width,
+        "height": model.image_height,
+        "clock_mhz": accelerator.clock_mhz,
+        "measures_power": measures_power,
+        "experts": model.num_experts,
         "visits": model.num_tokens * model.top_k if model.num_experts else 0,
         "tasks": [_about_task(bundle, task) for task in model.tasks],
     }
@@ -73,12 +80,19 @@ def encode(frame: Frame, figures: Figures) -> bytes:
     """
     assert frame.image is not None
     images = [("input", *_jpeg(frame.image))]
-    images += [(name, *_png(colour(prediction.kind, prediction.values)))
-               for name, prediction in frame.predictions.items() if not isinstance(prediction, Classification)]
+    images += [
+        (name, *_png(colour(prediction.kind, prediction.values)))
+        for name, prediction in frame.predictions.items()
+        if not isinstance(prediction, Classification)
+    ]
     header = {
-        "number": frame.number, "fps": figures.fps, "latency": 1e3 * figures.latency,
-        "latency_p50": 1e3 * figures.latency_p50, "latency_p90": 1e3 * figures.latency_p90,
-        "watts": figures.watts, "millijoules": None if figures.joules is None else 1e3 * figures.joules,
+        "number": frame.number,
+        "fps": figures.fps,
+        "latency": 1e3 * figures.latency,
+        "latency_p50": 1e3 * figures.latency_p50,
+        "latency_p90": 1e3 * figures.latency_p90,
+        "watts": figures.watts,
+        "millijoules": None if figures.joules is None else 1e3 * figures.joules,
         "runs": {name: _run(prediction) for name, prediction in frame.predictions.items()},
         "images": [(name, kind, len(content)) for name, kind, content in images],
     }
@@ -91,15 +105,19 @@ def decode(message: bytes) -> tuple[dict[str, Any], dict[str, RGB]]:
     start = 4 + int.from_bytes(message[:4], "little")
     header, images = json.loads(message[4:start]), {}
     for name, _, size in header["images"]:
-        images[name] = np.asarray(Image.open(io.BytesIO(message[start:start + size])))
+        images[name] = np.asarray(Image.open(io.BytesIO(message[start : start + size])))
         start += size
     return header, images
 
 
 def _run(prediction: Prediction) -> dict[str, Any]:
     stats = prediction.stats
-    run: dict[str, Any] = {"cycles": stats.cycles, "device_ms": 1e3 * stats.device_seconds,
-                           "host_ms": 1e3 * stats.host_seconds, "experts": stats.expert_loads}
+    run: dict[str, Any] = {
+        "cycles": stats.cycles,
+        "device_ms": 1e3 * stats.device_seconds,
+        "host_ms": 1e3 * stats.host_seconds,
+        "experts": stats.expert_loads,
+    }
     if isinstance(prediction, Classification):
         best = prediction.scores.argsort()[::-1][:_BEST_CLASSES]
         run["classes"] = [(f"class {number}", float(prediction.scores[number])) for number in best]

@@ -46,11 +46,14 @@ def find_bundle() -> Bundle:
     if found:
         return Bundle.load(max(found, key=lambda path: path.stat().st_mtime))
     if find_device() == "pynq":
-        raise BundleError(f"no bundle in {' or '.join(map(str, FOLDERS))}; copy overlay and bundle to this board with "
-                          f"make flash, or name one: os.environ['EDGEMOE_BUNDLE'] = 'file.emoe'")
+        raise BundleError(
+            f"no bundle in {' or '.join(map(str, FOLDERS))}; copy overlay and bundle to this board with "
+            f"make flash, or name one: os.environ['EDGEMOE_BUNDLE'] = 'file.emoe'"
+        )
     from edgemoe.compiler import build_bundle
     from edgemoe.workloads import best_model, load_graph
     from edgemoe_hw.spec.config import PRESETS
+
     return build_bundle(load_graph(best_model(), Path.home() / ".cache/edgemoe"), PRESETS["pynq-z2"])
 
 
@@ -62,10 +65,16 @@ def scene(bundle: Bundle, number: int = 0) -> RGB:
 
 def show(image: RGB, predictions: Mapping[str, Prediction] | None = None) -> Image.Image:
     """An image and what is predicted of it, side by side; classes as text."""
-    panels = {"input": image} | {name: colour(prediction.kind, prediction.values) for name, prediction
-                                 in (predictions or {}).items() if not isinstance(prediction, Classification)}
-    classes = [f"{name}: class {prediction.label}" for name, prediction in (predictions or {}).items()
-               if isinstance(prediction, Classification)]
+    panels = {"input": image} | {
+        name: colour(prediction.kind, prediction.values)
+        for name, prediction in (predictions or {}).items()
+        if not isinstance(prediction, Classification)
+    }
+    classes = [
+        f"{name}: class {prediction.label}"
+        for name, prediction in (predictions or {}).items()
+        if isinstance(prediction, Classification)
+    ]
     height = _WIDTH * image.shape[0] // image.shape[1]
     sheet = Image.new("RGB", (len(panels) * (_WIDTH + _MARGIN) - _MARGIN, height + _TITLE), "white")
     draw = ImageDraw.Draw(sheet)
@@ -79,5 +88,6 @@ def show(image: RGB, predictions: Mapping[str, Prediction] | None = None) -> Ima
 def bars(values: Mapping[str, float], width: int = 40) -> str:
     """Text with a bar for each value."""
     most, names = max(max(values.values()), 1), max(map(len, values))
-    return "\n".join(f"{name:{names}} {'█' * round(width * value / most):{width}} {value:,.0f}"
-                     for name, value in values.items())
+    return "\n".join(
+        f"{name:{names}} {'█' * round(width * value / most):{width}} {value:,.0f}" for name, value in values.items()
+    )

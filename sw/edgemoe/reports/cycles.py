@@ -27,8 +27,9 @@ class Inference:
 
 def _bounds(bundle: Bundle, run: Inference) -> list[Bound]:
     model = bundle.model
-    return phase_bounds(bundle.config, bundle.task(run.task).phases, model.num_tokens * model.top_k,
-                        run.stats["experts_used"])
+    return phase_bounds(
+        bundle.config, bundle.task(run.task).phases, model.num_tokens * model.top_k, run.stats["experts_used"]
+    )
 
 
 def _totals(bundle: Bundle, run: Inference) -> dict[str, float]:
@@ -38,10 +39,14 @@ def _totals(bundle: Bundle, run: Inference) -> dict[str, float]:
     backbone = [b for b in bounds if b.name != "head"]
     cycles = {phase["name"]: phase["cycles"] for phase in run.stats["phases"]}
     return {
-        "cycles": run.stats["cycles"], "macs": sum(b.macs for b in bounds), "bound_cycles": bound,
+        "cycles": run.stats["cycles"],
+        "macs": sum(b.macs for b in bounds),
+        "bound_cycles": bound,
         "ideal_cycles": ideal,
-        "dram_bytes_read": run.stats["bytes_read"], "dram_bytes_written": run.stats["bytes_written"],
-        "dram_lower_bound_bytes": sum(b.bytes for b in bounds), "backbone_macs": sum(b.macs for b in backbone),
+        "dram_bytes_read": run.stats["bytes_read"],
+        "dram_bytes_written": run.stats["bytes_written"],
+        "dram_lower_bound_bytes": sum(b.bytes for b in bounds),
+        "backbone_macs": sum(b.macs for b in backbone),
         "backbone_cycles": sum(cycles[b.name] for b in backbone),
         "backbone_bound_cycles": total_bound(bundle.config, backbone)[0],
     }
@@ -55,10 +60,25 @@ def _layers(bundle: Bundle, runs: Sequence[Inference]) -> list[dict[str, Any]]:
         estimates = {phase.name: phase.estimated_cycles for phase in bundle.task(run.task).phases}
         for phase in run.stats["phases"]:
             name, share = phase["name"], 1 / len(runs)
-            layer = layers.setdefault(name, {"name": name, "cycles": 0.0, "bound_cycles": 0.0, "macs": 0.0,
-                                             "busy_cycles": 0.0, "estimated_cycles": 0.0, "stall_cycles": {}})
-            values = (("cycles", phase["cycles"]), ("bound_cycles", bounds[name].cycles), ("macs", bounds[name].macs),
-                      ("busy_cycles", phase["busy"]), ("estimated_cycles", estimates[name]))
+            layer = layers.setdefault(
+                name,
+                {
+                    "name": name,
+                    "cycles": 0.0,
+                    "bound_cycles": 0.0,
+                    "macs": 0.0,
+                    "busy_cycles": 0.0,
+                    "estimated_cycles": 0.0,
+                    "stall_cycles": {},
+                },
+            )
+            values = (
+                ("cycles", phase["cycles"]),
+                ("bound_cycles", bounds[name].cycles),
+                ("macs", bounds[name].macs),
+                ("busy_cycles", phase["busy"]),
+                ("estimated_cycles", estimates[name]),
+            )
             for key, value in values:
                 layer[key] += value * share
             for cause, value in phase["stalls"].items():
@@ -66,8 +86,9 @@ def _layers(bundle: Bundle, runs: Sequence[Inference]) -> list[dict[str, Any]]:
     return list(layers.values())
 
 
-def build_report(bundle: Bundle, runs: Sequence[Inference], metrics: dict[str, Any],
-                 comparisons: Sequence[Any] = ()) -> dict[str, Any]:
+def build_report(
+    bundle: Bundle, runs: Sequence[Inference], metrics: dict[str, Any], comparisons: Sequence[Any] = ()
+) -> dict[str, Any]:
     """The report of at least one inference; cycles, MACs and bytes are means over all of them.
 
     ``bit_exact`` is None where nothing was compared.
@@ -80,20 +101,36 @@ def build_report(bundle: Bundle, runs: Sequence[Inference], metrics: dict[str, A
     tensors = sum(len(comparison.tensors) for comparison in comparisons)
     mismatches = sum(comparison.mismatches for comparison in comparisons)
     return {
-        "model": bundle.model.name, "config": config.name, "config_hash": config.content_hash,
-        "images": len({run.image for run in runs}), "tasks": list(dict.fromkeys(run.task for run in runs)),
-        "inferences": len(runs), "bit_exact": mismatches == 0 if comparisons else None, "tensors_compared": tensors,
-        "mismatches": mismatches, **{key: round(value) for key, value in mean.items()},
+        "model": bundle.model.name,
+        "config": config.name,
+        "config_hash": config.content_hash,
+        "images": len({run.image for run in runs}),
+        "tasks": list(dict.fromkeys(run.task for run in runs)),
+        "inferences": len(runs),
+        "bit_exact": mismatches == 0 if comparisons else None,
+        "tensors_compared": tensors,
+        "mismatches": mismatches,
+        **{key: round(value) for key, value in mean.items()},
         "mac_utilisation": mean["macs"] / (mean["cycles"] * config.macs_per_cycle),
         "roofline_efficiency": mean["bound_cycles"] / mean["cycles"],
-        "macs_per_cycle": config.macs_per_cycle, "dram_bytes_per_cycle": config.dram_bytes_per_cycle,
-        "dram_latency": config.dram_latency, "assumed_clock_mhz": config.assumed_clock_mhz,
+        "macs_per_cycle": config.macs_per_cycle,
+        "dram_bytes_per_cycle": config.dram_bytes_per_cycle,
+        "dram_latency": config.dram_latency,
+        "assumed_clock_mhz": config.assumed_clock_mhz,
         "assumed_latency_ms": mean["cycles"] / config.assumed_clock_mhz / 1000,
-        "sim_seconds": seconds, "sim_cycles_per_second": cycles / max(seconds, 1e-9), "metrics": metrics,
+        "sim_seconds": seconds,
+        "sim_cycles_per_second": cycles / max(seconds, 1e-9),
+        "metrics": metrics,
         "layers": _layers(bundle, runs),
-        "per_inference": [{"task": run.task, "image": run.image, **{k: round(v) for k, v in total.items()},
-                           "expert_tokens": run.stats["expert_tokens"]}
-                          for run, total in zip(runs, totals, strict=True)],
+        "per_inference": [
+            {
+                "task": run.task,
+                "image": run.image,
+                **{k: round(v) for k, v in total.items()},
+                "expert_tokens": run.stats["expert_tokens"],
+            }
+            for run, total in zip(runs, totals, strict=True)
+        ],
     }
 
 
@@ -111,9 +148,25 @@ def load_report(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: there is no report; run edgemoe sim first") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a report ({error}); run edgemoe sim again") from None
-    needed = {"model", "config", "cycles", "bound_cycles", "mac_utilisation", "bit_exact", "tensors_compared", "layers",
-              "roofline_efficiency", "dram_bytes_read", "dram_bytes_written", "dram_lower_bound_bytes", "metrics",
-              "inferences", "assumed_latency_ms", "assumed_clock_mhz", "sim_cycles_per_second"}
+    needed = {
+        "model",
+        "config",
+        "cycles",
+        "bound_cycles",
+        "mac_utilisation",
+        "bit_exact",
+        "tensors_compared",
+        "layers",
+        "roofline_efficiency",
+        "dram_bytes_read",
+        "dram_bytes_written",
+        "dram_lower_bound_bytes",
+        "metrics",
+        "inferences",
+        "assumed_latency_ms",
+        "assumed_clock_mhz",
+        "sim_cycles_per_second",
+    }
     if not isinstance(report, dict) or not needed <= set(report):
         raise ValueError(f"{path}: not a report; run edgemoe sim again")
     return report
@@ -127,11 +180,21 @@ def table(report: dict[str, Any]) -> Table:
     for layer in report["layers"]:
         cause, stall = max(layer["stall_cycles"].items(), key=lambda item: item[1])
         cycles = max(layer["cycles"], 1)
-        view.add_row(layer["name"], f"{layer['cycles']:,.0f}", f"{layer['bound_cycles']:,.0f}",
-                     f"{layer['bound_cycles'] / cycles:.3f}", f"{layer['busy_cycles'] / cycles:.1%}",
-                     f"{cause} {stall:,.0f}" if stall >= 1 else "")
+        view.add_row(
+            layer["name"],
+            f"{layer['cycles']:,.0f}",
+            f"{layer['bound_cycles']:,.0f}",
+            f"{layer['bound_cycles'] / cycles:.3f}",
+            f"{layer['busy_cycles'] / cycles:.1%}",
+            f"{cause} {stall:,.0f}" if stall >= 1 else "",
+        )
     view.add_section()
-    view.add_row("total", f"{report['cycles']:,}", f"{report['bound_cycles']:,}",
-                 f"{report['roofline_efficiency']:.3f}",
-                 f"{report['mac_utilisation']:.1%} MACs", "")
+    view.add_row(
+        "total",
+        f"{report['cycles']:,}",
+        f"{report['bound_cycles']:,}",
+        f"{report['roofline_efficiency']:.3f}",
+        f"{report['mac_utilisation']:.1%} MACs",
+        "",
+    )
     return view

@@ -38,8 +38,9 @@ def colour(kind: str, values: npt.NDArray[np.generic]) -> RGB:
     return np.repeat(np.where(np.asarray(values, bool), 255, 0).astype(np.uint8)[..., None], 3, -1)
 
 
-def save_picture(path: Path, kind: str, image: RGB, prediction: npt.NDArray[np.generic],
-                 label: npt.NDArray[np.generic] | None = None) -> None:
+def save_picture(
+    path: Path, kind: str, image: RGB, prediction: npt.NDArray[np.generic], label: npt.NDArray[np.generic] | None = None
+) -> None:
     """Write input | prediction | label side by side, with a legend or colour bar below."""
     panels = [("input", image), ("prediction", colour(kind, prediction))]
     if label is not None:

@@ -84,8 +84,9 @@ class Accelerator:
         lists = task_lists(self.bundle, tasks)
         with self._lock:
             self._check_free()
-            self._active = Pipeline(self._executor, items(source), lists, self._prepare, on_error == "report",
-                                    self._stream_ended)
+            self._active = Pipeline(
+                self._executor, items(source), lists, self._prepare, on_error == "report", self._stream_ended
+            )
             return Stream(self._active, on_error == "report")
 
     def reset(self) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemoe.bundle import Bundle, BundleError
-from edgemoe.layout import ALIGNMENT, gather_outputs
 from edgemoe.errors import DeviceError
+from edgemoe.layout import ALIGNMENT, gather_outputs
 from edgemoe.runtime.base import check_image
 from edgemoe.runtime.executor import (
     Cancelled,
@@ -62,12 +62,23 @@ class Driver(Executor):
     DeviceError: there is no accelerator, it does not become idle, or memory is short
     """
 
-    def __init__(self, platform: Platform, bundle: Bundle, *, depth: int = 2, timeout: float | None = None,
-                 watchdog: int = 1_000_000, retries: int = 0, interrupt: bool = False) -> None:
+    def __init__(
+        self,
+        platform: Platform,
+        bundle: Bundle,
+        *,
+        depth: int = 2,
+        timeout: float | None = None,
+        watchdog: int = 1_000_000,
+        retries: int = 0,
+        interrupt: bool = False,
+    ) -> None:
         limit = 1 << regs.find("WATCHDOG").width
         if depth < 1 or retries < 0 or (timeout is not None and timeout <= 0) or not 0 <= watchdog < limit:
-            raise ValueError(f"depth must be at least 1, retries at least 0, timeout above 0, watchdog at least 0 and "
-                             f"below {limit}, not {depth!r}, {retries!r}, {timeout!r} and {watchdog!r}")
+            raise ValueError(
+                f"depth must be at least 1, retries at least 0, timeout above 0, watchdog at least 0 and "
+                f"below {limit}, not {depth!r}, {retries!r}, {timeout!r} and {watchdog!r}"
+            )
         self.name, self.bundle, self.depth = platform.name, bundle, depth
         self._platform, self._registers = platform, Registers(platform)
         self._timeout, self._watchdog, self._retries = timeout, watchdog, retries
@@ -91,8 +102,9 @@ class Driver(Executor):
         bundle = self.bundle
         self._packer = ImagePacker(bundle)
         self._weights = self._filled(bundle.data)
-        self._programs = {name: self._filled(np.frombuffer(task.program, np.uint8))
-                          for name, task in bundle.tasks.items()}
+        self._programs = {
+            name: self._filled(np.frombuffer(task.program, np.uint8)) for name, task in bundle.tasks.items()
+        }
         zeros = np.zeros(bundle.input_bytes, np.uint8)
         self._inputs = [self._filled(zeros) for _ in range(self.depth)]
         # Flushed like the others: a dirty line that is written back later would overwrite outputs.
@@ -104,9 +116,11 @@ class Driver(Executor):
         self._buffers.append(buffer)
         address, limit = buffer.physical_address, 1 << regs.find("BASE_WEIGHTS").width
         if address % ALIGNMENT or address + content.size > limit:
-            raise DeviceError(f"device {self.name} allocated {content.size} bytes at {address:#x}; the accelerator "
-                              f"needs addresses that are multiples of {ALIGNMENT} and end at or below {limit:#x}")
-        buffer.array[:content.size] = content
+            raise DeviceError(
+                f"device {self.name} allocated {content.size} bytes at {address:#x}; the accelerator "
+                f"needs addresses that are multiples of {ALIGNMENT} and end at or below {limit:#x}"
+            )
+        buffer.array[: content.size] = content
         buffer.flush()
         return buffer
 
@@ -150,11 +164,14 @@ class Driver(Executor):
             self.reset()
         self._must_reset = True  # until it is known to have ended
         for name, value in (
-                ("PROGRAM_ADDR", self._programs[task].physical_address), ("PROGRAM_COMMANDS", info.commands),
-                ("BASE_WEIGHTS", self._weights.physical_address),
-                ("BASE_INPUT", self._inputs[source].physical_address),
-                ("BASE_OUTPUT", self._outputs[target].physical_address), ("WATCHDOG", self._watchdog),
-                ("CONTROL", _START | (_IRQ_ENABLE if self._interrupt else 0))):
+            ("PROGRAM_ADDR", self._programs[task].physical_address),
+            ("PROGRAM_COMMANDS", info.commands),
+            ("BASE_WEIGHTS", self._weights.physical_address),
+            ("BASE_INPUT", self._inputs[source].physical_address),
+            ("BASE_OUTPUT", self._outputs[target].physical_address),
+            ("WATCHDOG", self._watchdog),
+            ("CONTROL", _START | (_IRQ_ENABLE if self._interrupt else 0)),
+        ):
             self._registers.write(name, value)
 
     def finish(self, task: str, cancel: threading.Event | None = None) -> None:
@@ -170,8 +187,9 @@ class Driver(Executor):
             if status & _ERROR or not status & _BUSY:  # busy with an error: its transfers may never be answered
                 break
             if late:
-                raise DeviceTimeout(f"device {self.name}: task {task} did not end within {limit:.3g} s; "
-                                    f"{self._progress(task)}")
+                raise DeviceTimeout(
+                    f"device {self.name}: task {task} did not end within {limit:.3g} s; {self._progress(task)}"
+                )
             if cancel is not None and cancel.is_set():
                 self.reset()
                 raise Cancelled(f"device {self.name}: task {task} was given up")
@@ -185,8 +203,10 @@ class Driver(Executor):
             command = self._registers.read("ERROR_COMMAND")
             raise ProgramStopped(self._error_code(), command, self._describe(task, command))
         if not status & _DONE:
-            raise DeviceError(f"device {self.name}: task {task} was not run: the accelerator was reset meanwhile, "
-                              f"perhaps by another process")
+            raise DeviceError(
+                f"device {self.name}: task {task} was not run: the accelerator was reset meanwhile, "
+                f"perhaps by another process"
+            )
         self._must_reset = False
 
     def _error_code(self) -> regs.ErrorCode:
@@ -194,14 +214,16 @@ class Driver(Executor):
         try:
             return regs.ErrorCode(code)
         except ValueError:
-            raise DeviceError(f"device {self.name}: unknown error code {code}; is its overlay newer than this "
-                              f"edgemoe?") from None
+            raise DeviceError(
+                f"device {self.name}: unknown error code {code}; is its overlay newer than this edgemoe?"
+            ) from None
 
     def _describe(self, task: str, command: int) -> str:
         """A command as text, where the disassembler's own needs are installed (they are not on a board)."""
         info = self.bundle.task(task)
         with contextlib.suppress(ImportError, ValueError, IndexError):
             from edgemoe.compiler.disassembler import disassemble
+
             lines = itertools.islice(disassemble(info.program, [phase.name for phase in info.phases]), command, None)
             return f"task {task}: {' '.join(next(lines, '').split())}"
         return f"task {task}"
@@ -210,12 +232,15 @@ class Driver(Executor):
         """How far a program is that does not end: error code, commands finished, and the one it waits for."""
         info = self.bundle.task(task)
         done = [self._registers.read(f"DONE_{engine}") for engine in _ENGINES]
-        text = (f"error code {self._error_code().name}; of its {info.commands} commands these have finished: "
-                + ", ".join(f"{count} {engine}" for count, engine in zip(done, _ENGINES, strict=True)))
+        text = (
+            f"error code {self._error_code().name}; of its {info.commands} commands these have finished: "
+            + ", ".join(f"{count} {engine}" for count, engine in zip(done, _ENGINES, strict=True))
+        )
         with contextlib.suppress(ImportError, ValueError):  # what decodes commands is not installed on a board
             from edgemoe_hw.spec.isa import COMMAND_BYTES, ENGINES, decode
+
             for number in range(info.commands):  # each engine finishes its commands in order
-                opcode = decode(info.program[COMMAND_BYTES * number:COMMAND_BYTES * (number + 1)])[0]
+                opcode = decode(info.program[COMMAND_BYTES * number : COMMAND_BYTES * (number + 1)])[0]
                 if opcode in ENGINES:
                     done[ENGINES[opcode]] -= 1
                     if done[ENGINES[opcode]] < 0:
@@ -245,8 +270,10 @@ class Driver(Executor):
             polls += 1
             if polls > _RESET_POLLS and self._platform.now() >= end:
                 why = f" (the reset was because: {self._failure})" if self._failure else ""
-                raise DeviceError(f"device {self.name} is still busy {_RESET_TIMEOUT} s after a soft reset: memory "
-                                  f"does not answer its transfers; load the overlay again{why}")
+                raise DeviceError(
+                    f"device {self.name} is still busy {_RESET_TIMEOUT} s after a soft reset: memory "
+                    f"does not answer its transfers; load the overlay again{why}"
+                )
             self._platform.wait(_RESET_POLL)
         self._must_reset, self._failure = False, ""
 
@@ -279,16 +306,21 @@ def check_identity(registers: Registers, bundle: Bundle, device: str) -> None:
     """
     found = registers.read("ID")
     if found != regs.ID:
-        raise DeviceError(f"device {device}: register ID is {found:#010x}, not {regs.ID:#010x}: there is no edgemoe "
-                          f"accelerator at this address; load its overlay first")
+        raise DeviceError(
+            f"device {device}: register ID is {found:#010x}, not {regs.ID:#010x}: there is no edgemoe "
+            f"accelerator at this address; load its overlay first"
+        )
     version = registers.read("ISA_VERSION")
     if version != ISA_VERSION:
-        raise BundleError(f"the bundle has ISA version {ISA_VERSION}, device {device} has {version}; load the overlay "
-                          f"that this edgemoe builds, or compile the model with the edgemoe that built the device")
+        raise BundleError(
+            f"the bundle has ISA version {ISA_VERSION}, device {device} has {version}; load the overlay "
+            f"that this edgemoe builds, or compile the model with the edgemoe that built the device"
+        )
     found = registers.read("CONFIG_HASH")
     if found != bundle.config.hash32:
         preset = next((name for name, config in PRESETS.items() if config.hash32 == found), None)
         raise BundleError(
             f"the bundle is for config {bundle.config.name} (hash {bundle.config.hash32:#010x}), device {device} has "
             f"{preset or 'another'} (hash {found:#010x}); load the bundle's overlay, or compile the model for the "
-            f"device: edgemoe compile --config {preset or '<its configuration file>'}")
+            f"device: edgemoe compile --config {preset or '<its configuration file>'}"
+        )

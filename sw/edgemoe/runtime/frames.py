@@ -69,8 +69,10 @@ def _read_each(iterator: Iterator[Any]) -> Iterator[Any]:
 
 def _arrays(values: npt.NDArray[Any], what: str) -> Iterator[RGB]:
     if values.dtype != np.uint8 or values.ndim not in (3, 4) or values.shape[-1] != 3:
-        raise ValueError(f"{what} must be uint8 [N, height, width, 3] or [height, width, 3], not {values.dtype.name} "
-                         f"{list(values.shape)}")
+        raise ValueError(
+            f"{what} must be uint8 [N, height, width, 3] or [height, width, 3], not {values.dtype.name} "
+            f"{list(values.shape)}"
+        )
     return iter(values if values.ndim == 4 else values[None])
 
 
@@ -97,13 +99,17 @@ def _captured(source: str | int, name: str) -> Iterator[RGB]:
     try:
         import cv2
     except ImportError:
-        raise ValueError(f"{name}: videos and cameras need OpenCV; install it with: pip install 'edgemoe[video]'"
-                         ) from None
+        raise ValueError(
+            f"{name}: videos and cameras need OpenCV; install it with: pip install 'edgemoe[video]'"
+        ) from None
     capture = cv2.VideoCapture(source)
     if not capture.isOpened():
         capture.release()
-        raise ValueError(f"{name}: cannot be opened as a video" if isinstance(source, str) else
-                         f"{name}: there is no such camera, or another program uses it")
+        raise ValueError(
+            f"{name}: cannot be opened as a video"
+            if isinstance(source, str)
+            else f"{name}: there is no such camera, or another program uses it"
+        )
     return _pictures(capture, name if isinstance(source, int) else None, cv2.cvtColor, cv2.COLOR_BGR2RGB)
 
 

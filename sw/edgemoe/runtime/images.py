@@ -52,8 +52,9 @@ def _pillow(what: str) -> Any:
     try:
         from PIL import Image
     except ImportError as error:
-        raise ValueError(f"{what} needs Pillow ({error}): pip install pillow; arrays and .npy files of the model's "
-                         f"size do without") from None
+        raise ValueError(
+            f"{what} needs Pillow ({error}): pip install pillow; arrays and .npy files of the model's size do without"
+        ) from None
     return Image
 
 
@@ -77,8 +78,10 @@ def prepare(image: ImageLike, model: ModelConfig, resize: bool = False) -> RGB:
     if pixels.shape == wanted:
         return pixels
     if not resize or 0 in pixels.shape:
-        raise ValueError(f"{where}it is {pixels.shape[1]}x{pixels.shape[0]} pixels, but the model takes "
-                         f"{model.image_width}x{model.image_height} (width x height); resize it first, or let "
-                         f"it be done: edgemoe.open(..., resize=True), edgemoe run --resize")
+        raise ValueError(
+            f"{where}it is {pixels.shape[1]}x{pixels.shape[0]} pixels, but the model takes "
+            f"{model.image_width}x{model.image_height} (width x height); resize it first, or let "
+            f"it be done: edgemoe.open(..., resize=True), edgemoe run --resize"
+        )
     pillow, size = _pillow("resizing images"), (model.image_width, model.image_height)
     return np.asarray(pillow.fromarray(pixels).resize(size, pillow.Resampling.BILINEAR), np.uint8)

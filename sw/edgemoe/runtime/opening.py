@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from edgemoe.bundle import Bundle
-from edgemoe.runtime.accelerator import Accelerator
 from edgemoe.errors import DeviceError
+from edgemoe.runtime.accelerator import Accelerator
 from edgemoe.runtime.driver import Driver
 from edgemoe.runtime.platforms.base import Platform
 from edgemoe.runtime.reference import ReferenceExecutor
@@ -82,8 +82,11 @@ def _open_platform(device: str, bundle: Bundle, options: dict[str, Any]) -> Plat
 
 def _options_of(function: Callable[..., Any]) -> list[str]:
     """Names of what follows the bundle."""
-    return [name for name, parameter in inspect.signature(function).parameters.items()
-            if parameter.kind is parameter.KEYWORD_ONLY]
+    return [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
 
 
 def _check_options(device: str, options: dict[str, Any], known: list[str]) -> None:

@@ -23,8 +23,10 @@ class ImagePacker:
         model = bundle.model
         shape = (model.image_height, model.image_width, 3)
         numbers = np.arange(1, np.prod(shape) + 1).reshape(shape)
-        planes = [pack_patches(bundle.config, patchify((numbers >> 8 * byte).astype(np.uint8), model.patch))
-                  for byte in range(4)]
+        planes = [
+            pack_patches(bundle.config, patchify((numbers >> 8 * byte).astype(np.uint8), model.patch))
+            for byte in range(4)
+        ]
         self._order = np.zeros(len(planes[0]), np.intp)
         for byte, plane in enumerate(planes):
             self._order |= np.frombuffer(plane, np.uint8).astype(np.intp) << 8 * byte
@@ -33,4 +35,4 @@ class ImagePacker:
     def pack(self, image: npt.NDArray[np.uint8], memory: npt.NDArray[np.uint8]) -> None:
         """Write an image of the model's size to the beginning of ``memory``; not for two threads at a time."""
         self._pixels[1:] = image.reshape(-1)
-        np.take(self._pixels, self._order, out=memory[:self._order.size], mode="clip")
+        np.take(self._pixels, self._order, out=memory[: self._order.size], mode="clip")

@@ -80,8 +80,15 @@ class Pipeline:
     failure: what ended a thread before its time; None: nothing
     """
 
-    def __init__(self, executor: Executor, frames: Iterator[object], tasks: Iterator[tuple[str, ...]],
-                 prepare: Callable[[object], Image], go_on: bool, ended: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        frames: Iterator[object],
+        tasks: Iterator[tuple[str, ...]],
+        prepare: Callable[[object], Image],
+        go_on: bool,
+        ended: Callable[[], None],
+    ) -> None:
         self._executor, self._frames, self._tasks, self._prepare = executor, frames, tasks, prepare
         self._go_on, self._ended = go_on, ended
         depth = executor.depth
@@ -93,9 +100,12 @@ class Pipeline:
         self._stop = threading.Event()
         self._close_lock, self._has_ended = threading.RLock(), False
         self.failure: BaseException | None = None
-        self._threads = [threading.Thread(target=self._until_closed, args=(stage,), daemon=True,
-                                          name=f"edgemoe {stage.__name__.strip('_')}")
-                         for stage in (self._source, self._device, self._results)]
+        self._threads = [
+            threading.Thread(
+                target=self._until_closed, args=(stage,), daemon=True, name=f"edgemoe {stage.__name__.strip('_')}"
+            )
+            for stage in (self._source, self._device, self._results)
+        ]
         for thread in self._threads:
             thread.start()
 

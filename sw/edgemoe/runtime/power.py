@@ -54,8 +54,12 @@ def hwmon_rails(root: Path = _HWMON) -> Rails:
         chip, number = path.with_name("name"), path.name.removesuffix("_input")
         names[path] = label.read_text().strip() if label.exists() else f"{chip.read_text().strip()} {number}"
     count = Counter(names.values())
-    return {name if count[name] == 1 else f"{name} ({path.parent.name} {path.name.removesuffix('_input')})":
-            partial(_watts, path) for path, name in names.items()}
+    return {
+        name if count[name] == 1 else f"{name} ({path.parent.name} {path.name.removesuffix('_input')})": partial(
+            _watts, path
+        )
+        for path, name in names.items()
+    }
 
 
 def _watts(path: Path) -> float:

@@ -142,8 +142,9 @@ class Classification(Prediction):
         return self.scores
 
 
-def interpret(bundle: Bundle, task: str, raw: npt.NDArray[np.int16], measured: Measured,
-              host_seconds: float) -> Prediction:
+def interpret(
+    bundle: Bundle, task: str, raw: npt.NDArray[np.int16], measured: Measured, host_seconds: float
+) -> Prediction:
     """The typed prediction of a task's raw outputs; ``host_seconds``: what the host spent before this."""
     begin = time.perf_counter()
     model, scale = bundle.model, bundle.task(task).output_scale
@@ -161,7 +162,11 @@ def interpret(bundle: Bundle, task: str, raw: npt.NDArray[np.int16], measured: M
 
 
 _DENSE: dict[str, Callable[..., Prediction]] = {
-    "segmentation": Segmentation, "depth": Depth, "normals": Normals, "edges": Edges}
+    "segmentation": Segmentation,
+    "depth": Depth,
+    "normals": Normals,
+    "edges": Edges,
+}
 
 
 def _labels(model: ModelConfig, task: str, raw: npt.NDArray[np.int16]) -> npt.NDArray[Any]:

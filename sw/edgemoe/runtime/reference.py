@@ -42,8 +42,11 @@ class ReferenceExecutor(Executor):
         self._outputs[target] = result.outputs
         seconds = time.perf_counter() - begin
         model = self.bundle.model
-        loads = {block: tuple(len(queue) for queue in result.stats["trace"][f"blocks.{block}.queues"])
-                 for block in range(model.depth) if model.is_moe(block)}
+        loads = {
+            block: tuple(len(queue) for queue in result.stats["trace"][f"blocks.{block}.queues"])
+            for block in range(model.depth)
+            if model.is_moe(block)
+        }
         return Measured(seconds, seconds, expert_loads=loads)
 
     def unpack(self, task: str, target: int) -> npt.NDArray[np.int16]:

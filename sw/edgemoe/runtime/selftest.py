@@ -49,8 +49,9 @@ def selftest(device: str, bundle: Bundle, images: int = 2, **options: Any) -> li
                 found = accelerator.run(picture, task).raw
                 times.append(1e3 * (time.perf_counter() - begin))
                 mismatches += int(np.count_nonzero(found != reference.run(picture, task).raw))
-            rows.append({"task": task, "images": images, "mismatches": mismatches,
-                         "milliseconds": float(np.median(times))})
+            rows.append(
+                {"task": task, "images": images, "mismatches": mismatches, "milliseconds": float(np.median(times))}
+            )
     return rows
 
 
@@ -71,8 +72,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     for row in rows:
         verdict = f"{row['mismatches']} values DIFFER from" if row["mismatches"] else "equal"
-        sys.stdout.write(f"{row['task']}: {row['images']} images, {verdict} the integer reference; "
-                         f"{row['milliseconds']:.2f} ms an image\n")
+        sys.stdout.write(
+            f"{row['task']}: {row['images']} images, {verdict} the integer reference; "
+            f"{row['milliseconds']:.2f} ms an image\n"
+        )
     failed = any(row["mismatches"] for row in rows)
     sys.stdout.write("self-test FAILED\n" if failed else "self-test passed\n")
     return int(failed)

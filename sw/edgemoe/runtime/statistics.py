@@ -60,12 +60,15 @@ class StreamStats(FrameEnergy):
     watts: float | None = None
 
     def __str__(self) -> str:
-        energy = ("power unavailable" if self.joules is None
-                  else f"{self.watts:.2f} W, {self.joules * 1e3:.1f} mJ a frame")
-        return (f"{self.frames} frames, {self.inferences} inferences, {self.failures} failed, "
-                f"{self.fps:.1f} frames/s; latency p50 {self.latency_p50 * 1e3:.2f} ms, p90 "
-                f"{self.latency_p90 * 1e3:.2f} ms; a frame: device {self.device_seconds * 1e3:.2f} ms, host "
-                f"{self.host_seconds * 1e3:.2f} ms; device busy {self.device_share:.0%}; {energy}")
+        energy = (
+            "power unavailable" if self.joules is None else f"{self.watts:.2f} W, {self.joules * 1e3:.1f} mJ a frame"
+        )
+        return (
+            f"{self.frames} frames, {self.inferences} inferences, {self.failures} failed, "
+            f"{self.fps:.1f} frames/s; latency p50 {self.latency_p50 * 1e3:.2f} ms, p90 "
+            f"{self.latency_p90 * 1e3:.2f} ms; a frame: device {self.device_seconds * 1e3:.2f} ms, host "
+            f"{self.host_seconds * 1e3:.2f} ms; device busy {self.device_share:.0%}; {energy}"
+        )
 
 
 class Meter:
@@ -97,9 +100,20 @@ class Meter:
                 return StreamStats()
             seconds = self._end - self._begin
             middle, high, most = np.percentile(self._latencies, (50, 90, 100))
-            return StreamStats(self._frames, self._inferences, self._failures, seconds, self._frames / seconds,
-                               float(middle), float(high), float(most), self._device / self._frames,
-                               self._host / self._frames, self._device / seconds, self._power.watts)
+            return StreamStats(
+                self._frames,
+                self._inferences,
+                self._failures,
+                seconds,
+                self._frames / seconds,
+                float(middle),
+                float(high),
+                float(most),
+                self._device / self._frames,
+                self._host / self._frames,
+                self._device / seconds,
+                self._power.watts,
+            )
 
     def close(self) -> None:
         """Measure no more power."""

@@ -23,8 +23,14 @@ from edgemoe_sim.verilated import ModelError, Stop, VerilatedModel
 __all__ = ["STALLS", "SimDevice", "Waves"]
 
 #: Stall counters by their name in reports.
-STALLS = {"load": "STALL_LOAD", "matmul": "STALL_MATMUL", "norm": "STALL_NORM", "store": "STALL_STORE",
-          "epilogue": "STALL_EPILOGUE", "command": "STALL_COMMAND"}
+STALLS = {
+    "load": "STALL_LOAD",
+    "matmul": "STALL_MATMUL",
+    "norm": "STALL_NORM",
+    "store": "STALL_STORE",
+    "epilogue": "STALL_EPILOGUE",
+    "command": "STALL_COMMAND",
+}
 _CYCLE_MARGIN = 20  # a program may take this many times its estimate before it is given up
 
 
@@ -48,8 +54,10 @@ class Waves:
         """Raise ValueError unless both are commands of a program and in order."""
         last = commands - 1 if self.last is None else self.last
         if not 0 <= self.first <= last < commands:
-            raise ValueError(f"waves must be of commands 0 to {commands - 1}, the first not after the last, "
-                             f"not {self.first} to {last}")
+            raise ValueError(
+                f"waves must be of commands 0 to {commands - 1}, the first not after the last, "
+                f"not {self.first} to {last}"
+            )
 
 
 class SimDevice(Device):
@@ -64,8 +72,14 @@ class SimDevice(Device):
 
     name = "sim"
 
-    def __init__(self, config: AcceleratorConfig, stall: float = 0.0, seed: int = 0, quiet: bool = False,
-                 waves: Waves | None = None) -> None:
+    def __init__(
+        self,
+        config: AcceleratorConfig,
+        stall: float = 0.0,
+        seed: int = 0,
+        quiet: bool = False,
+        waves: Waves | None = None,
+    ) -> None:
         self.config = config
         self._waves = waves
         self._options: dict[str, Any] = {"stall": stall, "seed": seed, "quiet": quiet, "trace": waves is not None}
@@ -94,8 +108,14 @@ class SimDevice(Device):
             self._driver = Driver(self._platform, bundle, depth=1, interrupt=True)
         return self._driver, self._platform.model
 
-    def run(self, bundle: Bundle, image: Image, task: str, progress: Progress | None = None,
-            expected: Mapping[str, Any] | None = None) -> Result:
+    def run(
+        self,
+        bundle: Bundle,
+        image: Image,
+        task: str,
+        progress: Progress | None = None,
+        expected: Mapping[str, Any] | None = None,
+    ) -> Result:
         """One inference on the RTL.
 
         ``stats``: ``cycles``, ``phases`` (name, cycles, stalls), ``bytes_read``, ``bytes_written``, ``experts_used``,
@@ -128,8 +148,15 @@ class SimDevice(Device):
 class _Run:
     """One started program: stops at phase ends and traced completions, reads counters and scratchpads there."""
 
-    def __init__(self, bundle: Bundle, task: Task, model: VerilatedModel, expected: Mapping[str, Any] | None,
-                 progress: Progress | None, waves: Waves | None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        task: Task,
+        model: VerilatedModel,
+        expected: Mapping[str, Any] | None,
+        progress: Progress | None,
+        waves: Waves | None,
+    ) -> None:
         self.bundle, self.task, self.model, self.progress = bundle, task, model, progress
         self.phase_ends = {phase.matmuls: phase for phase in task.phases[:-1]}
         self.events: dict[Engine, list[int]] = {engine: [] for engine in Engine}
@@ -154,15 +181,16 @@ class _Run:
         numbers: dict[Engine, list[int]] = {engine: [] for engine in Engine}
         program = self.task.program
         for index in range(self.task.commands):
-            opcode = Opcode(decode(program[64 * index:64 * index + 64])[0])
+            opcode = Opcode(decode(program[64 * index : 64 * index + 64])[0])
             if opcode in ENGINES:
                 numbers[ENGINES[opcode]].append(index)
         return numbers
 
     def _wave_events(self, waves: Waves) -> dict[tuple[Engine, int], Path | None]:
         """Completions at which recording begins (its file) and ends (None); begins at once if none comes before."""
-        place = {index: (engine, number) for engine, numbers in self.commands.items()
-                 for number, index in enumerate(numbers)}
+        place = {
+            index: (engine, number) for engine, numbers in self.commands.items() for number, index in enumerate(numbers)
+        }
         events: dict[tuple[Engine, int], Path | None] = {}
         # BEGIN and END have no engine: from the start, or from the end of the command before END.
         engine, number = place.get(waves.first, (Engine.LOAD, 0))
@@ -184,8 +212,11 @@ class _Run:
         limit = _CYCLE_MARGIN * max(sum(phase.estimated_cycles for phase in task.phases), 10_000)
         place = dict.fromkeys(Engine, 0)
         while True:
-            watch = {engine.name: counts[place[engine]] for engine, counts in self.events.items()
-                     if place[engine] < len(counts)}
+            watch = {
+                engine.name: counts[place[engine]]
+                for engine, counts in self.events.items()
+                if place[engine] < len(counts)
+            }
             if not watch or model.cycles - begin > limit:
                 break
             reason = model.run(limit, watch)
@@ -199,9 +230,13 @@ class _Run:
         cycles = model.read_reg("CYCLES")
         self._mark(task.phases[-1].name, cycles)
         stats = {
-            "cycles": cycles, "phases": self._phases(), "experts_used": self.experts_used,
-            "expert_tokens": self.expert_tokens, "bytes_read": model.read_reg("BYTES_READ"),
-            "bytes_written": model.read_reg("BYTES_WRITTEN"), "array_busy": model.read_reg("ARRAY_BUSY"),
+            "cycles": cycles,
+            "phases": self._phases(),
+            "experts_used": self.experts_used,
+            "expert_tokens": self.expert_tokens,
+            "bytes_read": model.read_reg("BYTES_READ"),
+            "bytes_written": model.read_reg("BYTES_WRITTEN"),
+            "array_busy": model.read_reg("ARRAY_BUSY"),
         }
         if self.checker is not None:
             stats["comparison"] = self.checker.result
@@ -252,7 +287,13 @@ class _Run:
         last: dict[str, Any] = {"cycles": 0, "stalls": dict.fromkeys(STALLS, 0), "busy": 0}
         for mark in self.marks:
             stalls = {cause: mark["stalls"][cause] - last["stalls"][cause] for cause in STALLS}
-            phases.append({"name": mark["name"], "cycles": mark["cycles"] - last["cycles"],
-                           "busy": mark["busy"] - last["busy"], "stalls": stalls})
+            phases.append(
+                {
+                    "name": mark["name"],
+                    "cycles": mark["cycles"] - last["cycles"],
+                    "busy": mark["busy"] - last["busy"],
+                    "stalls": stalls,
+                }
+            )
             last = mark
         return phases

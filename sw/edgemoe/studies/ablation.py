@@ -20,8 +20,17 @@ from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_models.datasets import scenes
 from edgemoe_models.graph.integer_graph import IntegerGraph
 
-__all__ = ["VARIANTS", "Variant", "ablation_markdown", "ablation_table", "compile_variant", "gelu_markdown",
-           "gelu_table_view", "run_ablation", "split_arrays"]
+__all__ = [
+    "VARIANTS",
+    "Variant",
+    "ablation_markdown",
+    "ablation_table",
+    "compile_variant",
+    "gelu_markdown",
+    "gelu_table_view",
+    "run_ablation",
+    "split_arrays",
+]
 
 _SCENE = scenes.SPLITS["demo"].start
 _ARRAYS = 3  # linear layers, attention's products, experts
@@ -47,7 +56,6 @@ class Variant:
     split: bool = False
 
 
-
 def _by_tokens(size: int) -> CompilerOptions:
     """Experts for ``size`` tokens at a time; a linear layer in one LOAD if possible, so that the program is short."""
     return CompilerOptions(moe_group=size, chunk_fraction=0.75, preload_fraction=0.0)
@@ -56,31 +64,53 @@ def _by_tokens(size: int) -> CompilerOptions:
 #: The first is the product.
 VARIANTS: tuple[Variant, ...] = (
     Variant("all techniques", 0, "the product"),
-    Variant("attention, {attention_group} query at a time", 1,
-            "the rows of the head's keys and values are fetched again for every query, over the real bus into rows "
-            "that nothing reads; the products use the rows on chip",
-            (CompilerOptions(attention_group=1),)),
-    Variant("attention, {attention_group} queries at a time", 1, "the same for groups of queries",
-            (CompilerOptions(attention_group=8),)),
-    Variant("three-pass softmax", 2,
-            "before P·V two more passes read the scores, lanes_k a cycle: one for the maxima, one for the sums",
-            (CompilerOptions(single_pass_softmax=False),)),
-    Variant("unfused GELU", 3,
-            "between the two layers of an MLP, an expert or a head a pass reads the hidden rows, lanes_k "
-            "values a cycle",
-            (CompilerOptions(fused_gelu=False),)),
-    Variant("three arrays", 4,
-            "linear layers, attention's products and experts have an array each, a third of the columns, and take "
-            "turns, as they depend on each other: the model runs on a third of the array, with all memories and "
-            "the bus as large as before", split=True),
-    Variant("experts, {moe_group} token(s) at a time", 5,
-            "gate, then all chosen experts, for one token, or for as few as the longest program allows; experts are "
-            "fetched anew each time",
-            tuple(_by_tokens(size) for size in (1, 2, 4, 8))),
-    Variant("experts, {moe_group} tokens at a time", 5, "the same for groups of tokens",
-            (_by_tokens(8),)),
-    Variant("no overlap", 0, "a command starts when the one before it has finished: no prefetch, no concurrency",
-            (CompilerOptions(prefetch=False),)),
+    Variant(
+        "attention, {attention_group} query at a time",
+        1,
+        "the rows of the head's keys and values are fetched again for every query, over the real bus into rows "
+        "that nothing reads; the products use the rows on chip",
+        (CompilerOptions(attention_group=1),),
+    ),
+    Variant(
+        "attention, {attention_group} queries at a time",
+        1,
+        "the same for groups of queries",
+        (CompilerOptions(attention_group=8),),
+    ),
+    Variant(
+        "three-pass softmax",
+        2,
+        "before P·V two more passes read the scores, lanes_k a cycle: one for the maxima, one for the sums",
+        (CompilerOptions(single_pass_softmax=False),),
+    ),
+    Variant(
+        "unfused GELU",
+        3,
+        "between the two layers of an MLP, an expert or a head a pass reads the hidden rows, lanes_k values a cycle",
+        (CompilerOptions(fused_gelu=False),),
+    ),
+    Variant(
+        "three arrays",
+        4,
+        "linear layers, attention's products and experts have an array each, a third of the columns, and take "
+        "turns, as they depend on each other: the model runs on a third of the array, with all memories and "
+        "the bus as large as before",
+        split=True,
+    ),
+    Variant(
+        "experts, {moe_group} token(s) at a time",
+        5,
+        "gate, then all chosen experts, for one token, or for as few as the longest program allows; experts are "
+        "fetched anew each time",
+        tuple(_by_tokens(size) for size in (1, 2, 4, 8)),
+    ),
+    Variant("experts, {moe_group} tokens at a time", 5, "the same for groups of tokens", (_by_tokens(8),)),
+    Variant(
+        "no overlap",
+        0,
+        "a command starts when the one before it has finished: no prefetch, no concurrency",
+        (CompilerOptions(prefetch=False),),
+    ),
 )
 
 
@@ -92,8 +122,12 @@ def split_arrays(config: AcceleratorConfig) -> AcceleratorConfig:
     ConfigError: the columns cannot be divided
     """
     lanes = config.lanes_n // _ARRAYS
-    return dataclasses.replace(config, name=f"{config.name}/{_ARRAYS}", lanes_n=lanes,
-                               weight_depth=config.weight_depth * config.lanes_n // lanes)
+    return dataclasses.replace(
+        config,
+        name=f"{config.name}/{_ARRAYS}",
+        lanes_n=lanes,
+        weight_depth=config.weight_depth * config.lanes_n // lanes,
+    )
 
 
 def compile_variant(graph: IntegerGraph, config: AcceleratorConfig, variant: Variant) -> tuple[Bundle, CompilerOptions]:
@@ -112,8 +146,9 @@ def compile_variant(graph: IntegerGraph, config: AcceleratorConfig, variant: Var
     return build_bundle(graph, config, variant.options[-1]), variant.options[-1]
 
 
-def run_ablation(graph: IntegerGraph, config: AcceleratorConfig, track: Callable[[str], None],
-                 variants: Sequence[Variant] = VARIANTS) -> dict[str, Any]:
+def run_ablation(
+    graph: IntegerGraph, config: AcceleratorConfig, track: Callable[[str], None], variants: Sequence[Variant] = VARIANTS
+) -> dict[str, Any]:
     """One scene and the first task of every variant on the RTL, all of which must equal the reference.
 
     Returns
@@ -136,15 +171,28 @@ def run_ablation(graph: IntegerGraph, config: AcceleratorConfig, track: Callable
         stats = isolated(_measure, bundle, name)
         size = stats["bytes_read"] + stats["bytes_written"]
         base = rows[0] if rows else {"cycles": stats["cycles"], "dram_bytes": size}
-        rows.append({
-            "variant": name, "technique": variant.technique, "form": variant.form,
-            "options": _changes(options), "array": f"{chosen.lanes_k} x {chosen.lanes_n}",
-            "cycles": stats["cycles"], "dram_bytes": size,
-            "cycles_ratio": stats["cycles"] / base["cycles"], "bytes_ratio": size / base["dram_bytes"],
-            "sim_seconds": stats["seconds"],
-        })
-    return {"model": model.name, "config": config.name, "scene": _SCENE, "task": model.tasks[0].name, "rows": rows,
-            "gelu": compare_gelu()}
+        rows.append(
+            {
+                "variant": name,
+                "technique": variant.technique,
+                "form": variant.form,
+                "options": _changes(options),
+                "array": f"{chosen.lanes_k} x {chosen.lanes_n}",
+                "cycles": stats["cycles"],
+                "dram_bytes": size,
+                "cycles_ratio": stats["cycles"] / base["cycles"],
+                "bytes_ratio": size / base["dram_bytes"],
+                "sim_seconds": stats["seconds"],
+            }
+        )
+    return {
+        "model": model.name,
+        "config": config.name,
+        "scene": _SCENE,
+        "task": model.tasks[0].name,
+        "rows": rows,
+        "gelu": compare_gelu(),
+    }
 
 
 def _measure(bundle: Bundle, name: str) -> dict[str, Any]:
@@ -170,19 +218,32 @@ def ablation_table(result: dict[str, Any]) -> Table:
     for column in ("#", "variant", "cycles", "x", "DRAM bytes", "x"):
         view.add_column(column, justify="left" if column in ("#", "variant") else "right")
     for row in result["rows"]:
-        view.add_row(str(row["technique"] or ""), row["variant"], f"{row['cycles']:,}", f"{row['cycles_ratio']:.2f}",
-                     f"{row['dram_bytes']:,}", f"{row['bytes_ratio']:.2f}")
+        view.add_row(
+            str(row["technique"] or ""),
+            row["variant"],
+            f"{row['cycles']:,}",
+            f"{row['cycles_ratio']:.2f}",
+            f"{row['dram_bytes']:,}",
+            f"{row['bytes_ratio']:.2f}",
+        )
     view.caption = "#: technique of Edge-MoE that is replaced (docs/architecture.md, section 7)"
     return view
 
 
 def gelu_table_view(result: dict[str, Any]) -> Table:
     """The forms of GELU: table bits a lane, and errors in LSB of the output."""
-    view = Table("scale", "form", "table bits", "largest", "mean",
-                 title="GELU (technique 3): errors in LSB of the int8 output, all 11-bit inputs")
+    view = Table(
+        "scale",
+        "form",
+        "table bits",
+        "largest",
+        "mean",
+        title="GELU (technique 3): errors in LSB of the int8 output, all 11-bit inputs",
+    )
     for row in result["gelu"]:
-        view.add_row(f"{row['scale']:g}", row["form"], f"{row['table_bits']:,}", f"{row['largest']:.3f}",
-                     f"{row['mean']:.3f}")
+        view.add_row(
+            f"{row['scale']:g}", row["form"], f"{row['table_bits']:,}", f"{row['largest']:.3f}", f"{row['mean']:.3f}"
+        )
     return view
 
 
@@ -190,8 +251,10 @@ def ablation_markdown(result: dict[str, Any]) -> str:
     """The measured variants as a page's table."""
     lines = ["| technique | variant | cycles | × | DRAM bytes | × |", "|---|---|---:|---:|---:|---:|"]
     for row in result["rows"]:
-        lines.append(f"| {row['technique'] or ''} | {row['variant']} | {row['cycles']:,} | {row['cycles_ratio']:.2f} | "
-                     f"{row['dram_bytes']:,} | {row['bytes_ratio']:.2f} |")
+        lines.append(
+            f"| {row['technique'] or ''} | {row['variant']} | {row['cycles']:,} | {row['cycles_ratio']:.2f} | "
+            f"{row['dram_bytes']:,} | {row['bytes_ratio']:.2f} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -199,6 +262,7 @@ def gelu_markdown(result: dict[str, Any]) -> str:
     """The forms of GELU as a page's table."""
     lines = ["| output scale | form | table bits a lane | largest error | mean error |", "|---|---|---:|---:|---:|"]
     for row in result["gelu"]:
-        lines.append(f"| {row['scale']:g} | {row['form']} | {row['table_bits']:,} | {row['largest']:.3f} | "
-                     f"{row['mean']:.3f} |")
+        lines.append(
+            f"| {row['scale']:g} | {row['form']} | {row['table_bits']:,} | {row['largest']:.3f} | {row['mean']:.3f} |"
+        )
     return "\n".join(lines) + "\n"

@@ -99,8 +99,9 @@ class Study:
         self.weights, self.options, self.track = weights, options, track
         labels = [task.kind for task in self.config.tasks]
         count = max(options.scenes, options.brevitas_images, options.rtl_images)
-        self.data = load_split(options.cache, "val", count, self.config.image_height, self.config.image_width, labels,
-                               self._generating)
+        self.data = load_split(
+            options.cache, "val", count, self.config.image_height, self.config.image_width, labels, self._generating
+        )
         self.float_metrics: dict[int, Metrics] = {}  # by number of images
 
     def _generating(self, indices: range) -> Iterator[int]:
@@ -120,8 +121,9 @@ class Study:
 
         return evaluate(self.config, counted, self.data, count)
 
-    def row(self, precision: str, executor: str, count: int, outputs: Outputs | None = None,
-            files: Iterable[Path] = ()) -> Row:
+    def row(
+        self, precision: str, executor: str, count: int, outputs: Outputs | None = None, files: Iterable[Path] = ()
+    ) -> Row:
         """Measure ``outputs`` (default: the float model's) on the first ``count`` scenes."""
         if count not in self.float_metrics:
             outputs_of = functools.partial(float_outputs, self.state, self.config)
@@ -129,9 +131,15 @@ class Study:
         base = self.float_metrics[count]
         metrics = base if outputs is None else self._measure(f"{precision}, {executor}", outputs, count)
         losses = {task.name: drop(task.kind, base[task.name], metrics[task.name]) for task in self.config.tasks}
-        return {"model": self.config.name, "precision": precision, "executor": executor, "images": count,
-                "metrics": _finite(metrics), "drop": losses,
-                "files": {path.name: file_hash(path) for path in files or [self.weights]}}
+        return {
+            "model": self.config.name,
+            "precision": precision,
+            "executor": executor,
+            "images": count,
+            "metrics": _finite(metrics),
+            "drop": losses,
+            "files": {path.name: file_hash(path) for path in files or [self.weights]},
+        }
 
     def integer_row(self, precision: str, graph: IntegerGraph, files: Iterable[Path] = ()) -> Row:
         """The integer reference on all scenes."""
@@ -166,8 +174,12 @@ class Study:
 
         row = self.row(precision, "RTL (Verilated)", self.options.rtl_images, outputs, files)
         differences = sum(comparison.mismatches for comparison in comparisons)
-        return row | {"equal": differences == 0, "differences": differences, "config": device.config.name,
-                      "tensors": sum(len(comparison.tensors) for comparison in comparisons)}
+        return row | {
+            "equal": differences == 0,
+            "differences": differences,
+            "config": device.config.name,
+            "tensors": sum(len(comparison.tensors) for comparison in comparisons),
+        }
 
 
 def drop(kind: str, base: dict[str, float], metrics: dict[str, float]) -> float:
@@ -188,8 +200,10 @@ def file_hash(path: Path) -> str:
 
 def _finite(metrics: Metrics) -> dict[str, dict[str, float | None]]:
     """JSON has no NaN (a class that does not occur, no edge at all): None."""
-    return {task: {name: value if math.isfinite(value) else None for name, value in values.items()}
-            for task, values in metrics.items()}
+    return {
+        task: {name: value if math.isfinite(value) else None for name, value in values.items()}
+        for task, values in metrics.items()
+    }
 
 
 def _brevitas(latent: Path) -> Outputs:
@@ -198,6 +212,7 @@ def _brevitas(latent: Path) -> Outputs:
 
     from edgemoe_models.qat.quantizers import integers
     from edgemoe_models.qat.storage import load
+
     model = load(latent)
 
     def run(task: str, images: Images) -> npt.NDArray[np.int64]:
@@ -209,8 +224,9 @@ def _brevitas(latent: Path) -> Outputs:
     return run
 
 
-def run_accuracy(weights: Path, options: AccuracyOptions, track: Callable[[str, float], None],
-                 done: Callable[[Row], None]) -> list[str]:
+def run_accuracy(
+    weights: Path, options: AccuracyOptions, track: Callable[[str, float], None], done: Callable[[Row], None]
+) -> list[str]:
     """Measure every row that there are files for; each is given to ``done``.
 
     Returns
@@ -227,8 +243,9 @@ def run_accuracy(weights: Path, options: AccuracyOptions, track: Callable[[str, 
     with contextlib.closing(SimDevice(options.accelerator)) as device:
         for bits, precision in ((8, "PTQ W8A8"), (4, "PTQ W4A8 experts")):
             track(f"{precision}: quantizing", 0.0)
-            graph = quantize(study.state, study.config, calibration_images(study.config),
-                             QuantizeOptions(expert_bits=bits))
+            graph = quantize(
+                study.state, study.config, calibration_images(study.config), QuantizeOptions(expert_bits=bits)
+            )
             done(study.integer_row(precision, graph))
             done(study.rtl_row(precision, graph, device))
         for name in QAT_PRECISIONS:
@@ -238,8 +255,9 @@ def run_accuracy(weights: Path, options: AccuracyOptions, track: Callable[[str, 
                 continue
             graph = IntegerGraph.load(qat.graph)
             if graph.config != study.config:
-                raise ValueError(f"{qat.graph} is of another model than {weights.name}; "
-                                 f"make it again with: {qat.command}")
+                raise ValueError(
+                    f"{qat.graph} is of another model than {weights.name}; make it again with: {qat.command}"
+                )
             done(study.integer_row(qat.precision, graph, [qat.graph]))
             if not qat.latent.is_file():
                 missing.append(f"{qat.precision}, Brevitas: {qat.latent.name} is missing; make it with: {qat.command}")
@@ -253,8 +271,11 @@ def run_accuracy(weights: Path, options: AccuracyOptions, track: Callable[[str, 
 
 def differing(rows: Iterable[Row]) -> list[str]:
     """Rows that should equal the integer reference and do not."""
-    return [f"{row['precision']} on {row['executor']}: {row['differences']:,} values" for row in rows
-            if row.get("equal") is False]
+    return [
+        f"{row['precision']} on {row['executor']}: {row['differences']:,} values"
+        for row in rows
+        if row.get("equal") is False
+    ]
 
 
 def accuracy_table(rows: list[Row]) -> Table:
@@ -268,8 +289,10 @@ def accuracy_table(rows: list[Row]) -> Table:
         view.add_column(f"{rule.heading}\n({rule.unit})", justify="right")
     view.add_column("bit-\nexact", justify="right")
     for row in rows:
-        cells = [f"{values[headline(values).metric]:.4f}\n({row['drop'][task]:+.2f})"
-                 for task, values in row["metrics"].items()]
+        cells = [
+            f"{values[headline(values).metric]:.4f}\n({row['drop'][task]:+.2f})"
+            for task, values in row["metrics"].items()
+        ]
         equal = "" if "equal" not in row else "yes" if row["equal"] else "NO"
         view.add_row(f"{row['precision']}\n{row['executor']}", str(row["images"]), *cells, equal)
     return view

@@ -10,8 +10,8 @@ from rich.table import Table
 
 from edgemoe.bundle import Bundle, Task
 from edgemoe.compiler import build_bundle
-from edgemoe.reports.cycles import Inference, build_report
 from edgemoe.errors import DeviceError
+from edgemoe.reports.cycles import Inference, build_report
 from edgemoe.runtime.reference_device import ReferenceDevice
 from edgemoe.runtime.verify import SimDevice
 from edgemoe.studies.isolated import isolated
@@ -25,8 +25,17 @@ __all__ = ["CONFIGURATIONS", "MODELS", "bench_row", "bench_table", "reloaded_byt
 MODELS = ("m3vit-micro", "m3vit-tiny", "deit-tiny")
 CONFIGURATIONS = ("pynq-z2", "zcu102")
 
-_FIGURES = ("cycles", "mac_utilisation", "roofline_efficiency", "bound_cycles", "ideal_cycles", "dram_bytes_read",
-            "dram_bytes_written", "dram_lower_bound_bytes", "assumed_clock_mhz")
+_FIGURES = (
+    "cycles",
+    "mac_utilisation",
+    "roofline_efficiency",
+    "bound_cycles",
+    "ideal_cycles",
+    "dram_bytes_read",
+    "dram_bytes_written",
+    "dram_lower_bound_bytes",
+    "assumed_clock_mhz",
+)
 
 
 def reloaded_bytes(config: AcceleratorConfig, task: Task) -> int:
@@ -34,7 +43,7 @@ def reloaded_bytes(config: AcceleratorConfig, task: Task) -> int:
     ranges: dict[int, list[tuple[int, int]]] = {}
     total = 0
     for place in range(0, len(task.program), COMMAND_BYTES):
-        opcode, header, p = decode(task.program[place:place + COMMAND_BYTES])
+        opcode, header, p = decode(task.program[place : place + COMMAND_BYTES])
         if opcode != Opcode.LOAD or p["base"] != Base.WEIGHTS or header["predicated"]:
             continue
         name = Memory(p["memory"]).name
@@ -79,12 +88,19 @@ def _row(bundle: Bundle, task: str, seed: int, stats: dict[str, Any]) -> dict[st
     report = build_report(bundle, [Inference(task, f"demo-{seed}", stats)], {})
     size = report["dram_bytes_read"] + report["dram_bytes_written"]
     return {
-        "source": "simulated", "model": bundle.model.name, "config": bundle.config.name, "task": task, "scene": seed,
+        "source": "simulated",
+        "model": bundle.model.name,
+        "config": bundle.config.name,
+        "task": task,
+        "scene": seed,
         "expert_bits": bundle.graph().expert_bits if bundle.model.num_experts else None,
-        **{name: report[name] for name in _FIGURES}, "ms": report["assumed_latency_ms"],
-        "dram_bytes": size, "dram_ratio": size / report["dram_lower_bound_bytes"],
+        **{name: report[name] for name in _FIGURES},
+        "ms": report["assumed_latency_ms"],
+        "dram_bytes": size,
+        "dram_ratio": size / report["dram_lower_bound_bytes"],
         "reloaded_bytes": reloaded_bytes(bundle.config, bundle.task(task)),
-        "seconds": report["sim_seconds"], "sim_cycles_per_second": report["sim_cycles_per_second"],
+        "seconds": report["sim_seconds"],
+        "sim_cycles_per_second": report["sim_cycles_per_second"],
     }
 
 
@@ -96,10 +112,20 @@ def bench_table(rows: Sequence[dict[str, Any]]) -> Table:
     for row in rows:
         if row["source"] == "simulated":
             experts = f"int{row['expert_bits']}" if row["expert_bits"] else "none"
-            view.add_row(row["model"], experts, row["config"], f"{row['cycles']:,}", f"{row['ms']:.2f}",
-                         f"{row['roofline_efficiency']:.3f}", f"{row['mac_utilisation']:.1%}",
-                         f"{row['dram_ratio']:.3f}", f"{row['reloaded_bytes'] / 1e6:.1f}",
-                         f"{row['sim_cycles_per_second'] / 1e3:,.0f}")
-    view.caption = ("bound: least cycles / cycles; DRAM: bytes / least bytes; again: MB of weights fetched again; "
-                    "kHz: simulated cycles a millisecond here")
+            view.add_row(
+                row["model"],
+                experts,
+                row["config"],
+                f"{row['cycles']:,}",
+                f"{row['ms']:.2f}",
+                f"{row['roofline_efficiency']:.3f}",
+                f"{row['mac_utilisation']:.1%}",
+                f"{row['dram_ratio']:.3f}",
+                f"{row['reloaded_bytes'] / 1e6:.1f}",
+                f"{row['sim_cycles_per_second'] / 1e3:,.0f}",
+            )
+    view.caption = (
+        "bound: least cycles / cycles; DRAM: bytes / least bytes; again: MB of weights fetched again; "
+        "kHz: simulated cycles a millisecond here"
+    )
     return view

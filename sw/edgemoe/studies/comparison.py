@@ -27,12 +27,33 @@ Results = dict[str, Any]
 #: On a ZCU102, with the authors' models and clocks. Milliseconds and millijoules can be compared; their GOPS cannot,
 #: since they count 2.5 G operations an inference where this project's workload has 1.565 G (two a multiplication).
 PUBLISHED: list[dict[str, Any]] = [
-    {"source": "published", "name": "Edge-MoE", "model": "M3ViT", "config": "ZCU102", "ms": 34.64, "watts": 14.54,
-     "reference": "arXiv 2305.18691"},
-    {"source": "published", "name": "UbiMoE", "model": "M3ViT", "config": "ZCU102", "ms": 25.76, "watts": 11.50,
-     "reference": "arXiv 2502.05602"},
-    {"source": "published", "name": "CoQMoE", "model": "MoE-ViT", "config": "ZCU102", "ms": 6.47, "watts": 9.83,
-     "reference": "arXiv 2506.08496"},
+    {
+        "source": "published",
+        "name": "Edge-MoE",
+        "model": "M3ViT",
+        "config": "ZCU102",
+        "ms": 34.64,
+        "watts": 14.54,
+        "reference": "arXiv 2305.18691",
+    },
+    {
+        "source": "published",
+        "name": "UbiMoE",
+        "model": "M3ViT",
+        "config": "ZCU102",
+        "ms": 25.76,
+        "watts": 11.50,
+        "reference": "arXiv 2502.05602",
+    },
+    {
+        "source": "published",
+        "name": "CoQMoE",
+        "model": "MoE-ViT",
+        "config": "ZCU102",
+        "ms": 6.47,
+        "watts": 9.83,
+        "reference": "arXiv 2506.08496",
+    },
 ]
 
 
@@ -86,15 +107,43 @@ def entries(results: Results) -> Iterator[Entry]:
             if row["model"] == model:
                 bits = row.get("expert_bits")
                 numbers = "int8" if bits in (None, 8) else f"int8, experts int{bits}"
-                yield Entry("simulated", model, f"{row['config']}, {row['assumed_clock_mhz']:g} MHz assumed", numbers,
-                            "sparse" if bits else "none", 1, row["ms"], check="= integer")
+                yield Entry(
+                    "simulated",
+                    model,
+                    f"{row['config']}, {row['assumed_clock_mhz']:g} MHz assumed",
+                    numbers,
+                    "sparse" if bits else "none",
+                    1,
+                    row["ms"],
+                    check="= integer",
+                )
         for row in measured:
             if row["model"] == model:
-                yield Entry("measured", model, row["runtime"], row["precision"], row["experts"],
-                            row["batch"], row["ms"], row["p90_ms"], row["cpu_ms"], row["energy_mj"], _check(row))
+                yield Entry(
+                    "measured",
+                    model,
+                    row["runtime"],
+                    row["precision"],
+                    row["experts"],
+                    row["batch"],
+                    row["ms"],
+                    row["p90_ms"],
+                    row["cpu_ms"],
+                    row["energy_mj"],
+                    _check(row),
+                )
     for row in results["published"]:
-        yield Entry("published", row["model"], f"{row['name']}, {row['config']}", "", "", 1, row["ms"],
-                    millijoules=row["ms"] * row["watts"], check=row["reference"])
+        yield Entry(
+            "published",
+            row["model"],
+            f"{row['name']}, {row['config']}",
+            "",
+            "",
+            1,
+            row["ms"],
+            millijoules=row["ms"] * row["watts"],
+            check=row["reference"],
+        )
 
 
 def _check(row: dict[str, Any]) -> str:
@@ -119,18 +168,30 @@ def comparison_table(results: Results) -> Table:
             view.add_row(f"[bold]{heading}")
         p90, cpu = ("" if value is None else f"{value:.2f}" for value in (entry.p90_ms, entry.cpu_ms))
         millijoules = "" if entry.millijoules is None else f"{entry.millijoules:.0f}"
-        view.add_row(entry.where.removesuffix(" assumed"), f"{entry.numbers} {entry.experts}", str(entry.batch),
-                     f"{entry.ms:.2f}", p90, cpu, millijoules, entry.check.removeprefix("arXiv "))
-    view.caption = ("MHz: cycles of the simulated RTL at an ASSUMED clock; published: on boards, with the authors' "
-                    "models; CPU: ms of processor time; mJ: empty where power was not measured")
+        view.add_row(
+            entry.where.removesuffix(" assumed"),
+            f"{entry.numbers} {entry.experts}",
+            str(entry.batch),
+            f"{entry.ms:.2f}",
+            p90,
+            cpu,
+            millijoules,
+            entry.check.removeprefix("arXiv "),
+        )
+    view.caption = (
+        "MHz: cycles of the simulated RTL at an ASSUMED clock; published: on boards, with the authors' "
+        "models; CPU: ms of processor time; mJ: empty where power was not measured"
+    )
     return view
 
 
 def unavailable(results: Results) -> list[str]:
     """Baselines without figures, and why; energy's reason too."""
     rows = (results["baselines"] or {"rows": []})["rows"]
-    lines = [f"{row['runtime']}, {row['precision']}: {row['status']}"
-             for row in rows if row["status"] != "ok"]
-    lines += [f"energy, {row['device']}: {row['energy']}" for row in rows
-              if row["status"] == "ok" and row["energy_mj"] is None]
+    lines = [f"{row['runtime']}, {row['precision']}: {row['status']}" for row in rows if row["status"] != "ok"]
+    lines += [
+        f"energy, {row['device']}: {row['energy']}"
+        for row in rows
+        if row["status"] == "ok" and row["energy_mj"] is None
+    ]
     return list(dict.fromkeys(lines))

@@ -58,7 +58,8 @@ def load_statistics(counts: npt.NDArray[np.integer[Any]]) -> dict[str, Any]:
     share = counts.sum(0) / counts.sum()
     used = share[share > 0]
     return {
-        "share": share.tolist(), "busiest_over_mean": float(share.max() * experts),
+        "share": share.tolist(),
+        "busiest_over_mean": float(share.max() * experts),
         "entropy_bits": abs(float(-(used * np.log2(used)).sum())),
         "unused": np.flatnonzero(share == 0).tolist(),
         "image_busiest_over_mean": float((counts.max(1) / counts.mean(1)).mean()),
@@ -66,8 +67,9 @@ def load_statistics(counts: npt.NDArray[np.integer[Any]]) -> dict[str, Any]:
     }
 
 
-def measure_expert_load(graph: IntegerGraph, images: npt.NDArray[np.uint8],
-                        track: Callable[[float], None] = lambda share: None) -> dict[str, Any]:
+def measure_expert_load(
+    graph: IntegerGraph, images: npt.NDArray[np.uint8], track: Callable[[float], None] = lambda share: None
+) -> dict[str, Any]:
     """Statistics of every MoE block and task on ``images`` [B, H, W, 3].
 
     Returns
@@ -93,13 +95,23 @@ def measure_expert_load(graph: IntegerGraph, images: npt.NDArray[np.uint8],
     for index, by_task in choices.items():
         stacked = {name: np.stack(chosen) for name, chosen in by_task.items()}  # [images, tokens, experts]
         loads = {name: load_statistics(chosen.sum(1)) for name, chosen in stacked.items()}
-        pairs = {f"{a}/{b}": {
-            "same_experts": float((stacked[a] & stacked[b]).sum() / stacked[a].sum()),
-            "by_chance": config.top_k * float(np.dot(loads[a]["share"], loads[b]["share"])),
-        } for a, b in itertools.combinations(names, 2)}
+        pairs = {
+            f"{a}/{b}": {
+                "same_experts": float((stacked[a] & stacked[b]).sum() / stacked[a].sum()),
+                "by_chance": config.top_k * float(np.dot(loads[a]["share"], loads[b]["share"])),
+            }
+            for a, b in itertools.combinations(names, 2)
+        }
         blocks.append({"block": index, "tasks": loads, "pairs": pairs})
-    return {"model": config.name, "images": len(images), "tokens": config.num_tokens, "experts": config.num_experts,
-            "top_k": config.top_k, "tasks": names, "blocks": blocks}
+    return {
+        "model": config.name,
+        "images": len(images),
+        "tokens": config.num_tokens,
+        "experts": config.num_experts,
+        "top_k": config.top_k,
+        "tasks": names,
+        "blocks": blocks,
+    }
 
 
 def held_out_load(model: str, graph: IntegerGraph, count: int, track: Callable[[float], None]) -> dict[str, Any]:
@@ -112,15 +124,21 @@ def held_out_load(model: str, graph: IntegerGraph, count: int, track: Callable[[
 def expert_load_table(statistics: dict[str, Any]) -> Table:
     """How even each block's load is, by task."""
     name = f"{statistics['model']}, {statistics['precision']}"
-    view = Table(title=f"{name}: expert load on {statistics['images']} scenes",
-                 caption="busiest / mean, unused: over all images (of one image, on average)")
+    view = Table(
+        title=f"{name}: expert load on {statistics['images']} scenes",
+        caption="busiest / mean, unused: over all images (of one image, on average)",
+    )
     for column in ("block", "task", "busiest / mean", "entropy (bits)", "unused", "least .. largest share"):
         view.add_column(column, justify="left" if column == "task" else "right")
     for block in statistics["blocks"]:
         for task, load in block["tasks"].items():
-            view.add_row(str(block["block"]), task,
-                         f"{load['busiest_over_mean']:.2f} ({load['image_busiest_over_mean']:.2f})",
-                         f"{load['entropy_bits']:.2f}", f"{len(load['unused'])} ({load['image_unused']:.2f})",
-                         f"{min(load['share']):.1%} .. {max(load['share']):.1%}")
+            view.add_row(
+                str(block["block"]),
+                task,
+                f"{load['busiest_over_mean']:.2f} ({load['image_busiest_over_mean']:.2f})",
+                f"{load['entropy_bits']:.2f}",
+                f"{len(load['unused'])} ({load['image_unused']:.2f})",
+                f"{min(load['share']):.1%} .. {max(load['share']):.1%}",
+            )
         view.add_section()
     return view

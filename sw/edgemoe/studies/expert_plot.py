@@ -39,8 +39,14 @@ def draw_expert_load(statistics: dict[str, Any], path: Path) -> None:
 def _header(canvas: Canvas, statistics: dict[str, Any]) -> None:
     name = " ".join(str(statistics[key]) for key in ("model", "precision") if key in statistics)
     canvas.text(_PAD, 34, f"{name}: which experts the tasks use", 34)
-    canvas.text(_PAD, 82, f"share of the visits, {statistics['images']} held-out scenes, {statistics['tokens']} tokens "
-                f"each, top {statistics['top_k']} of {statistics['experts']} experts; dashed: an even load", 22, GREY)
+    canvas.text(
+        _PAD,
+        82,
+        f"share of the visits, {statistics['images']} held-out scenes, {statistics['tokens']} tokens "
+        f"each, top {statistics['top_k']} of {statistics['experts']} experts; dashed: an even load",
+        22,
+        GREY,
+    )
 
 
 def _bars(canvas: Canvas, block: dict[str, Any], tasks: list[str], experts: int, limit: float, top: int) -> None:
@@ -89,12 +95,17 @@ def _agreement(canvas: Canvas, block: dict[str, Any], tasks: list[str], left: in
         y = top + 54 + row * _CELL
         canvas.text(first - 42, y + _CELL / 2, task, 20, anchor="rm")
         canvas.box(first - 32, y + _CELL / 2 - 10, first - 12, y + _CELL / 2 + 10, COLOURS[(row + 1) % len(COLOURS)])
-        for column, other in enumerate(tasks[:row + 1]):
+        for column, other in enumerate(tasks[: row + 1]):
             pair, x = block["pairs"][f"{other}/{task}"], first + column * _CELL
             share = pair["same_experts"]
             low, high = _NONE, _ALL
-            canvas.box(x, y, x + _CELL - 2, y + _CELL - 2,
-                       tuple(round(a + (b - a) * share) for a, b in zip(low, high, strict=True)))
+            canvas.box(
+                x,
+                y,
+                x + _CELL - 2,
+                y + _CELL - 2,
+                tuple(round(a + (b - a) * share) for a, b in zip(low, high, strict=True)),
+            )
             ink = "white" if share > 0.5 else INK
             canvas.text(x + _CELL / 2 - 1, y + 22, f"{100 * share:.0f}", 22, ink, "mm")
             canvas.text(x + _CELL / 2 - 1, y + 45, f"({100 * pair['by_chance']:.0f})", 16, ink, "mm")

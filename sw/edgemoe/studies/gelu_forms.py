@@ -48,6 +48,13 @@ def compare_gelu(scales: Sequence[float] = SCALES) -> list[dict[str, Any]]:
         }
         for form, (bits, found) in forms.items():
             error = np.abs(found - exact)
-            rows.append({"scale": scale, "form": form, "table_bits": bits, "largest": float(error.max()),
-                         "mean": float(error.mean())})
+            rows.append(
+                {
+                    "scale": scale,
+                    "form": form,
+                    "table_bits": bits,
+                    "largest": float(error.max()),
+                    "mean": float(error.mean()),
+                }
+            )
     return rows

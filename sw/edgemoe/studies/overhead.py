@@ -43,15 +43,18 @@ def measure_overhead(bundle: Bundle, frames: int = 300) -> dict[str, Any]:
     image = rng.integers(0, 256, (model.image_height, model.image_width, 3), np.uint8)
     platform = NullPlatform(bundle.config)
     driver = Driver(platform, bundle)
-    for buffer in platform.buffers[-driver.depth:]:  # the outputs: labels of random logits, not of equal ones
+    for buffer in platform.buffers[-driver.depth :]:  # the outputs: labels of random logits, not of equal ones
         buffer.array[:] = rng.integers(0, 256, buffer.array.size, np.uint8)
     tasks = {}
     for task in bundle.tasks:
         times = np.array([_one(driver, image, task, number % driver.depth) for number in range(_WARM_UP + frames)])
         times = times[_WARM_UP:] * 1e3
         middle, high = np.percentile(times.sum(1), (50, 90))
-        tasks[task] = {**{f"{step}_ms": float(value) for step, value in zip(STEPS, np.median(times, 0), strict=True)},
-                       "p50_ms": float(middle), "p90_ms": float(high)}
+        tasks[task] = {
+            **{f"{step}_ms": float(value) for step, value in zip(STEPS, np.median(times, 0), strict=True)},
+            "p50_ms": float(middle),
+            "p90_ms": float(high),
+        }
     driver.close()
     return {"model": model.name, "config": bundle.config.name, "frames": frames, "target_ms": TARGET_MS, "tasks": tasks}
 
@@ -76,13 +79,17 @@ def _default_bundle() -> Bundle:
     from edgemoe.compiler import build_bundle
     from edgemoe.workloads import load_graph
     from edgemoe_hw.spec.config import PRESETS
+
     return build_bundle(load_graph("m3vit-micro"), PRESETS["pynq-z2"])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(prog="python -m edgemoe.studies.overhead", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m edgemoe.studies.overhead",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("bundle", nargs="?", type=Path)
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--out", type=Path, default=Path("build/overhead.json"))

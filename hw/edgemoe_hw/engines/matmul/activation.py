@@ -41,14 +41,16 @@ class Gelu(wiring.Component):
             raise ValueError(f"load_bytes must be a power of two up to 32, not {load_bytes!r}")
         self._lanes = lanes
         self._load_bytes = load_bytes
-        super().__init__({
-            "q": In(signed(11)).array(lanes),
-            "shift": In(2),
-            "y": Out(signed(8)).array(lanes),
-            "write_valid": In(1),
-            "write_row": In(range(TABLE_ENTRIES // load_bytes)),
-            "write_data": In(8 * load_bytes),
-        })
+        super().__init__(
+            {
+                "q": In(signed(11)).array(lanes),
+                "shift": In(2),
+                "y": Out(signed(8)).array(lanes),
+                "write_valid": In(1),
+                "write_row": In(range(TABLE_ENTRIES // load_bytes)),
+                "write_data": In(8 * load_bytes),
+            }
+        )
 
     @property
     def lanes(self) -> int:
@@ -69,8 +71,12 @@ class Gelu(wiring.Component):
 
     def _lane(self, m: Module, i: int, shift: Signal) -> Signal:
         """The data path of lane ``i``; ``shift`` belongs to its last stage."""
-        table = Memory(shape=8 * self._load_bytes, depth=TABLE_ENTRIES // self._load_bytes, init=[],
-                       attrs={"ram_style": "distributed"})
+        table = Memory(
+            shape=8 * self._load_bytes,
+            depth=TABLE_ENTRIES // self._load_bytes,
+            init=[],
+            attrs={"ram_style": "distributed"},
+        )
         m.submodules[f"table_{i}"] = table
         write = table.write_port()
         read = table.read_port(domain="comb")
@@ -108,5 +114,5 @@ def _round_half_even(value: Signal, shift: int) -> Signal:
     """``rhe(value, shift)`` for a constant shift, as an expression."""
     if shift == 0:
         return value
-    below = value[:shift - 1].any() if shift > 1 else 0
+    below = value[: shift - 1].any() if shift > 1 else 0
     return (value >> shift) + (value[shift - 1] & (below | value[shift]))

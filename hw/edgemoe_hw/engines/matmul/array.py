@@ -55,15 +55,17 @@ class MacArray(wiring.Component):
         if lanes_n < 2 or lanes_n % 2:
             raise ValueError(f"lanes_n must be even, not {lanes_n!r}")
         self._lanes_k, self._lanes_n = lanes_k, lanes_n
-        super().__init__({
-            "activations": In(data.ArrayLayout(signed(9), lanes_k)),
-            "weights": In(lanes_n * lanes_k * 8),
-            "valid": In(1),
-            "first": In(1),
-            "last": In(1),
-            "result": Out(data.ArrayLayout(signed(ACC_BITS), lanes_n)),
-            "result_valid": Out(1),
-        })
+        super().__init__(
+            {
+                "activations": In(data.ArrayLayout(signed(9), lanes_k)),
+                "weights": In(lanes_n * lanes_k * 8),
+                "valid": In(1),
+                "first": In(1),
+                "last": In(1),
+                "result": Out(data.ArrayLayout(signed(ACC_BITS), lanes_n)),
+                "result_valid": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -107,7 +109,7 @@ def _adder_tree(m: Module, name: str, terms: list) -> Signal:
     size = 1 << ((len(terms) - 1).bit_length() + 1) // 2
     partial = []
     for index in range(0, len(terms), size):
-        group = _balanced(terms[index:index + size])
+        group = _balanced(terms[index : index + size])
         register = Signal(signed(len(group)), name=f"{name}_partial_{index}")
         m.d.sync += register.eq(group)
         partial.append(register)
@@ -119,5 +121,5 @@ def _adder_tree(m: Module, name: str, terms: list) -> Signal:
 
 def _balanced(terms: list):
     while len(terms) > 1:
-        terms = [sum(terms[i:i + 2][1:], terms[i]) for i in range(0, len(terms), 2)]
+        terms = [sum(terms[i : i + 2][1:], terms[i]) for i in range(0, len(terms), 2)]
     return terms[0]

@@ -71,52 +71,54 @@ class Epilogue(wiring.Component):
     def __init__(self, config: AcceleratorConfig):
         self._config = config
         lanes = config.epilogue_lanes
-        super().__init__({
-            "command": In(stream.Signature(MatMul)),
-            "tile_valid": In(1),
-            "tile": In(TileMeta),
-            "result": In(data.ArrayLayout(signed(ACC_BITS), config.lanes_n)),
-            "softmax_row": In(16),
-            "softmax_shift": In(5),
-            "param_row": Out(16),
-            "param_data": In(data.ArrayLayout(Parameter, lanes)),
-            "gelu_write_valid": In(1),
-            "gelu_write_row": In(16),
-            "gelu_write_data": In(config.axi_bytes * 8),
-            "residual_read_valid": Out(1),
-            "residual_read_row": Out(16),
-            "residual_read_data": In(data.ArrayLayout(signed(16), lanes)),
-            "act_write_valid": Out(1),
-            "act_write_row": Out(16),
-            "act_write_mask": Out(config.lanes_k),
-            "act_write_data": Out(config.lanes_k * 8),
-            "residual_write_valid": Out(1),
-            "residual_write_row": Out(16),
-            "residual_write_mask": Out(2 * lanes),
-            "residual_write_data": Out(16 * lanes),
-            "score_write_valid": Out(1),
-            "score_write_row": Out(16),
-            "score_write_mask": Out(config.lanes_k),
-            "score_write_data": Out(12 * config.lanes_k),
-            "maximum_write_valid": Out(1),
-            "maximum_write_row": Out(11),
-            "maximum_write_data": Out(signed(12)),
-            "kv_valid": Out(1),
-            "kv_row": Out(16),
-            "kv_banks": Out(config.lanes_n),
-            "kv_bytes": Out(config.lanes_k),
-            "kv_is_value": Out(1),
-            "kv_data": Out(data.ArrayLayout(signed(8), lanes)),
-            "logits_valid": Out(1),
-            "logits": Out(data.ArrayLayout(signed(16), lanes)),
-            "logits_first": Out(1),
-            "logits_last": Out(1),
-            "logits_clear": Out(1),
-            "logits_token": Out(11),
-            "gate_num_experts": Out(6),
-            "gate_top_k": Out(3),
-            "completed": Out(1),
-        })
+        super().__init__(
+            {
+                "command": In(stream.Signature(MatMul)),
+                "tile_valid": In(1),
+                "tile": In(TileMeta),
+                "result": In(data.ArrayLayout(signed(ACC_BITS), config.lanes_n)),
+                "softmax_row": In(16),
+                "softmax_shift": In(5),
+                "param_row": Out(16),
+                "param_data": In(data.ArrayLayout(Parameter, lanes)),
+                "gelu_write_valid": In(1),
+                "gelu_write_row": In(16),
+                "gelu_write_data": In(config.axi_bytes * 8),
+                "residual_read_valid": Out(1),
+                "residual_read_row": Out(16),
+                "residual_read_data": In(data.ArrayLayout(signed(16), lanes)),
+                "act_write_valid": Out(1),
+                "act_write_row": Out(16),
+                "act_write_mask": Out(config.lanes_k),
+                "act_write_data": Out(config.lanes_k * 8),
+                "residual_write_valid": Out(1),
+                "residual_write_row": Out(16),
+                "residual_write_mask": Out(2 * lanes),
+                "residual_write_data": Out(16 * lanes),
+                "score_write_valid": Out(1),
+                "score_write_row": Out(16),
+                "score_write_mask": Out(config.lanes_k),
+                "score_write_data": Out(12 * config.lanes_k),
+                "maximum_write_valid": Out(1),
+                "maximum_write_row": Out(11),
+                "maximum_write_data": Out(signed(12)),
+                "kv_valid": Out(1),
+                "kv_row": Out(16),
+                "kv_banks": Out(config.lanes_n),
+                "kv_bytes": Out(config.lanes_k),
+                "kv_is_value": Out(1),
+                "kv_data": Out(data.ArrayLayout(signed(8), lanes)),
+                "logits_valid": Out(1),
+                "logits": Out(data.ArrayLayout(signed(16), lanes)),
+                "logits_first": Out(1),
+                "logits_last": Out(1),
+                "logits_clear": Out(1),
+                "logits_token": Out(11),
+                "gate_num_experts": Out(6),
+                "gate_top_k": Out(3),
+                "completed": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -134,10 +136,9 @@ class Epilogue(wiring.Component):
         with m.Switch(group):
             for index in range(groups):
                 with m.Case(index):
-                    part = flat[index * lanes * ACC_BITS:(index + 1) * lanes * ACC_BITS]
+                    part = flat[index * lanes * ACC_BITS : (index + 1) * lanes * ACC_BITS]
                     m.d.sync += chosen.as_value().eq(part)
-        m.d.comb += self.param_row.eq(
-            command.param_base + Mux(command.param_uniform, 0, channel >> exact_log2(lanes)))
+        m.d.comb += self.param_row.eq(command.param_base + Mux(command.param_uniform, 0, channel >> exact_log2(lanes)))
         with m.Switch(command.row_factor):
             with m.Case(RowFactor.SOFTMAX):
                 m.d.sync += [row.eq(self.softmax_row), row_shift.eq(self.softmax_shift)]
@@ -199,7 +200,9 @@ class Epilogue(wiring.Component):
         m.submodules.maximum = maximum = RunningMaximum(lanes)
         m.d.comb += [
             maximum.valid.eq(final.valid & (final.mode == Mode.SCORE)),
-            maximum.first.eq(final.first_group), maximum.last.eq(final.last_group), maximum.index.eq(final.index),
+            maximum.first.eq(final.first_group),
+            maximum.last.eq(final.last_group),
+            maximum.index.eq(final.index),
             maximum.mask.eq(valid_lanes),
             *(port.eq(plain[lane][:12]) for lane, port in enumerate(maximum.values)),
             self.maximum_write_valid.eq(maximum.write_valid),
@@ -235,8 +238,11 @@ class Epilogue(wiring.Component):
                 m.d.comb += fifo.r_en.eq(1)
                 m.d.sync += [
                     command.eq(following),
-                    token_start.eq(_small_product(
-                        following.token_quot, Mux(following.mode == Mode.KEY, following.tile_stride[:8], 1))),
+                    token_start.eq(
+                        _small_product(
+                            following.token_quot, Mux(following.mode == Mode.KEY, following.tile_stride[:8], 1)
+                        )
+                    ),
                 ]
         return command, token_start, tile, draining, group
 
@@ -262,15 +268,20 @@ class Epilogue(wiring.Component):
         tile_base, tile_base_next = counter("tile_base", 16)
         with m.If(draining):
             m.d.sync += [
-                channel_next.eq(channel + lanes), in_head_next.eq(in_head + lanes), head_base_next.eq(head_base),
-                in_tile_next.eq(in_tile + lanes), tile_base_next.eq(tile_base),
+                channel_next.eq(channel + lanes),
+                in_head_next.eq(in_head + lanes),
+                head_base_next.eq(head_base),
+                in_tile_next.eq(in_tile + lanes),
+                tile_base_next.eq(tile_base),
             ]
             with m.If(in_tile == config.lanes_n - lanes):
                 m.d.sync += [in_tile_next.eq(0), tile_base_next.eq(tile_base + command.tile_stride)]
             with m.If(in_head + lanes == command.head_dim):
                 m.d.sync += [
-                    in_head_next.eq(0), head_base_next.eq(head_base + command.head_stride),
-                    in_tile_next.eq(0), tile_base_next.eq(0),
+                    in_head_next.eq(0),
+                    head_base_next.eq(head_base + command.head_stride),
+                    in_tile_next.eq(0),
+                    tile_base_next.eq(0),
                 ]
 
         # Position of the token among keys (bank, tile) or values (byte, row).
@@ -309,12 +320,10 @@ class Epilogue(wiring.Component):
             control.bank.eq(remainder),
             control.byte.eq(remainder),
             control.first_group.eq(opening),
-            control.last_group.eq(
-                (channel + lanes >= command.channels) & (channel < command.channels)),
+            control.last_group.eq((channel + lanes >= command.channels) & (channel < command.channels)),
             control.clear.eq(opening & (tile.index == 0) & command.gate_first),
             control.index.eq(command.max_base + tile.index),
-            control.last_of_command.eq(
-                tile.last_of_command & (group == config.epilogue_cycles - 1)),
+            control.last_of_command.eq(tile.last_of_command & (group == config.epilogue_cycles - 1)),
             control.num_experts.eq(command.num_experts),
             control.top_k.eq(command.top_k),
         ]
@@ -383,8 +392,7 @@ class Epilogue(wiring.Component):
             m.d.sync += [self.gate_num_experts.eq(final.num_experts), self.gate_top_k.eq(final.top_k)]
         with m.If(final.mode == Mode.VALUE):
             m.d.sync += [
-                self.kv_banks.eq(Cat(
-                    final.bank == bank // lanes * lanes for bank in range(config.lanes_n))),
+                self.kv_banks.eq(Cat(final.bank == bank // lanes * lanes for bank in range(config.lanes_n))),
                 self.kv_bytes.eq(1 << final.byte),
             ]
         with m.Else():

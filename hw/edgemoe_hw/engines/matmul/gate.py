@@ -46,12 +46,20 @@ class _Candidate:
 
     @classmethod
     def create(cls, name: str) -> "_Candidate":
-        return cls(Signal(name=f"{name}_valid"), Signal(17, name=f"{name}_delta"), Signal(15, name=f"{name}_power"),
-                   Signal(5, name=f"{name}_expert"))
+        return cls(
+            Signal(name=f"{name}_valid"),
+            Signal(17, name=f"{name}_delta"),
+            Signal(15, name=f"{name}_power"),
+            Signal(5, name=f"{name}_expert"),
+        )
 
     def assign(self, other: "_Candidate") -> list:
-        return [self.valid.eq(other.valid), self.delta.eq(other.delta), self.power.eq(other.power),
-                self.expert.eq(other.expert)]
+        return [
+            self.valid.eq(other.valid),
+            self.delta.eq(other.delta),
+            self.power.eq(other.power),
+            self.expert.eq(other.expert),
+        ]
 
 
 class GateUnit(wiring.Component):
@@ -76,24 +84,26 @@ class GateUnit(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self._config = config
-        super().__init__({
-            "logits_valid": In(1),
-            "logits": In(signed(16)).array(config.epilogue_lanes),
-            "first": In(1),
-            "last": In(1),
-            "token": In(TOKEN_BITS),
-            "num_experts": In(6),
-            "top_k": In(3),
-            "clear": In(1),
-            "busy": Out(1),
-            "read_expert": In(5),
-            "read_index": In(TOKEN_BITS),
-            "read_token": Out(TOKEN_BITS),
-            "read_score": Out(16),
-            "counts": Out(11).array(config.max_experts),
-            "overflow": Out(1),
-            "overrun": Out(1),
-        })
+        super().__init__(
+            {
+                "logits_valid": In(1),
+                "logits": In(signed(16)).array(config.epilogue_lanes),
+                "first": In(1),
+                "last": In(1),
+                "token": In(TOKEN_BITS),
+                "num_experts": In(6),
+                "top_k": In(3),
+                "clear": In(1),
+                "busy": Out(1),
+                "read_expert": In(5),
+                "read_index": In(TOKEN_BITS),
+                "read_token": Out(TOKEN_BITS),
+                "read_score": Out(16),
+                "counts": Out(11).array(config.max_experts),
+                "overflow": Out(1),
+                "overrun": Out(1),
+            }
+        )
 
     @property
     def config(self) -> AcceleratorConfig:
@@ -123,18 +133,19 @@ class GateUnit(wiring.Component):
         """Stores the groups and their running maximum. Returns a logit's (bank and group, lane, value) read port."""
         lanes = self._config.epilogue_lanes
         groups = -(-self._config.max_experts // lanes)
-        m.submodules.logits = memory = Memory(shape=16 * lanes, depth=_BANKS << (groups - 1).bit_length(), init=[],
-                                              attrs={"ram_style": "distributed"})
+        m.submodules.logits = memory = Memory(
+            shape=16 * lanes, depth=_BANKS << (groups - 1).bit_length(), init=[], attrs={"ram_style": "distributed"}
+        )
         write = memory.write_port()
         read = memory.read_port(domain="comb")
 
         bank = Signal(range(_BANKS))
         group = Signal(range(groups))
-        this_bank = Mux(self.first, bank + 1, bank)[:len(bank)]
-        this_group = Mux(self.first, 0, group)[:len(group)]
+        this_bank = Mux(self.first, bank + 1, bank)[: len(bank)]
+        this_group = Mux(self.first, 0, group)[: len(group)]
         m.d.comb += [
             write.en.eq(self.logits_valid),
-            write.addr.eq(Cat(this_group[:(groups - 1).bit_length()], this_bank)),
+            write.addr.eq(Cat(this_group[: (groups - 1).bit_length()], this_bank)),
             write.data.eq(Cat(*[self.logits[i] for i in range(lanes)])),
         ]
         with m.If(self.logits_valid):
@@ -158,13 +169,13 @@ class GateUnit(wiring.Component):
             following = []
             for i in range(0, len(level), 2):
                 value = Signal(signed(16), name=f"maximum_{depth}_{i}")
-                pair = level[i:i + 2]
+                pair = level[i : i + 2]
                 m.d.sync += value.eq(Mux(pair[0] > pair[-1], pair[0], pair[-1]))
                 following.append(value)
             level = following
             depth += 1
         tags = delay(m, tags, depth, "tree_tags")
-        valid, is_first, is_last, tag_bank = tags[0], tags[1], tags[2], tags[3:3 + len(bank)]
+        valid, is_first, is_last, tag_bank = tags[0], tags[1], tags[2], tags[3 : 3 + len(bank)]
         running = Signal(signed(16))
         maximum = Signal(signed(16))
         m.d.comb += maximum.eq(Mux(is_first | (level[0] > running), level[0], running))
@@ -173,7 +184,7 @@ class GateUnit(wiring.Component):
         job = Signal(_Job)
         m.d.comb += [
             job.bank.eq(tag_bank),
-            job.token.eq(tags[3 + len(bank):]),
+            job.token.eq(tags[3 + len(bank) :]),
             job.maximum.eq(maximum),
             jobs.w_data.eq(job),
             jobs.w_en.eq(valid & is_last),
@@ -184,8 +195,9 @@ class GateUnit(wiring.Component):
         m.d.comb += value.eq(read.data.word_select(lane, 16))
         return read.addr, lane, value
 
-    def _search(self, m: Module, jobs: fifo.SyncFIFO,
-                read_logit: tuple[Signal, Signal, Signal]) -> tuple[list[_Candidate], Signal, Signal, Signal]:
+    def _search(
+        self, m: Module, jobs: fifo.SyncFIFO, read_logit: tuple[Signal, Signal, Signal]
+    ) -> tuple[list[_Candidate], Signal, Signal, Signal]:
         """One expert a cycle: exponential, sum, insertion into the list of the best.
 
         Returns the list, the sum, the token and a strobe in the cycle in which they are complete.
@@ -199,7 +211,7 @@ class GateUnit(wiring.Component):
         is_last = Signal()
         m.d.comb += [
             is_last.eq(expert + 1 == self.num_experts),
-            address.eq(Cat(group[:len(address) - len(job.bank)], job.bank)),
+            address.eq(Cat(group[: len(address) - len(job.bank)], job.bank)),
             jobs.r_en.eq(~running),
         ]
         with m.If(running):
@@ -242,8 +254,9 @@ class GateUnit(wiring.Component):
         complete = delay(m, Cat(valid & is_last, token), 1, "complete")
         return slots, total, complete[1:], complete[0]
 
-    def _emit(self, m: Module, slots: list[_Candidate], total: Signal, token: Value, complete: Value,
-              finished: Signal) -> None:
+    def _emit(
+        self, m: Module, slots: list[_Candidate], total: Signal, token: Value, complete: Value, finished: Signal
+    ) -> None:
         """Scores of the winners and their queue entries, one a cycle."""
         m.submodules.reciprocal = reciprocal = Reciprocal(len(total))
         m.d.comb += reciprocal.n.eq(total)
@@ -288,11 +301,11 @@ class GateUnit(wiring.Component):
         score = Signal(16)
         shifted = Signal(31)
         half = Signal(32)
-        m.d.sync += shifted.eq(product >> (score_shift - 1)[:len(shift)])  # floor_log2(N) is at least 14
+        m.d.sync += shifted.eq(product >> (score_shift - 1)[: len(shift)])  # floor_log2(N) is at least 14
         m.d.comb += half.eq(shifted + 1)
         m.d.sync += score.eq(Mux(half[1:] > 32768, 32768, half[1:]))
         tags = delay(m, Cat(issue, winners[0].expert, winner_token, issue & (left == 1)), 3, "emit_tags")
-        self._queues(m, tags[0], tags[1:6], tags[6:6 + TOKEN_BITS], score)
+        self._queues(m, tags[0], tags[1:6], tags[6 : 6 + TOKEN_BITS], score)
         m.d.comb += finished.eq(tags[-1])
 
     def _queues(self, m: Module, append: Value, expert: Value, token: Value, score: Signal) -> None:

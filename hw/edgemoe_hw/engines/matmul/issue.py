@@ -61,21 +61,23 @@ class MatMulIssue(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config
-        super().__init__({
-            "command": In(stream.Signature(queued_layout(MatMul))),
-            "epilogue_command": Out(stream.Signature(MatMul)),
-            "step": Out(StepMeta),
-            "queue_expert": Out(5),
-            "queue_index": Out(11),
-            "queue_token": In(11),
-            "queue_score": In(16),
-            "drained": In(1),
-            "skipped": Out(1),
-            "busy": Out(1),
-            "stall_gap": Out(1),
-            "stall_token": Out(1),
-            "idle": Out(1),
-        })
+        super().__init__(
+            {
+                "command": In(stream.Signature(queued_layout(MatMul))),
+                "epilogue_command": Out(stream.Signature(MatMul)),
+                "step": Out(StepMeta),
+                "queue_expert": Out(5),
+                "queue_index": Out(11),
+                "queue_token": In(11),
+                "queue_score": In(16),
+                "drained": In(1),
+                "skipped": Out(1),
+                "busy": Out(1),
+                "stall_gap": Out(1),
+                "stall_token": Out(1),
+                "idle": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -116,10 +118,19 @@ class MatMulIssue(wiring.Component):
                     m.d.sync += running.eq(1)
         with m.If(~running):  # whether there is a command or not: only one bit should depend on that
             m.d.sync += [
-                current.eq(incoming.payload), expert.eq(incoming.header.expert), final_token.eq(count - 1),
-                final_tile.eq(incoming.payload.tiles - 1), final_step.eq(incoming.payload.k_steps - 1),
-                index.eq(0), tile.eq(0), step.eq(0), src_offset.eq(0), dst_offset.eq(0), score.eq(0),
-                weight_row.eq(incoming.payload.weight_base), token_ready.eq(~incoming.payload.use_queue),
+                current.eq(incoming.payload),
+                expert.eq(incoming.header.expert),
+                final_token.eq(count - 1),
+                final_tile.eq(incoming.payload.tiles - 1),
+                final_step.eq(incoming.payload.k_steps - 1),
+                index.eq(0),
+                tile.eq(0),
+                step.eq(0),
+                src_offset.eq(0),
+                dst_offset.eq(0),
+                score.eq(0),
+                weight_row.eq(incoming.payload.weight_base),
+                token_ready.eq(~incoming.payload.use_queue),
             ]
 
         take = Signal()  # the prefetched queue entry becomes the current token
@@ -217,7 +228,9 @@ class MatMulIssue(wiring.Component):
                 m.d.sync += [wanted.eq(0), have.eq(1), token_1.eq(self.queue_token), score_1.eq(self.queue_score)]
             with m.If(have & ~ready):
                 m.d.sync += [
-                    have.eq(0), ready.eq(1), score_2.eq(score_1),
+                    have.eq(0),
+                    ready.eq(1),
+                    score_2.eq(score_1),
                     src.eq(Mux(current.gather, token_1, fetch_index) * current.src_stride),
                     dst.eq(Mux(current.scatter, token_1, fetch_index) * current.dst_stride),
                     fetch_index.eq(fetch_index + 1),

@@ -36,22 +36,24 @@ class OperandPath(wiring.Component):
     def __init__(self, config: AcceleratorConfig):
         self._config = config
         lanes_k = config.lanes_k
-        super().__init__({
-            "step": In(StepMeta),
-            "act_row": Out(16),
-            "act_data": In(lanes_k * 8),
-            "weight_row": Out(16),
-            "weight_data": In(config.lanes_n * lanes_k * 8),
-            "score_row": Out(16),
-            "score_data": In(lanes_k * 12),
-            "maximum_row": Out(11),
-            "maximum_data": In(signed(12)),
-            "tile_valid": Out(1),
-            "tile": Out(TileMeta),
-            "result": Out(data.ArrayLayout(signed(ACC_BITS), config.lanes_n)),
-            "softmax_row": Out(16),
-            "softmax_shift": Out(5),
-        })
+        super().__init__(
+            {
+                "step": In(StepMeta),
+                "act_row": Out(16),
+                "act_data": In(lanes_k * 8),
+                "weight_row": Out(16),
+                "weight_data": In(config.lanes_n * lanes_k * 8),
+                "score_row": Out(16),
+                "score_data": In(lanes_k * 12),
+                "maximum_row": Out(11),
+                "maximum_data": In(signed(12)),
+                "tile_valid": Out(1),
+                "tile": Out(TileMeta),
+                "result": Out(data.ArrayLayout(signed(ACC_BITS), config.lanes_n)),
+                "softmax_row": Out(16),
+                "softmax_shift": Out(5),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -71,7 +73,7 @@ class OperandPath(wiring.Component):
         base = scored.step << exact_log2(lanes_k)
         for lane in range(lanes_k):
             m.d.comb += [
-                exp2.score[lane].eq(self.score_data[12 * lane:12 * lane + 12].as_signed()),
+                exp2.score[lane].eq(self.score_data[12 * lane : 12 * lane + 12].as_signed()),
                 exp2.mask[lane].eq(base + lane < scored.keys),
             ]
         m.d.comb += [exp2.maximum.eq(self.maximum_data), exp2.score_shift.eq(scored.score_shift)]
@@ -82,10 +84,11 @@ class OperandPath(wiring.Component):
         probabilities = delay(m, Cat(exp2.p), extra, "probability")
         m.submodules.array = array = MacArray(lanes_k, self._config.lanes_n)
         for lane in range(lanes_k):
-            byte = self.act_data[8 * lane:8 * lane + 8]
+            byte = self.act_data[8 * lane : 8 * lane + 8]
             sign = byte[7] & ~operand.unsigned
             m.d.comb += array.activations[lane].eq(
-                Mux(operand.source, probabilities[8 * lane:8 * lane + 8], Cat(byte, sign).as_signed()))
+                Mux(operand.source, probabilities[8 * lane : 8 * lane + 8], Cat(byte, sign).as_signed())
+            )
         m.d.comb += [
             array.valid.eq(operand.valid),
             array.first.eq(operand.first),
@@ -112,8 +115,9 @@ class OperandPath(wiring.Component):
         return m
 
     def _row_factor(self, m: Module, exp2, scored, finished, slack: int) -> None:
-        counted = delay(m, Cat(scored.valid & scored.softmax & scored.first_tile, scored.first),
-                        Exp2Lanes.TOTAL_LATENCY, "counted")
+        counted = delay(
+            m, Cat(scored.valid & scored.softmax & scored.first_tile, scored.first), Exp2Lanes.TOTAL_LATENCY, "counted"
+        )
         total = Signal(_SUM_BITS)
         with m.If(counted[0]):
             m.d.sync += total.eq(exp2.total + Mux(counted[1], 0, total))

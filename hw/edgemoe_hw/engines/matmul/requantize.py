@@ -98,16 +98,18 @@ class Requantizer(wiring.Component):
         if not isinstance(lanes, int) or lanes < 1:
             raise ValueError(f"lanes must be a positive integer, not {lanes!r}")
         self._lanes = lanes
-        super().__init__({
-            "acc": In(signed(25)).array(lanes),
-            "bias": In(signed(32)).array(lanes),
-            "multiplier": In(16).array(lanes),
-            "shift": In(6).array(lanes),
-            "row": In(16),
-            "row_shift": In(4),
-            "bits": In(ValueBits),
-            "value": Out(signed(16)).array(lanes),
-        })
+        super().__init__(
+            {
+                "acc": In(signed(25)).array(lanes),
+                "bias": In(signed(32)).array(lanes),
+                "multiplier": In(16).array(lanes),
+                "shift": In(6).array(lanes),
+                "row": In(16),
+                "row_shift": In(4),
+                "bits": In(ValueBits),
+                "value": Out(signed(16)).array(lanes),
+            }
+        )
 
     @property
     def lanes(self) -> int:

@@ -38,14 +38,16 @@ class Exp2Lanes(wiring.Component):
         if not isinstance(lanes, int) or lanes < 1:
             raise ValueError(f"lanes must be a positive integer, not {lanes!r}")
         self._lanes = lanes
-        super().__init__({
-            "score": In(signed(12)).array(lanes),
-            "maximum": In(signed(12)),
-            "score_shift": In(2),
-            "mask": In(lanes),
-            "p": Out(8).array(lanes),
-            "total": Out(range(255 * lanes + 1)),
-        })
+        super().__init__(
+            {
+                "score": In(signed(12)).array(lanes),
+                "maximum": In(signed(12)),
+                "score_shift": In(2),
+                "mask": In(lanes),
+                "p": Out(8).array(lanes),
+                "total": Out(range(255 * lanes + 1)),
+            }
+        )
 
     @property
     def lanes(self) -> int:
@@ -118,11 +120,13 @@ class Reciprocal(wiring.Component):
         if not isinstance(width, int) or width < 11:
             raise ValueError(f"width must be an integer of at least 11, not {width!r}")
         self._width = width
-        super().__init__({
-            "n": In(width),
-            "row": Out(16),
-            "shift": Out(range(width)),
-        })
+        super().__init__(
+            {
+                "n": In(width),
+                "row": Out(16),
+                "shift": Out(range(width)),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -140,7 +144,7 @@ class Reciprocal(wiring.Component):
         with m.Switch(position):
             for bit in range(self._width):
                 with m.Case(bit):
-                    m.d.sync += index.eq(padded[bit:bit + 10])
+                    m.d.sync += index.eq(padded[bit : bit + 10])
 
         m.submodules.table = table = Memory(shape=16, depth=len(RECIP), init=RECIP)
         read = table.read_port()
@@ -153,5 +157,5 @@ def tree_sum(values: Sequence[ValueLike]) -> ValueLike:
     """Sum as a balanced tree."""
     terms = list(values)
     while len(terms) > 1:
-        terms = [sum(terms[i:i + 2][1:], terms[i]) for i in range(0, len(terms), 2)]
+        terms = [sum(terms[i : i + 2][1:], terms[i]) for i in range(0, len(terms), 2)]
     return terms[0]

@@ -30,7 +30,7 @@ class WeightUnpack(wiring.Component):
 
         def extended(first: int):
             """All bytes' four bits from ``first``, as int8."""
-            nibbles = [self.data[8 * i + first:8 * i + first + 4] for i in range(self._count)]
+            nibbles = [self.data[8 * i + first : 8 * i + first + 4] for i in range(self._count)]
             return Cat(Cat(nibble, nibble[3].replicate(4)) for nibble in nibbles)
 
         with m.If(~self.nibbles):

@@ -83,8 +83,15 @@ class NormScalar(wiring.Component):
         m.d.sync += product.eq(a * b)
         for i in (1, 2):
             m.d.sync += [steps[i].eq(steps[i - 1]), signs[i].eq(signs[i - 1])]
-        operands = ((low, self.inv_dim), (high, self.inv_dim), (squares[:24], self.dim), (squares[24:], self.dim),
-                    (low, low), (low, high), (high, high))
+        operands = (
+            (low, self.inv_dim),
+            (high, self.inv_dim),
+            (squares[:24], self.dim),
+            (squares[24:], self.dim),
+            (low, low),
+            (low, high),
+            (high, high),
+        )
         with m.Switch(step):
             for i, (left, right) in enumerate(operands):
                 with m.Case(i + 1):
@@ -138,7 +145,7 @@ class NormScalar(wiring.Component):
         with m.Switch(phase):
             for i, distance in enumerate(_HALVINGS):
                 with m.Case(i + 1):
-                    with m.If(~v[52 - distance:].any()):
+                    with m.If(~v[52 - distance :].any()):
                         m.d.sync += [v.eq(v << distance), e.eq(e | distance >> 1)]
 
         m.submodules.table = table = Memory(shape=16, depth=len(RSQRT), init=RSQRT)

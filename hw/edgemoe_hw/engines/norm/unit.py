@@ -46,23 +46,25 @@ class LayerNormUnit(wiring.Component):
         rows = -(-config.max_dim // config.epilogue_lanes)
         self._index_bits = (rows * self._ratio - 1).bit_length()
         self._param_depth = 2 * rows * self._ratio
-        super().__init__({
-            "command": In(stream.Signature(isa.LayerNorm)),
-            "done": Out(1),
-            "read_valid": Out(1),
-            "read_ready": In(1),
-            "read_row": Out(16),
-            "read_data": In(signed(16)).array(config.epilogue_lanes),
-            "param_write_valid": In(1),
-            "param_write_row": In(16),
-            "param_write_beat": In(8),
-            "param_write_data": In(8 * config.axi_bytes),
-            "write_valid": Out(1),
-            "write_ready": In(1),
-            "write_row": Out(16),
-            "write_mask": Out(config.lanes_k),
-            "write_data": Out(8 * config.lanes_k),
-        })
+        super().__init__(
+            {
+                "command": In(stream.Signature(isa.LayerNorm)),
+                "done": Out(1),
+                "read_valid": Out(1),
+                "read_ready": In(1),
+                "read_row": Out(16),
+                "read_data": In(signed(16)).array(config.epilogue_lanes),
+                "param_write_valid": In(1),
+                "param_write_row": In(16),
+                "param_write_beat": In(8),
+                "param_write_data": In(8 * config.axi_bytes),
+                "write_valid": Out(1),
+                "write_ready": In(1),
+                "write_row": Out(16),
+                "write_mask": Out(config.lanes_k),
+                "write_data": Out(8 * config.lanes_k),
+            }
+        )
 
     @property
     def config(self) -> AcceleratorConfig:
@@ -82,8 +84,7 @@ class LayerNormUnit(wiring.Component):
         with m.If(start):
             m.d.sync += [command.eq(self.command.payload), busy.eq(self.command.payload.tokens != 0)]
 
-        m.submodules.rows = rows = Memory(shape=16 * self._config.norm_lanes, depth=_SLOTS << self._index_bits,
-                                          init=[])
+        m.submodules.rows = rows = Memory(shape=16 * self._config.norm_lanes, depth=_SLOTS << self._index_bits, init=[])
         m.submodules.scalar = scalar = NormScalar()
         m.d.comb += [
             scalar.dim.eq(command.dim),
@@ -102,8 +103,9 @@ class LayerNormUnit(wiring.Component):
             m.d.sync += busy.eq(0)
         return m
 
-    def _fetch(self, m: Module, start: Value, command: data.View, write: wiring.PureInterface,
-               row_freed: Signal) -> tuple[Value, Value, Value, Value]:
+    def _fetch(
+        self, m: Module, start: Value, command: data.View, write: wiring.PureInterface, row_freed: Signal
+    ) -> tuple[Value, Value, Value, Value]:
         """Reads residual rows into the ring, ``norm_lanes`` elements a cycle.
 
         Returns the elements of this cycle, whether they are a token's first or last, and whether there are any.
@@ -186,9 +188,10 @@ class LayerNormUnit(wiring.Component):
         flags = delay(m, Cat(valid, valid & first, valid & last), 1, "sum_flags")
         while len(values) > 1:  # four terms a pipeline stage
             depth = len(values)
-            values = [_registered(m, tree_sum(values[i:i + 4]), f"value_sum_{depth}_{i}") for i in range(0, depth, 4)]
-            squares = [_registered(m, tree_sum(squares[i:i + 4]), f"square_sum_{depth}_{i}")
-                       for i in range(0, depth, 4)]
+            values = [_registered(m, tree_sum(values[i : i + 4]), f"value_sum_{depth}_{i}") for i in range(0, depth, 4)]
+            squares = [
+                _registered(m, tree_sum(squares[i : i + 4]), f"square_sum_{depth}_{i}") for i in range(0, depth, 4)
+            ]
             flags = delay(m, flags, 1, f"sum_flags_{depth}")
 
         sums = Signal(RowSums)
@@ -208,8 +211,15 @@ class LayerNormUnit(wiring.Component):
             queue.r_en.eq(scalar.sums.ready),
         ]
 
-    def _normalise(self, m: Module, command: data.View, start: Value, read: wiring.PureInterface, scalar: NormScalar,
-                   row_freed: Signal) -> tuple[Value, Value]:
+    def _normalise(
+        self,
+        m: Module,
+        command: data.View,
+        start: Value,
+        read: wiring.PureInterface,
+        scalar: NormScalar,
+        row_freed: Signal,
+    ) -> tuple[Value, Value]:
         """Issues groups of the oldest complete row and packs the lanes' results into destination rows.
 
         Returns strobes: the packed row (``self._packed``, ``self._mask``) is complete, and it is its token's last.
@@ -262,8 +272,8 @@ class LayerNormUnit(wiring.Component):
                 lane.mean.eq(mean),
                 lane.rsqrt.eq(rsqrt),
                 lane.norm_shift.eq(norm_shift),
-                lane.gamma.eq(params[64 * i:64 * i + 16]),
-                lane.beta.eq(params[64 * i + 32:64 * i + 64]),
+                lane.gamma.eq(params[64 * i : 64 * i + 16]),
+                lane.beta.eq(params[64 * i + 32 : 64 * i + 64]),
                 lane.shift.eq(command.shift),
             ]
             results.append(lane.y)
@@ -275,7 +285,7 @@ class LayerNormUnit(wiring.Component):
         for p in range(self._pack):
             with m.If(tags[0] & (place == p)):
                 m.d.sync += [
-                    self._packed[8 * lanes * p:8 * lanes * (p + 1)].eq(Cat(*results)),
+                    self._packed[8 * lanes * p : 8 * lanes * (p + 1)].eq(Cat(*results)),
                     self._mask.eq((2 << p) - 1),
                 ]
         complete = delay(m, tags[1:3], 1, "row_complete")
@@ -302,12 +312,10 @@ class LayerNormUnit(wiring.Component):
             m.d.comb += write.en[beat].eq(self.param_write_valid & (self.param_write_beat == beat))
         return read.data
 
-    def _write(self, m: Module, command: data.View, start: Value, row_complete: Value,
-               token_complete: Value) -> Signal:
+    def _write(self, m: Module, command: data.View, start: Value, row_complete: Value, token_complete: Value) -> Signal:
         """Queues packed rows and writes them. Returns a strobe with the command's last accepted write."""
         config = self._config
-        m.submodules.output = queue = fifo.SyncFIFO(width=1 + self._pack + 8 * config.lanes_k,
-                                                    depth=self._output_depth)
+        m.submodules.output = queue = fifo.SyncFIFO(width=1 + self._pack + 8 * config.lanes_k, depth=self._output_depth)
         m.d.comb += [queue.w_data.eq(Cat(token_complete, self._mask, self._packed)), queue.w_en.eq(row_complete)]
 
         tokens = Signal(11)
@@ -319,8 +327,8 @@ class LayerNormUnit(wiring.Component):
             self.write_valid.eq(queue.r_rdy),
             queue.r_en.eq(self.write_ready),
             self.write_row.eq(row),
-            self.write_mask.eq(Cat(*[bit.replicate(config.norm_lanes) for bit in queue.r_data[1:1 + self._pack]])),
-            self.write_data.eq(queue.r_data[1 + self._pack:]),
+            self.write_mask.eq(Cat(*[bit.replicate(config.norm_lanes) for bit in queue.r_data[1 : 1 + self._pack]])),
+            self.write_data.eq(queue.r_data[1 + self._pack :]),
         ]
         m.d.sync += self._places.eq(self._places + accepted - self._place_taken)
         with m.If(start):

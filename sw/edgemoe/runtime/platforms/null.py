@@ -55,8 +55,10 @@ class NullPlatform:
 
     def __init__(self, config: AcceleratorConfig, base: int = 0) -> None:
         self.clock_mhz = config.assumed_clock_mhz
-        self.registers = {regs.find(name).offset: value for name, value in (
-            ("ID", regs.ID), ("ISA_VERSION", ISA_VERSION), ("CONFIG_HASH", config.hash32))}
+        self.registers = {
+            regs.find(name).offset: value
+            for name, value in (("ID", regs.ID), ("ISA_VERSION", ISA_VERSION), ("CONFIG_HASH", config.hash32))
+        }
         self.buffers: list[NullBuffer] = []
         self.is_open = True
         self._next = base

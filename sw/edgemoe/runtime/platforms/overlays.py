@@ -43,8 +43,9 @@ def find_overlay(bundle: Bundle, where: Path | str | None = None) -> OverlayFile
         given = _newest(bundle, [folder.expanduser() for folder in FOLDERS] if given is None else [given])
     for path in (given, given.with_suffix(".hwh")):
         if not path.is_file():
-            raise DeviceError(f"{path}: there is no such file; an overlay is a .bit and a .hwh of the same name "
-                              f"(make bitstream)")
+            raise DeviceError(
+                f"{path}: there is no such file; an overlay is a .bit and a .hwh of the same name (make bitstream)"
+            )
     manifest = given.with_suffix(".json")
     if not manifest.is_file():
         return OverlayFiles(given.resolve(), None)
@@ -52,11 +53,18 @@ def find_overlay(bundle: Bundle, where: Path | str | None = None) -> OverlayFile
 
 
 def _newest(bundle: Bundle, folders: list[Path]) -> Path:
-    found = [path for folder in folders for pattern in ("*.json", "*/*.json") for path in folder.glob(pattern)
-             if _read(path).get("config_hash") == bundle.config.content_hash]
+    found = [
+        path
+        for folder in folders
+        for pattern in ("*.json", "*/*.json")
+        for path in folder.glob(pattern)
+        if _read(path).get("config_hash") == bundle.config.content_hash
+    ]
     if not found:
-        raise DeviceError(f"no overlay of configuration {bundle.config.name} (hash {bundle.config.hash32:#010x}) is in "
-                          f"{' or '.join(map(str, folders))}; name one: bitstream=\"file.bit\"")
+        raise DeviceError(
+            f"no overlay of configuration {bundle.config.name} (hash {bundle.config.hash32:#010x}) is in "
+            f'{" or ".join(map(str, folders))}; name one: bitstream="file.bit"'
+        )
     return max(found, key=lambda path: path.stat().st_mtime).with_suffix(".bit")
 
 
@@ -80,10 +88,12 @@ def _check(bundle: Bundle, path: Path, manifest: dict[str, Any]) -> float | None
         raise BundleError(
             f"{path.with_suffix('.bit')} has config {manifest['config'].get('name')} (hash "
             f"0x{manifest['config_hash'][:8]}), the bundle is for {bundle.config.name} (hash "
-            f"{bundle.config.hash32:#010x}); load the bundle's overlay, or compile the model for this one")
+            f"{bundle.config.hash32:#010x}); load the bundle's overlay, or compile the model for this one"
+        )
     for name, digest in manifest["files"].items():
         file = path.parent / name
         if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != digest:
-            raise DeviceError(f"{file} is missing or is not the file that {path.name} was written for; copy the "
-                              f"overlay again")
+            raise DeviceError(
+                f"{file} is missing or is not the file that {path.name} was written for; copy the overlay again"
+            )
     return float(manifest["clock_mhz"])

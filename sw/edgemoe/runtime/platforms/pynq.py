@@ -49,9 +49,11 @@ class BoardBuffer:
         try:
             self._buffer = pynq.allocate((nbytes,), np.uint8, target=device, cacheable=1)
         except (RuntimeError, MemoryError, OSError) as error:
-            raise DeviceError(f"PYNQ cannot allocate {nbytes} bytes of contiguous memory: {error}; close other "
-                              f"accelerators and overlays, or enlarge the kernel's CMA area (cma= in its command "
-                              f"line)") from error
+            raise DeviceError(
+                f"PYNQ cannot allocate {nbytes} bytes of contiguous memory: {error}; close other "
+                f"accelerators and overlays, or enlarge the kernel's CMA area (cma= in its command "
+                f"line)"
+            ) from error
         self.array: npt.NDArray[np.uint8] = np.asarray(self._buffer)
         self.physical_address = int(self._buffer.physical_address)
 
@@ -85,8 +87,9 @@ class PynqPlatform:
     name = "pynq"
     _opened: weakref.WeakSet[PynqPlatform] = weakref.WeakSet()
 
-    def __init__(self, ip: EdgeMoeIP, *, loop: asyncio.AbstractEventLoop | None = None,
-                 rails: Rails | None = None) -> None:
+    def __init__(
+        self, ip: EdgeMoeIP, *, loop: asyncio.AbstractEventLoop | None = None, rails: Rails | None = None
+    ) -> None:
         self._ip, self._loop, self._rails = ip, loop, rails or {}
         self._waits_for_interrupt = False
         self.has_interrupt = loop is not None and getattr(ip, "irq", None) is not None
@@ -141,12 +144,15 @@ def refuse_opened(device: Any, address: int | None = None) -> None:
     """
     for platform in PynqPlatform._opened:
         if platform._ip.device is device and address in (None, platform._ip.mmio.base_addr):
-            raise DeviceError(f"this process has opened the accelerator at {platform._ip.mmio.base_addr:#x} already; "
-                              f"close that first (accelerator.close(), or the end of its with)")
+            raise DeviceError(
+                f"this process has opened the accelerator at {platform._ip.mmio.base_addr:#x} already; "
+                f"close that first (accelerator.close(), or the end of its with)"
+            )
 
 
-def open_platform(bundle: Bundle, *, bitstream: Path | str | None = None, download: bool = True,
-                  rails: Collection[str] | None = None) -> PynqPlatform:
+def open_platform(
+    bundle: Bundle, *, bitstream: Path | str | None = None, download: bool = True, rails: Collection[str] | None = None
+) -> PynqPlatform:
     """Load a bundle's overlay on PYNQ's active device.
 
     Parameters
@@ -168,8 +174,10 @@ def open_platform(bundle: Bundle, *, bitstream: Path | str | None = None, downlo
     kinds = {name: details["type"] for name, details in overlay.ip_dict.items()}
     found = [name for name, kind in kinds.items() if kind in EdgeMoeIP.bindto]
     if len(found) != 1:
-        raise DeviceError(f"{files.bitstream} has {len(found)} IP of type {' or '.join(EdgeMoeIP.bindto)}, not one; it "
-                          f"has {', '.join(f'{name} ({kind})' for name, kind in kinds.items()) or 'none at all'}")
+        raise DeviceError(
+            f"{files.bitstream} has {len(found)} IP of type {' or '.join(EdgeMoeIP.bindto)}, not one; it "
+            f"has {', '.join(f'{name} ({kind})' for name, kind in kinds.items()) or 'none at all'}"
+        )
     loop = _event_loop()
     with _pynq_errors(f"PYNQ {pynq.__version__} cannot bind the driver of {found[0]}"):
         ip = _call(loop, lambda: operator.attrgetter(found[0].replace("/", "."))(overlay))
@@ -182,8 +190,10 @@ def _check_device() -> None:
             warnings.simplefilter("ignore")  # PYNQ's own; the error says the same
             pynq.Device.active_device  # noqa: B018
     except RuntimeError as error:
-        raise DeviceError(f"PYNQ has no device ({error}): run on a board, as root, after its environment is set "
-                          f"(source /etc/profile.d/pynq_venv.sh and /etc/profile.d/xrt_setup.sh)") from None
+        raise DeviceError(
+            f"PYNQ has no device ({error}): run on a board, as root, after its environment is set "
+            f"(source /etc/profile.d/pynq_venv.sh and /etc/profile.d/xrt_setup.sh)"
+        ) from None
 
 
 def _load(files: OverlayFiles, assumed_mhz: float, download: bool) -> Any:
@@ -223,6 +233,7 @@ def _event_loop() -> asyncio.AbstractEventLoop:
 def _call(loop: asyncio.AbstractEventLoop, function: Callable[[], Any]) -> Any:
     async def call() -> Any:
         return function()
+
     return asyncio.run_coroutine_threadsafe(call(), loop).result()
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemoe.bundle import Bundle
-from edgemoe.layout import align
 from edgemoe.errors import DeviceError
+from edgemoe.layout import align
 from edgemoe_hw.spec.pages import Pages
 from edgemoe_hw.spec.serial_protocol import ANSWER, header
 
@@ -66,14 +66,17 @@ class SerialPort:
         if port is None:
             found = sorted(str(info.device) for info in serial.tools.list_ports.comports())
             if len(found) != 1:
-                raise DeviceError(f"this computer has {len(found)} serial ports{': ' if found else ''}"
-                                  f"{', '.join(found)}; name the board's with port=..., for example /dev/ttyUSB0")
-            port, = found
+                raise DeviceError(
+                    f"this computer has {len(found)} serial ports{': ' if found else ''}"
+                    f"{', '.join(found)}; name the board's with port=..., for example /dev/ttyUSB0"
+                )
+            (port,) = found
         try:
             self._port = serial.Serial(port, baud, exclusive=True)
         except (OSError, ValueError) as error:
-            raise DeviceError(f"serial port {port}: {error}; give the board's with port=..., "
-                              f"for example /dev/ttyUSB0") from None
+            raise DeviceError(
+                f"serial port {port}: {error}; give the board's with port=..., for example /dev/ttyUSB0"
+            ) from None
 
     def write(self, data: bytes) -> None:
         self._port.write_timeout = _patience(len(data))
@@ -116,7 +119,7 @@ class SerialBuffer:
 
     def invalidate(self) -> None:
         found = self._platform.read_memory(self.physical_address, align(self.array.size, _WORD))
-        self.array[:] = np.frombuffer(found, np.uint8)[:self.array.size]
+        self.array[:] = np.frombuffer(found, np.uint8)[: self.array.size]
 
     def free(self) -> None:
         self._platform.release(self.physical_address)
@@ -165,8 +168,9 @@ class SerialPlatform:
         """Write memory; address and size are multiples of 8."""
         self._command(True, True, address, len(data) // _WORD, data)
 
-    def _command(self, write: bool, memory: bool, address: int, words: int, data: bytes = b"",
-                 answer: int = 0) -> bytes:
+    def _command(
+        self, write: bool, memory: bool, address: int, words: int, data: bytes = b"", answer: int = 0
+    ) -> bytes:
         if not self._is_open:
             raise DeviceError("the serial line is closed; open it again")
         command = header(write=write, memory=memory, address=address, words=words) + data
@@ -179,8 +183,9 @@ class SerialPlatform:
                 self._failure = str(error)
                 raise
         if status := found[-1] - ANSWER:
-            raise DeviceError(f"the board refused {'memory' if memory else 'register'} {address:#x}: bus response "
-                              f"{status}")
+            raise DeviceError(
+                f"the board refused {'memory' if memory else 'register'} {address:#x}: bus response {status}"
+            )
         return found[:-1]
 
     def _exchange(self, command: bytes, answer: int) -> bytes:
@@ -191,11 +196,15 @@ class SerialPlatform:
         except OSError as error:
             raise DeviceError(f"the serial line failed: {error}; is the board still connected?") from error
         if len(found) <= answer:
-            raise DeviceError(f"the board answered {len(found)} of {answer + 1} bytes: is it the right port and baud "
-                              f"rate, and is its bitstream loaded?")
+            raise DeviceError(
+                f"the board answered {len(found)} of {answer + 1} bytes: is it the right port and baud "
+                f"rate, and is its bitstream loaded?"
+            )
         if not 0 <= found[-1] - ANSWER < 4:
-            raise DeviceError(f"the board's answer ends with {found[-1]:#04x}, not {ANSWER:#04x}: is it the right port "
-                              f"and baud rate, and is its bitstream loaded?")
+            raise DeviceError(
+                f"the board's answer ends with {found[-1]:#04x}, not {ANSWER:#04x}: is it the right port "
+                f"and baud rate, and is its bitstream loaded?"
+            )
         return found
 
     def allocate(self, nbytes: int) -> SerialBuffer:
@@ -222,8 +231,9 @@ class SerialPlatform:
         self._line.close()
 
 
-def open_platform(bundle: Bundle, *, port: str | None = None, baud: int = 1_000_000,
-                  clock_mhz: float = 25.0) -> SerialPlatform:
+def open_platform(
+    bundle: Bundle, *, port: str | None = None, baud: int = 1_000_000, clock_mhz: float = 25.0
+) -> SerialPlatform:
     """The board at a serial port; the defaults are the ULX3S's (``boards/ulx3s/target.toml``).
 
     Parameters

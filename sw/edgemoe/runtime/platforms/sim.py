@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemoe.bundle import Bundle
-from edgemoe.layout import align
 from edgemoe.errors import DeviceError
+from edgemoe.layout import align
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.pages import PAGE, Pages
 from edgemoe_sim.verilated import ModelError, VerilatedModel
@@ -32,7 +32,7 @@ class SimBuffer:
 
     @property
     def _dram(self) -> npt.NDArray[np.uint8]:
-        return self._platform.model.dram[self.physical_address:self.physical_address + self.array.size]
+        return self._platform.model.dram[self.physical_address : self.physical_address + self.array.size]
 
     def flush(self) -> None:
         self._dram[:] = self.array
@@ -121,8 +121,16 @@ class SimPlatform:
             raise DeviceError(f"simulated accelerator: {error}") from error
 
 
-def open_platform(bundle: Bundle, *, config: AcceleratorConfig | None = None, dram_bytes: int | None = None,
-                  stall: float = 0.0, seed: int = 0, trace: bool = False, quiet: bool = False) -> SimPlatform:
+def open_platform(
+    bundle: Bundle,
+    *,
+    config: AcceleratorConfig | None = None,
+    dram_bytes: int | None = None,
+    stall: float = 0.0,
+    seed: int = 0,
+    trace: bool = False,
+    quiet: bool = False,
+) -> SimPlatform:
     """The accelerator of the bundle's own configuration, or of another one, with memory enough for the bundle."""
     size = bundle.data.size + _FRAME_BYTES if dram_bytes is None else dram_bytes
     return SimPlatform(config or bundle.config, dram_bytes=size, stall=stall, seed=seed, trace=trace, quiet=quiet)

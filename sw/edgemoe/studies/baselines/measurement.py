@@ -42,9 +42,15 @@ def measure(session: Session, batch: int, device: str, effort: Effort) -> dict[s
     wall, processor = (1e3 * column / batch for column in runs.T)
     millijoules, energy = _energy(session, batch, device)
     return {
-        "ms": float(np.median(wall)), "p90_ms": float(np.percentile(wall, 90)), "least_ms": float(wall.min()),
-        "cpu_ms": float(np.median(processor)), "batch_ms": float(np.median(wall)) * batch,
-        "warm_up_runs": len(warm_up), "runs": len(runs), "energy_mj": millijoules, "energy": energy,
+        "ms": float(np.median(wall)),
+        "p90_ms": float(np.percentile(wall, 90)),
+        "least_ms": float(wall.min()),
+        "cpu_ms": float(np.median(processor)),
+        "batch_ms": float(np.median(wall)) * batch,
+        "warm_up_runs": len(warm_up),
+        "runs": len(runs),
+        "energy_mj": millijoules,
+        "energy": energy,
     }
 
 
@@ -85,7 +91,8 @@ def check(workload: Workload, session: Session, batch: int, precision: str) -> d
     """The session's outputs beside the float reference's.
 
     ``agreement`` is the share of pixels (or pictures) of the same class, of a segmentation or classification;
-    ``metrics`` and ``float_metrics`` (:mod:`edgemoe_models.evaluation.metrics`) are of held-out scenes; not for float32.
+    ``metrics`` and ``float_metrics`` (:mod:`edgemoe_models.evaluation.metrics`) are of held-out scenes; not
+    for float32.
     """
     expected = workload.expected[:batch]
     session.feed(workload.images[:batch])
@@ -95,8 +102,10 @@ def check(workload: Workload, session: Session, batch: int, precision: str) -> d
     result: dict[str, Any] = {"max_abs_difference": difference, "largest_output": float(np.abs(expected).max())}
     task = workload.config.task(workload.task)
     if task.kind in ("segmentation", "classification"):
-        same = [a.argmax(0) == b.argmax(0) for a, b in zip(_pictures(workload, rows), _pictures(workload, expected),
-                                                           strict=True)]
+        same = [
+            a.argmax(0) == b.argmax(0)
+            for a, b in zip(_pictures(workload, rows), _pictures(workload, expected), strict=True)
+        ]
         result["agreement"] = float(np.mean(same))
     if precision == "float32":
         result["equal"] = bool(difference <= TOLERANCE * result["largest_output"])
@@ -115,15 +124,17 @@ def _metrics(workload: Workload, session: Session, batch: int) -> dict[str, Any]
 
     def outputs(task: str, images: Images) -> Iterator[npt.NDArray[Any]]:
         for start in range(0, len(images), batch):
-            part = images[start:start + batch]
+            part = images[start : start + batch]
             session.feed(np.resize(part, (batch, *images.shape[1:])))  # the last one repeated where some are missing
             session.step()
-            yield from _pictures(workload, session.output()[:len(part)])
+            yield from _pictures(workload, session.output()[: len(part)])
 
     def reference(task: str, images: Images) -> Iterator[npt.NDArray[Any]]:
         yield from float_outputs(workload.state, workload.config, task, images)
 
     count = len(workload.held_out["image"])
-    values = {name: evaluate(config, source, workload.held_out, count)[workload.task]
-              for name, source in (("metrics", outputs), ("float_metrics", reference))}
+    values = {
+        name: evaluate(config, source, workload.held_out, count)[workload.task]
+        for name, source in (("metrics", outputs), ("float_metrics", reference))
+    }
     return {**values, "metrics_scenes": count}

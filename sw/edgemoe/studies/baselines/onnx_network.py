@@ -36,7 +36,8 @@ def float_network(workload: Workload, dense: bool = False, ranges: Ranges | None
     rows = network.build()
     shape = ["batch", config.image_height, config.image_width, 3]
     graph = helper.make_graph(
-        network.graph.nodes, config.name,
+        network.graph.nodes,
+        config.name,
         [helper.make_tensor_value_info("images", TensorProto.UINT8, shape)],
         [helper.make_tensor_value_info(rows, TensorProto.FLOAT, ["batch", *workload.expected.shape[1:]])],
         list(network.graph.constants.values()),
@@ -133,8 +134,9 @@ class _Network:
         return self.named_linear(self.graph.op("Reshape", x, _ints(-1, c.dim)), f"{name}.attn.proj", f"{name}.context")
 
     def mlp(self, x: str, name: str, block: str) -> str:
-        return self.named_linear(self.gelu(self.named_linear(x, f"{name}.fc1", f"{block}.norm2")), f"{name}.fc2",
-                                 f"{block}.hidden")
+        return self.named_linear(
+            self.gelu(self.named_linear(x, f"{name}.fc1", f"{block}.norm2")), f"{name}.fc2", f"{block}.hidden"
+        )
 
     def moe(self, x: str, block: str) -> str:
         """Sum of score * expert(token) over each token's experts, [N, D] -> [N, D]."""

@@ -63,15 +63,17 @@ def load_cuda(workload: Workload, batch: int, threads: int) -> OnnxSession:
 
 def load_tensorrt(workload: Workload, batch: int, threads: int) -> OnnxSession:
     """float32, dense experts; TensorRT leaves to CUDA what it does not know."""
-    return _session(float_network(workload, dense=True), batch, threads, "TensorrtExecutionProvider",
-                    "CUDAExecutionProvider")
+    return _session(
+        float_network(workload, dense=True), batch, threads, "TensorrtExecutionProvider", "CUDAExecutionProvider"
+    )
 
 
 def _session(model: Any, batch: int, threads: int, *providers: str) -> OnnxSession:
     if not set(providers) <= set(onnxruntime.get_available_providers()):
         raise Unavailable(f"not available: this onnxruntime has no {providers[0]} (it is in onnxruntime-gpu)")
-    session = OnnxSession(model.SerializeToString(), batch, threads, [*providers, "CPUExecutionProvider"],
-                          "cuda" if providers else "cpu")
+    session = OnnxSession(
+        model.SerializeToString(), batch, threads, [*providers, "CPUExecutionProvider"], "cuda" if providers else "cpu"
+    )
     if providers and providers[0] not in session.session.get_providers():
         raise Unavailable(f"not available: {providers[0]} does not start here (no GPU, or its libraries are missing)")
     return session

@@ -22,10 +22,16 @@ class OpenVinoSession:
         core = openvino.Core()
         network = core.read_model(model)
         network.reshape([batch, *(dimension.get_length() for dimension in list(network.input().partial_shape)[1:])])
-        compiled = core.compile_model(network, "CPU", {
-            "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1,
-        })
+        compiled = core.compile_model(
+            network,
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": "f32",
+                "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_NUM_THREADS": threads,
+                "NUM_STREAMS": 1,
+            },
+        )
         self.request = compiled.create_infer_request()
 
     def feed(self, images: Images) -> None:

@@ -19,10 +19,13 @@ from edgemoe.studies.isolated import isolated
 __all__ = ["BASELINES", "Baseline", "differing", "machine", "measure_baseline", "run_baselines"]
 
 Row = dict[str, Any]
-_DYNAMIC = ("weights of linear layers int8, a scale per tensor; their inputs uint8, scaled when they run; "
-            "the rest float32")
-_QDQ = ("weights of linear layers int8, a scale per output; their inputs uint8, a scale per tensor from calibration; "
-        "the rest float32")
+_DYNAMIC = (
+    "weights of linear layers int8, a scale per tensor; their inputs uint8, scaled when they run; the rest float32"
+)
+_QDQ = (
+    "weights of linear layers int8, a scale per output; their inputs uint8, a scale per tensor from calibration; "
+    "the rest float32"
+)
 _PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "zeus", "numpy")
 
 
@@ -50,7 +53,8 @@ class Baseline:
         """A session; raises ImportError, Unavailable, or what the runtime raises."""
         module, function = self.loader.split(".")
         return getattr(importlib.import_module(f"edgemoe.studies.baselines.{module}"), function)(
-            workload, batch, threads, **self.options)
+            workload, batch, threads, **self.options
+        )
 
 
 BASELINES = (
@@ -76,9 +80,17 @@ BASELINES = (
 def measure_baseline(baseline: Baseline, workload: Workload, batch: int, threads: int, effort: Effort) -> Row:
     """One row; ``status`` is "ok", or why there are no figures."""
     experts = baseline.experts if workload.config.num_experts else "none"
-    row: Row = {"source": "measured", "model": workload.config.name, "task": workload.task, "runtime": baseline.runtime,
-                "device": baseline.device, "precision": baseline.precision, "experts": experts, "batch": batch,
-                "threads": threads}
+    row: Row = {
+        "source": "measured",
+        "model": workload.config.name,
+        "task": workload.task,
+        "runtime": baseline.runtime,
+        "device": baseline.device,
+        "precision": baseline.precision,
+        "experts": experts,
+        "batch": batch,
+        "threads": threads,
+    }
     if baseline.quantized:
         row["int8_means"] = baseline.quantized
     try:
@@ -95,14 +107,15 @@ def measure_baseline(baseline: Baseline, workload: Workload, batch: int, threads
     return {**row, "status": "ok"}
 
 
-def _measure_all(baselines: Sequence[Baseline], workload: Workload, batches: Sequence[int], threads: int,
-                 effort: Effort) -> list[Row]:
-    return [measure_baseline(baseline, workload, batch, threads, effort)
-            for baseline in baselines for batch in batches]
+def _measure_all(
+    baselines: Sequence[Baseline], workload: Workload, batches: Sequence[int], threads: int, effort: Effort
+) -> list[Row]:
+    return [measure_baseline(baseline, workload, batch, threads, effort) for baseline in baselines for batch in batches]
 
 
-def run_baselines(model: str, batches: Sequence[int], threads: int, effort: Effort,
-                  track: Callable[[str], None]) -> list[Row]:
+def run_baselines(
+    model: str, batches: Sequence[int], threads: int, effort: Effort, track: Callable[[str], None]
+) -> list[Row]:
     """A model's rows of all baselines, runtime after runtime in a fresh process each.
 
     Raises
@@ -123,21 +136,38 @@ def run_baselines(model: str, batches: Sequence[int], threads: int, effort: Effo
     return rows
 
 
-def _in_process(group: Sequence[Baseline], workload: Workload, batches: Sequence[int], threads: int,
-                effort: Effort) -> list[Row]:
+def _in_process(
+    group: Sequence[Baseline], workload: Workload, batches: Sequence[int], threads: int, effort: Effort
+) -> list[Row]:
     try:
         return isolated(_measure_all, group, workload, batches, threads, effort)
     except BrokenProcessPool:
-        return [{"source": "measured", "model": workload.config.name, "task": workload.task, "runtime": b.runtime,
-                 "device": b.device, "precision": b.precision, "experts": b.experts, "batch": batch,
-                 "threads": threads, "status": "failed: the runtime ended its process"}
-                for b in group for batch in batches]
+        return [
+            {
+                "source": "measured",
+                "model": workload.config.name,
+                "task": workload.task,
+                "runtime": b.runtime,
+                "device": b.device,
+                "precision": b.precision,
+                "experts": b.experts,
+                "batch": batch,
+                "threads": threads,
+                "status": "failed: the runtime ended its process",
+            }
+            for b in group
+            for batch in batches
+        ]
 
 
 def differing(rows: Iterable[Row]) -> list[str]:
     """Float32 baselines whose outputs are not the float model's."""
-    return [f"{row['model']} with {row['runtime']}, {row['experts']} experts, batch {row['batch']}: "
-            f"{row['max_abs_difference']:.2g}" for row in rows if row.get("equal") is False]
+    return [
+        f"{row['model']} with {row['runtime']}, {row['experts']} experts, batch {row['batch']}: "
+        f"{row['max_abs_difference']:.2g}"
+        for row in rows
+        if row.get("equal") is False
+    ]
 
 
 def machine() -> dict[str, Any]:
@@ -151,5 +181,10 @@ def machine() -> dict[str, Any]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = None
-    return {"cpu": names[0] if names else platform.machine(), "cores": os.cpu_count(),
-            "load_average": os.getloadavg()[0], "python": platform.python_version(), "packages": versions}
+    return {
+        "cpu": names[0] if names else platform.machine(),
+        "cores": os.cpu_count(),
+        "load_average": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "packages": versions,
+    }

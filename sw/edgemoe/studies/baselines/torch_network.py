@@ -70,8 +70,10 @@ class LinearExperts(nn.Module):
         flat = chosen.reshape(-1)
         order = flat.argsort(stable=True)
         queues = (order // self.top_k).split(flat.bincount(minlength=len(self.first)).tolist())
-        outputs = [second(F.gelu(first(tokens[queue])))
-                   for first, second, queue in zip(self.first, self.second, queues, strict=True)]
+        outputs = [
+            second(F.gelu(first(tokens[queue])))
+            for first, second, queue in zip(self.first, self.second, queues, strict=True)
+        ]
         weighted = torch.cat(outputs) * scores.reshape(-1)[order, None]
         return torch.zeros_like(tokens).index_add(0, order // self.top_k, weighted).view_as(x)
 

@@ -77,8 +77,9 @@ def load_workload(model: str, count: int) -> Workload:
         config = PRESETS[model]
         state = random_state(config)
     first = scenes.SPLITS["demo"].start
-    images = np.stack([scenes.generate_scene(first + i, config.image_height, config.image_width).image
-                       for i in range(count)])
+    images = np.stack(
+        [scenes.generate_scene(first + i, config.image_height, config.image_width).image for i in range(count)]
+    )
     task = config.tasks[0].name
     expected = float_reference.forward(state, config, images, task)
     held_out = _held_out(config, config.tasks[0]) if trained and config.tasks[0].is_dense else None
