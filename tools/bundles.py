@@ -29,9 +29,8 @@ _CONFIGURATIONS = ("pynq-z2",)
 def write_bundles(folder: Path = BUNDLES, graphs: Mapping[str, Path] | None = None) -> list[Path]:
     """Compile every graph (default: the package's) for every board; returns the bundles' files.
 
-    Raises
-    ------
-    GraphError: a graph is unusable; CompileError: it does not fit
+    Raises:
+        GraphError: a graph is unusable; CompileError: it does not fit
     """
     written = []
     for name, path in (named_graphs() if graphs is None else graphs).items():

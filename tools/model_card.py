@@ -79,10 +79,9 @@ average over blocks and pairs of tasks; independent choices with the same loads 
 def make_card(name: str, rows: list[Row], loads: dict[str, Any] | None) -> str:
     """A preset's card.
 
-    Parameters
-    ----------
-    rows: of ``build/accuracy.json``; empty for an untrained model
-    loads: of ``build/expert_load.json``, if the model has experts
+    Args:
+        rows: of ``build/accuracy.json``; empty for an untrained model
+        loads: of ``build/expert_load.json``, if the model has experts
     """
     weights = weights_path(name)
     title = f"# Model card: {name}\n\n{_MARK}\n"
@@ -242,13 +241,11 @@ def _experts(name: str, loads: dict[str, Any]) -> str:
 def update_card(name: str, results: Path, folder: Path = CARDS) -> Path:
     """Write a card and, for a trained model, its figures and picture; returns the card's path.
 
-    Parameters
-    ----------
-    results: folder of ``accuracy.json``, ``expert_load.json`` and ``expert_load.png``, which a trained model needs
+    Args:
+        results: folder of ``accuracy.json``, ``expert_load.json`` and ``expert_load.png``, which a trained model needs
 
-    Raises
-    ------
-    ValueError: results are missing, or of another model or other files
+    Raises:
+        ValueError: results are missing, or of another model or other files
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows, loads = [], None

@@ -14,12 +14,11 @@ __all__ = ["LoadPort", "SlicedMemory", "WeightScratchpad"]
 class LoadPort(wiring.Signature):
     """Write port of the loader: one beat of one master's slice of a row.
 
-    Members
-    -------
-    valid, ready: the beat is written in a cycle with both
-    row: memory row
-    beat: position of the beat within the slice
-    data: axi_bytes bytes
+    Members:
+        valid, ready: the beat is written in a cycle with both
+        row: memory row
+        beat: position of the beat within the slice
+        data: axi_bytes bytes
     """
 
     def __init__(self, axi_bytes: int):
@@ -37,17 +36,15 @@ class LoadPort(wiring.Signature):
 class SlicedMemory(wiring.Component):
     """A memory whose rows are shared by ``masters`` loaders; the compute side's writes have priority.
 
-    Parameters
-    ----------
-    depth: rows
-    row_bytes: bytes a row; a multiple of masters * axi_bytes
-    masters, axi_bytes: loaders and the bytes of one of their beats
+    Args:
+        depth: rows
+        row_bytes: bytes a row; a multiple of masters * axi_bytes
+        masters, axi_bytes: loaders and the bytes of one of their beats
 
-    Members
-    -------
-    read_row: in; the row's ``read_data`` follows one cycle later
-    write_valid, write_row, write_mask (a bit a byte), write_data: compute-side write, never refused
-    load: one LoadPort a master
+    Members:
+        read_row: in; the row's ``read_data`` follows one cycle later
+        write_valid, write_row, write_mask (a bit a byte), write_data: compute-side write, never refused
+        load: one LoadPort a master
     """
 
     def __init__(self, depth: int, row_bytes: int, masters: int, axi_bytes: int):
@@ -106,14 +103,14 @@ class WeightScratchpad(wiring.Component):
     Keys and values are written by the epilogue (``kv_*``, priority over the loaders): a key's channels are bytes of one
     bank, a value's channels are one byte each in neighbouring banks, so that both are stationary rows afterwards.
 
-    Members
-    -------
-    read_row: in; ``read_data`` (lanes_n x lanes_k x int8, flat: wide views make huge Verilog) follows one cycle later
-    kv_valid, kv_row, kv_banks (mask), kv_bytes (mask): compute-side write, never refused
-    kv_is_value: values are spread over banks instead of bytes
-    kv_data: epilogue_lanes x int8
-    load: one LoadPort a master; master m owns bytes [m * lanes_k / M, (m + 1) * lanes_k / M) of each bank, and its
-        beats run over the banks
+    Members:
+        read_row: in; ``read_data`` (lanes_n x lanes_k x int8, flat: wide views make huge Verilog) follows one cycle
+            later
+        kv_valid, kv_row, kv_banks (mask), kv_bytes (mask): compute-side write, never refused
+        kv_is_value: values are spread over banks instead of bytes
+        kv_data: epilogue_lanes x int8
+        load: one LoadPort a master; master m owns bytes [m * lanes_k / M, (m + 1) * lanes_k / M) of each bank, and its
+            beats run over the banks
     """
 
     def __init__(self, config: AcceleratorConfig):

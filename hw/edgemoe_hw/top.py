@@ -16,11 +16,10 @@ __all__ = ["Accelerator"]
 class Accelerator(wiring.Component):
     """The whole accelerator, ready for a block design.
 
-    Members
-    -------
-    s_axi: AXI4-Lite control and status
-    m0_axi, ...: AXI4 masters to DRAM
-    irq: level interrupt: a program ended or was stopped
+    Members:
+        s_axi: AXI4-Lite control and status
+        m0_axi, ...: AXI4 masters to DRAM
+        irq: level interrupt: a program ended or was stopped
     """
 
     def __init__(self, config: AcceleratorConfig):

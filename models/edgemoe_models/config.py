@@ -49,17 +49,15 @@ class TaskConfig:
     The head sees the tokens after the final LayerNorm: every patch token for a dense task, the cls token for
     ``classification``. A dense head's outputs are ordered (cell_y, cell_x, channel).
 
-    Parameters
-    ----------
-    name: the task's name, a key of gates and heads
-    kind: one of :data:`TASK_KINDS`
-    channels: classes of segmentation or classification; 1 for depth and edges, 3 for normals
-    head_hidden: width of the hidden GELU layer of a two-layer head; 0 for one linear layer
-    cells: output cells along one side of a patch; 1 for classification
+    Attributes:
+        name: the task's name, a key of gates and heads
+        kind: one of :data:`TASK_KINDS`
+        channels: classes of segmentation or classification; 1 for depth and edges, 3 for normals
+        head_hidden: width of the hidden GELU layer of a two-layer head; 0 for one linear layer
+        cells: output cells along one side of a patch; 1 for classification
 
-    Raises
-    ------
-    ValueError: a field is out of range.
+    Raises:
+        ValueError: a field is out of range.
     """
 
     name: str
@@ -101,25 +99,23 @@ class TaskConfig:
 class ModelConfig:
     """A multi-task (Mixture-of-Experts) Vision Transformer.
 
-    Parameters
-    ----------
-    name: the model's name
-    image_height, image_width: of the RGB input, in pixels, multiples of ``patch``
-    patch: side of a square patch, in pixels
-    dim: width D of a token
-    depth: number of blocks
-    heads: attention heads; must divide ``dim``
-    mlp_hidden: hidden width of a dense block's MLP
-    num_experts: experts of a MoE block; 0 for a model without experts
-    top_k: experts a token visits
-    expert_hidden: hidden width of one expert
-    moe_every: block i is MoE iff ``num_experts > 0 and i % moe_every == moe_every - 1``
-    tasks: at least one, with different names
-    eps: of every LayerNorm
+    Attributes:
+        name: the model's name
+        image_height, image_width: of the RGB input, in pixels, multiples of ``patch``
+        patch: side of a square patch, in pixels
+        dim: width D of a token
+        depth: number of blocks
+        heads: attention heads; must divide ``dim``
+        mlp_hidden: hidden width of a dense block's MLP
+        num_experts: experts of a MoE block; 0 for a model without experts
+        top_k: experts a token visits
+        expert_hidden: hidden width of one expert
+        moe_every: block i is MoE iff ``num_experts > 0 and i % moe_every == moe_every - 1``
+        tasks: at least one, with different names
+        eps: of every LayerNorm
 
-    Raises
-    ------
-    ValueError: a field is out of range or contradicts another.
+    Raises:
+        ValueError: a field is out of range or contradicts another.
     """
 
     name: str

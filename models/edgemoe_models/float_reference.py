@@ -98,11 +98,10 @@ def forward(
 ) -> Floats:
     """Head outputs [B, rows, outputs] of uint8 images [B, H, W, 3]; rows as in the integer reference.
 
-    Parameters
-    ----------
-    observed: filled with activations under the integer reference's trace names, tokens of all images joined:
-        [B*T, C]; ``.scores`` is [B, heads, T, T] in base-2 logarithms, ``.gate_logits`` in natural ones,
-        ``.queues`` and ``.gate_scores`` number the joined tokens
+    Args:
+        observed: filled with activations under the integer reference's trace names, tokens of all images joined:
+            [B*T, C]; ``.scores`` is [B, heads, T, T] in base-2 logarithms, ``.gate_logits`` in natural ones,
+            ``.queues`` and ``.gate_scores`` number the joined tokens
     """
     seen: Observed = {} if observed is None else observed
     x = embed(state, config, images)

@@ -40,10 +40,9 @@ class TensorFileError(ValueError):
 def read_tensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
     """Tensors by name, and the metadata.
 
-    Raises
-    ------
-    FileNotFoundError: there is no such file
-    TensorFileError: it cannot be read
+    Raises:
+        FileNotFoundError: there is no such file
+        TensorFileError: it cannot be read
     """
     try:
         import safetensors

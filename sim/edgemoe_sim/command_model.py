@@ -116,13 +116,12 @@ class _Pending:
 class FunctionalModel:
     """Executes one program.
 
-    Parameters
-    ----------
-    config: the accelerator
-    data, source: DRAM contents at the WEIGHTS and INPUT bases
-    output_bytes: size of the memory at the OUTPUT base
-    policy, seed: which legal step comes next
-    on_complete: called with a command's index in the program (BEGIN is 0) when it has finished
+    Args:
+        config: the accelerator
+        data, source: DRAM contents at the WEIGHTS and INPUT bases
+        output_bytes: size of the memory at the OUTPUT base
+        policy, seed: which legal step comes next
+        on_complete: called with a command's index in the program (BEGIN is 0) when it has finished
     """
 
     def __init__(
@@ -147,9 +146,8 @@ class FunctionalModel:
     def run(self, program: bytes) -> bytes:
         """Execute a program; returns the output memory.
 
-        Raises
-        ------
-        Deadlock: the dispatch order or a wait stops the program
+        Raises:
+            Deadlock: the dispatch order or a wait stops the program
         """
         words = [program[i : i + COMMAND_BYTES] for i in range(0, len(program), COMMAND_BYTES)]
         commands = [decode(word) for word in words]

@@ -127,14 +127,12 @@ class SimulatedDevice(pynq.Device):
 
     The configuration comes from the ``.json`` beside the bitstream, which ``edgemoe.boards`` writes.
 
-    Parameters
-    ----------
-    dram_bytes: memory for buffers; pages that nobody uses cost nothing
-    options: ``stall``, ``seed``, ``quiet`` and ``trace`` of ``VerilatedModel``
+    Args:
+        dram_bytes: memory for buffers; pages that nobody uses cost nothing
+        options: ``stall``, ``seed``, ``quiet`` and ``trace`` of ``VerilatedModel``
 
-    Attributes
-    ----------
-    model: the simulation of the overlay that was loaded last
+    Attributes:
+        model: the simulation of the overlay that was loaded last
     """
 
     def __init__(self, *, dram_bytes: int = 256 << 20, **options: Any) -> None:

@@ -33,10 +33,9 @@ def _verilog(config: AcceleratorConfig) -> str:
 class SimulatedLine:
     """A line with the whole system at its other end: bridge, accelerator, SDRAM controller and chip. Time is cycles.
 
-    Parameters
-    ----------
-    config: of the accelerator
-    quiet: no message when it has to be built
+    Args:
+        config: of the accelerator
+        quiet: no message when it has to be built
     """
 
     def __init__(self, config: AcceleratorConfig, *, quiet: bool = False) -> None:
@@ -68,9 +67,8 @@ class SimulatedLine:
     def read(self, count: int, seconds: float) -> bytes:
         """The next ``count`` bytes, or fewer if they do not come within ``seconds``.
 
-        Raises
-        ------
-        ModelError: the SDRAM was not used as it must be
+        Raises:
+            ModelError: the SDRAM was not used as it must be
         """
         with self._lock:
             found = min(count, self._run(round(seconds * CLOCK_HZ), count))

@@ -49,13 +49,12 @@ class Comparison:
 class TraceChecker:
     """Compares each traced part when its command has completed.
 
-    Parameters
-    ----------
-    config: the accelerator
-    program: the program's bytes; ``part.command`` + 1 is a command's index in it (BEGIN is 0)
-    parts: the program's trace table
-    expected: the integer reference's trace of the same image and task
-    heads: attention heads, whose padding the reference does not have
+    Args:
+        config: the accelerator
+        program: the program's bytes; ``part.command`` + 1 is a command's index in it (BEGIN is 0)
+        parts: the program's trace table
+        expected: the integer reference's trace of the same image and task
+        heads: attention heads, whose padding the reference does not have
     """
 
     def __init__(

@@ -95,19 +95,17 @@ def _load(path: Path) -> ctypes.CDLL:
 class VerilatedModel:
     """Cycle-accurate accelerator behind its registers and DRAM. Also a context manager; close it to free the memory.
 
-    Parameters
-    ----------
-    config: of the accelerator; ``dram_latency`` is the DRAM model's
-    verilog: design to simulate instead of the accelerator (same AXI ports and ``engine_done_*`` signals)
-    dram_bytes: size of the DRAM, at address 0; accesses beyond it get DECERR
-    stall: probability that a channel pauses in a cycle
-    seed: of the pauses
-    trace: build with waveforms (see ``trace``), slower
-    quiet: no message when it has to be built
+    Args:
+        config: of the accelerator; ``dram_latency`` is the DRAM model's
+        verilog: design to simulate instead of the accelerator (same AXI ports and ``engine_done_*`` signals)
+        dram_bytes: size of the DRAM, at address 0; accesses beyond it get DECERR
+        stall: probability that a channel pauses in a cycle
+        seed: of the pauses
+        trace: build with waveforms (see ``trace``), slower
+        quiet: no message when it has to be built
 
-    Attributes
-    ----------
-    dram: uint8[dram_bytes], shared with the model
+    Attributes:
+        dram: uint8[dram_bytes], shared with the model
     """
 
     def __init__(
@@ -196,9 +194,8 @@ class VerilatedModel:
         """Run until the interrupt, ``max_cycles``, or until an engine has finished as many commands as ``watch``
         names for it (``{"MATMUL": 12}``; 0 watches nothing).
 
-        Raises
-        ------
-        BusViolation: the accelerator broke a rule of AXI
+        Raises:
+            BusViolation: the accelerator broke a rule of AXI
         """
         watch = watch or {}
         if unknown := set(watch) - set(ENGINES):
@@ -242,11 +239,10 @@ class VerilatedModel:
     def finish(self, max_cycles: int) -> None:
         """Run a started program to its end and acknowledge the interrupt.
 
-        Raises
-        ------
-        ProgramTimeout: it did not end within ``max_cycles``
-        ProgramError: it was stopped
-        BusViolation: the accelerator broke a rule of AXI
+        Raises:
+            ProgramTimeout: it did not end within ``max_cycles``
+            ProgramError: it was stopped
+            BusViolation: the accelerator broke a rule of AXI
         """
         if self.run(max_cycles) is not Stop.IRQ:
             raise ProgramTimeout(
@@ -260,9 +256,8 @@ class VerilatedModel:
     def soft_reset(self, max_cycles: int = 100_000) -> None:
         """Stop whatever runs and wait until the bus is quiet.
 
-        Raises
-        ------
-        ModelError: transfers stay unanswered
+        Raises:
+            ModelError: transfers stay unanswered
         """
         self.write_reg("CONTROL", 0b010)
         end = self.cycles + max_cycles

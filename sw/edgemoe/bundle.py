@@ -40,14 +40,13 @@ class BundleError(ValueError):
 class Phase:
     """One phase of an inference.
 
-    Parameters
-    ----------
-    name: ``embed``, ``blocks.{i}.attention``, ``blocks.{i}.mlp`` or ``.moe``, ``head``
-    macs, bytes_read, bytes_written: what the model needs at least, whatever the image, without padding
-    expert_macs: on top for each queued token (tokens * top_k of them)
-    expert_bytes: on top for each expert that the image uses
-    matmuls: MATMULs that have finished when the phase has
-    estimated_cycles: of the analytic model
+    Attributes:
+        name: ``embed``, ``blocks.{i}.attention``, ``blocks.{i}.mlp`` or ``.moe``, ``head``
+        macs, bytes_read, bytes_written: what the model needs at least, whatever the image, without padding
+        expert_macs: on top for each queued token (tokens * top_k of them)
+        expert_bytes: on top for each expert that the image uses
+        matmuls: MATMULs that have finished when the phase has
+        estimated_cycles: of the analytic model
     """
 
     name: str
@@ -84,14 +83,13 @@ class Task:
 class Bundle:
     """A compiled model for one configuration.
 
-    Parameters
-    ----------
-    config, model: the accelerator's and the model's parameters
-    data: DRAM image of weights and parameters, shared by all tasks
-    graph_file: the integer graph's file
-    input_bytes: size of the INPUT memory
-    tasks: by name
-    options: compiler options, for reports
+    Attributes:
+        config, model: the accelerator's and the model's parameters
+        data: DRAM image of weights and parameters, shared by all tasks
+        graph_file: the integer graph's file
+        input_bytes: size of the INPUT memory
+        tasks: by name
+        options: compiler options, for reports
     """
 
     config: AcceleratorConfig
@@ -171,9 +169,8 @@ class Bundle:
     def load(cls, path: Path | str) -> Bundle:
         """Read and check a bundle.
 
-        Raises
-        ------
-        BundleError: the file is missing, damaged, of another version or inconsistent
+        Raises:
+            BundleError: the file is missing, damaged, of another version or inconsistent
         """
         tensors, metadata = _read(Path(path))
         try:

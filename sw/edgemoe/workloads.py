@@ -89,9 +89,8 @@ def named_graphs() -> dict[str, Path]:
 def float_weights(model: str) -> Path:
     """The float checkpoint of a trained preset, or the file that ``model`` names.
 
-    Raises
-    ------
-    ValueError: there is neither
+    Raises:
+        ValueError: there is neither
     """
     path = weights_path(model) if model in PRESETS else Path(model)
     if path.is_file():
@@ -135,9 +134,8 @@ def _cache_key(name: str, weights: Path, seed: int) -> str:
 def preset_graph(name: str, cache: Path = Path("build/graphs"), seed: int = 0, expert_bits: int = 8) -> IntegerGraph:
     """A preset quantized with calibration scenes; kept in ``cache``.
 
-    Raises
-    ------
-    ValueError: there is no such preset
+    Raises:
+        ValueError: there is no such preset
     """
     if name not in PRESETS:
         names = ", ".join([*PRESETS, *named_graphs()])
@@ -165,9 +163,8 @@ def load_graph(model: str, cache: Path = Path("build/graphs"), seed: int = 0, ex
 
     ``expert_bits`` (8 or 4) is for what is quantized here; a graph keeps its own.
 
-    Raises
-    ------
-    ValueError: it is none of these, or its contents are refused
+    Raises:
+        ValueError: it is none of these, or its contents are refused
     """
     path = named_graphs().get(model, Path(model))
     if model in PRESETS or not path.exists():

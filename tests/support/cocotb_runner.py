@@ -36,16 +36,14 @@ def run_bench(
 ) -> None:
     """Build ``verilog`` (module ``edgemoe``, once for each content) and run the cocotb tests of the file ``bench``.
 
-    Parameters
-    ----------
-    parameters: environment variables for the bench
-    testcase: run only this test
-    seed: of ``random`` in the bench; printed
+    Args:
+        parameters: environment variables for the bench
+        testcase: run only this test
+        seed: of ``random`` in the bench; printed
 
-    Raises
-    ------
-    AssertionError: a test failed, or none ran; its log is on stdout
-    BuildError: a tool is missing
+    Raises:
+        AssertionError: a test failed, or none ran; its log is on stdout
+        BuildError: a tool is missing
     """
     try:
         from cocotb_tools.runner import get_runner

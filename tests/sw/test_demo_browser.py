@@ -58,10 +58,9 @@ def find_browser() -> str:
 class Browser:
     """One page. A context manager.
 
-    Attributes
-    ----------
-    problems: exceptions and errors of the page's console
-    requests: addresses of all that the page has fetched
+    Attributes:
+        problems: exceptions and errors of the page's console
+        requests: addresses of all that the page has fetched
     """
 
     def __init__(self, profile: Path, width: int = 1440, height: int = 900) -> None:

@@ -22,10 +22,9 @@ def address_layout(id_bits: int) -> data.StructLayout:
 class AxiSignature(wiring.Signature):
     """AXI4 of 40-bit addresses, without exclusive access, QoS, regions and user signals.
 
-    Parameters
-    ----------
-    data_bytes: bytes of a beat
-    id_bits: width of the IDs, 1 to 4
+    Args:
+        data_bytes: bytes of a beat
+        id_bits: width of the IDs, 1 to 4
     """
 
     def __init__(self, data_bytes: int, id_bits: int = 1):

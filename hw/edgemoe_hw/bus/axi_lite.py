@@ -28,11 +28,10 @@ class RegisterFile(wiring.Component):
     Reads take two cycles, writes one after both address and data. Unmapped addresses read as 0: an error response
     would be a bus fault on a board's CPU.
 
-    Members
-    -------
-    s_axi: the bus
-    <register>[_<field>]: input for ``ro`` and ``w1c`` fields, output for ``rw`` and (one cycle) ``strobe`` fields
-    <register>_<field>_clear: one cycle for each 1 written to a ``w1c`` field
+    Members:
+        s_axi: the bus
+        <register>[_<field>]: input for ``ro`` and ``w1c`` fields, output for ``rw`` and (one cycle) ``strobe`` fields
+        <register>_<field>_clear: one cycle for each 1 written to a ``w1c`` field
     """
 
     def __init__(self) -> None:

@@ -31,16 +31,14 @@ class ReadPort(wiring.Component):
     One ID is used, so the bus returns bursts in order and a FIFO of client numbers routes them. A client must accept
     its beats in finite time whatever the others do.
 
-    Parameters
-    ----------
-    outstanding: most bursts requested and not finished
+    Args:
+        outstanding: most bursts requested and not finished
 
-    Members
-    -------
-    requests, responses: one pair a client
-    bus: AR and R are driven, the write channels are not
-    abort: requests are not taken, and beats of outstanding bursts are accepted and dropped
-    idle: nothing is outstanding
+    Members:
+        requests, responses: one pair a client
+        bus: AR and R are driven, the write channels are not
+        abort: requests are not taken, and beats of outstanding bursts are accepted and dropped
+        idle: nothing is outstanding
     """
 
     def __init__(self, config: AcceleratorConfig, *, clients: int, outstanding: int = 32):
@@ -96,15 +94,14 @@ class ReadPort(wiring.Component):
 class WritePort(wiring.Component):
     """Write bursts of one client, one after the other, with several unanswered ones.
 
-    Members
-    -------
-    request: a burst, taken when the one before has sent all its beats
-    data: its beats
-    aw, w, b: the bus
-    abort: no burst is taken; the beats that a started one still owes are sent without write strobes
-    outstanding: bursts taken and not answered
-    failed: one cycle for each error response
-    idle: nothing is outstanding
+    Members:
+        request: a burst, taken when the one before has sent all its beats
+        data: its beats
+        aw, w, b: the bus
+        abort: no burst is taken; the beats that a started one still owes are sent without write strobes
+        outstanding: bursts taken and not answered
+        failed: one cycle for each error response
+        idle: nothing is outstanding
     """
 
     def __init__(self, config: AcceleratorConfig):

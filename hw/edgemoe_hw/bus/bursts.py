@@ -24,11 +24,10 @@ def times(value, factor: int):
 class BurstSplitter(wiring.Component):
     """Makes the bursts of one transfer, each at most 256 beats and within 4 KiB, one every two cycles.
 
-    Members
-    -------
-    start: one cycle, only while ``busy`` is 0: begin at ``address`` with ``beats`` beats (0: nothing to do)
-    requests: the bursts
-    busy: not all bursts are taken
+    Members:
+        start: one cycle, only while ``busy`` is 0: begin at ``address`` with ``beats`` beats (0: nothing to do)
+        requests: the bursts
+        busy: not all bursts are taken
     """
 
     def __init__(self, config: AcceleratorConfig):

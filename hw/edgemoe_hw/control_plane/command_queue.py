@@ -18,21 +18,19 @@ class CommandQueue(wiring.Component):
 
     Throughput one command in two cycles, as fast as the engines take them; three cycles from input to output.
 
-    Parameters
-    ----------
-    payload: the command's payload (``isa.Load``, ...); only its bits are stored
-    max_experts: number of expert queues
-    depth: commands that it holds
+    Args:
+        payload: the command's payload (``isa.Load``, ...); only its bits are stored
+        max_experts: number of expert queues
+        depth: commands that it holds
 
-    Members
-    -------
-    commands: from the sequencer
-    output: the command (``interfaces.queued_layout``), from registers
-    done: commands that each engine has finished (``isa.Engine`` order). Programs have fewer than 2**16 commands, so
-        the counters never wrap and a plain comparison is exact
-    expert_counts: tokens of each expert
-    blocked: which engines the head waits for (0 while there is none, or while there is an output)
-    empty: there is neither a head nor an output
+    Members:
+        commands: from the sequencer
+        output: the command (``interfaces.queued_layout``), from registers
+        done: commands that each engine has finished (``isa.Engine`` order). Programs have fewer than 2**16 commands, so
+            the counters never wrap and a plain comparison is exact
+        expert_counts: tokens of each expert
+        blocked: which engines the head waits for (0 while there is none, or while there is an output)
+        empty: there is neither a head nor an output
     """
 
     def __init__(self, payload, *, max_experts: int, depth: int = QUEUE_COMMANDS):

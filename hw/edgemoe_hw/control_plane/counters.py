@@ -16,17 +16,16 @@ CAUSES = ("array_busy", "stall_epilogue", "stall_matmul", "stall_load", "stall_n
 class Counters(wiring.Component):
     """64-bit counters of the running program.
 
-    Members
-    -------
-    clear: set all to 0
-    running: count cycles and causes
-    array_busy, stall_epilogue, matmul_idle: from the compute side: operands were taken; the vector unit was not ready;
-        no MATMUL is being issued
-    blocked, empty: of the MATMUL queue, to say why none is
-    ending: the program has no more commands
-    reads, writes: a beat moved, one bit a master
-    finished: one bit an engine that finished a command in this cycle
-    <name of a register>: its value
+    Members:
+        clear: set all to 0
+        running: count cycles and causes
+        array_busy, stall_epilogue, matmul_idle: from the compute side: operands were taken; the vector unit was not
+            ready; no MATMUL is being issued
+        blocked, empty: of the MATMUL queue, to say why none is
+        ending: the program has no more commands
+        reads, writes: a beat moved, one bit a master
+        finished: one bit an engine that finished a command in this cycle
+        <name of a register>: its value
     """
 
     def __init__(self, config: AcceleratorConfig):

@@ -16,14 +16,13 @@ class ExpertLoads(wiring.Component):
 
     Blocks after the ``MAX_BLOCKS``th are not recorded.
 
-    Members
-    -------
-    start: a program starts
-    clear: a block's gate empties the queues; their lengths are 0 from the next cycle on
-    counts: lengths of the queues
-    blocks: number of blocks whose gate has begun, at most ``MAX_BLOCKS``
-    block: which row is read, from 0
-    loads: lengths at that block's end, or so far; without meaning from ``blocks`` on
+    Members:
+        start: a program starts
+        clear: a block's gate empties the queues; their lengths are 0 from the next cycle on
+        counts: lengths of the queues
+        blocks: number of blocks whose gate has begun, at most ``MAX_BLOCKS``
+        block: which row is read, from 0
+        loads: lengths at that block's end, or so far; without meaning from ``blocks`` on
     """
 
     def __init__(self, config: AcceleratorConfig):

@@ -32,23 +32,23 @@ _FETCH_CLIENT, _LOAD_CLIENT = 0, 1  # of master 0's read port; the program goes 
 class ControlPlane(wiring.Component):
     """Registers, sequencer, command queues, DMA engines and counters.
 
-    Members
-    -------
-    s_axi: AXI4-Lite slave (``regs``)
-    m<i>_axi: AXI4 masters; the program, NORM, GELU and all writes use master 0
-    irq: level, STATUS.irq while CONTROL.irq_enable
-    beats: loaded data, one stream a master (``interfaces.beat_layout``). ``done`` counts a LOAD two cycles after its
-        last beat was accepted, and a waiting command starts one cycle later at the earliest
-    store_valid, store_row, store_ready, store_data: residual scratchpad read port; data one cycle after valid & ready
-    matmul, norm: commands whose waits are over (``interfaces.queued_layout``); skipped ones must be counted as well
-    matmul_done, norm_done: commands that those engines have finished since ``reset_engines``
-    expert_counts: tokens of each expert
-    gate_clear: these are 0 from the next cycle on, because a MoE block's gate begins
-    array_busy, stall_epilogue, matmul_idle: see ``Counters``
-    compute_active: the compute side moves (feeds the watchdog; array_busy and completions need not be repeated)
-    compute_error: stops the program
-    reset_engines: the compute side must reset its control state; one cycle before each program, and longer when one
-        is stopped
+    Members:
+        s_axi: AXI4-Lite slave (``regs``)
+        m<i>_axi: AXI4 masters; the program, NORM, GELU and all writes use master 0
+        irq: level, STATUS.irq while CONTROL.irq_enable
+        beats: loaded data, one stream a master (``interfaces.beat_layout``). ``done`` counts a LOAD two cycles after
+            its last beat was accepted, and a waiting command starts one cycle later at the earliest
+        store_valid, store_row, store_ready, store_data: residual scratchpad read port; data one cycle after valid &
+            ready
+        matmul, norm: commands whose waits are over (``interfaces.queued_layout``); skipped ones must be counted as well
+        matmul_done, norm_done: commands that those engines have finished since ``reset_engines``
+        expert_counts: tokens of each expert
+        gate_clear: these are 0 from the next cycle on, because a MoE block's gate begins
+        array_busy, stall_epilogue, matmul_idle: see ``Counters``
+        compute_active: the compute side moves (feeds the watchdog; array_busy and completions need not be repeated)
+        compute_error: stops the program
+        reset_engines: the compute side must reset its control state; one cycle before each program, and longer when one
+            is stopped
     """
 
     def __init__(self, config: AcceleratorConfig):

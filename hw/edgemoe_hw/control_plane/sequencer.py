@@ -20,16 +20,15 @@ _AHEAD = 16  # commands fetched and not dispatched
 class Sequencer(wiring.Component):
     """Runs one program from ``launch`` to ``finished`` or to an error, after which it must be reset.
 
-    Members
-    -------
-    launch: one cycle, in the reset state: start at ``address`` with ``length`` commands
-    request, response: of the program (``ReadPort``); beats are always accepted
-    dispatch: one stream an engine (``isa.Engine`` order)
-    done: commands finished by each engine
-    ending: END was reached and some engine still works
-    finished: all commands are finished
-    index: number of the next command to be dispatched
-    error: of the program's form, or READ_BUS while it is fetched
+    Members:
+        launch: one cycle, in the reset state: start at ``address`` with ``length`` commands
+        request, response: of the program (``ReadPort``); beats are always accepted
+        dispatch: one stream an engine (``isa.Engine`` order)
+        done: commands finished by each engine
+        ending: END was reached and some engine still works
+        finished: all commands are finished
+        index: number of the next command to be dispatched
+        error: of the program's form, or READ_BUS while it is fetched
     """
 
     def __init__(self, config: AcceleratorConfig):

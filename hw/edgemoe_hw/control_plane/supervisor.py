@@ -13,23 +13,21 @@ __all__ = ["Supervisor"]
 class Supervisor(wiring.Component):
     """State of the accelerator.
 
-    Parameters
-    ----------
-    sources: number of error inputs; of those in one cycle, the lowest number wins
+    Args:
+        sources: number of error inputs; of those in one cycle, the lowest number wins
 
-    Members
-    -------
-    start, soft_reset, irq_clear: strobes of the host
-    watchdog_limit: cycles without ``progress`` that stop a program; 0: never
-    progress: something moved
-    finished: the sequencer reached END and all engines are done
-    bus_idle: no bus transfer is outstanding
-    errors: stop the program; they count only while ``running``
-    index: command that a watchdog error names: the first one not dispatched, or END
-    launch: one cycle; the program starts
-    running: from launch to the cycle of the end
-    reset: engines, queues and sequencer must reset themselves; bus ports drain
-    busy, done, error, irq, error_code, error_command: as in the register map
+    Members:
+        start, soft_reset, irq_clear: strobes of the host
+        watchdog_limit: cycles without ``progress`` that stop a program; 0: never
+        progress: something moved
+        finished: the sequencer reached END and all engines are done
+        bus_idle: no bus transfer is outstanding
+        errors: stop the program; they count only while ``running``
+        index: command that a watchdog error names: the first one not dispatched, or END
+        launch: one cycle; the program starts
+        running: from launch to the cycle of the end
+        reset: engines, queues and sequencer must reset themselves; bus ports drain
+        busy, done, error, irq, error_code, error_command: as in the register map
     """
 
     def __init__(self, *, sources: int):

@@ -22,17 +22,16 @@ __all__ = ["ComputeSide"]
 class ComputeSide(wiring.Component):
     """Everything between the command queues and the scratchpads.
 
-    Members
-    -------
-    matmul, norm: commands whose dependencies are met
-    beats: loaded data, one stream a master
-    store_valid, store_row, store_ready / store_data: residual rows for the STORE engine, data one cycle after both
-    matmul_done, norm_done: completed commands, modulo 2**16
-    expert_counts: length of each expert queue
-    gate_clear: all are 0 from the next cycle on
-    queue_overflow: an expert queue received more than max_tokens entries, or tokens came too fast for the gate
-    array_busy, stall_*, idle: what happened to the array in this cycle (exactly one is set)
-    command_index: number in the program of the last MATMUL that started
+    Members:
+        matmul, norm: commands whose dependencies are met
+        beats: loaded data, one stream a master
+        store_valid, store_row, store_ready / store_data: residual rows for the STORE engine, data one cycle after both
+        matmul_done, norm_done: completed commands, modulo 2**16
+        expert_counts: length of each expert queue
+        gate_clear: all are 0 from the next cycle on
+        queue_overflow: an expert queue received more than max_tokens entries, or tokens came too fast for the gate
+        array_busy, stall_*, idle: what happened to the array in this cycle (exactly one is set)
+        command_index: number in the program of the last MATMUL that started
     """
 
     def __init__(self, config: AcceleratorConfig):

@@ -32,14 +32,13 @@ class DmaRead(wiring.Component):
     use master 0 only. A command occupies the address side for two cycles and two a burst; beats of successive
     commands follow each other without a gap.
 
-    Members
-    -------
-    commands: from the LOAD queue
-    bases: DRAM base addresses, by ``isa.Base``
-    requests, responses: one pair a master (``ReadPort``)
-    beats: one stream a master (``interfaces.beat_layout``)
-    done: finished LOADs; counts one two cycles after its last beat was accepted
-    error: ADDRESS_RANGE or READ_BUS
+    Members:
+        commands: from the LOAD queue
+        bases: DRAM base addresses, by ``isa.Base``
+        requests, responses: one pair a master (``ReadPort``)
+        beats: one stream a master (``interfaces.beat_layout``)
+        done: finished LOADs; counts one two cycles after its last beat was accepted
+        error: ADDRESS_RANGE or READ_BUS
     """
 
     def __init__(self, config: AcceleratorConfig, *, queued: int = 16):

@@ -20,15 +20,14 @@ class DmaWrite(wiring.Component):
 
     Row r of a command goes to base + offset + r * 2 * epilogue_lanes.
 
-    Members
-    -------
-    commands: from the STORE queue
-    bases: DRAM base addresses, by ``isa.Base``
-    read_valid, read_row, read_ready, read_data: scratchpad read port; data is that of the row that was taken in the
-        cycle before
-    requests, data: to ``WritePort``; ``outstanding`` and ``failed`` come from it
-    done: finished STOREs, counted after the last write response
-    error: ADDRESS_RANGE or WRITE_BUS
+    Members:
+        commands: from the STORE queue
+        bases: DRAM base addresses, by ``isa.Base``
+        read_valid, read_row, read_ready, read_data: scratchpad read port; data is that of the row that was taken in the
+            cycle before
+        requests, data: to ``WritePort``; ``outstanding`` and ``failed`` come from it
+        done: finished STOREs, counted after the last write response
+        error: ADDRESS_RANGE or WRITE_BUS
     """
 
     def __init__(self, config: AcceleratorConfig):

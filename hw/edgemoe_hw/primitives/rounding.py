@@ -25,18 +25,16 @@ class RoundingShift(wiring.Component):
     Latency: ``LATENCY`` cycles from ``value`` and ``shift`` to ``result``. ``limit`` is sampled ``LIMIT_DELAY`` cycles
     after them, so that the lanes of a vector can share its delay registers.
 
-    Parameters
-    ----------
-    in_width: bits of ``value``, which must not be ``-2^(in_width - 1)``
-    shift_width: bits of ``shift``; every encodable shift is exact, however large
-    out_width: bits of ``result``
+    Args:
+        in_width: bits of ``value``, which must not be ``-2^(in_width - 1)``
+        shift_width: bits of ``shift``; every encodable shift is exact, however large
+        out_width: bits of ``result``
 
-    Members
-    -------
-    value: In(signed(in_width))
-    shift: In(shift_width)
-    limit: In(out_width - 1), largest magnitude of the result
-    result: Out(signed(out_width))
+    Members:
+        value: In(signed(in_width))
+        shift: In(shift_width)
+        limit: In(out_width - 1), largest magnitude of the result
+        result: Out(signed(out_width))
     """
 
     LATENCY = 3

@@ -17,13 +17,12 @@ class RunningMaximum(wiring.Component):
     A tree over the group's lanes, two levels a cycle, then the running maximum over the token's groups. The write
     comes half the tree's levels (rounded up) after the last group.
 
-    Members
-    -------
-    valid: a group is there; first, last: of its token
-    index: In(11), the token's row
-    mask: which lanes have a score
-    values: In(signed(12)).array(lanes)
-    write_valid, write_row, write_data: the token's maximum
+    Members:
+        valid: a group is there; first, last: of its token
+        index: In(11), the token's row
+        mask: which lanes have a score
+        values: In(signed(12)).array(lanes)
+        write_valid, write_row, write_data: the token's maximum
     """
 
     def __init__(self, lanes: int):

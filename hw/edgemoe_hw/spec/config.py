@@ -26,30 +26,28 @@ def _require(condition: bool, message: str) -> None:
 class AcceleratorConfig:
     """Shape of one accelerator.
 
-    Parameters
-    ----------
-    name: preset's name, for reports only (not hashed)
-    lanes_k: int8 activations of one token a cycle
-    lanes_n: weight rows (output channels) a cycle
-    epilogue_lanes: accumulators requantized a cycle; divides both ``lanes_k`` and ``lanes_n``
-    norm_lanes: residual elements a cycle in the LayerNorm unit; divides ``epilogue_lanes``
-    weight_depth: rows of the weight scratchpad (``lanes_n * lanes_k`` bytes a row)
-    act_depth: rows of the activation scratchpad (``lanes_k`` bytes a row)
-    residual_depth: rows of the residual scratchpad (``epilogue_lanes`` int16 a row)
-    score_depth: rows of the score scratchpad (``lanes_k`` 12-bit scores a row)
-    param_depth: rows of the parameter scratchpad (``epilogue_lanes`` x 8 bytes a row)
-    max_dim: largest LayerNorm width (channels)
-    max_tokens: largest number of tokens of an image
-    max_experts: most experts of one MoE layer
-    max_top_k: most experts a token
-    axi_masters: AXI4 read masters, each owning an equal slice of every scratchpad row
-    axi_bytes: data bytes a beat of one master (8 or 16)
-    dram_latency: cycles from read address to first data in the DRAM model (simulation only, not hashed)
-    assumed_clock_mhz: clock assumed in reports until place and route confirms one (not hashed)
+    Attributes:
+        name: preset's name, for reports only (not hashed)
+        lanes_k: int8 activations of one token a cycle
+        lanes_n: weight rows (output channels) a cycle
+        epilogue_lanes: accumulators requantized a cycle; divides both ``lanes_k`` and ``lanes_n``
+        norm_lanes: residual elements a cycle in the LayerNorm unit; divides ``epilogue_lanes``
+        weight_depth: rows of the weight scratchpad (``lanes_n * lanes_k`` bytes a row)
+        act_depth: rows of the activation scratchpad (``lanes_k`` bytes a row)
+        residual_depth: rows of the residual scratchpad (``epilogue_lanes`` int16 a row)
+        score_depth: rows of the score scratchpad (``lanes_k`` 12-bit scores a row)
+        param_depth: rows of the parameter scratchpad (``epilogue_lanes`` x 8 bytes a row)
+        max_dim: largest LayerNorm width (channels)
+        max_tokens: largest number of tokens of an image
+        max_experts: most experts of one MoE layer
+        max_top_k: most experts a token
+        axi_masters: AXI4 read masters, each owning an equal slice of every scratchpad row
+        axi_bytes: data bytes a beat of one master (8 or 16)
+        dram_latency: cycles from read address to first data in the DRAM model (simulation only, not hashed)
+        assumed_clock_mhz: clock assumed in reports until place and route confirms one (not hashed)
 
-    Raises
-    ------
-    ConfigError: a value is out of range; the message says which and what is allowed
+    Raises:
+        ConfigError: a value is out of range; the message says which and what is allowed
     """
 
     name: str = "custom"

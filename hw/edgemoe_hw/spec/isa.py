@@ -250,9 +250,8 @@ def _unpack(struct: type[data.Struct], word: int) -> dict[str, int]:
 def encode(opcode: Opcode, header: dict[str, int] | None = None, payload: dict[str, int] | None = None) -> bytes:
     """Encode one command.
 
-    Raises
-    ------
-    ValueError: a field is unknown or its value does not fit
+    Raises:
+        ValueError: a field is unknown or its value does not fit
     """
     word = _pack(Header, {"opcode": int(opcode), **(header or {})})
     struct = PAYLOADS[opcode]
@@ -266,9 +265,8 @@ def encode(opcode: Opcode, header: dict[str, int] | None = None, payload: dict[s
 def decode(command: bytes) -> tuple[Opcode, dict[str, int], dict[str, int]]:
     """Decode one command into opcode, header fields and payload fields.
 
-    Raises
-    ------
-    ValueError: the length is wrong or the opcode is illegal
+    Raises:
+        ValueError: the length is wrong or the opcode is illegal
     """
     if len(command) != COMMAND_BYTES:
         raise ValueError(f"a command must have {COMMAND_BYTES} bytes, not {len(command)}")

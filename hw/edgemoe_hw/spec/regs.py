@@ -168,9 +168,8 @@ _BY_NAME = {register.name: register for register in REGISTERS}
 def find(name: str) -> Register:
     """The register called ``name``.
 
-    Raises
-    ------
-    KeyError: there is none; the message lists all
+    Raises:
+        KeyError: there is none; the message lists all
     """
     if name not in _BY_NAME:
         raise KeyError(f"register must be one of {', '.join(_BY_NAME)}, not {name!r}")

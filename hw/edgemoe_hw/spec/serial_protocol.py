@@ -17,14 +17,12 @@ MAX_WORDS = (1 << 24) - 1
 def header(*, write: bool, memory: bool, address: int, words: int) -> bytes:
     """A command without its data.
 
-    Parameters
-    ----------
-    address: of the first word, in bytes
-    words: of 8 bytes (memory) or 4 (registers)
+    Args:
+        address: of the first word, in bytes
+        words: of 8 bytes (memory) or 4 (registers)
 
-    Raises
-    ------
-    ValueError: an argument is out of range
+    Raises:
+        ValueError: an argument is out of range
     """
     if not 0 <= address < 1 << 32 or address % (8 if memory else 4):
         raise ValueError(f"address must be a multiple of {8 if memory else 4} below {1 << 32:#x}, not {address:#x}")

@@ -25,15 +25,13 @@ class Bridge(wiring.Component):
 
     Single words, because a burst of the host's would keep memory from the accelerator for as long as the line takes.
 
-    Parameters
-    ----------
-    queued: received bytes that wait while the accelerator has memory
+    Args:
+        queued: received bytes that wait while the accelerator has memory
 
-    Members
-    -------
-    received, sent: bytes from and to the host
-    registers: AXI4-Lite master
-    memory: AXI4 master
+    Members:
+        received, sent: bytes from and to the host
+        registers: AXI4-Lite master
+        memory: AXI4 master
     """
 
     def __init__(self, *, queued: int = 32):

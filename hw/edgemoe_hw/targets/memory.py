@@ -17,14 +17,12 @@ class SharedMemory(wiring.Component):
 
     Bursts outside of the SDRAM are answered with DECERR. A write's beats come after its address.
 
-    Parameters
-    ----------
-    ports: number of masters
-    sdram: the controller, not connected to anything else
+    Args:
+        ports: number of masters
+        sdram: the controller, not connected to anything else
 
-    Members
-    -------
-    axi: a slave for each master, 8 bytes a beat
+    Members:
+        axi: a slave for each master, 8 bytes a beat
     """
 
     def __init__(self, sdram: Sdram, ports: int):

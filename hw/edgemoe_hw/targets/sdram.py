@@ -28,14 +28,13 @@ REQUEST = data.StructLayout({"write": 1, "address": 1 + _COLUMN_BITS + _BANK_BIT
 class SdramTiming:
     """Waits in nanoseconds; the defaults suit chips of the -7 grade and slower clocks than 100 MHz.
 
-    Parameters
-    ----------
-    start: from stable power to the first command
-    active: ACTIVATE to PRECHARGE (tRAS), which covers tRCD
-    precharge: tRP
-    recover: last write to PRECHARGE (tWR)
-    refresh: one AUTO REFRESH (tRFC)
-    interval: between two AUTO REFRESHes; 8192 in 64 ms would be 7812
+    Attributes:
+        start: from stable power to the first command
+        active: ACTIVATE to PRECHARGE (tRAS), which covers tRCD
+        precharge: tRP
+        recover: last write to PRECHARGE (tWR)
+        refresh: one AUTO REFRESH (tRFC)
+        interval: between two AUTO REFRESHes; 8192 in 64 ms would be 7812
     """
 
     start: float = 200_000
@@ -69,16 +68,14 @@ class Sdram(wiring.Component):
     A burst opens its row and closes it; within a row a beat takes 4 cycles. Commands leave through registers, the chip
     takes them at the falling edge of our clock, and its data are sampled at our rising edge: half a cycle each way.
 
-    Parameters
-    ----------
-    clock_hz: of our clock, at most 66 MHz (half a cycle must hold the chip's access time and the pads)
+    Args:
+        clock_hz: of our clock, at most 66 MHz (half a cycle must hold the chip's access time and the pads)
 
-    Members
-    -------
-    request: a burst; ``len`` is beats - 1, the address a multiple of 8
-    write: its beats, with a bit of ``strb`` a byte
-    read: its beats, in order
-    pins: the chip
+    Members:
+        request: a burst; ``len`` is beats - 1, the address a multiple of 8
+        write: its beats, with a bit of ``strb`` a byte
+        read: its beats, in order
+        pins: the chip
     """
 
     def __init__(self, clock_hz: float, timing: SdramTiming | None = None):

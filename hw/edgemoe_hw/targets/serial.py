@@ -17,18 +17,16 @@ __all__ = ["SerialSystem"]
 class SerialSystem(wiring.Component):
     """Accelerator, bridge and memory. A break on the line resets everything but the receiver.
 
-    Parameters
-    ----------
-    config: of the accelerator; one master of 8 bytes
-    clock_hz: of the only clock
-    baud: bits a second on the line; the nearest whole number of clock cycles a bit is used
-    timing: of the SDRAM
+    Args:
+        config: of the accelerator; one master of 8 bytes
+        clock_hz: of the only clock
+        baud: bits a second on the line; the nearest whole number of clock cycles a bit is used
+        timing: of the SDRAM
 
-    Members
-    -------
-    rx, tx: the line, as the FPGA sees it
-    sdram: the chip
-    led: alive, a program has ended, receiving, sending
+    Members:
+        rx, tx: the line, as the FPGA sees it
+        sdram: the chip
+        led: alive, a program has ended, receiving, sending
     """
 
     def __init__(self, config: AcceleratorConfig, *, clock_hz: float, baud: float, timing: SdramTiming | None = None):

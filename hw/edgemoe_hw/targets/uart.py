@@ -13,15 +13,13 @@ _FRAME = 10  # bits with start and stop
 class UartReceiver(wiring.Component):
     """Line to bytes. Each bit is sampled once, in its middle.
 
-    Parameters
-    ----------
-    divisor: clock cycles of a bit, at least 4
+    Args:
+        divisor: clock cycles of a bit, at least 4
 
-    Members
-    -------
-    rx: the line, asynchronous
-    bytes: each is offered for one cycle
-    broken: from a frame without a stop bit (a break) until the line is idle again
+    Members:
+        rx: the line, asynchronous
+        bytes: each is offered for one cycle
+        broken: from a frame without a stop bit (a break) until the line is idle again
     """
 
     def __init__(self, divisor: int):
@@ -66,14 +64,12 @@ class UartReceiver(wiring.Component):
 class UartTransmitter(wiring.Component):
     """Bytes to line.
 
-    Parameters
-    ----------
-    divisor: clock cycles of a bit
+    Args:
+        divisor: clock cycles of a bit
 
-    Members
-    -------
-    bytes: what is to be sent
-    tx: the line
+    Members:
+        bytes: what is to be sent
+        tx: the line
     """
 
     def __init__(self, divisor: int):

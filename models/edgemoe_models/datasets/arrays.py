@@ -68,15 +68,13 @@ def load_split(
 ) -> Arrays:
     """The first ``count`` scenes of a split: read-only arrays [count, height, width, ...] by name.
 
-    Parameters
-    ----------
-    cache: folder that keeps generated scenes
-    labels: which arrays besides ``image``
-    track: wraps the loop over scenes, to show its progress
+    Args:
+        cache: folder that keeps generated scenes
+        labels: which arrays besides ``image``
+        track: wraps the loop over scenes, to show its progress
 
-    Raises
-    ------
-    ValueError: an unknown split or label, or more scenes than the split has.
+    Raises:
+        ValueError: an unknown split or label, or more scenes than the split has.
     """
     if split not in scenes.SPLITS:
         raise ValueError(f"split must be one of {sorted(scenes.SPLITS)}, not {split!r}")

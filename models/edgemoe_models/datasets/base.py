@@ -59,10 +59,9 @@ class DataSet(Protocol):
     ) -> Arrays:
         """At most ``count`` pictures of a split (``train``, ``val``) as read-only arrays [n, height, width, ...].
 
-        Raises
-        ------
-        ValueError: labels that the data set does not have, or a file that does not fit.
-        FileNotFoundError: a missing file, with where to get it and how the folder must look.
+        Raises:
+            ValueError: labels that the data set does not have, or a file that does not fit.
+            FileNotFoundError: a missing file, with where to get it and how the folder must look.
         """
 
 
@@ -92,12 +91,11 @@ class Scenes:
 class Folder:
     """Photographs in a folder of the user's.
 
-    Parameters
-    ----------
-    home: where to get it
-    tree: how the folder must look, for people
-    list_names: (root, split) -> the pictures' names
-    readers: how to read ``image`` and each label
+    Attributes:
+        home: where to get it
+        tree: how the folder must look, for people
+        list_names: (root, split) -> the pictures' names
+        readers: how to read ``image`` and each label
     """
 
     name: str

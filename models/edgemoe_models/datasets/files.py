@@ -33,10 +33,9 @@ def read_image_values(path: Path) -> Array:
 def read_array(folder: Path, name: str, key: str = "") -> Array:
     """``name`` with .npy, .png or .mat, whichever is there; ``key`` is the variable of a .mat file.
 
-    Raises
-    ------
-    FileNotFoundError: none is there.
-    ValueError: a .mat file without SciPy, or without its variable; an .npy file with pickled objects.
+    Raises:
+        FileNotFoundError: none is there.
+        ValueError: a .mat file without SciPy, or without its variable; an .npy file with pickled objects.
     """
     for suffix, read in ((".npy", _read_npy), (".png", read_image_values)):
         if (path := folder / f"{name}{suffix}").is_file():

@@ -249,9 +249,8 @@ def _shadowed(layout: _Layout, points: Floats, normals: Floats) -> npt.NDArray[n
 def generate_scene(seed: int, height: int, width: int) -> Scene:
     """The scene of ``seed`` at ``height`` x ``width`` pixels; equal arguments give equal arrays.
 
-    Raises
-    ------
-    ValueError: a negative seed, or a size below 1.
+    Raises:
+        ValueError: a negative seed, or a size below 1.
     """
     if seed < 0:
         raise ValueError(f"seed must be at least 0, not {seed!r}")

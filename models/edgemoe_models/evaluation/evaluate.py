@@ -59,11 +59,10 @@ def evaluate(
 ) -> dict[str, dict[str, float]]:
     """Metrics of every dense task on the first ``count`` scenes.
 
-    Parameters
-    ----------
-    outputs: a task's head outputs [channels, h, w] for uint8 images [B, H, W, 3]
-    data: arrays of ``dataset.load_split`` or of a data set
-    far: metres at which the data set's depth ends
+    Args:
+        outputs: a task's head outputs [channels, h, w] for uint8 images [B, H, W, 3]
+        data: arrays of ``dataset.load_split`` or of a data set
+        far: metres at which the data set's depth ends
     """
     results = {}
     for task in config.tasks:

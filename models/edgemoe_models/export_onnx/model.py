@@ -38,9 +38,8 @@ def export(graph: IntegerGraph, task: str) -> ModelProto:
     raw integers, and ``output``, the same arranged as an image [1, channels, h, w] (or [1, channels]) in the float
     model's units.
 
-    Raises
-    ------
-    ValueError: the model has no such task.
+    Raises:
+        ValueError: the model has no such task.
     """
     return _Exporter(graph, task).model()
 

@@ -53,9 +53,8 @@ def save_graph(graph: IntegerGraph, path: Path) -> None:
 def load_graph(path: Path) -> IntegerGraph:
     """Read a graph that :func:`save_graph` wrote, and check all of it.
 
-    Raises
-    ------
-    GraphError: the file is missing, damaged, of another version or inconsistent.
+    Raises:
+        GraphError: the file is missing, damaged, of another version or inconsistent.
     """
     tensors, text = _read(path)
     try:

@@ -120,19 +120,17 @@ class IntegerHead:
 class IntegerGraph:
     """A whole quantized model.
 
-    Parameters
-    ----------
-    config: the model's shape
-    residual_scale: real value of one unit of the residual stream
-    pos_embed: int16 [T, D], the class token added in row 0
-    patch_embed: of unsigned pixels, K = 3 * patch * patch in (channel, y, x) order
-    blocks, norm, heads: in order; heads by task name
-    scales: real value of one unit of traced tensors (scalar or [C]), by the reference's trace names; reports only
-    expert_bits: 8, or 4: every weight of an expert's fc1 and fc2 lies in -7..7 and is stored as one nibble
+    Attributes:
+        config: the model's shape
+        residual_scale: real value of one unit of the residual stream
+        pos_embed: int16 [T, D], the class token added in row 0
+        patch_embed: of unsigned pixels, K = 3 * patch * patch in (channel, y, x) order
+        blocks, norm, heads: in order; heads by task name
+        scales: real value of one unit of traced tensors (scalar or [C]), by the reference's trace names; reports only
+        expert_bits: 8, or 4: every weight of an expert's fc1 and fc2 lies in -7..7 and is stored as one nibble
 
-    Raises
-    ------
-    GraphError: an expert's weight does not fit into ``expert_bits``.
+    Raises:
+        GraphError: an expert's weight does not fit into ``expert_bits``.
     """
 
     config: ModelConfig
@@ -177,9 +175,8 @@ class IntegerGraph:
     def bound_check(self) -> None:
         """Prove that no accumulator can reach 2^24, whatever the image.
 
-        Raises
-        ------
-        GraphError: names the layer, its worst output channel and by how much it is too large.
+        Raises:
+            GraphError: names the layer, its worst output channel and by how much it is too large.
         """
         for name, linear, max_activation in self.linears():
             bounds = linear.bounds(max_activation)
@@ -209,9 +206,8 @@ class IntegerGraph:
     def load(cls, path: Path | str) -> IntegerGraph:
         """Read a graph that :meth:`save` wrote, and check all of it.
 
-        Raises
-        ------
-        GraphError: the file is missing, damaged, of another version or inconsistent.
+        Raises:
+            GraphError: the file is missing, damaged, of another version or inconsistent.
         """
         from edgemoe_models.graph.file import load_graph
 

@@ -31,16 +31,15 @@ class ImportRefused(ValueError):
 class ImportOptions:
     """What a checkpoint does not say itself.
 
-    Parameters
-    ----------
-    name: the model's name
-    heads: attention heads; width / 64 when None
-    image_height, image_width: in pixels; the importer's own guess when None
-    mean, std: of the training images, RGB in 0..1; the format's when None
-    tasks: ``NAME=KIND:CHANNELS`` separated by commas, in the order of the gates
-    top_k: experts a token visits
-    seed_heads: seed of the heads of a checkpoint that has none of ours
-    fill_missing: seed of experts that are missing
+    Attributes:
+        name: the model's name
+        heads: attention heads; width / 64 when None
+        image_height, image_width: in pixels; the importer's own guess when None
+        mean, std: of the training images, RGB in 0..1; the format's when None
+        tasks: ``NAME=KIND:CHANNELS`` separated by commas, in the order of the gates
+        top_k: experts a token visits
+        seed_heads: seed of the heads of a checkpoint that has none of ours
+        fill_missing: seed of experts that are missing
     """
 
     name: str = "imported"
@@ -98,9 +97,8 @@ class Source:
     def finish(self, may_remain: Callable[[str], bool] = lambda name: False) -> tuple[str, ...]:
         """Names of the tensors that were left and may be.
 
-        Raises
-        ------
-        ImportRefused: lists every tensor that is missing, of a wrong shape or not understood.
+        Raises:
+            ImportRefused: lists every tensor that is missing, of a wrong shape or not understood.
         """
         unused = sorted(name for name in self.left if may_remain(name))
         unknown = sorted(set(self.left) - set(unused))

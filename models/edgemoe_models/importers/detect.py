@@ -26,9 +26,8 @@ _OPTIONS = {
 def import_checkpoint(path: Path, options: ImportOptions, format_name: str | None = None) -> Imported:
     """Import a file or folder; its format is detected unless given.
 
-    Raises
-    ------
-    ImportRefused: one message says all that is wrong with it.
+    Raises:
+        ImportRefused: one message says all that is wrong with it.
     """
     if not path.exists():
         raise ImportRefused(f"{path}: there is no such file or folder")

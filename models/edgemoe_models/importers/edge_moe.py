@@ -39,9 +39,9 @@ _EXPERT_PARTS = {"w1": "htoh4_weight", "b1": "htoh4_bias", "w2": "h4toh_weight",
 def import_edge_moe(folder: Path, options: ImportOptions) -> Imported:
     """The network in ``folder``; its image as 8-bit pixels when ``image.float32.bin`` is there.
 
-    Raises
-    ------
-    ImportRefused: lists every file that is missing (experts only if they are not to be filled in) or of a wrong size.
+    Raises:
+        ImportRefused: lists every file that is missing (experts only if they are not to be filled in) or of a wrong
+            size.
     """
     if not folder.is_dir():
         raise ImportRefused(f"Edge-MoE's weights are a folder of *{SUFFIX} files")

@@ -21,9 +21,8 @@ _NESTINGS = ("model", "state_dict", "module")
 def read_tensors(path: Path) -> Tensors:
     """All tensors of one ``.safetensors`` or torch file, in its order.
 
-    Raises
-    ------
-    ImportRefused: the file cannot be read, or holds more than tensors; PyTorch is needed and not installed.
+    Raises:
+        ImportRefused: the file cannot be read, or holds more than tensors; PyTorch is needed and not installed.
     """
     if path.suffix == ".safetensors":
         try:
@@ -37,9 +36,8 @@ def read_tensors(path: Path) -> Tensors:
 def read_ranks(folder: Path) -> Tensors:
     """A folder of ``0.pth, 1.pth, ...``, one a process: all of 0's tensors, the experts of all joined in order.
 
-    Raises
-    ------
-    ImportRefused: a file is missing, or a rank's experts do not fit to the others'.
+    Raises:
+        ImportRefused: a file is missing, or a rank's experts do not fit to the others'.
     """
     ranks = sorted(int(path.stem) for path in folder.glob("*.pth") if path.stem.isdigit())
     if ranks != list(range(len(ranks))) or not ranks:

@@ -38,10 +38,9 @@ _BESIDE = re.compile(r"(decoders?|tam_model\d*)\.|.*\.gate\.(\d+\.)?(w_gate_aux|
 def import_m3vit(tensors: Tensors, options: ImportOptions) -> Imported:
     """The backbone, with heads of seeded values in place of M3ViT's convolutional decoders.
 
-    Raises
-    ------
-    ImportRefused: an option is missing that the checkpoint cannot answer, a gate is of a kind that we have not, or a
-        tensor is missing, unknown or of another shape.
+    Raises:
+        ImportRefused: an option is missing that the checkpoint cannot answer, a gate is of a kind that we have not, or
+            a tensor is missing, unknown or of another shape.
     """
     source = Source({re.sub(r"^((module|backbone)\.)+", "", name): tensor for name, tensor in tensors.items()})
     _refuse_other_gates(source)

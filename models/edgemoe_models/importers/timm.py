@@ -32,9 +32,8 @@ def import_timm(tensors: Tensors, options: ImportOptions) -> Imported:
     """A ViT or (undistilled) DeiT with its classification head; position embeddings are resampled if the image's size
     differs.
 
-    Raises
-    ------
-    ImportRefused: it is distilled, or any tensor is missing, unknown or of another shape.
+    Raises:
+        ImportRefused: it is distilled, or any tensor is missing, unknown or of another shape.
     """
     source = Source({name.removeprefix("module."): tensor for name, tensor in tensors.items()})
     if "dist_token" in source.left:

@@ -59,14 +59,12 @@ def requantize(
 ) -> Ints:
     """Accumulators [..., T, N] to ``bits`` bits (section 2).
 
-    Parameters
-    ----------
-    bias, multiplier, shift: [N] or a scalar
-    row, row_shift: the row factor, broadcastable to ``acc`` (e.g. [T, 1]); None for none
+    Args:
+        bias, multiplier, shift: [N] or a scalar
+        row, row_shift: the row factor, broadcastable to ``acc`` (e.g. [T, 1]); None for none
 
-    Raises
-    ------
-    ValueError: an accumulator with its bias reaches 2^24, which the compiler's bound excludes.
+    Raises:
+        ValueError: an accumulator with its bias reaches 2^24, which the compiler's bound excludes.
     """
     a = acc + np.asarray(bias, np.int64)
     if a.size and (worst := int(np.abs(a).max())) >= ACCUMULATOR_LIMIT:

@@ -49,10 +49,9 @@ def upsample(image: Floats, height: int, width: int) -> Floats:
 def postprocess(config: ModelConfig, task: str, output: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """A task's decoded output as what a user wants, at the image's resolution.
 
-    Returns
-    -------
-    segmentation: labels uint8 [H, W]; depth: metres float32 [H, W]; normals: unit vectors float32 [H, W, 3];
-    edges: bool [H, W]; classification: probabilities float32 [channels]
+    Returns:
+        segmentation: labels uint8 [H, W]; depth: metres float32 [H, W]; normals: unit vectors float32 [H, W, 3];
+        edges: bool [H, W]; classification: probabilities float32 [channels]
     """
     head = config.task(task)
     if head.kind == "classification":

@@ -79,18 +79,16 @@ def run(
 ) -> Ints:
     """One inference: image uint8 [H, W, 3] -> the head's raw outputs [rows, outputs] (int16 range).
 
-    Parameters
-    ----------
-    task: whose gates and head to use
-    trace: filled with every intermediate tensor (int64), by name: ``embed``, ``blocks.{i}.norm1``, ``.q``, ``.k``,
-        ``.v``, ``.scores``, ``.score_max``, ``.probabilities``, ``.context``, ``.residual1``, ``.norm2``,
-        ``.hidden`` or ``.gate_logits``, ``.queues``, ``.gate_scores``, ``.experts.{e}.hidden``, ``.residual2``;
-        ``norm``, ``heads.{task}.hidden``, ``heads.{task}``
-    functions: the accelerator's, unless others are to be compared with them
+    Args:
+        task: whose gates and head to use
+        trace: filled with every intermediate tensor (int64), by name: ``embed``, ``blocks.{i}.norm1``, ``.q``, ``.k``,
+            ``.v``, ``.scores``, ``.score_max``, ``.probabilities``, ``.context``, ``.residual1``, ``.norm2``,
+            ``.hidden`` or ``.gate_logits``, ``.queues``, ``.gate_scores``, ``.experts.{e}.hidden``, ``.residual2``;
+            ``norm``, ``heads.{task}.hidden``, ``heads.{task}``
+        functions: the accelerator's, unless others are to be compared with them
 
-    Raises
-    ------
-    ValueError: the image does not fit the model, or there is no such task.
+    Raises:
+        ValueError: the image does not fit the model, or there is no such task.
     """
     graph.config.task(task)
     check_image(graph, image)

@@ -45,9 +45,8 @@ def reciprocal_table() -> Ints:
 def norm_constants(dim: int) -> tuple[int, int]:
     """``(log2_dim, inv_dim)`` of a LayerNorm over ``dim`` channels: floor_log2(dim), 2^(log2_dim + 16) / dim.
 
-    Raises
-    ------
-    ValueError: ``dim`` is outside 8..1024.
+    Raises:
+        ValueError: ``dim`` is outside 8..1024.
     """
     if not 8 <= dim <= 1024:
         raise ValueError(f"dim of a LayerNorm must be in 8..1024, not {dim!r}")

@@ -16,13 +16,11 @@ from edgemoe_models.ptq.search import QuantizeError
 def calibration_folder(path: Path | str, config: ModelConfig, count: int = 16) -> npt.NDArray[np.uint8]:
     """Pictures of a folder and of its subfolders, squeezed to the model's size, uint8 [B, H, W, 3].
 
-    Parameters
-    ----------
-    count: of more pictures than these, so many are taken, evenly spaced in the order of their names
+    Args:
+        count: of more pictures than these, so many are taken, evenly spaced in the order of their names
 
-    Raises
-    ------
-    QuantizeError: there is no such folder, no picture in it, or a file that cannot be read.
+    Raises:
+        QuantizeError: there is no such folder, no picture in it, or a file that cannot be read.
     """
     folder = Path(path)
     if count < 1:

@@ -42,9 +42,8 @@ LARGEST_WEIGHT = 1e4
 def check_state(state: Mapping[str, npt.NDArray[Any]], config: ModelConfig) -> dict[str, Floats]:
     """The state dict in float32, complete and finite.
 
-    Raises
-    ------
-    QuantizeError: names the first tensor that is missing, unexpected, of a wrong shape or type, or not finite.
+    Raises:
+        QuantizeError: names the first tensor that is missing, unexpected, of a wrong shape or type, or not finite.
     """
     shapes = state_shapes(config)
     for name in state:
@@ -72,9 +71,8 @@ def check_state(state: Mapping[str, npt.NDArray[Any]], config: ModelConfig) -> d
 def load_checkpoint(path: Path | str) -> tuple[dict[str, Floats], ModelConfig]:
     """A float checkpoint: safetensors with the model's config as JSON under the metadata key ``config``.
 
-    Raises
-    ------
-    QuantizeError: the file cannot be read, has no config, or its tensors do not fit it.
+    Raises:
+        QuantizeError: the file cannot be read, has no config, or its tensors do not fit it.
     """
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
@@ -115,15 +113,13 @@ def quantize(
 ) -> IntegerGraph:
     """Post-training quantization.
 
-    Parameters
-    ----------
-    state: float state dict (float16, float32 or float64)
-    images: calibration images, uint8 [B, H, W, 3] at the model's size; 8 to 16 typical ones are enough
-    options: bits of the experts' weights, and how ranges are chosen
+    Args:
+        state: float state dict (float16, float32 or float64)
+        images: calibration images, uint8 [B, H, W, 3] at the model's size; 8 to 16 typical ones are enough
+        options: bits of the experts' weights, and how ranges are chosen
 
-    Raises
-    ------
-    QuantizeError: weights or images do not fit the model, or are not finite.
+    Raises:
+        QuantizeError: weights or images do not fit the model, or are not finite.
     """
     wanted = (config.image_height, config.image_width, 3)
     if images.ndim != 4 or images.shape[1:] != wanted or images.dtype != np.uint8 or not len(images):

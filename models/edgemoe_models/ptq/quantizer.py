@@ -72,9 +72,8 @@ def observe(state: dict[str, Floats], config: ModelConfig, images: npt.NDArray[n
 class Quantizer:
     """One quantization: the float model, what was observed, and the scales chosen so far.
 
-    Raises
-    ------
-    QuantizeError: the float model overflows on the images, or a layer's ranges are absurd.
+    Raises:
+        QuantizeError: the float model overflows on the images, or a layer's ranges are absurd.
     """
 
     def __init__(

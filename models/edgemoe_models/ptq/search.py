@@ -42,20 +42,19 @@ class QuantizeError(ValueError):
 class QuantizeOptions:
     """What post-training quantization does; the default is the best measured.
 
-    Parameters
-    ----------
-    expert_bits: bits of the experts' weights, 8 or 4
-    power_of_two: whether every scale is a power of two, and so every ratio that requantize multiplies by
-    ranges: "min-max", "percentile" (of activations; weights min-max), or "mse": the range of least squared error in
-        what the values are for (a linear layer's outputs, softmax's probabilities), weights weighed by their inputs
-    equalize: whether channels' ranges and means move between activations and weights (Xiao et al. 2023, SmoothQuant)
-    correct_bias: whether biases make up for the mean of the rounding errors
-    refit: whether the heads' last weights are fitted to what the integer layers before them really give
-    per_channel: whether weights have a scale for each output channel; else one a layer
+    Attributes:
+        expert_bits: bits of the experts' weights, 8 or 4
+        power_of_two: whether every scale is a power of two, and so every ratio that requantize multiplies by
+        ranges: "min-max", "percentile" (of activations; weights min-max), or "mse": the range of least squared error in
+            what the values are for (a linear layer's outputs, softmax's probabilities), weights weighed by their inputs
+        equalize: whether channels' ranges and means move between activations and weights (Xiao et al. 2023,
+            SmoothQuant)
+        correct_bias: whether biases make up for the mean of the rounding errors
+        refit: whether the heads' last weights are fitted to what the integer layers before them really give
+        per_channel: whether weights have a scale for each output channel; else one a layer
 
-    Raises
-    ------
-    QuantizeError: a value that is none of these.
+    Raises:
+        QuantizeError: a value that is none of these.
     """
 
     expert_bits: int = 8
@@ -264,9 +263,8 @@ def _softmax(x: Floats) -> Floats:
 def fixed_point(ratio: Floats) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
     """Multipliers in [2^15, 2^16) and shifts with ``multiplier / 2^shift`` about ``ratio``.
 
-    Raises
-    ------
-    QuantizeError: a ratio outside 2^-32..2^15, which no sensible pair of scales has.
+    Raises:
+        QuantizeError: a ratio outside 2^-32..2^15, which no sensible pair of scales has.
     """
     ratio = np.asarray(ratio, np.float64)
     wrong = ~((ratio >= 2.0**-32) & (ratio < 2.0**15))
@@ -330,13 +328,12 @@ def make_linear(
 ) -> IntegerLinear:
     """The integer layer of ``(weight @ real + bias) / out_scale``.
 
-    Parameters
-    ----------
-    weight, bias: real [N, K], [N]
-    out_scale: real value of one output unit, scalar or [N]
-    bits: of the weights
-    out_mean: mean of ``weight @ real`` over the calibration rows [N]: the bias then makes up for the mean error
-    power: mean square of the integer inputs [K], which weighs the weights' rounding errors
+    Args:
+        weight, bias: real [N, K], [N]
+        out_scale: real value of one output unit, scalar or [N]
+        bits: of the weights
+        out_mean: mean of ``weight @ real`` over the calibration rows [N]: the bias then makes up for the mean error
+        power: mean square of the integer inputs [K], which weighs the weights' rounding errors
     """
     out_scale = np.broadcast_to(np.asarray(out_scale, np.float64), (len(weight),))
     effective = weight.astype(np.float64) * inputs.unit  # per integer unit of the input

@@ -32,9 +32,8 @@ _LOG_STEPS = 10
 def run(options: QatOptions, out: Path, cache: Path, resume: bool) -> Metrics:
     """Train to the end, write the model and its graph, and return the graph's metrics on held-out scenes.
 
-    Raises
-    ------
-    ValueError: bad weights, a bad checkpoint, or a model that scenes cannot train.
+    Raises:
+        ValueError: bad weights, a bad checkpoint, or a model that scenes cannot train.
     """
     checkpoint = out / "checkpoint.safetensors"
     trainer = QatTrainer.resume(options, checkpoint) if resume else QatTrainer.start(options)

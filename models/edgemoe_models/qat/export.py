@@ -28,9 +28,8 @@ Scales = dict[str, npt.NDArray[np.float32]]
 def export(model: QuantM3ViT) -> IntegerGraph:
     """The integer graph whose reference equals ``model`` on every tensor.
 
-    Raises
-    ------
-    GraphError: an accumulator could overflow (the learned weights have grown too large for 24 bits).
+    Raises:
+        GraphError: an accumulator could overflow (the learned weights have grown too large for 24 bits).
     """
     residual = _number(model.residual)
     scales: Scales = {"embed": np.float32(residual).reshape(())}

@@ -73,11 +73,10 @@ class _Requantize(Function):
 def requantize(acc: Tensor, real: Tensor, ratio: Tensor, limit: int, row: Tensor | None = None) -> Tensor:
     """``clamp(rhe(acc * ratio))``.
 
-    Parameters
-    ----------
-    acc: accumulators with bias, |acc| < 2^24
-    real: the wanted ratio of scales, what the gradient is of, [N] or scalar; ``row`` real row factors [..., 1]
-    ratio: float64, what the hardware has in place of ``real * row``
+    Args:
+        acc: accumulators with bias, |acc| < 2^24
+        real: the wanted ratio of scales, what the gradient is of, [N] or scalar; ``row`` real row factors [..., 1]
+        ratio: float64, what the hardware has in place of ``real * row``
     """
     return _Requantize.apply(acc, real, row, ratio, limit)
 

@@ -55,9 +55,8 @@ def from_float(
 ) -> QuantM3ViT:
     """Quantize a float state dict, calibrated on ``images``, and make the model that trains on from there.
 
-    Raises
-    ------
-    QuantizeError: weights or images do not fit the model, or are not finite.
+    Raises:
+        QuantizeError: weights or images do not fit the model, or are not finite.
     """
     options = QuantizeOptions(expert_bits=expert_bits, power_of_two=power_of_two)
     return from_graph(check_state(state, config), quantize(state, config, images, options), power_of_two)

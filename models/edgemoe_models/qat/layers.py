@@ -45,11 +45,10 @@ class Linear(QuantLinear):
     ``QuantLinear.forward`` is the same layer in plain Brevitas arithmetic: real products of dequantized floats,
     rounded by ``output_quant``. It differs by the rounding of float32 and of the multiplier.
 
-    Parameters
-    ----------
-    bits: of the outputs; their scale is that of ``self.output``
-    weight_bits: 8 or 4
-    power_of_two: restrict the weight scales to powers of two
+    Args:
+        bits: of the outputs; their scale is that of ``self.output``
+        weight_bits: 8 or 4
+        power_of_two: restrict the weight scales to powers of two
     """
 
     def __init__(self, inputs: int, outputs: int, bits: int, weight_bits: int, power_of_two: bool) -> None:

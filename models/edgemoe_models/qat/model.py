@@ -32,12 +32,11 @@ SCORE_UNIT, GATE_UNIT = 64, 1024
 class QatConfig:
     """What is quantized how.
 
-    Parameters
-    ----------
-    model: the model's shape
-    expert_bits: of the experts' weights, 8 or 4
-    power_of_two: all scales powers of two, so that every multiplier is 2^15
-    score_shifts: of each block's softmax (docs/numerics.md, section 6), found in post-training quantization
+    Attributes:
+        model: the model's shape
+        expert_bits: of the experts' weights, 8 or 4
+        power_of_two: all scales powers of two, so that every multiplier is 2^15
+        score_shifts: of each block's softmax (docs/numerics.md, section 6), found in post-training quantization
     """
 
     model: ModelConfig

@@ -27,9 +27,8 @@ def model_metadata(config: QatConfig) -> dict[str, str]:
 def rebuild(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> QuantM3ViT:
     """The Brevitas model of a file's contents.
 
-    Raises
-    ------
-    ValueError: the metadata or the tensors are not those of such a model.
+    Raises:
+        ValueError: the metadata or the tensors are not those of such a model.
     """
     try:
         quantized = json.loads(metadata["qat"])
@@ -53,9 +52,8 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def load(path: Path | str) -> QuantM3ViT:
     """The trained model of a weights file, ready to evaluate.
 
-    Raises
-    ------
-    ValueError: the file cannot be read, or holds no such model.
+    Raises:
+        ValueError: the file cannot be read, or holds no such model.
     """
     try:
         return rebuild(*read(Path(path))).eval()

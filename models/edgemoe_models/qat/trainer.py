@@ -30,9 +30,8 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 class QatOptions:
     """How to fine-tune. ``minutes`` (of training time), when not 0, ends the run and its schedule, not ``steps``.
 
-    Raises
-    ------
-    ValueError: a field is out of range.
+    Raises:
+        ValueError: a field is out of range.
     """
 
     weights: str = "models/edgemoe_models/weights/m3vit-micro.safetensors"
@@ -145,9 +144,8 @@ class QatTrainer:
     def resume(cls, options: QatOptions, path: Path) -> QatTrainer:
         """Continue from a checkpoint.
 
-        Raises
-        ------
-        ValueError: it cannot be read, or was made with other options (an end or intervals may differ).
+        Raises:
+            ValueError: it cannot be read, or was made with other options (an end or intervals may differ).
         """
         tensors, metadata = storage.read(path)
         wanted, found = dataclasses.asdict(options), json.loads(metadata.get("train", "{}"))

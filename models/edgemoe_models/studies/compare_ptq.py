@@ -100,9 +100,8 @@ def compare(
 ) -> Iterator[Row]:
     """Rows as ``make accuracy`` has them: model, precision, executor, images, metrics and drop by task; float first.
 
-    Raises
-    ------
-    ValueError: the model cannot be quantized, has a task without labels, or there are not so many scenes.
+    Raises:
+        ValueError: the model cannot be quantized, has a task without labels, or there are not so many scenes.
     """
     columns = columns_of(config)
     kinds = [task.kind for task in config.tasks]

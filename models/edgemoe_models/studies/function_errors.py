@@ -59,11 +59,10 @@ def _worst(error: npt.NDArray[Any]) -> tuple[float, float]:
 def _int8_row(own: Floats, output: Ints, exact: Floats, scale: float) -> Row:
     """Errors of a function with int8 output.
 
-    Parameters
-    ----------
-    own: results before they are rounded to int8, real
-    output, scale: int8 results and their unit
-    exact: float64 results, real
+    Args:
+        own: results before they are rounded to int8, real
+        output, scale: int8 results and their unit
+        exact: float64 results, real
     """
     limited = np.clip(exact / scale, -127, 127)
     own_max, own_mean = _worst(own - exact)

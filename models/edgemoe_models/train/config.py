@@ -32,9 +32,8 @@ def scheduled_rate(peak: float, warmup: int, step: int, progress: float) -> floa
 class TrainConfig:
     """How to train.
 
-    Raises
-    ------
-    ValueError: an option that is out of range, or not of its default's type.
+    Raises:
+        ValueError: an option that is out of range, or not of its default's type.
     """
 
     preset: str = _option("m3vit-micro", f"model, one of {', '.join(sorted(PRESETS))}")

@@ -88,9 +88,8 @@ def load_scenes(config: ModelConfig, cache: Path, split: str, count: int) -> Arr
 def load_data(config: TrainConfig, model: ModelConfig, cache: Path, split: str, count: int) -> Arrays:
     """The first ``count`` pictures of a split of the chosen data set, with the labels of the model's tasks.
 
-    Raises
-    ------
-    ValueError, FileNotFoundError: see :meth:`edgemoe_models.datasets.DataSet.load`.
+    Raises:
+        ValueError, FileNotFoundError: see :meth:`edgemoe_models.datasets.DataSet.load`.
     """
     size = (model.image_height, model.image_width)
     labels = [task.kind for task in model.tasks]

@@ -11,15 +11,13 @@ from typing import Any
 class Log:
     """Losses go to both, metrics to TensorBoard (they are printed, and stored with the weights).
 
-    Parameters
-    ----------
-    folder: of ``log.csv``; a file that is there is continued
-    tasks: whose losses are columns
-    tensorboard: also write ``<folder>/tensorboard``
+    Args:
+        folder: of ``log.csv``; a file that is there is continued
+        tasks: whose losses are columns
+        tensorboard: also write ``<folder>/tensorboard``
 
-    Raises
-    ------
-    ValueError: TensorBoard's files are wanted and tensorboardX is not installed.
+    Raises:
+        ValueError: TensorBoard's files are wanted and tensorboardX is not installed.
     """
 
     def __init__(self, folder: Path, tasks: list[str], tensorboard: bool) -> None:

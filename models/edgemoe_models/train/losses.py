@@ -22,11 +22,10 @@ from edgemoe_models.datasets.arrays import IGNORE, MILLIMETRES, NORMAL_STEPS
 def task_loss(output: Tensor, label: Tensor, task: TaskConfig, far: float = DEPTH_SCALE) -> Tensor:
     """Loss of one task, a scalar; 0 when no pixel has a label.
 
-    Parameters
-    ----------
-    output: [B, channels, H, W]
-    label: as stored by :mod:`edgemoe_models.datasets.arrays`
-    far: metres at which the data set's depth ends; errors count in shares of it
+    Args:
+        output: [B, channels, H, W]
+        label: as stored by :mod:`edgemoe_models.datasets.arrays`
+        far: metres at which the data set's depth ends; errors count in shares of it
     """
     if task.kind == "segmentation":
         classes = label.long()

@@ -25,9 +25,8 @@ class Processes:
     def start(cls, device: str) -> Processes:
         """Find the device, and meet the other processes if torchrun started several (nccl on GPUs, else gloo).
 
-        Raises
-        ------
-        ValueError: a GPU is asked for and there is none, or there are fewer than processes on this machine.
+        Raises:
+            ValueError: a GPU is asked for and there is none, or there are fewer than processes on this machine.
         """
         if device == "cuda" and not torch.cuda.is_available():
             raise ValueError("device must be cpu or auto, not cuda: PyTorch finds no GPU here")

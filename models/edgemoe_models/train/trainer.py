@@ -31,9 +31,8 @@ from edgemoe_models.train.processes import Processes
 class Trainer:
     """Model, optimizer, random state and step number; what a checkpoint holds.
 
-    Raises
-    ------
-    ValueError: options that do not fit each other or the machine; FileNotFoundError: no file ``config.init``.
+    Raises:
+        ValueError: options that do not fit each other or the machine; FileNotFoundError: no file ``config.init``.
     """
 
     def __init__(self, config: TrainConfig, processes: Processes | None = None) -> None:

@@ -30,10 +30,9 @@ _REPORT = "result.json"  # beside them: version, board files, clock, slack, util
 def build_bitstream(board: Board, out: Path = OUT, on_step: Callable[[str], None] = lambda step: None) -> Path:
     """Build the bitstream of a board; returns its manifest, beside which ``.bit`` and ``.hwh`` lie.
 
-    Raises
-    ------
-    BoardError: Vivado is missing or failed, timing is not met, or the configuration does not fit the device
-    SynthesisError: Yosys is missing or failed
+    Raises:
+        BoardError: Vivado is missing or failed, timing is not met, or the configuration does not fit the device
+        SynthesisError: Yosys is missing or failed
     """
     vivado = find_vivado(board)
     on_step("Yosys: does it fit?")
@@ -69,9 +68,8 @@ def build_bitstream(board: Board, out: Path = OUT, on_step: Callable[[str], None
 def find_vivado(board: Board) -> str:
     """Path of Vivado.
 
-    Raises
-    ------
-    BoardError: it is not on PATH; the message says which versions there are
+    Raises:
+        BoardError: it is not on PATH; the message says which versions there are
     """
     path = shutil.which("vivado")
     if path is None:
@@ -87,9 +85,8 @@ def find_vivado(board: Board) -> str:
 def run_vivado(command: list[str], work: Path) -> None:
     """Run Vivado, its output in ``vivado.out``.
 
-    Raises
-    ------
-    BoardError: it failed; the message has the first error that it wrote, and build.tcl's if that is another
+    Raises:
+        BoardError: it failed; the message has the first error that it wrote, and build.tcl's if that is another
     """
     output = work / "vivado.out"
     with output.open("w", encoding="utf-8") as stream:
@@ -114,9 +111,8 @@ def _reason(lines: list[str]) -> str:
 def publish(board: Board, work: Path, out: Path) -> Path:
     """Copy the results in ``work`` to ``out`` as ``<board>-<hash>.{bit,hwh,json}``; returns the manifest (JSON).
 
-    Raises
-    ------
-    BoardError: a result is missing
+    Raises:
+        BoardError: a result is missing
     """
     found = {suffix: work / f"edgemoe.{suffix}" for suffix in _RESULTS}
     missing = [path.name for path in [*found.values(), work / _REPORT] if not path.exists()]
@@ -161,9 +157,8 @@ def _sources_version() -> str:
 def find_bitstream(board: Board, out: Path = OUT) -> Path:
     """Manifest of the newest bitstream of the board, its files unchanged.
 
-    Raises
-    ------
-    BoardError: there is none, only one of another configuration or ISA version, or a file is missing or changed
+    Raises:
+        BoardError: there is none, only one of another configuration or ISA version, or a file is missing or changed
     """
     build = f"make bitstream BOARD={board.name}"
     manifests = sorted(out.glob(f"{board.name}-*.json"), key=lambda path: path.stat().st_mtime)

@@ -56,18 +56,17 @@ class BoardError(ValueError):
 class Board:
     """One board.
 
-    Parameters
-    ----------
-    name: of its folder
-    title, status, sources, pynq: for people: what it is, what was tried on it, where the facts are from, its images
-    part, board_part: as Vivado names them, the board part without version
-    device: capacity of the FPGA
-    family: of its processing system
-    dram_bytes: DRAM of the PS
-    hp_ports, hp_bits: memory ports that the accelerator uses, one a master, and their width
-    clock_mhz: of the programmable logic; an assumption until placed and routed
-    pll_mhz: of the PS's IO PLL in the board's preset, by whole numbers of which the PL's clock is divided
-    config: the accelerator
+    Attributes:
+        name: of its folder
+        title, status, sources, pynq: for people: what it is, what was tried on it, where the facts are from, its images
+        part, board_part: as Vivado names them, the board part without version
+        device: capacity of the FPGA
+        family: of its processing system
+        dram_bytes: DRAM of the PS
+        hp_ports, hp_bits: memory ports that the accelerator uses, one a master, and their width
+        clock_mhz: of the programmable logic; an assumption until placed and routed
+        pll_mhz: of the PS's IO PLL in the board's preset, by whole numbers of which the PL's clock is divided
+        config: the accelerator
     """
 
     name: str
@@ -127,9 +126,8 @@ def board_names(folder: Path = BOARDS) -> list[str]:
 def load_board(name: str, folder: Path = BOARDS) -> Board:
     """The board called ``name``.
 
-    Raises
-    ------
-    BoardError: there is none of that name, or its data file is wrong; one message says what and where
+    Raises:
+        BoardError: there is none of that name, or its data file is wrong; one message says what and where
     """
     names = board_names(folder)
     if not names:
@@ -142,9 +140,8 @@ def load_board(name: str, folder: Path = BOARDS) -> Board:
 def read_board(path: Path) -> Board:
     """A board from its data file.
 
-    Raises
-    ------
-    BoardError: the file is wrong
+    Raises:
+        BoardError: the file is wrong
     """
     try:
         return _board(path.parent.name, read_toml(path))

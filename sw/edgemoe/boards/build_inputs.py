@@ -22,9 +22,8 @@ _PORT = re.compile(r"^  (?:in|out)put (?:\[\d+:0\] )?(?P<name>\w+);$", re.MULTIL
 def rtl_text(config: AcceleratorConfig) -> str:
     """Verilog of the accelerator for a block design: the simulated RTL, its ports with ``interface_attributes``.
 
-    Raises
-    ------
-    BoardError: Amaranth is missing
+    Raises:
+        BoardError: Amaranth is missing
     """
     try:
         from edgemoe_hw.bus.axi import ADDRESS_BITS
@@ -96,10 +95,9 @@ def interface_attributes(config: AcceleratorConfig, address_bits: int) -> Callab
 def parameters_tcl(board: Board, rtl: Path, work: Path) -> str:
     """Tcl that sets the dictionary ``build``.
 
-    Parameters
-    ----------
-    rtl: Verilog file
-    work: folder for Vivado's project and the results
+    Args:
+        rtl: Verilog file
+        work: folder for Vivado's project and the results
     """
     family = board.family
     masters = [

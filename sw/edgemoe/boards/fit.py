@@ -40,18 +40,17 @@ _PREFIX = re.compile(r"^(?:system\.)?top\.(?:board\.)?")
 class FitTarget:
     """A board for the open flow; the fields are those of its ``target.toml``.
 
-    Parameters
-    ----------
-    name: of its folder, which also has ``<top>.v`` and ``<top>.lpf``
-    title, device, status, sources: for people
-    nextpnr: options that choose the device
-    top: module around the generated system
-    preset: the accelerator's configuration
-    clock_mhz: of the board; a slower result is an error
-    goal_mhz: clock that place and route strives for
-    least_mhz: what was reached before, less some noise; a slower result is a regression and an error
-    baud: of the serial line
-    seed: of the placer
+    Attributes:
+        name: of its folder, which also has ``<top>.v`` and ``<top>.lpf``
+        title, device, status, sources: for people
+        nextpnr: options that choose the device
+        top: module around the generated system
+        preset: the accelerator's configuration
+        clock_mhz: of the board; a slower result is an error
+        goal_mhz: clock that place and route strives for
+        least_mhz: what was reached before, less some noise; a slower result is a regression and an error
+        baud: of the serial line
+        seed: of the placer
     """
 
     name: str
@@ -81,9 +80,8 @@ def target_names(folder: Path = BOARDS) -> list[str]:
 def load_target(name: str, folder: Path = BOARDS) -> FitTarget:
     """The target called ``name``.
 
-    Raises
-    ------
-    BoardError: there is none of that name, or its data file is wrong; one message says what and where
+    Raises:
+        BoardError: there is none of that name, or its data file is wrong; one message says what and where
     """
     names = target_names(folder)
     if name not in names:
@@ -119,21 +117,18 @@ def fit(
 ) -> dict[str, Any]:
     """Synthesize, place, route and pack the accelerator with its serial line and memory.
 
-    Parameters
-    ----------
-    out: receives the Verilog, netlist, logs, nextpnr's report and the bitstream ``<target>.bit``
-    seed: another one than the target's
-    on_step: called with the name of each step
+    Args:
+        out: receives the Verilog, netlist, logs, nextpnr's report and the bitstream ``<target>.bit``
+        seed: another one than the target's
+        on_step: called with the name of each step
 
-    Returns
-    -------
-    ``target``, ``device``, ``config``, ``config_hash``, ``lanes_k``, ``lanes_n``, ``fmax_mhz``, ``clock_mhz``,
-    ``meets_clock``, ``seed``, ``utilisation`` (used and available by resource), ``critical_path`` (see there),
-    ``bitstream`` (name, bytes, sha256), ``tools`` and ``seconds`` by step
+    Returns:
+        ``target``, ``device``, ``config``, ``config_hash``, ``lanes_k``, ``lanes_n``, ``fmax_mhz``, ``clock_mhz``,
+        ``meets_clock``, ``seed``, ``utilisation`` (used and available by resource), ``critical_path`` (see there),
+        ``bitstream`` (name, bytes, sha256), ``tools`` and ``seconds`` by step
 
-    Raises
-    ------
-    SynthesisError: a tool is missing or failed; the message says where its log is
+    Raises:
+        SynthesisError: a tool is missing or failed; the message says where its log is
     """
     try:
         # Not at the top: boards have no Amaranth.
@@ -262,10 +257,9 @@ def utilisation(report: dict[str, Any]) -> dict[str, dict[str, int]]:
 def critical_path(report: dict[str, Any]) -> dict[str, Any]:
     """The slowest path between two registers of one clock.
 
-    Returns
-    -------
-    ``nanoseconds``, of them ``logic`` and ``routing``, ``levels`` (cells passed), ``begin``, ``end`` (cells) and
-    ``nets`` (the signals along it that have a name, in order, without repetitions)
+    Returns:
+        ``nanoseconds``, of them ``logic`` and ``routing``, ``levels`` (cells passed), ``begin``, ``end`` (cells) and
+        ``nets`` (the signals along it that have a name, in order, without repetitions)
     """
     paths = [entry["path"] for entry in report.get("critical_paths", ()) if entry["from"] == entry["to"]]
     if not paths:

@@ -49,10 +49,9 @@ def flash(
 ) -> None:
     """Copy everything to ``host`` (``user@name``), load the bitstream there and run the self-test.
 
-    Raises
-    ------
-    BoardError: there is no fitting bitstream, no ssh, the host cannot be reached, or the self-test failed there
-    BundleError: the bundle is unusable, or of another configuration than the board
+    Raises:
+        BoardError: there is no fitting bitstream, no ssh, the host cannot be reached, or the self-test failed there
+        BundleError: the bundle is unusable, or of another configuration than the board
     """
     check_host(host)
     folder = stage(board, find_bitstream(board, out), bundle, out)
@@ -82,9 +81,8 @@ def check_host(host: str) -> None:
 def stage(board: Board, manifest: Path, bundle: Path, out: Path) -> Path:
     """The folder that goes onto the board: ``<out>/flash/<stem>``.
 
-    Raises
-    ------
-    BundleError: the bundle is unusable, or of another configuration than the board
+    Raises:
+        BundleError: the bundle is unusable, or of another configuration than the board
     """
     found = Bundle.load(bundle).config.content_hash
     if found != board.config.content_hash:

@@ -26,9 +26,8 @@ _PS_VERSION = {"zynq-7000": ":5.5", "zynq-ultrascale+": ":3.5"}  # PYNQ wants on
 def hwh_text(board: Board, vlnv: str = MODULE_VLNV) -> str:
     """XML of the board's design, the accelerator as IP ``vlnv``.
 
-    Raises
-    ------
-    BoardError: the board's clock cannot be divided from its PLL
+    Raises:
+        BoardError: the board's clock cannot be divided from its PLL
     """
     system = ET.Element("EDKSYSTEM", EDWVERSION="1.2", TIMESTAMP="", VIVADOVERSION="none: written by edgemoe")
     ET.SubElement(

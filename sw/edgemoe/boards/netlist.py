@@ -24,14 +24,12 @@ def cells_by_unit(netlist: str, depth: int = 2) -> dict[str, Counter[str]]:
     A memory or DSP is called after its unit, a flip-flop's output too. Logic has lost its names (it is optimized
     across units): it counts for the unit of the nearest of those that it drives.
 
-    Parameters
-    ----------
-    netlist: one flattened module, as ``write_rtlil`` prints it
-    depth: levels of the hierarchy; deeper units count in theirs
+    Args:
+        netlist: one flattened module, as ``write_rtlil`` prints it
+        depth: levels of the hierarchy; deeper units count in theirs
 
-    Returns
-    -------
-    cells by type, by the unit's path (``compute.norm``); ``""`` is what drives only ports, or nothing with a name
+    Returns:
+        cells by type, by the unit's path (``compute.norm``); ``""`` is what drives only ports, or nothing with a name
     """
     widths = {name: int(width) for width, name in _WIDTH.findall(netlist)}
     kinds: list[str] = []

@@ -18,10 +18,10 @@ OUT = Path("build/simulated")  # not where bitstreams are: this is nothing that 
 def simulated_overlay(board: Board, out: Path = OUT, vlnv: str = MODULE_VLNV) -> Path:
     """Write ``<board>-<hash>.{bit,hwh,json}``; returns the ``.bit``, which says that it is none.
 
-    Parameters
-    ----------
-    board: whose design and configuration; another configuration can be had by ``dataclasses.replace(board, config=…)``
-    vlnv: of the accelerator
+    Args:
+        board: whose design and configuration; another configuration can be had by ``dataclasses.replace(board,
+            config=…)``
+        vlnv: of the accelerator
     """
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)

@@ -100,9 +100,8 @@ def device_of(config: AcceleratorConfig) -> FpgaDevice:
 def count_resources(cells: Mapping[str, int]) -> dict[str, int | float]:
     """``lut`` (LUT RAM included), ``ff``, ``dsp``, ``bram36``, ``lutram``, ``carry`` of cells by type.
 
-    Raises
-    ------
-    SynthesisError: a cell of an unknown type, which would otherwise be counted as nothing
+    Raises:
+        SynthesisError: a cell of an unknown type, which would otherwise be counted as nothing
     """
     found: dict[str, int | float] = {"lut": 0, "ff": 0, "dsp": 0, "bram36": 0.0, "lutram": 0, "carry": 0}
     for kind, count in cells.items():
@@ -134,22 +133,20 @@ def synthesize(
 ) -> dict[str, Any]:
     """Map the accelerator, or ``component``, to ``device``.
 
-    Parameters
-    ----------
-    out_dir: receives ``<config>.v``, ``<config>.il`` (netlist), ``<config>.log``, ``<config>.stat.json`` and the
-        result, ``<config>.json``
-    component: an Amaranth component instead of the whole accelerator
-    device: by default the one of ``config``'s board
-    on_step: called with the title of each step of Yosys
+    Args:
+        out_dir: receives ``<config>.v``, ``<config>.il`` (netlist), ``<config>.log``, ``<config>.stat.json`` and the
+            result, ``<config>.json``
+        component: an Amaranth component instead of the whole accelerator
+        device: by default the one of ``config``'s board
+        on_step: called with the title of each step of Yosys
 
-    Returns
-    -------
-    ``config``, ``config_hash``, ``family``, ``device``, ``tool``, the resources of ``count_resources``, ``capacity``,
-    ``fits``, ``units`` (resources of each, see ``netlist.cells_by_unit``), ``cells`` (by type) and ``seconds``
+    Returns:
+        ``config``, ``config_hash``, ``family``, ``device``, ``tool``, the resources of ``count_resources``,
+            ``capacity``,
+        ``fits``, ``units`` (resources of each, see ``netlist.cells_by_unit``), ``cells`` (by type) and ``seconds``
 
-    Raises
-    ------
-    SynthesisError: Yosys or Amaranth is missing, or Yosys failed; the message says where its log is
+    Raises:
+        SynthesisError: Yosys or Amaranth is missing, or Yosys failed; the message says where its log is
     """
     try:
         from edgemoe_hw.verilog import generate  # not at the top: boards have no Amaranth

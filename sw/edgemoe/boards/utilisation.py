@@ -23,9 +23,8 @@ def utilisation(board: Board, cache: Path = CACHE, on_step: Callable[[str], None
 
     Minutes long, so it is kept under a hash of RTL, family and tool; boards of one family share a configuration's.
 
-    Raises
-    ------
-    SynthesisError: Yosys or Amaranth is missing, or Yosys failed
+    Raises:
+        SynthesisError: Yosys or Amaranth is missing, or Yosys failed
     """
     result_path = cache / f"{_key(board)}.json"
     if result_path.exists():

@@ -40,16 +40,15 @@ class HpPort:
 class ZynqFamily:
     """One family's processing system.
 
-    Parameters
-    ----------
-    ip: IP without version
-    automation: options of its block automation
-    control, control_clock: the master port that drives the registers
-    control_base: where that port's addresses begin
-    clock, reset, irq: pins
-    pll: the PLL from which the PL's clock is divided, as the PS's settings call it. The IO PLL always: PYNQ 3 writes a
-        design's divisors and leaves the source that the board booted with, which is that one
-    hp_bits: widths that its HP ports can have
+    Attributes:
+        ip: IP without version
+        automation: options of its block automation
+        control, control_clock: the master port that drives the registers
+        control_base: where that port's addresses begin
+        clock, reset, irq: pins
+        pll: the PLL from which the PL's clock is divided, as the PS's settings call it. The IO PLL always: PYNQ 3
+            writes a design's divisors and leaves the source that the board booted with, which is that one
+        hp_bits: widths that its HP ports can have
     """
 
     name: str

@@ -25,15 +25,14 @@ __all__ = ["RunOptions", "run_images"]
 class RunOptions:
     """How to run.
 
-    Parameters
-    ----------
-    device: ``reference``, ``sim`` or ``pynq``
-    out: folder for raw outputs, pictures and, of ``sim``, ``report.json``
-    tasks: of the bundle; all where none is named
-    resize: scale images of other sizes
-    trace: compare every tensor with the reference (``sim``)
-    waves: VCD file, first and last command of the waveforms of the first inference (``sim``)
-    building: told how far the build of the simulator is
+    Attributes:
+        device: ``reference``, ``sim`` or ``pynq``
+        out: folder for raw outputs, pictures and, of ``sim``, ``report.json``
+        tasks: of the bundle; all where none is named
+        resize: scale images of other sizes
+        trace: compare every tensor with the reference (``sim``)
+        waves: VCD file, first and last command of the waveforms of the first inference (``sim``)
+        building: told how far the build of the simulator is
     """
 
     device: str

@@ -20,10 +20,9 @@ class RowAllocator:
     rows remember the release's time, and a new region takes the window whose latest release is the oldest, so that its
     LOAD, which waits for those rows' last reader, can start as early as possible.
 
-    Parameters
-    ----------
-    name: the scratchpad's name, for messages
-    depth: rows
+    Args:
+        name: the scratchpad's name, for messages
+        depth: rows
     """
 
     _LIVE = 1 << 60

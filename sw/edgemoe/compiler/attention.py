@@ -43,12 +43,11 @@ class _Stationary:
 class Attention:
     """Emits one block's attention.
 
-    Parameters
-    ----------
-    builder, trace: where commands and traced tensors go
-    name: ``blocks.{i}``
-    block: its integer parameters
-    groups: token groups
+    Args:
+        builder, trace: where commands and traced tensors go
+        name: ``blocks.{i}``
+        block: its integer parameters
+        groups: token groups
     """
 
     def __init__(self, builder: Builder, trace: Trace, name: str, block: IntegerBlock, groups: list[Group]) -> None:

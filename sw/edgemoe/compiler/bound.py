@@ -31,10 +31,9 @@ def phase_bounds(
 ) -> list[Bound]:
     """Each phase's bound.
 
-    Parameters
-    ----------
-    queued: tokens * top_k, the entries of all expert queues of a block
-    experts_used: by phase name, experts whose queue is not empty for this image
+    Args:
+        queued: tokens * top_k, the entries of all expert queues of a block
+        experts_used: by phase name, experts whose queue is not empty for this image
     """
     bounds = []
     for phase in phases:

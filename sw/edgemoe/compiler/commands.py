@@ -164,9 +164,8 @@ class HazardTracker:
     def add(self, command: Command) -> None:
         """Number the next command in sequential order and set its waits.
 
-        Raises
-        ------
-        AssertionError: the command touches rows outside its memory
+        Raises:
+            AssertionError: the command touches rows outside its memory
         """
         own = command.engine
         reads, writes = accesses(self.config, command)

@@ -24,9 +24,8 @@ _ENUMS = {"memory": Memory, "base": Base, "source": Source, "mode": Mode, "row_f
 def disassemble(program: bytes, phases: Sequence[str]) -> Iterator[str]:
     """Lines of index, opcode, waits, phase and the fields that are not zero.
 
-    Raises
-    ------
-    ValueError: the program's length or an opcode is illegal
+    Raises:
+        ValueError: the program's length or an opcode is illegal
     """
     if len(program) % COMMAND_BYTES:
         raise ValueError(f"a program must be a multiple of {COMMAND_BYTES} bytes, not {len(program)}")

@@ -15,19 +15,18 @@ class CompileError(ValueError):
 class CompilerOptions:
     """What the compiler may choose; the defaults are the product, the rest is for ablation.
 
-    Parameters
-    ----------
-    group_tokens: most tokens of one MATMUL; LayerNorm of one group hides behind the MATMULs of the others
-    chunk_fraction: a weight chunk (one LOAD) takes at most this part of the free weight scratchpad
-    resident_fraction: chunks that stay while all groups pass take at most this part of it; the rest is for prefetch
-    preload_fraction: weights of the next block's attention that may be fetched ahead of a block's experts take at
-        most this part of the weight scratchpad: memory is idle while attention computes and busy while experts do
-    prefetch: False makes every command wait for the one before it (no overlap of any kind)
-    moe_group: 0 runs expert by expert; otherwise gate and experts run for this many tokens at a time, and each
-        group's experts are fetched anew
-    attention_group: 0 keeps keys and values stationary; otherwise they are fetched for this many queries at a time
-    single_pass_softmax: False adds a pass over the scores for the maxima and one for the sums
-    fused_gelu: False adds a pass over the hidden rows
+    Attributes:
+        group_tokens: most tokens of one MATMUL; LayerNorm of one group hides behind the MATMULs of the others
+        chunk_fraction: a weight chunk (one LOAD) takes at most this part of the free weight scratchpad
+        resident_fraction: chunks that stay while all groups pass take at most this part of it; the rest is for prefetch
+        preload_fraction: weights of the next block's attention that may be fetched ahead of a block's experts take at
+            most this part of the weight scratchpad: memory is idle while attention computes and busy while experts do
+        prefetch: False makes every command wait for the one before it (no overlap of any kind)
+        moe_group: 0 runs expert by expert; otherwise gate and experts run for this many tokens at a time, and each
+            group's experts are fetched anew
+        attention_group: 0 keeps keys and values stationary; otherwise they are fetched for this many queries at a time
+        single_pass_softmax: False adds a pass over the scores for the maxima and one for the sums
+        fused_gelu: False adds a pass over the hidden rows
     """
 
     group_tokens: int = 32

@@ -260,8 +260,7 @@ def lower_task(
 ) -> LoweredTask:
     """Lower one task; weights go to ``image``, where tasks share them.
 
-    Raises
-    ------
-    CompileError: the model does not fit the configuration
+    Raises:
+        CompileError: the model does not fit the configuration
     """
     return _Lowering(graph, config, options, image, task).run()

@@ -60,9 +60,8 @@ class Refetch:
     The rows go to a part of the weight scratchpad that nothing else reads, in two slots where there is room; the
     group's MATMUL waits for them, and the next LOAD of a slot for that MATMUL. What is multiplied are the rows on chip.
 
-    Parameters
-    ----------
-    rows: of the larger one of a head's keys and values
+    Args:
+        rows: of the larger one of a head's keys and values
     """
 
     def __init__(self, builder: Builder, rows: int) -> None:

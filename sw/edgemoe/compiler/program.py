@@ -103,9 +103,8 @@ def compile_graph(
 ) -> CompiledModel:
     """Compile all tasks of a model for one configuration; tasks share their weights in DRAM.
 
-    Raises
-    ------
-    CompileError: the model does not fit; the message says what is too large and by how much
+    Raises:
+        CompileError: the model does not fit; the message says what is too large and by how much
     """
     options = options or CompilerOptions()
     try:

@@ -17,15 +17,14 @@ class TracePart:
 
     Rows and strides follow from the command's own fields (``edgemoe_sim.trace.read_part``).
 
-    Parameters
-    ----------
-    tensor: name as in the integer reference
-    command: index in the program
-    engine, completion: readable when this engine has finished this many commands
-    token, tokens: token numbers; ``tokens`` = 0 where the expert's queue decides
-    channel, channels: of the tensor, heads padded (``head_pad``)
-    head: of scores; -1 elsewhere
-    expert: of queues and hidden rows; -1 elsewhere
+    Attributes:
+        tensor: name as in the integer reference
+        command: index in the program
+        engine, completion: readable when this engine has finished this many commands
+        token, tokens: token numbers; ``tokens`` = 0 where the expert's queue decides
+        channel, channels: of the tensor, heads padded (``head_pad``)
+        head: of scores; -1 elsewhere
+        expert: of queues and hidden rows; -1 elsewhere
     """
 
     tensor: str

@@ -40,21 +40,18 @@ class Figures(FrameEnergy):
 class Player:
     """Keeps the message of the newest frame for its viewers. A context manager; ``close`` ends it.
 
-    Parameters
-    ----------
-    accelerator: what runs the frames; stays the caller's to close
-    pictures: endless frames, or an error in place of one; closed at the end, by the thread that reads them
-    fps: frames a second at most
-    tasks: of the bundle; what to run first
+    Args:
+        accelerator: what runs the frames; stays the caller's to close
+        pictures: endless frames, or an error in place of one; closed at the end, by the thread that reads them
+        fps: frames a second at most
+        tasks: of the bundle; what to run first
 
-    Attributes
-    ----------
-    count, message: how many frames have been finished, and the newest of them as ``view.encode`` has it
-    measures_power: whether this device has sensors
+    Attributes:
+        count, message: how many frames have been finished, and the newest of them as ``view.encode`` has it
+        measures_power: whether this device has sensors
 
-    Raises
-    ------
-    BundleError: there is no such task
+    Raises:
+        BundleError: there is no such task
     """
 
     def __init__(self, accelerator: Accelerator, pictures: Endless, fps: float, tasks: Sequence[str]) -> None:

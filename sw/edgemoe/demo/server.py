@@ -111,9 +111,8 @@ class _Viewer:
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 is any free one.
 
-    Raises
-    ------
-    ValueError: it cannot be had; the message says why
+    Raises:
+        ValueError: it cannot be had; the message says why
     """
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)

@@ -27,13 +27,11 @@ def endless(source: str, model: ModelConfig) -> Endless:
     """Frames uint8 [h, w, 3] of the model's aspect ratio; what ends begins again. An image of a folder that cannot be
     read does not end the others: its place has the error.
 
-    Parameters
-    ----------
-    source: ``scenes`` (generated ones), ``camera`` or ``camera:1``, an image, a folder of images, or a video
+    Args:
+        source: ``scenes`` (generated ones), ``camera`` or ``camera:1``, an image, a folder of images, or a video
 
-    Raises
-    ------
-    ValueError: there is no such source, at once; or, later, nothing of it can be read any more
+    Raises:
+        ValueError: there is no such source, at once; or, later, nothing of it can be read any more
     """
     if source == "scenes":
         return drifting_scenes(model.image_height, model.image_width)

@@ -36,9 +36,8 @@ def find_device() -> str:
 def find_bundle() -> Bundle:
     """What ``make flash`` has copied to this board; elsewhere m3vit-micro, compiled for ``pynq-z2``.
 
-    Raises
-    ------
-    BundleError: this is a board, and no bundle is on it
+    Raises:
+        BundleError: this is a board, and no bundle is on it
     """
     if path := os.environ.get("EDGEMOE_BUNDLE"):
         return Bundle.load(path)

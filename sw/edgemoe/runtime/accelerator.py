@@ -20,11 +20,10 @@ __all__ = ["Accelerator"]
 class Accelerator:
     """Runs one bundle on one device; made by ``edgemoe.open``. A context manager; ``close`` frees everything.
 
-    Attributes
-    ----------
-    bundle: what it runs
-    device: ``reference``, ``sim`` or ``pynq``
-    tasks: names of the bundle's tasks
+    Attributes:
+        bundle: what it runs
+        device: ``reference``, ``sim`` or ``pynq``
+        tasks: names of the bundle's tasks
     """
 
     def __init__(self, executor: Executor, resize: bool = False) -> None:
@@ -39,16 +38,15 @@ class Accelerator:
     def run(self, image: ImageLike, task: str) -> Prediction:
         """One inference.
 
-        Parameters
-        ----------
-        image: uint8 [H, W, 3], RGB, of the model's size (of any with ``resize``), or the path of an image or a ``.npy``
-        task: one of ``tasks``
+        Args:
+            image: uint8 [H, W, 3], RGB, of the model's size (of any with ``resize``), or the path of an image or a
+                ``.npy``
+            task: one of ``tasks``
 
-        Raises
-        ------
-        ValueError: the image does not fit
-        BundleError: there is no such task
-        DeviceError: the inference failed, the accelerator is closed, or a stream is using it
+        Raises:
+            ValueError: the image does not fit
+            BundleError: there is no such task
+            DeviceError: the inference failed, the accelerator is closed, or a stream is using it
         """
         if not isinstance(task, str):
             raise ValueError(f"task must be one of {', '.join(self.tasks)}, not {task!r}; a stream takes lists of them")
@@ -65,19 +63,17 @@ class Accelerator:
     def stream(self, source: FrameSource, tasks: TaskSource = None, *, on_error: str = "raise") -> Stream:
         """Frames through their tasks, in order, while preparing and interpreting overlap with the device.
 
-        Parameters
-        ----------
-        source: whatever ``edgemoe.frames`` takes
-        tasks: a task, or a list of tasks, for every frame; a function of the frame's number; any other iterable has
-            each frame's in turn; None: all tasks
-        on_error: ``raise`` FrameError at the first frame that fails, after all frames before it; or ``report``: yield
-            that frame with its ``error`` and go on
+        Args:
+            source: whatever ``edgemoe.frames`` takes
+            tasks: a task, or a list of tasks, for every frame; a function of the frame's number; any other iterable has
+                each frame's in turn; None: all tasks
+            on_error: ``raise`` FrameError at the first frame that fails, after all frames before it; or ``report``:
+                yield that frame with its ``error`` and go on
 
-        Raises
-        ------
-        ValueError: there is no such source
-        BundleError: there is no such task
-        DeviceError: the accelerator is closed, or another stream is using it
+        Raises:
+            ValueError: there is no such source
+            BundleError: there is no such task
+            DeviceError: the accelerator is closed, or another stream is using it
         """
         if on_error not in ("raise", "report"):
             raise ValueError(f"on_error must be raise or report, not {on_error!r}")

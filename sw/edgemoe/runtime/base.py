@@ -53,16 +53,14 @@ class Device(abc.ABC):
     def run(self, bundle: Bundle, image: Image, task: str, progress: Progress | None = None) -> Result:
         """One inference of one task.
 
-        Parameters
-        ----------
-        image: uint8 [H, W, 3] of the model's size
-        progress: called with the finished share, 0..1
+        Args:
+            image: uint8 [H, W, 3] of the model's size
+            progress: called with the finished share, 0..1
 
-        Raises
-        ------
-        BundleError: the bundle is for another device, or has no such task
-        ValueError: the image does not fit
-        DeviceError: the run failed
+        Raises:
+            BundleError: the bundle is for another device, or has no such task
+            ValueError: the image does not fit
+            DeviceError: the run failed
         """
 
     def close(self) -> None:  # noqa: B027 (nothing to free is a valid device)

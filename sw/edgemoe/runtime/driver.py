@@ -46,20 +46,18 @@ _INTERRUPT_WAIT = 0.05  # longest sleep, so that a closed stream is noticed
 class Driver(Executor):
     """Runs a bundle's programs on the accelerator of a platform. Weights and programs are loaded once.
 
-    Parameters
-    ----------
-    platform: the accelerator; ``close`` closes it too
-    bundle: what to run
-    depth: input and output buffers each; 2 let the host work while the accelerator does
-    timeout: seconds (of ``platform.now``) after which a program is given up; default: 1, and 20 times its estimate
-    watchdog: cycles without progress after which the accelerator stops a program itself; 0: never
-    retries: times that a program is started again after a bus error, a watchdog's stop or a timeout
-    interrupt: wait for the interrupt instead of polling
+    Args:
+        platform: the accelerator; ``close`` closes it too
+        bundle: what to run
+        depth: input and output buffers each; 2 let the host work while the accelerator does
+        timeout: seconds (of ``platform.now``) after which a program is given up; default: 1, and 20 times its estimate
+        watchdog: cycles without progress after which the accelerator stops a program itself; 0: never
+        retries: times that a program is started again after a bus error, a watchdog's stop or a timeout
+        interrupt: wait for the interrupt instead of polling
 
-    Raises
-    ------
-    BundleError: the bundle is for another configuration or ISA version; the message has both values
-    DeviceError: there is no accelerator, it does not become idle, or memory is short
+    Raises:
+        BundleError: the bundle is for another configuration or ISA version; the message has both values
+        DeviceError: there is no accelerator, it does not become idle, or memory is short
     """
 
     def __init__(
@@ -299,10 +297,9 @@ class Driver(Executor):
 def check_identity(registers: Registers, bundle: Bundle, device: str) -> None:
     """Refuse what is no accelerator, or not the bundle's.
 
-    Raises
-    ------
-    DeviceError: the ID is not edgemoe's
-    BundleError: ISA version or configuration differ
+    Raises:
+        DeviceError: the ID is not edgemoe's
+        BundleError: ISA version or configuration differ
     """
     found = registers.read("ID")
     if found != regs.ID:

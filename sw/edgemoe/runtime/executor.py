@@ -43,13 +43,12 @@ class ProgramStopped(DeviceError):
 class Measured:
     """What an executor knows of one inference.
 
-    Parameters
-    ----------
-    seconds: from start to end, on the device's own clock (a simulation's is its assumed one)
-    wall_seconds: the same as the host waited for it
-    cycles: of the accelerator; None where there is none
-    expert_loads: tokens of each expert, by MoE block; the accelerator's registers keep those of the first 16 blocks
-    attempts: 1, and 1 more for each retry
+    Attributes:
+        seconds: from start to end, on the device's own clock (a simulation's is its assumed one)
+        wall_seconds: the same as the host waited for it
+        cycles: of the accelerator; None where there is none
+        expert_loads: tokens of each expert, by MoE block; the accelerator's registers keep those of the first 16 blocks
+        attempts: 1, and 1 more for each retry
     """
 
     seconds: float
@@ -65,11 +64,10 @@ class Executor(abc.ABC):
     ``pack``, ``execute`` and ``unpack`` may be called from three threads at a time, each for slots of its own, so that
     the host packs image n + 1 and unpacks outputs n - 1 while the accelerator runs n.
 
-    Attributes
-    ----------
-    name: of the device
-    bundle: what it runs
-    depth: number of input slots and of output slots
+    Attributes:
+        name: of the device
+        bundle: what it runs
+        depth: number of input slots and of output slots
     """
 
     name: str
@@ -84,10 +82,9 @@ class Executor(abc.ABC):
     def execute(self, task: str, source: int, target: int, cancel: threading.Event | None = None) -> Measured:
         """Run a task's program on an input slot; its outputs are then in an output slot.
 
-        Raises
-        ------
-        ProgramStopped, DeviceTimeout, DeviceError: it failed; the next call starts with a reset
-        Cancelled: ``cancel`` was set meanwhile
+        Raises:
+            ProgramStopped, DeviceTimeout, DeviceError: it failed; the next call starts with a reset
+            Cancelled: ``cancel`` was set meanwhile
         """
 
     @abc.abstractmethod

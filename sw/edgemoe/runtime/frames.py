@@ -25,17 +25,15 @@ _URL = re.compile(r"[a-z]+://.+")
 def frames(source: FrameSource) -> Iterator[RGB]:
     """Frames uint8 [H, W, 3], RGB, one after the other.
 
-    Parameters
-    ----------
-    source: an array [H, W, 3] or [N, H, W, 3]; the path of an image, of a ``.npy`` file with such an array (read as it
-        is needed), of a folder of images (in the order of their names) or of a video; a camera's number, ``"camera:0"``
-        or its address (``"rtsp://..."``); or any iterable of arrays and image paths. Videos and cameras need OpenCV
-        (``pip install 'edgemoe[video]'``). Closing the iterator closes the file or the camera.
+    Args:
+        source: an array [H, W, 3] or [N, H, W, 3]; the path of an image, of a ``.npy`` file with such an array (read as
+            it is needed), of a folder of images (in the order of their names) or of a video; a camera's number,
+            ``"camera:0"`` or its address (``"rtsp://..."``); or any iterable of arrays and image paths. Videos and
+            cameras need OpenCV (``pip install 'edgemoe[video]'``). Closing the iterator closes the file or the camera.
 
-    Raises
-    ------
-    ValueError: there is no such source, or it cannot be opened, at once; later, an image of it cannot be read, or the
-        camera gives no more
+    Raises:
+        ValueError: there is no such source, or it cannot be opened, at once; later, an image of it cannot be read, or
+            the camera gives no more
     """
     return _read_each(items(source))
 

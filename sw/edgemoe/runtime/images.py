@@ -19,9 +19,8 @@ ImageLike: TypeAlias = "RGB | Path | str"
 def read_image(path: Path | str) -> RGB:
     """An RGB image file as uint8 [H, W, 3], or an array from a ``.npy`` file, which needs no Pillow.
 
-    Raises
-    ------
-    ValueError: no readable image, or another mode; the message says which and what to do
+    Raises:
+        ValueError: no readable image, or another mode; the message says which and what to do
     """
     if Path(path).suffix.lower() == ".npy":
         return _read_array(path)
@@ -61,13 +60,11 @@ def _pillow(what: str) -> Any:
 def prepare(image: ImageLike, model: ModelConfig, resize: bool = False) -> RGB:
     """An array or an image file as uint8 [H, W, 3] of the model's size.
 
-    Parameters
-    ----------
-    resize: scale other sizes (bilinear, antialiased, without regard to the aspect ratio) instead of refusing them
+    Args:
+        resize: scale other sizes (bilinear, antialiased, without regard to the aspect ratio) instead of refusing them
 
-    Raises
-    ------
-    ValueError: it is no RGB image of 8 bits, or has another size; the message says what to do
+    Raises:
+        ValueError: it is no RGB image of 8 bits, or has another size; the message says what to do
     """
     where = f"{image}: " if isinstance(image, (str, Path)) else ""
     pixels = read_image(image) if isinstance(image, (str, Path)) else image

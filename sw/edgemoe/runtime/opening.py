@@ -31,21 +31,20 @@ DEVICES = ("reference", *_PLATFORMS)
 def open(device: str | Platform, bundle: Bundle | Path | str, *, resize: bool = False, **options: Any) -> Accelerator:
     """Open a device and load a bundle into it.
 
-    Parameters
-    ----------
-    device: ``reference``, ``sim``, ``pynq``, ``serial``, or a Platform of one's own, which the accelerator then closes
-    bundle: an ``.emoe`` file, or what ``Bundle.load`` made of it
-    resize: scale images of other sizes to the model's instead of refusing them
-    options: ``depth`` (slots for frames, 2); of the driver ``timeout``, ``watchdog``, ``retries``, ``interrupt`` (see
-        ``Driver``); the others are the platform's: of the simulation ``config``, ``dram_bytes``, ``stall``, ``seed``,
-        ``quiet`` (see ``SimPlatform``), of a PYNQ board ``bitstream``, ``download``, ``rails`` (see
-        ``pynq_platform``), of one at a serial line ``port``, ``baud``, ``clock_mhz`` (see ``serial_platform``)
+    Args:
+        device: ``reference``, ``sim``, ``pynq``, ``serial``, or a Platform of one's own, which the accelerator then
+            closes
+        bundle: an ``.emoe`` file, or what ``Bundle.load`` made of it
+        resize: scale images of other sizes to the model's instead of refusing them
+        options: ``depth`` (slots for frames, 2); of the driver ``timeout``, ``watchdog``, ``retries``, ``interrupt``
+            (see ``Driver``); the others are the platform's: of the simulation ``config``, ``dram_bytes``, ``stall``,
+            ``seed``, ``quiet`` (see ``SimPlatform``), of a PYNQ board ``bitstream``, ``download``, ``rails`` (see
+            ``pynq_platform``), of one at a serial line ``port``, ``baud``, ``clock_mhz`` (see ``serial_platform``)
 
-    Raises
-    ------
-    BundleError: the file is no bundle, or for another device
-    DeviceError: something that the device needs is missing, or it does not work
-    ValueError: there is no such device, or an option is wrong
+    Raises:
+        BundleError: the file is no bundle, or for another device
+        DeviceError: something that the device needs is missing, or it does not work
+        ValueError: there is no such device, or an option is wrong
     """
     loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
     if isinstance(device, str) and device not in DEVICES:

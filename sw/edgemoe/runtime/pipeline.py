@@ -64,20 +64,18 @@ class _Output:
 class Pipeline:
     """The threads and channels of one stream.
 
-    Parameters
-    ----------
-    executor: runs the programs; its ``depth`` bounds the frames that are on their way
-    frames: the source; ``close`` is called on it at the end, in the thread that reads it
-    tasks: each frame's tasks, beside it
-    prepare: makes an image of the model's size of a frame
-    go_on: whether frames after a failed one are of interest
-    ended: called once, when everything has ended
+    Args:
+        executor: runs the programs; its ``depth`` bounds the frames that are on their way
+        frames: the source; ``close`` is called on it at the end, in the thread that reads it
+        tasks: each frame's tasks, beside it
+        prepare: makes an image of the model's size of a frame
+        go_on: whether frames after a failed one are of interest
+        ended: called once, when everything has ended
 
-    Attributes
-    ----------
-    ready: finished frames, then None
-    meter: figures of the finished frames
-    failure: what ended a thread before its time; None: nothing
+    Attributes:
+        ready: finished frames, then None
+        meter: figures of the finished frames
+        failure: what ended a thread before its time; None: nothing
     """
 
     def __init__(

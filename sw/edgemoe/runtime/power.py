@@ -69,9 +69,8 @@ def _watts(path: Path) -> float:
 class PowerMeter:
     """Mean power from its creation until ``close``, sampled in a thread; no thread where nothing measures.
 
-    Parameters
-    ----------
-    read: watts by rail, empty where nothing measures
+    Args:
+        read: watts by rail, empty where nothing measures
     """
 
     def __init__(self, read: Callable[[], Mapping[str, float]]) -> None:

@@ -25,13 +25,12 @@ Floats = npt.NDArray[np.float32]
 class Stats:
     """What one inference cost.
 
-    Parameters
-    ----------
-    cycles: of the accelerator; None on the reference
-    device_seconds: from start to end, on the device's clock (a simulation's is the assumed one)
-    host_seconds: what the host did around it: packing, unpacking and making this prediction; not the wait
-    expert_loads: tokens of each expert, by MoE block
-    attempts: 1, and 1 more for each retry
+    Attributes:
+        cycles: of the accelerator; None on the reference
+        device_seconds: from start to end, on the device's clock (a simulation's is the assumed one)
+        host_seconds: what the host did around it: packing, unpacking and making this prediction; not the wait
+        expert_loads: tokens of each expert, by MoE block
+        attempts: 1, and 1 more for each retry
     """
 
     cycles: int | None
@@ -50,13 +49,12 @@ class Stats:
 class Prediction:
     """One task's prediction for one image; the classes below add what is particular to their kind.
 
-    Parameters
-    ----------
-    task: its name
-    raw: the head's outputs as the accelerator wrote them, int16 [rows, channels]
-    scale: a unit of ``raw`` in the float model's outputs
-    stats: what it cost
-    model: which made it
+    Attributes:
+        task: its name
+        raw: the head's outputs as the accelerator wrote them, int16 [rows, channels]
+        scale: a unit of ``raw`` in the float model's outputs
+        stats: what it cost
+        model: which made it
     """
 
     task: str

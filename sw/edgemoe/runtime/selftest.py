@@ -25,15 +25,13 @@ __all__ = ["main", "selftest"]
 def selftest(device: str, bundle: Bundle, images: int = 2, **options: Any) -> list[dict[str, Any]]:
     """One row a task: ``task``, ``images``, ``mismatches`` (values that differ) and ``milliseconds`` (median, all in).
 
-    Parameters
-    ----------
-    device: name, as ``edgemoe.open`` takes it; ``options`` go there too
-    images: for each task
+    Args:
+        device: name, as ``edgemoe.open`` takes it; ``options`` go there too
+        images: for each task
 
-    Raises
-    ------
-    ValueError: there would be nothing to compare, or an option is wrong
-    BundleError, DeviceError: as ``edgemoe.open`` and ``Accelerator.run``
+    Raises:
+        ValueError: there would be nothing to compare, or an option is wrong
+        BundleError, DeviceError: as ``edgemoe.open`` and ``Accelerator.run``
     """
     if images < 1:
         raise ValueError(f"images must be at least 1, not {images}")

@@ -33,17 +33,17 @@ class FrameEnergy:
 class StreamStats(FrameEnergy):
     """A stream so far.
 
-    Parameters
-    ----------
-    frames, inferences, failures: how many have been finished; a frame with several tasks has as many inferences
-    seconds: from the start to the last finished frame
-    fps: frames a second
-    latency_p50, latency_p90, latency_max: seconds from a frame's arrival until its predictions are ready, over the
-        last 4096 frames
-    device_seconds: wall time a frame in which the host waited for the device
-    host_seconds: time a frame of everything else that the host does for it: preparing, packing, unpacking, predictions
-    device_share: share of ``seconds`` in which the device worked; 1 where the host hides behind it completely
-    watts: mean of the measured supply rails' sum, idle parts of the board included; None: not measured
+    Attributes:
+        frames, inferences, failures: how many have been finished; a frame with several tasks has as many inferences
+        seconds: from the start to the last finished frame
+        fps: frames a second
+        latency_p50, latency_p90, latency_max: seconds from a frame's arrival until its predictions are ready, over the
+            last 4096 frames
+        device_seconds: wall time a frame in which the host waited for the device
+        host_seconds: time a frame of everything else that the host does for it: preparing, packing, unpacking,
+            predictions
+        device_share: share of ``seconds`` in which the device worked; 1 where the host hides behind it completely
+        watts: mean of the measured supply rails' sum, idle parts of the board included; None: not measured
     """
 
     frames: int = 0

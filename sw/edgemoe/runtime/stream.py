@@ -34,13 +34,12 @@ class FrameError(DeviceError):
 class Frame:
     """A finished frame.
 
-    Parameters
-    ----------
-    number: its place in the source, from 0
-    image: as the model got it, uint8 [H, W, 3]; None when there was none
-    predictions: by task, in the order in which they were made; ``frame["depth"]`` is one of them
-    latency_s: seconds from its arrival until all its predictions were ready
-    error: what went wrong, where the stream was asked to go on
+    Attributes:
+        number: its place in the source, from 0
+        image: as the model got it, uint8 [H, W, 3]; None when there was none
+        predictions: by task, in the order in which they were made; ``frame["depth"]`` is one of them
+        latency_s: seconds from its arrival until all its predictions were ready
+        error: what went wrong, where the stream was asked to go on
     """
 
     number: int
@@ -56,9 +55,8 @@ class Frame:
 class Stream(Iterator[Frame]):
     """Iterates over finished frames; ends its threads when it is exhausted, closed, dropped or interrupted.
 
-    Raises
-    ------
-    FrameError (while iterating): a frame failed; all before it have been yielded
+    Raises:
+        FrameError (while iterating): a frame failed; all before it have been yielded
     """
 
     def __init__(self, pipeline: Pipeline, go_on: bool) -> None:
@@ -104,15 +102,13 @@ class Stream(Iterator[Frame]):
 def task_lists(bundle: Bundle, tasks: TaskSource) -> Iterator[tuple[str, ...]]:
     """Each frame's tasks.
 
-    Parameters
-    ----------
-    tasks: a task, or a list of tasks, for every frame; a function of the frame's number; any other iterable has each
-        frame's in turn; None: all tasks of the bundle
+    Args:
+        tasks: a task, or a list of tasks, for every frame; a function of the frame's number; any other iterable has
+            each frame's in turn; None: all tasks of the bundle
 
-    Raises
-    ------
-    BundleError: there is no such task; at once where that is known
-    ValueError: no task is named
+    Raises:
+        BundleError: there is no such task; at once where that is known
+        ValueError: no task is named
     """
     if tasks is None:
         tasks = list(bundle.tasks)

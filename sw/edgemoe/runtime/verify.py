@@ -38,12 +38,11 @@ _CYCLE_MARGIN = 20  # a program may take this many times its estimate before it 
 class Waves:
     """Waveforms of a range of commands, as a VCD file.
 
-    Parameters
-    ----------
-    path: file to write
-    first: program index (as ``edgemoe disasm`` shows it); recording begins when the command before it on the same
-        engine has finished, or with the program
-    last: program index of the command whose end ends the recording; None: the program's end
+    Attributes:
+        path: file to write
+        first: program index (as ``edgemoe disasm`` shows it); recording begins when the command before it on the same
+            engine has finished, or with the program
+        last: program index of the command whose end ends the recording; None: the program's end
     """
 
     path: Path
@@ -63,11 +62,10 @@ class Waves:
 class SimDevice(Device):
     """Runs bundles on the Verilated accelerator with its DRAM model.
 
-    Parameters
-    ----------
-    config: the accelerator that is simulated; a bundle for another one is refused
-    stall, seed: random pauses on the bus (see ``VerilatedModel``)
-    waves: record waveforms of the first inference; needs a build of its own, which is slower
+    Args:
+        config: the accelerator that is simulated; a bundle for another one is refused
+        stall, seed: random pauses on the bus (see ``VerilatedModel``)
+        waves: record waveforms of the first inference; needs a build of its own, which is slower
     """
 
     name = "sim"

@@ -40,13 +40,12 @@ _ARRAYS = 3  # linear layers, attention's products, experts
 class Variant:
     """One way to run the model.
 
-    Parameters
-    ----------
-    name: short, unique; may name options in braces
-    technique: number in docs/architecture.md, section 7; 0 for what Edge-MoE does not name
-    form: how the naive form is realised, for the table's reader
-    options: to compile with; several are tried until the program is short enough
-    split: run on a third of the array
+    Attributes:
+        name: short, unique; may name options in braces
+        technique: number in docs/architecture.md, section 7; 0 for what Edge-MoE does not name
+        form: how the naive form is realised, for the table's reader
+        options: to compile with; several are tried until the program is short enough
+        split: run on a third of the array
     """
 
     name: str
@@ -117,9 +116,8 @@ VARIANTS: tuple[Variant, ...] = (
 def split_arrays(config: AcceleratorConfig) -> AcceleratorConfig:
     """The configuration with a third of the columns and the same bytes of weight scratchpad.
 
-    Raises
-    ------
-    ConfigError: the columns cannot be divided
+    Raises:
+        ConfigError: the columns cannot be divided
     """
     lanes = config.lanes_n // _ARRAYS
     return dataclasses.replace(
@@ -133,9 +131,8 @@ def split_arrays(config: AcceleratorConfig) -> AcceleratorConfig:
 def compile_variant(graph: IntegerGraph, config: AcceleratorConfig, variant: Variant) -> tuple[Bundle, CompilerOptions]:
     """The first of the variant's options whose program is not too long.
 
-    Raises
-    ------
-    CompileError: none of them compiles
+    Raises:
+        CompileError: none of them compiles
     """
     for options in variant.options[:-1]:
         try:
@@ -151,15 +148,13 @@ def run_ablation(
 ) -> dict[str, Any]:
     """One scene and the first task of every variant on the RTL, all of which must equal the reference.
 
-    Returns
-    -------
-    ``model``, ``config``, ``scene``, ``task``, ``rows`` (one a variant: ``variant``, ``technique``, ``form``,
-    ``options`` that differ from the product, ``cycles``, ``dram_bytes``, ``cycles_ratio``, ``bytes_ratio``) and
-    ``gelu`` (``gelu_forms.compare_gelu``)
+    Returns:
+        ``model``, ``config``, ``scene``, ``task``, ``rows`` (one a variant: ``variant``, ``technique``, ``form``,
+        ``options`` that differ from the product, ``cycles``, ``dram_bytes``, ``cycles_ratio``, ``bytes_ratio``) and
+        ``gelu`` (``gelu_forms.compare_gelu``)
 
-    Raises
-    ------
-    DeviceError: a variant's outputs differ from the reference
+    Raises:
+        DeviceError: a variant's outputs differ from the reference
     """
     model = graph.config
     rows: list[dict[str, Any]] = []

@@ -86,10 +86,9 @@ class AccuracyOptions:
 class Study:
     """The float model, its scenes, and the rows measured so far.
 
-    Parameters
-    ----------
-    weights: float checkpoint
-    track: told what is measured and its share, 0..1
+    Args:
+        weights: float checkpoint
+        track: told what is measured and its share, 0..1
     """
 
     def __init__(self, weights: Path, options: AccuracyOptions, track: Callable[[str, float], None]) -> None:
@@ -229,13 +228,11 @@ def run_accuracy(
 ) -> list[str]:
     """Measure every row that there are files for; each is given to ``done``.
 
-    Returns
-    -------
-    What could not be measured and the command that makes it, one line each
+    Returns:
+        What could not be measured and the command that makes it, one line each
 
-    Raises
-    ------
-    ValueError: a file is unusable; DeviceError: the simulated accelerator failed
+    Raises:
+        ValueError: a file is unusable; DeviceError: the simulated accelerator failed
     """
     study = Study(weights, options, track)
     missing: list[str] = []

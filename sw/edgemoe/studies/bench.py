@@ -64,9 +64,8 @@ def reloaded_bytes(config: AcceleratorConfig, task: Task) -> int:
 def bench_row(graph: IntegerGraph, config: AcceleratorConfig) -> dict[str, Any]:
     """One scene and the first task on the RTL: cycles, and what they come to at the *assumed* clock.
 
-    Raises
-    ------
-    DeviceError: the outputs differ from the reference
+    Raises:
+        DeviceError: the outputs differ from the reference
     """
     return isolated(_measure, graph, config)
 

@@ -61,11 +61,10 @@ PUBLISHED: list[dict[str, Any]] = [
 class Entry:
     """One inference time, whatever it comes from.
 
-    Parameters
-    ----------
-    kind: simulated, measured or published
-    ms, p90_ms, cpu_ms, millijoules: an image: median, 90th percentile, processor time; None where there is none
-    check: how its output compares with the float model's
+    Attributes:
+        kind: simulated, measured or published
+        ms, p90_ms, cpu_ms, millijoules: an image: median, 90th percentile, processor time; None where there is none
+        check: how its output compares with the float model's
     """
 
     kind: str

@@ -22,9 +22,8 @@ _TEXT = 19
 def draw_comparison(results: Results, path: Path) -> None:
     """Write the picture as PNG.
 
-    Raises
-    ------
-    ValueError: there is nothing to show
+    Raises:
+        ValueError: there is nothing to show
     """
     shown = [entry for entry in entries(results) if entry.batch == 1]
     if all(entry.kind == "published" for entry in shown):

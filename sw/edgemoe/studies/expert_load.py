@@ -44,15 +44,13 @@ def moe_blocks(config: ModelConfig) -> list[int]:
 def load_statistics(counts: npt.NDArray[np.integer[Any]]) -> dict[str, Any]:
     """How even the load of a block's experts is.
 
-    Parameters
-    ----------
-    counts: tokens that each expert gets, [images, experts]
+    Args:
+        counts: tokens that each expert gets, [images, experts]
 
-    Returns
-    -------
-    ``share``: of all visits, by expert (they sum to 1); ``busiest_over_mean``: of these shares;
-    ``entropy_bits``: of these shares, at most log2(experts); ``unused``: experts that no image uses;
-    ``image_busiest_over_mean``, ``image_unused``: the same of one image, on average over the images
+    Returns:
+        ``share``: of all visits, by expert (they sum to 1); ``busiest_over_mean``: of these shares;
+        ``entropy_bits``: of these shares, at most log2(experts); ``unused``: experts that no image uses;
+        ``image_busiest_over_mean``, ``image_unused``: the same of one image, on average over the images
     """
     images, experts = counts.shape
     share = counts.sum(0) / counts.sum()
@@ -72,15 +70,14 @@ def measure_expert_load(
 ) -> dict[str, Any]:
     """Statistics of every MoE block and task on ``images`` [B, H, W, 3].
 
-    Returns
-    -------
-    ``images``, ``tokens``, ``experts``, ``top_k``, ``tasks`` and ``blocks``, one entry a MoE block: ``block``,
-    ``tasks`` (:func:`load_statistics` by task) and ``pairs``, by ``"task/task"``: ``same_experts``, the share of a
-    token's experts that both tasks choose, and ``by_chance``, what independent choices with the same loads would give
+    Returns:
+        ``images``, ``tokens``, ``experts``, ``top_k``, ``tasks`` and ``blocks``, one entry a MoE block: ``block``,
+        ``tasks`` (:func:`load_statistics` by task) and ``pairs``, by ``"task/task"``: ``same_experts``, the share of a
+        token's experts that both tasks choose, and ``by_chance``, what independent choices with the same loads would
+            give
 
-    Raises
-    ------
-    ValueError: the model has no experts
+    Raises:
+        ValueError: the model has no experts
     """
     config = graph.config
     if not moe_blocks(config):

@@ -34,10 +34,10 @@ STEPS = ("prepare", "pack", "execute", "unpack", "predict")
 def measure_overhead(bundle: Bundle, frames: int = 300) -> dict[str, Any]:
     """Time outside the device of ``frames`` inferences of every task.
 
-    Returns
-    -------
-    ``model``, ``config``, ``frames``, ``target_ms`` and ``tasks``: by name the median milliseconds of each step, and
-    ``p50_ms`` and ``p90_ms`` of their sum
+    Returns:
+        ``model``, ``config``, ``frames``, ``target_ms`` and ``tasks``: by name the median milliseconds of each step,
+            and
+        ``p50_ms`` and ``p90_ms`` of their sum
     """
     model, rng = bundle.model, np.random.default_rng(0)
     image = rng.integers(0, 256, (model.image_height, model.image_width, 3), np.uint8)

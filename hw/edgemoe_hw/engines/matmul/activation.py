@@ -18,18 +18,16 @@ class Gelu(wiring.Component):
     Every lane has its own copy of the table in distributed RAM; a write goes to all of them. The table is read one
     cycle after the input, so a write and an input in the same cycle see the new entry.
 
-    Parameters
-    ----------
-    lanes: values a cycle
-    load_bytes: table entries of one write; a power of two
+    Args:
+        lanes: values a cycle
+        load_bytes: table entries of one write; a power of two
 
-    Members
-    -------
-    q: In(signed(11)).array(lanes), requantized to 11 bits
-    shift: In(2), ``gelu_shift``, with ``q``
-    y: Out(signed(8)).array(lanes)
-    write_valid: In(1), write_row: In(log2(512 / load_bytes)), write_data: In(8 * load_bytes);
-        entry ``row * load_bytes + byte`` is byte ``byte`` of the data
+    Members:
+        q: In(signed(11)).array(lanes), requantized to 11 bits
+        shift: In(2), ``gelu_shift``, with ``q``
+        y: Out(signed(8)).array(lanes)
+        write_valid: In(1), write_row: In(log2(512 / load_bytes)), write_data: In(8 * load_bytes);
+            entry ``row * load_bytes + byte`` is byte ``byte`` of the data
     """
 
     LATENCY = 3

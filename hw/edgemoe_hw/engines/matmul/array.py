@@ -19,9 +19,8 @@ def packed_products(m: Module, name: str, upper: Signal, lower: Signal, factor: 
     ``((upper << 17) + lower) * factor`` holds both products; a negative lower product borrows one from the upper
     field, which is given back when the fields are separated. Weights must not be -128.
 
-    Returns
-    -------
-    the two products (``upper * factor``, ``lower * factor``), one cycle after the operands
+    Returns:
+        the two products (``upper * factor``, ``lower * factor``), one cycle after the operands
     """
     packed = Signal(signed(_FIELD + 8), name=f"{name}_packed")  # fits the 25-bit port of every DSP48
     product = Signal(signed(_FIELD + 18), name=f"{name}_product")
@@ -39,12 +38,11 @@ class MacArray(wiring.Component):
     accumulators, and ``LATENCY`` cycles after the operands of the ``last`` step ``result`` holds the finished tile,
     stable until the next tile finishes (``result_valid`` pulses).
 
-    Members
-    -------
-    activations: lanes_k x signed(9), int8 or uint8 values
-    weights: lanes_n x lanes_k x signed(8), in [-127, 127]; flat, lane n's byte k at bit (n * lanes_k + k) * 8
-    valid, first, last: of this cycle's step
-    result: lanes_n x signed(25)
+    Members:
+        activations: lanes_k x signed(9), int8 or uint8 values
+        weights: lanes_n x lanes_k x signed(8), in [-127, 127]; flat, lane n's byte k at bit (n * lanes_k + k) * 8
+        valid, first, last: of this cycle's step
+        result: lanes_n x signed(25)
     """
 
     LATENCY = 5

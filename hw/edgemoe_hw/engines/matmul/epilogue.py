@@ -54,18 +54,17 @@ class _Control(data.Struct):
 class Epilogue(wiring.Component):
     """Drains ``epilogue_lanes`` accumulators a cycle; never stalls, so its timing is static.
 
-    Members
-    -------
-    command: commands in issue order, each before its first tile
-    tile_valid, tile: pulse one cycle before ``result`` holds a finished tile
-    result: the array's accumulators
-    softmax_row, softmax_shift: row factor of the current token, valid with ``result`` of the token's first tile
-    param_row / param_data: parameter scratchpad, data one cycle later
-    gelu_write_valid, gelu_write_row, gelu_write_data: loader's port to the GELU table
-    residual_read_valid, residual_read_row / residual_read_data: data one cycle later
-    act_write_*, residual_write_*, score_write_*, kv_*, maximum_write_*: scratchpad writes
-    logits_*: to the gate unit
-    completed: pulse after the last write of a command
+    Members:
+        command: commands in issue order, each before its first tile
+        tile_valid, tile: pulse one cycle before ``result`` holds a finished tile
+        result: the array's accumulators
+        softmax_row, softmax_shift: row factor of the current token, valid with ``result`` of the token's first tile
+        param_row / param_data: parameter scratchpad, data one cycle later
+        gelu_write_valid, gelu_write_row, gelu_write_data: loader's port to the GELU table
+        residual_read_valid, residual_read_row / residual_read_data: data one cycle later
+        act_write_*, residual_write_*, score_write_*, kv_*, maximum_write_*: scratchpad writes
+        logits_*: to the gate unit
+        completed: pulse after the last write of a command
     """
 
     def __init__(self, config: AcceleratorConfig):

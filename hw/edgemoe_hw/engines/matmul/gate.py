@@ -69,17 +69,16 @@ class GateUnit(wiring.Component):
     groups of two tokens, and last groups too, must be ``gate_interval`` cycles apart. ``num_experts`` and ``top_k``
     must not change while ``busy``, nor may ``clear`` be given while an earlier layer's tokens keep the unit busy.
 
-    Members
-    -------
-    logits_valid: In(1), first: In(1), last: In(1), token: In(11) (read with the first group)
-    logits: In(signed(16)).array(epilogue_lanes)
-    num_experts: In(6), 1..max_experts; top_k: In(3), 1..min(max_top_k, num_experts)
-    clear: In(1), empties all queues; at the latest with the first group
-    busy: Out(1), from a first group (same cycle) until the token's last queue entry is written
-    read_expert: In(5), read_index: In(11), read_token: Out(11), read_score: Out(16), in the next cycle
-    counts: Out(11).array(max_experts), lengths of the queues
-    overflow: Out(1), sticky until ``clear``: a queue would have exceeded max_tokens (the entry was dropped)
-    overrun: Out(1), sticky until ``clear``: tokens came faster than ``gate_interval`` allows
+    Members:
+        logits_valid: In(1), first: In(1), last: In(1), token: In(11) (read with the first group)
+        logits: In(signed(16)).array(epilogue_lanes)
+        num_experts: In(6), 1..max_experts; top_k: In(3), 1..min(max_top_k, num_experts)
+        clear: In(1), empties all queues; at the latest with the first group
+        busy: Out(1), from a first group (same cycle) until the token's last queue entry is written
+        read_expert: In(5), read_index: In(11), read_token: Out(11), read_score: Out(16), in the next cycle
+        counts: Out(11).array(max_experts), lengths of the queues
+        overflow: Out(1), sticky until ``clear``: a queue would have exceeded max_tokens (the entry was dropped)
+        overrun: Out(1), sticky until ``clear``: tokens came faster than ``gate_interval`` allows
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:

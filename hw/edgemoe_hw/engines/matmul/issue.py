@@ -47,16 +47,15 @@ class MatMulIssue(wiring.Component):
     A tile starts only ``min_gap`` cycles after the one before it, so that the epilogue, whose rate is static, never has
     to stall the array. Between commands there is one idle cycle.
 
-    Members
-    -------
-    command: commands whose dependencies are met
-    epilogue_command: the command's copy for the epilogue, sent before the first tile
-    step: this cycle's step (``valid`` inside)
-    queue_expert, queue_index / queue_token, queue_score: read port of the expert queues, data one cycle later
-    drained: all earlier commands are complete; a command without any tile waits for it, so that completions stay in
-        program order
-    skipped: pulse, a command ended without any tile
-    busy: a step is issued; stall_gap, stall_token: why none is although a command runs; idle: no command runs
+    Members:
+        command: commands whose dependencies are met
+        epilogue_command: the command's copy for the epilogue, sent before the first tile
+        step: this cycle's step (``valid`` inside)
+        queue_expert, queue_index / queue_token, queue_score: read port of the expert queues, data one cycle later
+        drained: all earlier commands are complete; a command without any tile waits for it, so that completions stay in
+            program order
+        skipped: pulse, a command ended without any tile
+        busy: a step is issued; stall_gap, stall_token: why none is although a command runs; idle: no command runs
     """
 
     def __init__(self, config: AcceleratorConfig):

@@ -24,13 +24,12 @@ class OperandPath(wiring.Component):
     ready. The sum of a token's exponentials is taken during its first tile; its reciprocal reaches the epilogue
     together with that tile's result.
 
-    Members
-    -------
-    step: from the issue unit
-    act_row / act_data, weight_row / weight_data, score_row / score_data, maximum_row / maximum_data: read ports of the
-        memories, data one cycle later
-    tile_valid, tile: one cycle before ``result`` holds the tile
-    softmax_row, softmax_shift: row factor, stable from the result of a token's first tile to the next token's
+    Members:
+        step: from the issue unit
+        act_row / act_data, weight_row / weight_data, score_row / score_data, maximum_row / maximum_data: read ports of
+            the memories, data one cycle later
+        tile_valid, tile: one cycle before ``result`` holds the tile
+        softmax_row, softmax_shift: row factor, stable from the result of a token's first tile to the next token's
     """
 
     def __init__(self, config: AcceleratorConfig):

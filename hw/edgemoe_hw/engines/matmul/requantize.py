@@ -27,12 +27,11 @@ _LIMITS = [limit_of(bits) for bits in (8, 11, 12, 16)]  # in the order of ValueB
 class RequantizeLane(wiring.Component):
     """One channel: two multipliers, each one DSP48 (17 x 17 and 25 x 17 bits); fully pipelined.
 
-    Members
-    -------
-    acc: In(signed(25)), bias: In(signed(32)); their sum fits 25 bits (the compiler's bound)
-    multiplier: In(16), shift: In(6), row: In(16) 0..32768, row_shift: In(4)
-    limit: In(15), sampled ``LIMIT_DELAY`` cycles after the rest
-    value: Out(signed(16)), ``LATENCY`` cycles after the inputs
+    Members:
+        acc: In(signed(25)), bias: In(signed(32)); their sum fits 25 bits (the compiler's bound)
+        multiplier: In(16), shift: In(6), row: In(16) 0..32768, row_shift: In(4)
+        limit: In(15), sampled ``LIMIT_DELAY`` cycles after the rest
+        value: Out(signed(16)), ``LATENCY`` cycles after the inputs
     """
 
     LATENCY = 3 + RoundingShift.LATENCY
@@ -78,18 +77,16 @@ class RequantizeLane(wiring.Component):
 class Requantizer(wiring.Component):
     """``lanes`` channels of one token a cycle; no handshake, the result follows after ``LATENCY`` cycles.
 
-    Parameters
-    ----------
-    lanes: channels a cycle
+    Args:
+        lanes: channels a cycle
 
-    Members
-    -------
-    acc: In(signed(25)).array(lanes); bias: In(signed(32)).array(lanes)
-    multiplier: In(16).array(lanes); shift: In(6).array(lanes), 0..47
-    row: In(16), 0..32768; ``NO_ROW_FACTOR`` (with row_shift 0) where there is none
-    row_shift: In(4)
-    bits: In(ValueBits)
-    value: Out(signed(16)).array(lanes)
+    Members:
+        acc: In(signed(25)).array(lanes); bias: In(signed(32)).array(lanes)
+        multiplier: In(16).array(lanes); shift: In(6).array(lanes), 0..47
+        row: In(16), 0..32768; ``NO_ROW_FACTOR`` (with row_shift 0) where there is none
+        row_shift: In(4)
+        bits: In(ValueBits)
+        value: Out(signed(16)).array(lanes)
     """
 
     LATENCY = RequantizeLane.LATENCY

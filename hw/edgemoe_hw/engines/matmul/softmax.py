@@ -17,18 +17,16 @@ class Exp2Lanes(wiring.Component):
 
     Latency: ``LATENCY`` cycles from the scores to ``p``, ``TOTAL_LATENCY`` to ``total``.
 
-    Parameters
-    ----------
-    lanes: keys a cycle
+    Args:
+        lanes: keys a cycle
 
-    Members
-    -------
-    score: In(signed(12)).array(lanes)
-    maximum: In(signed(12)), at least every unmasked score
-    score_shift: In(2)
-    mask: In(lanes), 0 where the key is padding: its p is 0
-    p: Out(8).array(lanes)
-    total: Out, the sum of the lanes' p
+    Members:
+        score: In(signed(12)).array(lanes)
+        maximum: In(signed(12)), at least every unmasked score
+        score_shift: In(2)
+        mask: In(lanes), 0 where the key is padding: its p is 0
+        p: Out(8).array(lanes)
+        total: Out, the sum of the lanes' p
     """
 
     LATENCY = 3
@@ -103,15 +101,13 @@ class Exp2Lanes(wiring.Component):
 class Reciprocal(wiring.Component):
     """``n`` to the row factor ``(row, shift)`` that divides by it; one a cycle, after ``LATENCY`` cycles.
 
-    Parameters
-    ----------
-    width: bits of ``n``, at least 11
+    Args:
+        width: bits of ``n``, at least 11
 
-    Members
-    -------
-    n: In(width), at least 1 (of 0 nothing sensible comes out)
-    row: Out(16), ``RECIP`` at the ten bits after the leading one of ``n``
-    shift: Out, ``floor_log2(n)``
+    Members:
+        n: In(width), at least 1 (of 0 nothing sensible comes out)
+        row: Out(16), ``RECIP`` at the ten bits after the leading one of ``n``
+        shift: Out, ``floor_log2(n)``
     """
 
     LATENCY = 3

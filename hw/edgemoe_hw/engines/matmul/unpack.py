@@ -13,12 +13,11 @@ class WeightUnpack(wiring.Component):
     One level of logic a bit, so it stands between block RAM and the array's operand registers without a stage of its
     own.
 
-    Members
-    -------
-    data: ``count`` bytes
-    nibbles: every byte holds two weights
-    high: with ``nibbles``, take the high ones
-    weights: ``count`` x int8, flat
+    Members:
+        data: ``count`` bytes
+        nibbles: every byte holds two weights
+        high: with ``nibbles``, take the high ones
+        weights: ``count`` x int8, flat
     """
 
     def __init__(self, count: int):

@@ -16,11 +16,10 @@ class NormLane(wiring.Component):
     ``mean`` with it, ``rsqrt`` after 1 cycle, ``norm_shift`` after 2, ``gamma`` and ``beta`` after ``PARAM_DELAY``.
     ``shift`` is constant. The result ``y`` follows after ``LATENCY`` cycles.
 
-    Members
-    -------
-    x: In(signed(16)), mean: In(signed(24)), rsqrt: In(16), norm_shift: In(6)
-    gamma: In(signed(16)), beta: In(signed(32)), shift: In(5)
-    y: Out(signed(8))
+    Members:
+        x: In(signed(16)), mean: In(signed(24)), rsqrt: In(16), norm_shift: In(6)
+        gamma: In(signed(16)), beta: In(signed(32)), shift: In(5)
+        y: Out(signed(8))
     """
 
     PARAM_DELAY = 2 + RoundingShift.LATENCY

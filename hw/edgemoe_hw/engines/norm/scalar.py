@@ -36,11 +36,10 @@ class NormScalar(wiring.Component):
     Throughput: a row every ``INTERVAL`` cycles. Latency: below ``LATENCY_BOUND`` cycles. ``statistics`` has no
     backpressure: its consumer must have room for every row that was accepted.
 
-    Members
-    -------
-    sums: In(stream of RowSums)
-    statistics_valid: Out(1), statistics: Out(RowStatistics)
-    dim: In(11), log2_dim: In(4), inv_dim: In(17), eps: In(32); constant while rows are inside
+    Members:
+        sums: In(stream of RowSums)
+        statistics_valid: Out(1), statistics: Out(RowStatistics)
+        dim: In(11), log2_dim: In(4), inv_dim: In(17), eps: In(32); constant while rows are inside
     """
 
     INTERVAL = _STEPS + 1

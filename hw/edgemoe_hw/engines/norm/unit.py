@@ -27,16 +27,15 @@ class LayerNormUnit(wiring.Component):
     All ``src_rows * epilogue_lanes`` channels are processed; those beyond ``dim`` must hold 0 in the residual row and
     in both parameters, and are written as 0.
 
-    Members
-    -------
-    command: In(stream of isa.LayerNorm); ready while no command is running
-    done: Out(1), one cycle after the last write of a command was accepted
-    read_valid: Out(1), read_ready: In(1), read_row: Out(16); read_data: In(signed(16)).array(epilogue_lanes) is the
-        row's data in the cycle after the transfer
-    param_write_valid: In(1), param_write_row: In(16), param_write_beat: In(8), param_write_data: In(8 * axi_bytes);
-        a row is norm_lanes x {gamma int16, pad 16, beta int32}, beat b is its bytes from b * axi_bytes
-    write_valid: Out(1), write_ready: In(1), write_row: Out(16), write_mask: Out(lanes_k), write_data: Out(8 * lanes_k);
-        channel ch goes to row dst_base + token * dst_stride + ch // lanes_k, byte ch % lanes_k
+    Members:
+        command: In(stream of isa.LayerNorm); ready while no command is running
+        done: Out(1), one cycle after the last write of a command was accepted
+        read_valid: Out(1), read_ready: In(1), read_row: Out(16); read_data: In(signed(16)).array(epilogue_lanes) is the
+            row's data in the cycle after the transfer
+        param_write_valid: In(1), param_write_row: In(16), param_write_beat: In(8), param_write_data: In(8 * axi_bytes);
+            a row is norm_lanes x {gamma int16, pad 16, beta int32}, beat b is its bytes from b * axi_bytes
+        write_valid: Out(1), write_ready: In(1), write_row: Out(16), write_mask: Out(lanes_k), write_data: Out(8 *
+            lanes_k); channel ch goes to row dst_base + token * dst_stride + ch // lanes_k, byte ch % lanes_k
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:

@@ -50,10 +50,9 @@ def softmax(scores: Ints, scale: float, bits: int = 8) -> Quantized:
 def gelu(q: Ints, scale: float, bits: int = 8, divider_bits: int = _DIVIDER_BITS) -> Quantized:
     """ShiftGELU of rows [..., D]: x * sigmoid(1.6875 x), sigmoid = e^(p - m) / (e^(p - m) + e^-m), m their maximum.
 
-    Parameters
-    ----------
-    bits: of the sigmoid (one of them a sign)
-    divider_bits: M
+    Args:
+        bits: of the sigmoid (one of them a sign)
+        divider_bits: M
     """
     p = q + (q >> 1) + (q >> 3) + (q >> 4)
     # A row without positive inputs would need exponentials above one: zero stands for its maximum.

@@ -13,10 +13,9 @@ __all__ = ["Buffer", "Platform"]
 class Buffer(Protocol):
     """Contiguous memory of host and accelerator; their views of it may differ until ``flush`` or ``invalidate``.
 
-    Attributes
-    ----------
-    array: uint8[nbytes], the host's view
-    physical_address: the accelerator's view; a multiple of 64
+    Attributes:
+        array: uint8[nbytes], the host's view
+        physical_address: the accelerator's view; a multiple of 64
     """
 
     @property
@@ -38,11 +37,10 @@ class Buffer(Protocol):
 class Platform(Protocol):
     """One accelerator as the host sees it. All errors are ``DeviceError``.
 
-    Attributes
-    ----------
-    name: for messages
-    has_interrupt: ``wait`` returns at the accelerator's interrupt
-    clock_mhz: the accelerator's clock
+    Attributes:
+        name: for messages
+        has_interrupt: ``wait`` returns at the accelerator's interrupt
+        clock_mhz: the accelerator's clock
     """
 
     name: str

@@ -39,15 +39,13 @@ class NullBuffer:
 class NullPlatform:
     """Registers that remember what was written; a started program has ended when it is looked at.
 
-    Parameters
-    ----------
-    config: whose hash the register has
-    base: physical address of the first buffer
+    Args:
+        config: whose hash the register has
+        base: physical address of the first buffer
 
-    Attributes
-    ----------
-    registers: by offset; a test may change them
-    buffers: what is allocated
+    Attributes:
+        registers: by offset; a test may change them
+        buffers: what is allocated
     """
 
     name = "null"

@@ -28,15 +28,13 @@ class OverlayFiles:
 def find_overlay(bundle: Bundle, where: Path | str | None = None) -> OverlayFiles:
     """The overlay that runs a bundle.
 
-    Parameters
-    ----------
-    where: a ``.bit`` file; or a folder, in which or just below which the newest manifest of the bundle's configuration
-        counts; default: ``FOLDERS``
+    Args:
+        where: a ``.bit`` file; or a folder, in which or just below which the newest manifest of the bundle's
+            configuration counts; default: ``FOLDERS``
 
-    Raises
-    ------
-    DeviceError: there is none, or one of its files is missing, or not the one that was built
-    BundleError: the manifest has another configuration than the bundle
+    Raises:
+        DeviceError: there is none, or one of its files is missing, or not the one that was built
+        BundleError: the manifest has another configuration than the bundle
     """
     given = None if where is None else Path(where).expanduser()
     if given is None or given.is_dir():

@@ -73,15 +73,13 @@ class BoardBuffer:
 class PynqPlatform:
     """One accelerator of a loaded overlay.
 
-    Parameters
-    ----------
-    ip: ``overlay.edgemoe_0``
-    loop: the event loop in which ``ip`` was made; only there do PYNQ's interrupts work. None: there is no interrupt
-    rails: the supply rails that count
+    Args:
+        ip: ``overlay.edgemoe_0``
+        loop: the event loop in which ``ip`` was made; only there do PYNQ's interrupts work. None: there is no interrupt
+        rails: the supply rails that count
 
-    Raises
-    ------
-    DeviceError: this process has opened the accelerator already; two drivers would start each other's programs
+    Raises:
+        DeviceError: this process has opened the accelerator already; two drivers would start each other's programs
     """
 
     name = "pynq"
@@ -155,16 +153,14 @@ def open_platform(
 ) -> PynqPlatform:
     """Load a bundle's overlay on PYNQ's active device.
 
-    Parameters
-    ----------
-    bitstream: a ``.bit`` file, or a folder with overlays; default: see ``find_overlay``
-    download: load it; False only if it is loaded already, else reading its registers stops the processor
-    rails: names of the supply rails whose power counts; default: all that are measured
+    Args:
+        bitstream: a ``.bit`` file, or a folder with overlays; default: see ``find_overlay``
+        download: load it; False only if it is loaded already, else reading its registers stops the processor
+        rails: names of the supply rails whose power counts; default: all that are measured
 
-    Raises
-    ------
-    BundleError: the overlay has another configuration
-    DeviceError: there is no overlay, no board, PYNQ cannot load it, or this process has an accelerator open there
+    Raises:
+        BundleError: the overlay has another configuration
+        DeviceError: there is no overlay, no board, PYNQ cannot load it, or this process has an accelerator open there
     """
     files = find_overlay(bundle, bitstream)
     _check_device()

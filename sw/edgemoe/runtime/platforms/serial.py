@@ -48,13 +48,11 @@ class Line(Protocol):
 class SerialPort:
     """A real line, by pyserial; no other program may have it open.
 
-    Parameters
-    ----------
-    port: its name; None: the only one that this computer has
+    Args:
+        port: its name; None: the only one that this computer has
 
-    Raises
-    ------
-    DeviceError: there is no such port, or it cannot be used
+    Raises:
+        DeviceError: there is no such port, or it cannot be used
     """
 
     def __init__(self, port: str | None, baud: int) -> None:
@@ -128,16 +126,14 @@ class SerialBuffer:
 class SerialPlatform:
     """Registers and memory at the other end of a line. It begins with a break, which resets the board.
 
-    Parameters
-    ----------
-    line: to the board
-    clock_mhz: of the accelerator
-    memory_bytes: of its memory, at address 0
+    Args:
+        line: to the board
+        clock_mhz: of the accelerator
+        memory_bytes: of its memory, at address 0
 
-    Raises
-    ------
-    DeviceError: the line is gone; and from every method, if the board does not answer. It answers nothing more then,
-        since a late answer would be taken for the next one's.
+    Raises:
+        DeviceError: the line is gone; and from every method, if the board does not answer. It answers nothing more
+            then, since a late answer would be taken for the next one's.
     """
 
     name = "serial"
@@ -236,13 +232,11 @@ def open_platform(
 ) -> SerialPlatform:
     """The board at a serial port; the defaults are the ULX3S's (``boards/ulx3s/target.toml``).
 
-    Parameters
-    ----------
-    port: its name, for example ``/dev/ttyUSB0``; default: the only one that this computer has
-    clock_mhz: of the accelerator
+    Args:
+        port: its name, for example ``/dev/ttyUSB0``; default: the only one that this computer has
+        clock_mhz: of the accelerator
 
-    Raises
-    ------
-    DeviceError: pyserial is missing, or there is no such port
+    Raises:
+        DeviceError: pyserial is missing, or there is no such port
     """
     return SerialPlatform(SerialPort(port, baud), clock_mhz)

@@ -47,19 +47,16 @@ class SimBuffer:
 class SimPlatform:
     """Registers, DRAM pages and time of one Verilated accelerator. Time is cycles at the config's assumed clock.
 
-    Parameters
-    ----------
-    config: the accelerator that is simulated
-    dram_bytes: size of its DRAM; pages that nobody uses cost nothing
-    options: ``stall``, ``seed``, ``quiet`` and ``trace`` of ``VerilatedModel``
+    Args:
+        config: the accelerator that is simulated
+        dram_bytes: size of its DRAM; pages that nobody uses cost nothing
+        options: ``stall``, ``seed``, ``quiet`` and ``trace`` of ``VerilatedModel``
 
-    Attributes
-    ----------
-    model: the simulation; its ``inject`` makes memory fail
+    Attributes:
+        model: the simulation; its ``inject`` makes memory fail
 
-    Raises
-    ------
-    DeviceError: the simulator cannot be built
+    Raises:
+        DeviceError: the simulator cannot be built
     """
 
     name = "sim"

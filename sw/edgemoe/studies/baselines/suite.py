@@ -33,12 +33,11 @@ _PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "zeus", "numpy")
 class Baseline:
     """A way to run a workload.
 
-    Parameters
-    ----------
-    experts: "sparse": an expert computes only the tokens that chose it; "dense": all of them
-    loader: module of this package and function, called with workload, batch, threads and ``options``; not imported
-        before the baseline is measured, so that an absent package is a row and no error
-    quantized: what int8 stands for
+    Attributes:
+        experts: "sparse": an expert computes only the tokens that chose it; "dense": all of them
+        loader: module of this package and function, called with workload, batch, threads and ``options``; not imported
+            before the baseline is measured, so that an absent package is a row and no error
+        quantized: what int8 stands for
     """
 
     runtime: str
@@ -118,9 +117,8 @@ def run_baselines(
 ) -> list[Row]:
     """A model's rows of all baselines, runtime after runtime in a fresh process each.
 
-    Raises
-    ------
-    ValueError: there is no such model, or a batch or the number of threads is not positive
+    Raises:
+        ValueError: there is no such model, or a batch or the number of threads is not positive
     """
     if min([*batches, threads], default=0) < 1:
         raise ValueError(f"batches and threads must be at least 1, not {[*batches, threads]!r}")

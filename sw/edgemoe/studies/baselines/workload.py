@@ -34,12 +34,12 @@ class Unavailable(Exception):
 class Workload:
     """One model and one of its tasks, the first; the pictures are the demonstration scenes, as the accelerator's are.
 
-    Parameters
-    ----------
-    state: float state dict
-    images: uint8 [count, H, W, 3]
-    expected: the NumPy float reference's head outputs [count, rows, outputs]
-    held_out: validation scenes, arrays of ``dataset.load_split``; None with random weights, whose metrics mean nothing
+    Attributes:
+        state: float state dict
+        images: uint8 [count, H, W, 3]
+        expected: the NumPy float reference's head outputs [count, rows, outputs]
+        held_out: validation scenes, arrays of ``dataset.load_split``; None with random weights, whose metrics mean
+            nothing
     """
 
     config: ModelConfig
@@ -66,9 +66,8 @@ class Session(Protocol):
 def load_workload(model: str, count: int) -> Workload:
     """A preset (random weights, seed 0, if it has no trained ones, as in ``load_graph``) or a float checkpoint.
 
-    Raises
-    ------
-    ValueError: there is no such model, or the file is refused
+    Raises:
+        ValueError: there is no such model, or the file is refused
     """
     trained = model not in PRESETS or weights_path(model).is_file()
     if trained:
