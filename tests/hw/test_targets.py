@@ -14,7 +14,7 @@ from edgemoe_hw.targets.sdram import Sdram
 from edgemoe_hw.targets.serial import SerialSystem
 from edgemoe_hw.targets.uart import UartReceiver, UartTransmitter
 
-from .bench import simulate
+from support.amaranth_bench import simulate
 
 
 class Loop(Elaboratable):

@@ -5,14 +5,13 @@ Values change at falling edges, so that what a rising edge sees is never in doub
 
 import logging
 import random
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import cocotb
 import numpy as np
-import test_gate
-import test_layernorm
-import test_requantize
 from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles, FallingEdge, Timer
 
@@ -22,6 +21,12 @@ from edgemoe_hw.engines.matmul.requantize import Requantizer, ValueBits
 from edgemoe_hw.engines.matmul.softmax import Exp2Lanes, Reciprocal
 from support import golden
 from support.unit_bench import LANES, UNITS
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "hw"))
+
+import test_gate  # noqa: E402
+import test_layernorm  # noqa: E402
+import test_requantize  # noqa: E402
 
 MAC_K, MAC_N = 8, 6
 
