@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -68,12 +68,17 @@ def _steps(session: Session, seconds: float, least: int, most: int) -> npt.NDArr
 def _energy(session: Session, batch: int, device: str) -> tuple[float | None, str]:
     """Millijoules an image and what they were measured with, or None and why not.
 
-    RAPL counts the whole processor package with whatever else it runs, NVML the whole card.
+    RAPL counts the whole processor package with whatever else it runs, NVML the whole card. NVML's own counter is read
+    where it can be: Zeus, which reads RAPL, brings pandas and scikit-learn.
     """
+    if device == "cuda" and (counter := _nvml_counter()) is not None:
+        begin = counter()
+        steps = len(_steps(session, _ENERGY_SECONDS, 1, 1_000_000))
+        return (counter() - begin) / (steps * batch), "NVML, whole card"
     try:
         from zeus.monitor import ZeusMonitor
     except ImportError:
-        return None, "not measured: zeus is not installed (pip install 'edgemoe[energy]')"
+        return None, "not measured: zeus is not installed (pip install zeus)"
     on_gpu = device == "cuda"
     monitor = ZeusMonitor(gpu_indices=None if on_gpu else [], cpu_indices=[] if on_gpu else None)
     if on_gpu and monitor.gpu_indices:
@@ -85,6 +90,21 @@ def _energy(session: Session, batch: int, device: str) -> tuple[float | None, st
     window = monitor.end_window("steps", sync_execution=False)
     joules = sum(window.gpu_energy.values()) if on_gpu else sum((window.cpu_energy or {}).values())
     return 1e3 * joules / (steps * batch), "NVML, whole card" if on_gpu else "RAPL, whole package"
+
+
+def _nvml_counter() -> Callable[[], float] | None:
+    """Reads millijoules since the driver was loaded, of the card that sessions run on; None without nvidia-ml-py."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        card = pynvml.nvmlDeviceGetHandleByIndex(0)
+        pynvml.nvmlDeviceGetTotalEnergyConsumption(card)
+    except pynvml.NVMLError:
+        return None  # no card, or one without the counter
+    return lambda: float(pynvml.nvmlDeviceGetTotalEnergyConsumption(card))
 
 
 def check(workload: Workload, session: Session, batch: int, precision: str) -> dict[str, Any]:

@@ -69,6 +69,10 @@ BASELINES = (
     Baseline("OpenVINO", "cpu", "int8", "sparse", "openvino_session.load_int8", quantized=_QDQ),
     Baseline("PyTorch CUDA", "cuda", "float32", "sparse", "torch_sessions.load_cuda"),
     Baseline("PyTorch CUDA", "cuda", "bfloat16", "sparse", "torch_sessions.load_cuda", options={"half": True}),
+    Baseline("torch.compile CUDA", "cuda", "float32", "dense", "torch_sessions.load_compiled_cuda"),
+    Baseline(
+        "torch.compile CUDA", "cuda", "bfloat16", "dense", "torch_sessions.load_compiled_cuda", options={"half": True}
+    ),
     Baseline("CUDA graph", "cuda", "float32", "dense", "torch_sessions.load_cuda_graph"),
     Baseline("CUDA graph", "cuda", "bfloat16", "dense", "torch_sessions.load_cuda_graph", options={"half": True}),
     Baseline("ONNX Runtime CUDA", "cuda", "float32", "dense", "onnx_sessions.load_cuda"),
@@ -185,4 +189,14 @@ def machine() -> dict[str, Any]:
         "load_average": os.getloadavg()[0],
         "python": platform.python_version(),
         "packages": versions,
+        "gpu": _gpu(),
     }
+
+
+def _gpu() -> str | None:
+    """The card that sessions run on, or None."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None

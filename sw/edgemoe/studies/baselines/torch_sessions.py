@@ -11,7 +11,7 @@ from torch import nn
 from edgemoe.studies.baselines.torch_network import DenseExperts, LinearExperts, build_network
 from edgemoe.studies.baselines.workload import Images, Rows, Unavailable, Workload
 
-__all__ = ["load_compiled", "load_cuda", "load_cuda_graph", "load_eager", "load_int8"]
+__all__ = ["load_compiled", "load_compiled_cuda", "load_cuda", "load_cuda_graph", "load_eager", "load_int8"]
 
 
 class TorchSession:
@@ -97,6 +97,15 @@ def load_cuda(workload: Workload, batch: int, threads: int, dense: bool = False,
     require_gpu()
     network = build_network(workload, DenseExperts if dense else None)
     return TorchSession((to_half(network) if half else network).cuda(), "cuda")
+
+
+def load_compiled_cuda(workload: Workload, batch: int, threads: int, half: bool = False) -> TorchSession:
+    """torch.compile on a GPU with CUDA graphs ("reduce-overhead"), dense experts."""
+    require_gpu()
+    network = build_network(workload, DenseExperts)
+    network = (to_half(network) if half else network).cuda()
+    network.compile(fullgraph=True, dynamic=False, mode="reduce-overhead")
+    return TorchSession(network, "cuda")
 
 
 def load_cuda_graph(workload: Workload, batch: int, threads: int, half: bool = False) -> TorchSession:
