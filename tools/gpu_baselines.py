@@ -5,7 +5,7 @@ Usage: ``python tools/gpu_baselines.py [--out FILE] [--seconds S] [--limit S] [-
 Every GPU baseline of ``edgemoe.studies.baselines`` on the three models, batches 1, 8 and 64: float32 and bfloat16,
 PyTorch eager, CUDA graphs, torch.compile, ONNX Runtime and TensorRT where they are installed. Medians after a warm-up;
 energy by NVML. Needs PyTorch with CUDA, NumPy and safetensors; nvidia-ml-py for the energy. The file is written after
-each row, so that a machine taken away costs only what was not measured yet; torch.compile, which takes minutes, is last.
+each row, so that a machine taken away costs only what is not measured yet; torch.compile, which takes minutes, is last.
 """
 
 from __future__ import annotations
