@@ -54,6 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("build/gpu_baselines.json"))
     parser.add_argument("--seconds", type=float, default=0.5, help="of timed steps a row")
     parser.add_argument("--limit", type=float, default=420.0, help="seconds after which no row is begun")
+    parser.add_argument("--runtime", nargs="+", help="only these, such as 'torch.compile CUDA'; default: all")
     parser.add_argument("--model", nargs="+", default=list(MODELS))
     parser.add_argument("--batch", nargs="+", type=int, default=list(BATCHES))
     chosen = parser.parse_args(arguments)
@@ -63,7 +64,10 @@ def main(arguments: list[str] | None = None) -> int:
     result = {"machine": {**machine(), "nvidia_smi": _driver()}, "rows": rows}
     begin = time.perf_counter()
     workloads = {model: load_workload(model, max(chosen.batch)) for model in chosen.model}
-    suite = sorted((b for b in BASELINES if b.device == "cuda"), key=lambda b: "compile" in b.runtime)
+    suite = sorted(
+        (b for b in BASELINES if b.device == "cuda" and b.runtime in (chosen.runtime or [b.runtime])),
+        key=lambda b: "compile" in b.runtime,
+    )
     for baseline in suite:
         for workload in workloads.values():
             for batch in chosen.batch:

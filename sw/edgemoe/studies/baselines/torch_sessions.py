@@ -104,6 +104,7 @@ def load_compiled_cuda(workload: Workload, batch: int, threads: int, half: bool 
     require_gpu()
     network = build_network(workload, DenseExperts)
     network = (to_half(network) if half else network).cuda()
+    torch._dynamo.reset()  # its limit of recompilations counts those of all earlier networks and batches
     network.compile(fullgraph=True, dynamic=False, mode="reduce-overhead")
     return TorchSession(network, "cuda")
 
