@@ -1,9 +1,11 @@
 """The documentation's links and figures: what a page states is computed again here."""
 
+import json
 import math
 import re
 from pathlib import Path
 
+import gpu_baselines
 import numpy as np
 import pytest
 
@@ -128,3 +130,11 @@ def test_softmax_error():
     p, _ = ops.softmax_probabilities(np.clip(scores, -2047, 2047), 0)
     row, shift = ops.reciprocal(p.sum(-1))
     assert np.abs(p.sum(-1) * row / 2.0 ** (15 + shift) - 1).max() < 6e-4
+
+
+def test_gpu_table_is_the_measured_one():
+    result = json.loads((ROOT / "docs" / "measurements" / "gpu_baselines-h100.json").read_text(encoding="utf-8"))
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    table = page.partition("<!-- gpu table -->\n")[2].partition("\n<!-- end of gpu table -->")[0]
+    assert table == gpu_baselines.markdown(result)
+    assert not [row for row in result["rows"] if row.get("equal") is False]

@@ -48,6 +48,26 @@ def _line(row: dict[str, Any], spent: float) -> str:
     return f"{what}  {row['ms']:.4f} ms an image{energy}  ({spent:.0f} s)"
 
 
+def markdown(result: dict[str, Any]) -> str:
+    """The table of docs/benchmarks.md: milliseconds and millijoules an image of all rows that were measured."""
+    lines = [
+        "| model | runtime | numbers, experts | batch | ms an image | ms a batch | mJ an image | against float |",
+        "|---|---|---|---:|---:|---:|---:|---|",
+    ]
+    for row in sorted(
+        (row for row in result["rows"] if row["status"] == "ok"), key=lambda row: MODELS.index(row["model"])
+    ):
+        same = (
+            f"{row['max_abs_difference'] / row['largest_output']:.0e}"
+            if "equal" in row
+            else f"{row['agreement']:.1%} same"
+        )
+        energy = "" if row["energy_mj"] is None else f"{row['energy_mj']:.1f}"
+        what = f"{row['model']} | {row['runtime']} | {row['precision']} {row['experts']} | {row['batch']}"
+        lines.append(f"| {what} | {row['ms']:.3f} | {row['batch_ms']:.2f} | {energy} | {same} |")
+    return "\n".join(lines)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit status: 1 where float32 outputs differ from the float model's."""
     parser = argparse.ArgumentParser(prog="python tools/gpu_baselines.py", description=__doc__.splitlines()[0])
@@ -57,7 +77,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--runtime", nargs="+", help="only these, such as 'torch.compile CUDA'; default: all")
     parser.add_argument("--model", nargs="+", default=list(MODELS))
     parser.add_argument("--batch", nargs="+", type=int, default=list(BATCHES))
+    parser.add_argument("--table", type=Path, help="measure nothing, print this file's rows as Markdown")
     chosen = parser.parse_args(arguments)
+    if chosen.table:
+        print(markdown(json.loads(chosen.table.read_text(encoding="utf-8"))))
+        return 0
     effort = Effort(warm_up_seconds=0.3, seconds=chosen.seconds)
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []

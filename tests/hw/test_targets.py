@@ -13,7 +13,6 @@ from edgemoe_hw.targets.bridge import Bridge
 from edgemoe_hw.targets.sdram import Sdram
 from edgemoe_hw.targets.serial import SerialSystem
 from edgemoe_hw.targets.uart import UartReceiver, UartTransmitter
-
 from support.amaranth_bench import simulate
 
 
