@@ -8,9 +8,10 @@ import pytest
 from edgemoe.compiler import CompilerOptions, build_bundle
 from edgemoe.runtime.reference_device import ReferenceDevice
 from edgemoe.runtime.verify import SimDevice
+from edgemoe_hw.spec.config import PRESETS
 from edgemoe_models.config import ModelConfig, TaskConfig
 from edgemoe_models.graph.integer_graph import IntegerGraph, IntegerLinear
-from support.random_graphs import random_graph, small_model
+from support.random_graphs import flat_attention, random_graph, small_model
 
 KINDS = (
     TaskConfig("segmentation", "segmentation", channels=5, head_hidden=20, cells=2),
@@ -190,3 +191,28 @@ def test_saturation_and_extreme_pixels(config, expert_bits, device, check, seed)
         and np.isin(np.abs(np.asarray(value, int)), [127, 32767]).mean() > 0.5
     }
     assert any(key.endswith(".q") for key in clamped)  # the case is what its name says
+
+
+def test_flat_attention_of_many_tokens(check, seed):
+    """577 tokens, as of a ViT at 384 pixels, with equal scores: the sum of the exponentials reaches 2^17 and P.V's
+    accumulators 2^24, which no model of a preset's 256 tokens can."""
+    config = dataclasses.replace(PRESETS["tiny"], name="long", max_tokens=1024, score_depth=8192)
+    model = small_model(
+        image_height=96,
+        image_width=96,
+        dim=16,
+        depth=1,
+        heads=1,
+        mlp_hidden=16,
+        num_experts=0,
+        top_k=0,
+        expert_hidden=0,
+    )
+    bundle = build_bundle(flat_attention(random_graph(model, seed)), config)
+    with SimDevice(config, quiet=True) as device:
+        result = check(device, bundle, images(model, seed)["random"], "segmentation")
+    trace = ReferenceDevice().run(bundle, images(model, seed)["random"], "segmentation").stats["trace"]
+    probabilities, values = (np.asarray(trace[f"blocks.0.{name}"], int) for name in ("probabilities", "v"))
+    assert probabilities.sum(-1).min() == 577 * 255 >= 1 << 17  # the case is what its name says
+    assert np.abs(probabilities[0] @ values).max() >= 1 << 24
+    assert result.stats["comparison"].values > 577 * 577

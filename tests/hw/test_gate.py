@@ -7,6 +7,7 @@ from edgemoe_hw.engines.matmul.gate import GateUnit, gate_interval
 from edgemoe_hw.spec.config import AcceleratorConfig
 from support import golden
 from support.amaranth_bench import simulate
+from support.unit_cases import random_logits
 
 CONFIG = AcceleratorConfig(max_tokens=24, max_experts=16, max_top_k=4)
 
@@ -64,14 +65,6 @@ class Bench:
                 await ctx.tick()
                 assert (ctx.get(dut.read_token), ctx.get(dut.read_score)) == entry, (expert, index)
         assert not ctx.get(dut.overrun)
-
-
-def random_logits(rng, tokens, experts, spread):
-    rows = []
-    for _ in range(tokens):
-        base = rng.randint(-20000, 20000)
-        rows.append([max(-32767, min(32767, base + rng.randint(-spread, spread))) for _ in range(experts)])
-    return rows
 
 
 @pytest.mark.parametrize("gaps", [False, True])

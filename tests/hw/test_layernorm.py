@@ -6,86 +6,10 @@ import pytest
 from edgemoe_hw.engines.norm.scalar import NormScalar
 from edgemoe_hw.engines.norm.unit import LayerNormUnit
 from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig
-from support import golden
 from support.amaranth_bench import simulate
+from support.unit_cases import NormCase
 
 SMALL = AcceleratorConfig(lanes_k=16, lanes_n=16, epilogue_lanes=8, norm_lanes=2, max_dim=48)
-
-
-def random_row(rng: random.Random, dim: int) -> list[int]:
-    kind = rng.randrange(9)
-    if kind == 0:
-        return [0] * dim
-    if kind == 1:
-        return [rng.choice((-32767, 32767))] * dim
-    if kind == 2:
-        return [rng.choice((-32767, 32767)) for _ in range(dim)]
-    if kind == 3:
-        return [rng.randint(-1, 1) for _ in range(dim)]
-    if kind == 4:  # one outlier channel
-        row = [rng.randint(-20, 20) for _ in range(dim)]
-        row[rng.randrange(dim)] = rng.choice((-32767, 32767))
-        return row
-    spread = 1 << rng.randrange(1, 15)
-    offset = rng.randint(-32767 + spread, 32767 - spread)
-    return [offset + rng.randint(-spread, spread) for _ in range(dim)]
-
-
-class Case:
-    """One command with its memory contents and the activations that the formulas give."""
-
-    def __init__(
-        self, config: AcceleratorConfig, rng: random.Random, dim: int, tokens: int, param_base: int = 0
-    ) -> None:
-        epi, lanes_k = config.epilogue_lanes, config.lanes_k
-        src_rows = -(-dim // epi)
-        channels = src_rows * epi
-        dst_rows = -(-channels // lanes_k)
-        c = dim.bit_length() - 1
-        self.command = {
-            "src_base": rng.randrange(1000),
-            "src_stride": src_rows + rng.randrange(3),
-            "src_rows": src_rows,
-            "tokens": tokens,
-            "dst_base": rng.randrange(1000),
-            "dst_stride": dst_rows + rng.randrange(3),
-            "param_base": param_base,
-            "dim": dim,
-            "log2_dim": c,
-            "inv_dim": round(golden.Fraction(1 << (c + 16), dim)),
-            "eps": rng.choice((0, 1, 1000, (1 << 32) - 1)),
-            "shift": rng.choice((0, 3, 8, 10, 12, 17, 31)),
-        }
-        shift = self.command["shift"]
-        size = min(32767, max(1, 3 << max(0, shift - 3)))
-        padding = [0] * (channels - dim)
-        gamma = [
-            rng.choice((rng.randint(-size, size), 32767, -32767, 0, 1))
-            if rng.random() < 0.2
-            else rng.randint(-size, size)
-            for _ in range(dim)
-        ] + padding
-        beta = [
-            rng.choice((0, (1 << 31) - 1, 1 - (1 << 31)))
-            if rng.random() < 0.05
-            else rng.randint(-(20 << shift), 20 << shift)
-            if shift < 20
-            else rng.randint(-(1 << 31), 1 << 31) // 2
-            for _ in range(dim)
-        ] + padding
-        self.parameters = list(zip(gamma, beta, strict=True))
-        self.source: dict[int, list[int]] = {}
-        self.expected: dict[int, list[int | None]] = {}
-        for token in range(tokens):
-            x = random_row(rng, dim) + padding
-            y = golden.layer_norm(x, gamma, beta, dim, self.command["eps"], shift)
-            base = self.command["src_base"] + token * self.command["src_stride"]
-            for row in range(src_rows):
-                self.source[base + row] = x[row * epi : (row + 1) * epi]
-            base = self.command["dst_base"] + token * self.command["dst_stride"]
-            for channel, value in enumerate(y):
-                row = self.expected.setdefault(base + channel // lanes_k, [None] * lanes_k)
-                row[channel % lanes_k] = value
 
 
 class Bench:
@@ -93,7 +17,7 @@ class Bench:
         self.config = config
         self.dut = LayerNormUnit(config)
 
-    async def load(self, ctx, case: Case) -> None:
+    async def load(self, ctx, case: NormCase) -> None:
         dut, lanes, axi = self.dut, self.config.norm_lanes, self.config.axi_bytes
         for row in range(len(case.parameters) // lanes):
             word = b"".join(
@@ -108,7 +32,9 @@ class Bench:
                 await ctx.tick()
         ctx.set(dut.param_write_valid, 0)
 
-    async def execute(self, ctx, case: Case, rng: random.Random, read_stall: float = 0, write_stall: float = 0) -> int:
+    async def execute(
+        self, ctx, case: NormCase, rng: random.Random, read_stall: float = 0, write_stall: float = 0
+    ) -> int:
         """Run the command; checks every write and returns the cycles."""
         dut, lanes_k = self.dut, self.config.lanes_k
         ctx.set(dut.command.payload, case.command)
@@ -164,7 +90,7 @@ def test_commands_equal_the_formula(name: str, stalls: tuple[float, float]) -> N
     async def testbench(ctx) -> None:
         for dim, tokens in ((48, 7), (8, 9), (13, 5), (40, 1), (24, 6), (33, 4), (16, 12)):
             half = bench.dut.param_depth // 2
-            case = Case(config, rng, dim, tokens, param_base=rng.choice((0, half)))
+            case = NormCase(config, rng, dim, tokens, param_base=rng.choice((0, half)))
             await bench.load(ctx, case)
             await bench.execute(ctx, case, rng, *stalls)
 
@@ -176,8 +102,8 @@ def test_two_parameter_sets_live_together() -> None:
     bench = Bench(SMALL)
 
     async def testbench(ctx) -> None:
-        first = Case(SMALL, rng, 48, 3)
-        second = Case(SMALL, rng, 48, 3, param_base=bench.dut.param_depth // 2)
+        first = NormCase(SMALL, rng, 48, 3)
+        second = NormCase(SMALL, rng, 48, 3, param_base=bench.dut.param_depth // 2)
         await bench.load(ctx, first)
         await bench.load(ctx, second)
         for case in (first, second, first):
@@ -189,8 +115,8 @@ def test_two_parameter_sets_live_together() -> None:
 def test_parameters_are_loaded_while_a_command_runs() -> None:
     rng = random.Random(8)
     bench = Bench(SMALL)
-    first = Case(SMALL, rng, 48, 8)
-    second = Case(SMALL, rng, 48, 3, param_base=bench.dut.param_depth // 2)
+    first = NormCase(SMALL, rng, 48, 8)
+    second = NormCase(SMALL, rng, 48, 3, param_base=bench.dut.param_depth // 2)
 
     async def loader(ctx) -> None:
         await ctx.tick().until(bench.dut.write_valid)
@@ -211,7 +137,7 @@ def test_largest_dim() -> None:
 
     async def testbench(ctx) -> None:
         for dim in (1024, 1023):
-            case = Case(config, rng, dim, 6)
+            case = NormCase(config, rng, dim, 6)
             await bench.load(ctx, case)
             await bench.execute(ctx, case, rng)
 
@@ -227,7 +153,7 @@ def test_throughput(name: str, dim: int) -> None:
     tokens = 17
 
     async def testbench(ctx) -> None:
-        case = Case(config, rng, dim, tokens)
+        case = NormCase(config, rng, dim, tokens)
         await bench.load(ctx, case)
         cycles = await bench.execute(ctx, case, rng)
         assert cycles <= max(dim // config.norm_lanes, NormScalar.INTERVAL) * (tokens + 1) + 50
@@ -239,6 +165,6 @@ def test_no_tokens() -> None:
     bench = Bench(SMALL)
 
     async def testbench(ctx) -> None:
-        await bench.execute(ctx, Case(SMALL, random.Random(0), 16, 0), random.Random(0))
+        await bench.execute(ctx, NormCase(SMALL, random.Random(0), 16, 0), random.Random(0))
 
     simulate(bench.dut, testbench)

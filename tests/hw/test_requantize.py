@@ -10,67 +10,22 @@ from edgemoe_hw.engines.matmul.requantize import (
     ValueBits,
 )
 from edgemoe_hw.primitives.rounding import RoundingShift
+from edgemoe_hw.spec.limits import MAX_SHIFT
 from support import golden
 from support.amaranth_bench import stream_vectors
-
-BITS = {ValueBits.INT8: 8, ValueBits.INT11: 11, ValueBits.INT12: 12, ValueBits.INT16: 16}
-BOUND = (1 << 24) - 1
+from support.unit_cases import LARGEST_ROW_SHIFT, VALUE_BITS, requantize_vectors, requantized
 
 
-def lane_vectors(count: int, seed: int) -> list[dict]:
-    """Vectors of which most results are neither zero nor clamped, with ties and extremes among them."""
-    rng = random.Random(seed)
-    extremes = [
-        (a, m, s, row, rs)
-        for a in (BOUND, -BOUND, 0, 1, -1)
-        for m in (0, 1, 65535)
-        for s in (0, 1, 39, 40, 41, 47)
-        for row, rs in ((NO_ROW_FACTOR, 0), (0, 15), (32767, 15), (NO_ROW_FACTOR, 15))
-    ]
-    ties = [
-        (a, 1 << k, s, NO_ROW_FACTOR, 0) for k in (0, 3, 7) for s in (1, 4, 8, 9, 16, 17) for a in range(-40, 41, 3)
-    ]
-    ties += [(a << (s - 1), 1, s, NO_ROW_FACTOR, 0) for s in range(1, 21) for a in (-5, -3, -1, 1, 3, 5)]
-    vectors = extremes + ties
-    while len(vectors) < count:
-        acc = rng.randint(-BOUND, BOUND) >> rng.randrange(24)
-        multiplier = rng.randrange(1 << rng.randrange(1, 17))
-        row, row_shift = (NO_ROW_FACTOR, 0) if rng.random() < 0.5 else (rng.randrange(32769), rng.randrange(16))
-        magnitude = abs(acc * multiplier * row >> 15).bit_length()
-        shift = min(47, max(0, magnitude - rng.randrange(20) - row_shift)) if rng.random() < 0.9 else rng.randrange(48)
-        vectors.append((acc, multiplier, shift, row, row_shift))
-    result = []
-    for a, multiplier, shift, row, row_shift in vectors:
-        bias = rng.randint(-BOUND, BOUND) if rng.random() < 0.5 else rng.randint(-9, 9)
-        if abs(a - bias) > BOUND:
-            bias = 0
-        result.append(
-            {
-                "acc": a - bias,
-                "bias": bias,
-                "multiplier": multiplier,
-                "shift": shift,
-                "row": row,
-                "row_shift": row_shift,
-            }
-        )
-    return result
-
-
-def expected(vector: dict, bits: int) -> int:
-    row = None if vector["row"] == NO_ROW_FACTOR and not vector["row_shift"] else (vector["row"], vector["row_shift"])
-    return golden.requantize(vector["acc"], vector["bias"], vector["multiplier"], vector["shift"], bits, row)
-
-
-def test_requantizer_equals_the_formula() -> None:
+@pytest.mark.parametrize("acc_bits", [25, 26])
+def test_requantizer_equals_the_formula(acc_bits: int) -> None:
     lanes = 4
-    dut = Requantizer(lanes)
+    dut = Requantizer(lanes, acc_bits)
     rng = random.Random(1)
     groups = []
-    for vector in lane_vectors(4000, 0):
+    for vector in requantize_vectors(4000, 0, acc_bits):
         others = [
             dict(vector, acc=-vector["acc"], bias=-vector["bias"]),
-            dict(vector, shift=rng.randrange(48)),
+            dict(vector, shift=rng.randrange(MAX_SHIFT + 1)),
             dict(vector, multiplier=rng.randrange(1 << 16)),
         ]
         groups.append((rng.choice(list(ValueBits)), [vector, *others]))
@@ -89,7 +44,7 @@ def test_requantizer_equals_the_formula() -> None:
     def check(ctx, group):
         bits, values = group
         for i, value in enumerate(values):
-            want = expected(value, BITS[bits])
+            want = requantized(value, VALUE_BITS[bits])
             seen.add(want)
             assert ctx.get(dut.value[i]) == want, (i, bits, value)
 
@@ -98,13 +53,15 @@ def test_requantizer_equals_the_formula() -> None:
     assert {127, -127, 1023, -1023, 2047, -2047, 32767, -32767, 0} <= seen
 
 
-def test_every_shift_and_row_shift() -> None:
-    dut = Requantizer(1)
+@pytest.mark.parametrize("acc_bits", [25, 26])
+def test_every_shift_and_row_shift(acc_bits: int) -> None:
+    dut = Requantizer(1, acc_bits)
+    bound = (1 << (acc_bits - 1)) - 1
     vectors = [
-        {"acc": sign * BOUND, "bias": 0, "multiplier": 65535, "shift": s, "row": 32767, "row_shift": rs}
-        for s in range(48)
-        for rs in range(16)
-        for sign in (1, -1)
+        {"acc": acc, "bias": 0, "multiplier": 65535, "shift": s, "row": row, "row_shift": rs}
+        for s in range(MAX_SHIFT + 1)
+        for rs in range(LARGEST_ROW_SHIFT + 1)
+        for acc, row in ((bound, 32767), (-bound, 32767), (1 << 20, NO_ROW_FACTOR), (-3, 16384))
     ]
 
     def drive(ctx, vector):
@@ -115,7 +72,7 @@ def test_every_shift_and_row_shift() -> None:
         ctx.set(dut.row_shift, vector["row_shift"])
 
     def check(ctx, vector):
-        assert ctx.get(dut.value[0]) == expected(vector, 16), vector
+        assert ctx.get(dut.value[0]) == requantized(vector, 16), vector
 
     stream_vectors(dut, Requantizer.LATENCY, vectors, drive, check)
 

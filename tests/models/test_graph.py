@@ -214,6 +214,10 @@ def test_bound_check_names_layer_channel_and_excess(graph):
 
 
 def test_bound_check_covers_attention(graph):
-    config = dataclasses.replace(graph.config, image_height=400, image_width=400)
-    with pytest.raises(GraphError, match=r"blocks.\*.context: .* more than the 24 bits allow \(10001 tokens"):
+    """1036 tokens are the most that P.V's 26-bit accumulators take: more than an accelerator can have."""
+    config = dataclasses.replace(graph.config, image_height=180, image_width=92)
+    assert config.num_tokens == 1036
+    dataclasses.replace(graph, config=config).bound_check()
+    config = dataclasses.replace(graph.config, image_height=112, image_width=148)
+    with pytest.raises(GraphError, match=r"blocks.\*.context: .* 28814 more than the 25 bits allow \(1037 tokens"):
         dataclasses.replace(graph, config=config).bound_check()

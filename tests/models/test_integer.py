@@ -166,7 +166,7 @@ def test_floor_log2_refuses_zero():
     st.integers(0, 47),
     st.sampled_from([8, 11, 12, 16]),
     st.one_of(st.none(), st.integers(0, 2**15)),
-    st.integers(0, 15),
+    st.integers(0, 17),
 )
 def test_requantize(acc, bias, multiplier, shift, bits, row, row_shift):
     row_shift = 0 if row is None else row_shift
@@ -177,6 +177,19 @@ def test_requantize(acc, bias, multiplier, shift, bits, row, row_shift):
 def test_requantize_refuses_an_accumulator_of_24_bits():
     with pytest.raises(ValueError, match="must stay below 2\\^24 = 16777216, not reach 16777216"):
         ops.requantize(np.array([2**24 - 1]), 1, 1, 0, 16)
+    with pytest.raises(ValueError, match="must stay below 2\\^25 = 33554432, not reach 33554432"):
+        ops.requantize(np.array([2**25 - 1]), 1, 1, 0, 16, limit=ops.CONTEXT_LIMIT)
+
+
+@pytest.mark.parametrize("acc", [2**25 - 1, -(2**25) + 1, 12345])
+@pytest.mark.parametrize("shift", [0, 24, 40, 41, 44, 45, 46, 47])
+def test_requantize_of_the_longest_rows(acc, shift):
+    """1024 equal scores: shifts up to 64, which int64 does not have."""
+    row, row_shift = (int(value) for value in ops.reciprocal(255 * 1024))
+    assert row_shift == 17
+    for bits in (8, 16):
+        result = ops.requantize(np.array([acc]), 0, 65535, shift, bits, row, row_shift, ops.CONTEXT_LIMIT)
+        assert int(result[0]) == slow_requantize(acc, 0, 65535, shift, bits, row, row_shift)
 
 
 def test_matmul_is_exact_at_its_extremes():

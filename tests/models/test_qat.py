@@ -11,6 +11,7 @@ from edgemoe_models.config import ModelConfig, TaskConfig
 from edgemoe_models.integer import reference
 from edgemoe_models.ptq.quantize import QuantizeOptions, quantize
 from edgemoe_models.qat.export import export
+from edgemoe_models.qat.functions import weighted_sum
 from edgemoe_models.qat.initialize import from_graph
 from edgemoe_models.qat.layers import Linear, shared_weights
 from edgemoe_models.qat.model import QatConfig, QuantM3ViT
@@ -102,6 +103,15 @@ def _compare(model, graph):
             }
             for name, value in found.items():
                 np.testing.assert_array_equal(value.reshape(wanted[name].shape), wanted[name], name)
+
+
+@pytest.mark.parametrize("keys", [3, 518, 519, 1024])
+def test_products_of_probabilities_are_exact(keys):
+    """Above 518 keys they reach 2^24, where float32 knows even numbers only."""
+    p, v = torch.full((1, 2, keys), 255.0), torch.full((1, keys, 3), 127.0)
+    p[0, 1, 0], v[0, 0, 1], v[0, :, 2] = 254.0, 126.0, -127.0
+    wanted = [[sum(int(a) * int(b) for a, b in zip(row, column, strict=True)) for column in v[0].T] for row in p[0]]
+    assert weighted_sum(p, v)[0].tolist() == wanted
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -7,8 +7,10 @@ import pytest
 
 from edgemoe_models.config import ModelConfig, TaskConfig
 from edgemoe_models.export_onnx.__main__ import main
+from edgemoe_models.integer import reference
 from edgemoe_models.ptq.quantize import quantize
 from edgemoe_models.random_weights import random_images, random_state
+from support.random_graphs import flat_attention, random_graph, small_model
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: the QONNX export is not tested")
 from edgemoe_models.export_onnx.check import compare, onnxruntime_executor  # noqa: E402
@@ -64,6 +66,25 @@ def test_every_tensor_is_equal_under_onnxruntime(graph, task, bits):
 def test_every_tensor_is_equal_under_qonnx(graph):
     result = compare(export(graph, "label"), graph, "label", random_images(TINY, 1, seed=50), "qonnx")
     assert result.is_exact, f"{result.worst} differs by {result.largest}"
+
+
+def test_many_tokens_with_flat_attention_are_exact():
+    """577 tokens, as of a ViT at 384 pixels: P.V's sums reach 2^24, where float32 knows even numbers only."""
+    model = small_model(
+        image_height=96, image_width=96, dim=8, depth=1, heads=1, mlp_hidden=8, num_experts=0, top_k=0, expert_hidden=0
+    )
+    graph = flat_attention(random_graph(model, seed=3))
+    trace = {}
+    image = np.random.default_rng(0).integers(0, 256, (96, 96, 3)).astype(np.uint8)
+    reference.run(graph, image, "segmentation", trace)
+    p, v = trace["blocks.0.probabilities"][0].astype(int), trace["blocks.0.v"].astype(int)
+    assert np.abs(p @ v).max() > 2**24
+    exported = export(graph, "segmentation")
+    result = compare(exported, graph, "segmentation", image[None])
+    assert result.is_exact, f"{result.worst} differs by {result.largest}"
+    types = {value.name: value.type.tensor_type.elem_type for value in exported.graph.value_info}
+    products = [types[node.output[0]] for node in exported.graph.node if node.op_type == "MatMul"]
+    assert products.count(onnx.TensorProto.DOUBLE) == 1  # P.V alone
 
 
 def test_a_changed_weight_is_found(graph):

@@ -5,9 +5,7 @@ Values change at falling edges, so that what a rising edge sees is never in doub
 
 import logging
 import random
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import cocotb
@@ -19,14 +17,10 @@ from edgemoe_hw.engines.matmul.activation import TABLE_ENTRIES, Gelu
 from edgemoe_hw.engines.matmul.gate import gate_interval
 from edgemoe_hw.engines.matmul.requantize import Requantizer, ValueBits
 from edgemoe_hw.engines.matmul.softmax import Exp2Lanes, Reciprocal
+from edgemoe_hw.spec.limits import MAX_SHIFT
 from support import golden
 from support.unit_bench import LANES, UNITS
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "hw"))
-
-import test_gate  # noqa: E402
-import test_layernorm  # noqa: E402
-import test_requantize  # noqa: E402
+from support.unit_cases import VALUE_BITS, NormCase, random_logits, requantize_vectors, requantized
 
 MAC_K, MAC_N = 8, 6
 
@@ -140,8 +134,11 @@ async def requantizer(dut):
     unit = Unit(dut, "requantize")
     await unit.reset()
     vectors = []
-    for vector in test_requantize.lane_vectors(1500, 3):
-        others = [dict(vector, shift=random.randrange(48)), dict(vector, acc=-vector["acc"], bias=-vector["bias"])]
+    for vector in requantize_vectors(1500, 3):
+        others = [
+            dict(vector, shift=random.randrange(MAX_SHIFT + 1)),
+            dict(vector, acc=-vector["acc"], bias=-vector["bias"]),
+        ]
         vectors.append((random.choice(list(ValueBits)), [vector, *others][:LANES]))
 
     def drive(group):
@@ -153,7 +150,7 @@ async def requantizer(dut):
     def check(group):
         bits, values = group
         for i, value in enumerate(values):
-            assert unit.get(f"value{i}", True) == test_requantize.expected(value, test_requantize.BITS[bits]), value
+            assert unit.get(f"value{i}", True) == requantized(value, VALUE_BITS[bits]), value
 
     await unit.stream(vectors, drive, (Requantizer.LATENCY, check))
 
@@ -242,7 +239,7 @@ async def layer_norm(dut):
     half = -(-UNITS.max_dim // UNITS.epilogue_lanes) * UNITS.epilogue_lanes // UNITS.norm_lanes
     for stalls in ((0.0, 0.0), (0.5, 0.0), (0.2, 0.7)):
         for dim, tokens in ((48, 6), (13, 5), (33, 4), (8, 9), (40, 1)):
-            case = test_layernorm.Case(UNITS, random.Random(random.random()), dim, tokens, random.choice((0, half)))
+            case = NormCase(UNITS, random.Random(random.random()), dim, tokens, random.choice((0, half)))
             await load_norm(unit, case)
             await execute_norm(unit, case, *stalls)
 
@@ -307,7 +304,7 @@ async def gate(dut):
     unit = Unit(dut, "gate")
     await unit.reset()
     for experts, top_k in ((1, 1), (5, 1), (8, 2), (9, 3), (16, 4), (4, 4)):
-        layers = [test_gate.random_logits(random, 24, experts, spread) for spread in (3, 6000, 32767)]
+        layers = [random_logits(random, 24, experts, spread) for spread in (3, 6000, 32767)]
         layers.append([[random.choice((-32767, 32767, 0)) for _ in range(experts)] for _ in range(24)])
         layers.append([[5] * experts for _ in range(24)])
         for logits in layers:

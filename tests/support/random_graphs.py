@@ -19,7 +19,7 @@ from edgemoe_models.graph.integer_graph import (
     Requant,
 )
 
-__all__ = ["random_graph", "small_model"]
+__all__ = ["flat_attention", "random_graph", "small_model"]
 
 
 def small_model(name: str = "small", **changes: Any) -> ModelConfig:
@@ -110,3 +110,15 @@ def random_graph(model: ModelConfig, seed: int = 0, expert_bits: int = 8) -> Int
         heads,
         expert_bits=expert_bits,
     )
+
+
+def flat_attention(graph: IntegerGraph) -> IntegerGraph:
+    """The graph with q = k = 0 in every block, so that all keys have the largest probability, and with every other
+    channel of v at its limits: no sum of exponentials and no accumulator of P.V can be larger."""
+    dim, blocks = graph.config.dim, []
+    for block in graph.blocks:
+        weight, bias = block.qkv.weight.copy(), block.qkv.bias.copy()
+        weight[: 2 * dim], bias[: 2 * dim] = 0, 0
+        bias[2 * dim :: 4], bias[2 * dim + 2 :: 4] = 1 << 22, -(1 << 22)
+        blocks.append(dataclasses.replace(block, qkv=dataclasses.replace(block.qkv, weight=weight, bias=bias)))
+    return dataclasses.replace(graph, blocks=tuple(blocks))

@@ -1,9 +1,9 @@
 """An integer graph as a QONNX model of one task: docs/numerics.md in ONNX operators, bit for bit. Needs onnx.
 
 Tensors hold the integers themselves, under the reference's trace names. Products of Quant weights and Quant activations
-are exact in float32 (they stay below 2^24); a requantize and everything inside LayerNorm is exact in float64 (below
-2^53); tables are Gathers. Experts are dense: each computes all tokens, and the gate's score is zero for those that did
-not choose it.
+are exact in float32 (they stay below 2^24; P.V of more than 518 tokens may not, and is in float64); a requantize and
+everything inside LayerNorm is exact in float64 (below 2^53); tables are Gathers. Experts are dense: each computes all
+tokens, and the gate's score is zero for those that did not choose it.
 """
 
 from __future__ import annotations
@@ -168,6 +168,8 @@ class _Exporter:
         p = self.probabilities(scores, block.score_shift, name)
         row, power = self.reciprocal(g.reduce_sum(g.double(p)))
         multiplier = g.op("Mul", self.row_multiplier(block.context.multiplier, row), 2.0**-block.context.shift)
+        if 255 * 127 * config.num_tokens >= ops.ACCUMULATOR_LIMIT:  # float32 has no odd numbers there
+            p, v = g.double(p), g.double(v)
         context = self.requantize(g.op("MatMul", p, v), g.op("Div", multiplier, power), 8)
         context = g.op("Transpose", context, perm=[1, 0, 2])
         context = g.reshape(context, config.num_tokens, config.dim, name=f"{name}.context")

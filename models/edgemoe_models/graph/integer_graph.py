@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemoe_models.config import ModelConfig
-from edgemoe_models.integer.ops import ACCUMULATOR_LIMIT
+from edgemoe_models.integer.ops import ACCUMULATOR_LIMIT, CONTEXT_LIMIT
 from edgemoe_models.integer.tables import norm_constants
 
 SIGNED_MAX, UNSIGNED_MAX = 127, 255  # largest activations
@@ -173,7 +173,7 @@ class IntegerGraph:
             yield f"heads.{task}", head.out, SIGNED_MAX
 
     def bound_check(self) -> None:
-        """Prove that no accumulator can reach 2^24, whatever the image.
+        """Prove that no accumulator can reach its limit (2^24, or 2^25 in P.V), whatever the image.
 
         Raises:
             GraphError: names the layer, its worst output channel and by how much it is too large.
@@ -188,12 +188,16 @@ class IntegerGraph:
                     f"scale this channel's weights down, or {REMEDY}"
                 )
         tokens, head_dim = self.config.num_tokens, self.config.head_dim
-        attention = {"scores": SIGNED_MAX**2 * head_dim, "context": UNSIGNED_MAX * SIGNED_MAX * tokens}
-        for name, bound in attention.items():
-            if bound >= ACCUMULATOR_LIMIT:
+        attention = {
+            "scores": (SIGNED_MAX**2 * head_dim, ACCUMULATOR_LIMIT),
+            "context": (UNSIGNED_MAX * SIGNED_MAX * tokens, CONTEXT_LIMIT),
+        }
+        for name, (bound, limit) in attention.items():
+            if bound >= limit:
                 raise GraphError(
-                    f"blocks.*.{name}: the accumulators may reach {bound}, {bound - ACCUMULATOR_LIMIT + 1} more than "
-                    f"the 24 bits allow ({tokens} tokens, head_dim {head_dim}); use fewer tokens or smaller heads"
+                    f"blocks.*.{name}: the accumulators may reach {bound}, {bound - limit + 1} more than the "
+                    f"{limit.bit_length() - 1} bits allow ({tokens} tokens, head_dim {head_dim}); use fewer tokens or "
+                    "smaller heads"
                 )
 
     def save(self, path: Path | str) -> None:

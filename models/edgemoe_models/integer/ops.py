@@ -9,7 +9,10 @@ import numpy.typing as npt
 
 from edgemoe_models.integer.tables import EXP2, EXP2G, RECIP, RSQRT, Ints, norm_constants
 
+#: No accumulator of a linear layer or of a score reaches this.
 ACCUMULATOR_LIMIT = 1 << 24
+#: No accumulator of P.V reaches this: 255 * 127 * 1024 tokens.
+CONTEXT_LIMIT = 1 << 25
 MAX_SHIFT = 47
 MAX_SCORE = 1 << 15
 
@@ -23,9 +26,9 @@ def clamp(values: Ints, bits: int) -> Ints:
 
 
 def rounding_shift(values: IntegerLike, shift: IntegerLike) -> Ints:
-    """``rhe``: divide by ``2^shift`` (0..62), round half to even. Arguments broadcast; |values| < 2^62."""
+    """``rhe``: divide by ``2^shift``, round half to even. Arguments broadcast; |values| < 2^61."""
     v = np.asarray(values, np.int64)
-    s = np.asarray(shift, np.int64)
+    s = np.minimum(np.asarray(shift, np.int64), 62)  # from there on all is 0, and int64 has no more
     odd = (v >> s) & 1
     half = (np.int64(1) << s) >> 1
     return (v + np.where(s > 0, half - 1 + odd, 0)) >> s
@@ -56,19 +59,21 @@ def requantize(
     bits: int,
     row: IntegerLike | None = None,
     row_shift: IntegerLike = 0,
+    limit: int = ACCUMULATOR_LIMIT,
 ) -> Ints:
     """Accumulators [..., T, N] to ``bits`` bits (section 2).
 
     Args:
         bias, multiplier, shift: [N] or a scalar
         row, row_shift: the row factor, broadcastable to ``acc`` (e.g. [T, 1]); None for none
+        limit: what no accumulator with its bias reaches; ``CONTEXT_LIMIT`` for P.V
 
     Raises:
-        ValueError: an accumulator with its bias reaches 2^24, which the compiler's bound excludes.
+        ValueError: one reaches ``limit``, which the compiler's bound excludes.
     """
     a = acc + np.asarray(bias, np.int64)
-    if a.size and (worst := int(np.abs(a).max())) >= ACCUMULATOR_LIMIT:
-        raise ValueError(f"accumulator must stay below 2^24 = {ACCUMULATOR_LIMIT}, not reach {worst}")
+    if a.size and (worst := int(np.abs(a).max())) >= limit:
+        raise ValueError(f"accumulator must stay below 2^{limit.bit_length() - 1} = {limit}, not reach {worst}")
     m = np.asarray(multiplier, np.int64)
     s = np.asarray(shift, np.int64)
     if row is not None:

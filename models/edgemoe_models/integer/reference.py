@@ -44,7 +44,9 @@ def attend(scores: Ints, v: Ints, block: IntegerBlock) -> tuple[Ints, Trace]:
     probabilities, maximum = ops.softmax_probabilities(scores, block.score_shift)
     row, row_shift = ops.reciprocal(probabilities.sum(-1, keepdims=True))
     acc = ops.matmul(probabilities, v.transpose(0, 2, 1))
-    context = ops.requantize(acc, 0, block.context.multiplier, block.context.shift, 8, row, row_shift)
+    context = ops.requantize(
+        acc, 0, block.context.multiplier, block.context.shift, 8, row, row_shift, ops.CONTEXT_LIMIT
+    )
     return context, {"score_max": maximum, "probabilities": probabilities}
 
 

@@ -21,7 +21,16 @@ from edgemoe_models.integer import ops
 from edgemoe_models.integer.tables import RSQRT
 from edgemoe_models.ptq.search import make_gelu
 
-__all__ = ["gate_scores", "gelu", "layer_norm", "multiplier_ratio", "requantize", "row_ratio", "softmax"]
+__all__ = [
+    "gate_scores",
+    "gelu",
+    "layer_norm",
+    "multiplier_ratio",
+    "requantize",
+    "row_ratio",
+    "softmax",
+    "weighted_sum",
+]
 
 LN_2 = math.log(2.0)
 _RSQRT = torch.from_numpy(RSQRT.copy()).double()
@@ -51,7 +60,7 @@ def _unless_saturated(grad: Tensor, y: Tensor, limit: int) -> Tensor:
 class _Requantize(Function):
     @staticmethod
     def forward(ctx: Any, acc: Tensor, real: Tensor, row: Tensor | None, ratio: Tensor, limit: int) -> Tensor:
-        # |acc| < 2^24 and ratio has 16 bits: their product has 40 and is exact.
+        # |acc| < 2^25 and ratio has 16 bits: their product has 41 and is exact.
         y = (acc.double() * ratio).round_().clamp_(-limit, limit).float()
         ctx.save_for_backward(acc, real, row, y)
         ctx.limit = limit
@@ -74,11 +83,18 @@ def requantize(acc: Tensor, real: Tensor, ratio: Tensor, limit: int, row: Tensor
     """``clamp(rhe(acc * ratio))``.
 
     Args:
-        acc: accumulators with bias, |acc| < 2^24
+        acc: accumulators with bias, |acc| < 2^24, or < 2^25 in float64
         real: the wanted ratio of scales, what the gradient is of, [N] or scalar; ``row`` real row factors [..., 1]
         ratio: float64, what the hardware has in place of ``real * row``
     """
     return _Requantize.apply(acc, real, row, ratio, limit)
+
+
+def weighted_sum(p: Tensor, v: Tensor) -> Tensor:
+    """P.V, exact: in float64 where so many keys could reach 2^24, beyond which float32 has no odd numbers."""
+    if 255 * 127 * p.shape[-1] < ops.ACCUMULATOR_LIMIT:
+        return p @ v
+    return p.double() @ v.double()
 
 
 class _Replace(Function):

@@ -92,7 +92,9 @@ class Attention(nn.Module):
         row, row_shift = (torch.from_numpy(part) for part in ops.reciprocal(total.numpy().astype(np.int64)))
         ratio = functions.row_ratio(*self.context_ratio(), row.double(), row_shift)
         real = self.v.output.scale / self.context.scale
-        context = functions.requantize(p @ v, real, ratio, self.context.limit, total.reciprocal())
+        context = functions.requantize(
+            functions.weighted_sum(p, v), real, ratio, self.context.limit, total.reciprocal()
+        )
         context = self.context.tensor(context.transpose(1, 2).flatten(2))
         if trace is not None:
             trace |= {"scores": scores.detach().long().numpy(), "probabilities": p.detach().long().numpy()}

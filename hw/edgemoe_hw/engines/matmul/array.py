@@ -4,10 +4,9 @@ from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["ACC_BITS", "MacArray", "packed_products"]
+from edgemoe_hw.spec.limits import ACCUMULATOR_BITS
 
-ACC_BITS = 25
-"""Accumulator bits; the compiler refuses layers whose bound does not fit."""
+__all__ = ["MacArray", "packed_products"]
 
 _FIELD = 17
 """Bits of the lower product's field in a shared DSP: |127 * 255| < 2**16, so 17 bits hold it with its sign."""
@@ -38,21 +37,26 @@ class MacArray(wiring.Component):
     accumulators, and ``LATENCY`` cycles after the operands of the ``last`` step ``result`` holds the finished tile,
     stable until the next tile finishes (``result_valid`` pulses).
 
+    Args:
+        lanes_k: elements a cycle
+        lanes_n: dot products
+        acc_bits: bits of a sum; a tile whose sum needs more must not come
+
     Members:
         activations: lanes_k x signed(9), int8 or uint8 values
         weights: lanes_n x lanes_k x signed(8), in [-127, 127]; flat, lane n's byte k at bit (n * lanes_k + k) * 8
         valid, first, last: of this cycle's step
-        result: lanes_n x signed(25)
+        result: lanes_n x signed(acc_bits)
     """
 
     LATENCY = 5
 
-    def __init__(self, lanes_k: int, lanes_n: int):
+    def __init__(self, lanes_k: int, lanes_n: int, *, acc_bits: int = ACCUMULATOR_BITS):
         if lanes_k < 2 or lanes_k & (lanes_k - 1):
             raise ValueError(f"lanes_k must be a power of two of at least 2, not {lanes_k!r}")
         if lanes_n < 2 or lanes_n % 2:
             raise ValueError(f"lanes_n must be even, not {lanes_n!r}")
-        self._lanes_k, self._lanes_n = lanes_k, lanes_n
+        self._lanes_k, self._lanes_n, self._acc_bits = lanes_k, lanes_n, acc_bits
         super().__init__(
             {
                 "activations": In(data.ArrayLayout(signed(9), lanes_k)),
@@ -60,7 +64,7 @@ class MacArray(wiring.Component):
                 "valid": In(1),
                 "first": In(1),
                 "last": In(1),
-                "result": Out(data.ArrayLayout(signed(ACC_BITS), lanes_n)),
+                "result": Out(data.ArrayLayout(signed(acc_bits), lanes_n)),
                 "result_valid": Out(1),
             }
         )
@@ -91,8 +95,8 @@ class MacArray(wiring.Component):
                 lane = 2 * pair + half
                 terms = [product[1 - half] for product in products]
                 total = _adder_tree(m, f"lane_{lane}", terms)
-                accumulator = Signal(signed(ACC_BITS), name=f"accumulator_{lane}")
-                updated = Signal(signed(ACC_BITS), name=f"updated_{lane}")
+                accumulator = Signal(signed(self._acc_bits), name=f"accumulator_{lane}")
+                updated = Signal(signed(self._acc_bits), name=f"updated_{lane}")
                 m.d.comb += updated.eq(total + Mux(first, 0, accumulator))
                 with m.If(valid):
                     m.d.sync += accumulator.eq(updated)

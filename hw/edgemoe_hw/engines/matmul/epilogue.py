@@ -7,13 +7,14 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from edgemoe_hw.engines.matmul.activation import Gelu
-from edgemoe_hw.engines.matmul.array import ACC_BITS
 from edgemoe_hw.engines.matmul.issue import TileMeta
 from edgemoe_hw.engines.matmul.requantize import NO_ROW_FACTOR, Requantizer, ValueBits
+from edgemoe_hw.primitives.arithmetic import truncate
 from edgemoe_hw.primitives.delay import delay
 from edgemoe_hw.primitives.running_maximum import RunningMaximum
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.isa import MatMul, Mode, RowFactor
+from edgemoe_hw.spec.limits import ROW_FACTOR_BITS, ROW_SHIFT_BITS, SHIFT_BITS, accumulator_bits
 
 __all__ = ["Epilogue", "Parameter"]
 
@@ -75,9 +76,9 @@ class Epilogue(wiring.Component):
                 "command": In(stream.Signature(MatMul)),
                 "tile_valid": In(1),
                 "tile": In(TileMeta),
-                "result": In(data.ArrayLayout(signed(ACC_BITS), config.lanes_n)),
-                "softmax_row": In(16),
-                "softmax_shift": In(5),
+                "result": In(data.ArrayLayout(signed(accumulator_bits(config.max_tokens)), config.lanes_n)),
+                "softmax_row": In(ROW_FACTOR_BITS),
+                "softmax_shift": In(ROW_SHIFT_BITS),
                 "param_row": Out(16),
                 "param_data": In(data.ArrayLayout(Parameter, lanes)),
                 "gelu_write_valid": In(1),
@@ -130,12 +131,13 @@ class Epilogue(wiring.Component):
         # E0 -> E1: pick the group; its parameters arrive from the scratchpad at the same time.
         groups = config.lanes_n // lanes
         flat = self.result.as_value()
-        chosen = Signal(data.ArrayLayout(signed(ACC_BITS), lanes))
-        row, row_shift, bits = Signal(16), Signal(5), Signal(ValueBits)
+        acc_bits = accumulator_bits(config.max_tokens)
+        chosen = Signal(data.ArrayLayout(signed(acc_bits), lanes))
+        row, row_shift, bits = Signal(ROW_FACTOR_BITS), Signal(ROW_SHIFT_BITS), Signal(ValueBits)
         with m.Switch(group):
             for index in range(groups):
                 with m.Case(index):
-                    part = flat[index * lanes * ACC_BITS : (index + 1) * lanes * ACC_BITS]
+                    part = flat[index * lanes * acc_bits : (index + 1) * lanes * acc_bits]
                     m.d.sync += chosen.as_value().eq(part)
         m.d.comb += self.param_row.eq(command.param_base + Mux(command.param_uniform, 0, channel >> exact_log2(lanes)))
         with m.Switch(command.row_factor):
@@ -153,15 +155,15 @@ class Epilogue(wiring.Component):
             with m.Default():
                 m.d.sync += bits.eq(Mux(command.gelu, ValueBits.INT11, ValueBits.INT8))
 
-        m.submodules.requantizer = requantizer = Requantizer(lanes)
+        m.submodules.requantizer = requantizer = Requantizer(lanes, acc_bits)
         m.d.comb += [requantizer.row.eq(row), requantizer.row_shift.eq(row_shift), requantizer.bits.eq(bits)]
         for lane in range(lanes):
             parameter = self.param_data[lane]
             m.d.comb += [
                 requantizer.acc[lane].eq(chosen[lane]),
-                requantizer.bias[lane].eq(parameter.bias),
+                requantizer.bias[lane].eq(truncate(parameter.bias, acc_bits)),  # below 2^24 in every graph
                 requantizer.multiplier[lane].eq(parameter.multiplier),
-                requantizer.shift[lane].eq(parameter.shift),
+                requantizer.shift[lane].eq(truncate(parameter.shift, SHIFT_BITS)),  # at most MAX_SHIFT
             ]
 
         m.submodules.gelu = gelu = Gelu(lanes, config.axi_bytes)

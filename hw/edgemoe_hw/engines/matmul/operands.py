@@ -5,16 +5,15 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from edgemoe_hw.engines.matmul.array import ACC_BITS, MacArray
+from edgemoe_hw.engines.matmul.array import MacArray
 from edgemoe_hw.engines.matmul.issue import StepMeta, TileMeta
 from edgemoe_hw.engines.matmul.softmax import Exp2Lanes, Reciprocal
 from edgemoe_hw.engines.matmul.unpack import WeightUnpack
 from edgemoe_hw.primitives.delay import delay
 from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_hw.spec.limits import PROBABILITY_SUM_BITS, ROW_FACTOR_BITS, ROW_SHIFT_BITS, accumulator_bits
 
 __all__ = ["OperandPath"]
-
-_SUM_BITS = 18  # 255 * 1024 tokens
 
 
 class OperandPath(wiring.Component):
@@ -48,9 +47,9 @@ class OperandPath(wiring.Component):
                 "maximum_data": In(signed(12)),
                 "tile_valid": Out(1),
                 "tile": Out(TileMeta),
-                "result": Out(data.ArrayLayout(signed(ACC_BITS), config.lanes_n)),
-                "softmax_row": Out(16),
-                "softmax_shift": Out(5),
+                "result": Out(data.ArrayLayout(signed(accumulator_bits(config.max_tokens)), config.lanes_n)),
+                "softmax_row": Out(ROW_FACTOR_BITS),
+                "softmax_shift": Out(ROW_SHIFT_BITS),
             }
         )
 
@@ -81,7 +80,9 @@ class OperandPath(wiring.Component):
         m.d.comb += [self.act_row.eq(addressed.source_row), self.weight_row.eq(addressed.weight_row)]
         operand = delay(m, addressed, 1, "operand")
         probabilities = delay(m, Cat(exp2.p), extra, "probability")
-        m.submodules.array = array = MacArray(lanes_k, self._config.lanes_n)
+        m.submodules.array = array = MacArray(
+            lanes_k, self._config.lanes_n, acc_bits=accumulator_bits(self._config.max_tokens)
+        )
         for lane in range(lanes_k):
             byte = self.act_data[8 * lane : 8 * lane + 8]
             sign = byte[7] & ~operand.unsigned
@@ -117,10 +118,10 @@ class OperandPath(wiring.Component):
         counted = delay(
             m, Cat(scored.valid & scored.softmax & scored.first_tile, scored.first), Exp2Lanes.TOTAL_LATENCY, "counted"
         )
-        total = Signal(_SUM_BITS)
+        total = Signal(PROBABILITY_SUM_BITS)
         with m.If(counted[0]):
             m.d.sync += total.eq(exp2.total + Mux(counted[1], 0, total))
-        m.submodules.reciprocal = reciprocal = Reciprocal(_SUM_BITS)
+        m.submodules.reciprocal = reciprocal = Reciprocal(PROBABILITY_SUM_BITS)
         m.d.comb += reciprocal.n.eq(total)
         row, shift = delay(m, reciprocal.row, slack, "row"), delay(m, reciprocal.shift, slack, "row_shift")
         with m.If(finished[0] & finished[1]):

@@ -4,7 +4,9 @@ from amaranth.hdl import Array, Const, Module, Signal, signed
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 
+from edgemoe_hw.primitives.delay import delay
 from edgemoe_hw.primitives.rounding import RoundingShift, limit_of
+from edgemoe_hw.spec.limits import ACCUMULATOR_BITS, ROW_FACTOR_BITS, ROW_SHIFT_BITS, SHIFT_BITS, SHIFT_SUM_BITS
 
 __all__ = ["NO_ROW_FACTOR", "RequantizeLane", "Requantizer", "ValueBits"]
 
@@ -25,11 +27,16 @@ _LIMITS = [limit_of(bits) for bits in (8, 11, 12, 16)]  # in the order of ValueB
 
 
 class RequantizeLane(wiring.Component):
-    """One channel: two multipliers, each one DSP48 (17 x 17 and 25 x 17 bits); fully pipelined.
+    """One channel: two multipliers (17 x 17 and ``acc_bits`` x 17 bits); fully pipelined.
+
+    With accumulators of 25 bits each is one DSP48.
+
+    Args:
+        acc_bits: bits of the accumulator, and of its sum with the bias
 
     Members:
-        acc: In(signed(25)), bias: In(signed(32)); their sum fits 25 bits (the compiler's bound)
-        multiplier: In(16), shift: In(6), row: In(16) 0..32768, row_shift: In(4)
+        acc, bias: In(signed(acc_bits)); their sum has no more bits (the compiler's bound)
+        multiplier: In(16), shift: In(SHIFT_BITS), row: In(ROW_FACTOR_BITS) 0..32768, row_shift: In(ROW_SHIFT_BITS)
         limit: In(15), sampled ``LIMIT_DELAY`` cycles after the rest
         value: Out(signed(16)), ``LATENCY`` cycles after the inputs
     """
@@ -37,37 +44,41 @@ class RequantizeLane(wiring.Component):
     LATENCY = 3 + RoundingShift.LATENCY
     LIMIT_DELAY = 3 + RoundingShift.LIMIT_DELAY
 
-    acc: In(signed(25))
-    bias: In(signed(32))
-    multiplier: In(16)
-    shift: In(6)
-    row: In(16)
-    row_shift: In(4)
-    limit: In(15)
-    value: Out(signed(16))
+    def __init__(self, acc_bits: int = ACCUMULATOR_BITS) -> None:
+        self._acc_bits = acc_bits
+        super().__init__(
+            {
+                "acc": In(signed(acc_bits)),
+                "bias": In(signed(acc_bits)),
+                "multiplier": In(16),
+                "shift": In(SHIFT_BITS),
+                "row": In(ROW_FACTOR_BITS),
+                "row_shift": In(ROW_SHIFT_BITS),
+                "limit": In(15),
+                "value": Out(signed(16)),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        biased = Signal(signed(25))
-        biased_2 = Signal(signed(25))
+        biased = Signal(signed(self._acc_bits))
+        biased_2 = Signal(signed(self._acc_bits))
         scaled = Signal(32)
         factor = Signal(16)
-        product = Signal(signed(41))
-        shifts = [Signal(6, name=f"shift_{i}") for i in range(3)]
+        product = Signal(signed(self._acc_bits + 16))
+        shift = Signal(SHIFT_SUM_BITS)
+        m.d.comb += shift.eq(self.shift + self.row_shift)
         m.d.sync += [
             biased.eq(self.acc + self.bias),
             scaled.eq(self.multiplier * self.row),
-            shifts[0].eq(self.shift + self.row_shift),
             biased_2.eq(biased),
             factor.eq((scaled + (1 << 14)) >> 15),
-            shifts[1].eq(shifts[0]),
             product.eq(biased_2 * factor),
-            shifts[2].eq(shifts[1]),
         ]
-        m.submodules.rounding = rounding = RoundingShift(41, 6, 16)
+        m.submodules.rounding = rounding = RoundingShift(len(product), SHIFT_SUM_BITS, 16)
         m.d.comb += [
             rounding.value.eq(product),
-            rounding.shift.eq(shifts[2]),
+            rounding.shift.eq(delay(m, shift, 3, "shift")),
             rounding.limit.eq(self.limit),
             self.value.eq(rounding.result),
         ]
@@ -79,30 +90,32 @@ class Requantizer(wiring.Component):
 
     Args:
         lanes: channels a cycle
+        acc_bits: bits of an accumulator, and of its sum with its bias
 
     Members:
-        acc: In(signed(25)).array(lanes); bias: In(signed(32)).array(lanes)
-        multiplier: In(16).array(lanes); shift: In(6).array(lanes), 0..47
-        row: In(16), 0..32768; ``NO_ROW_FACTOR`` (with row_shift 0) where there is none
-        row_shift: In(4)
+        acc, bias: In(signed(acc_bits)).array(lanes)
+        multiplier: In(16).array(lanes); shift: In(SHIFT_BITS).array(lanes), 0..47
+        row: In(ROW_FACTOR_BITS), 0..32768; ``NO_ROW_FACTOR`` (with row_shift 0) where there is none
+        row_shift: In(ROW_SHIFT_BITS)
         bits: In(ValueBits)
         value: Out(signed(16)).array(lanes)
     """
 
     LATENCY = RequantizeLane.LATENCY
 
-    def __init__(self, lanes: int) -> None:
+    def __init__(self, lanes: int, acc_bits: int = ACCUMULATOR_BITS) -> None:
         if not isinstance(lanes, int) or lanes < 1:
             raise ValueError(f"lanes must be a positive integer, not {lanes!r}")
         self._lanes = lanes
+        self._acc_bits = acc_bits
         super().__init__(
             {
-                "acc": In(signed(25)).array(lanes),
-                "bias": In(signed(32)).array(lanes),
+                "acc": In(signed(acc_bits)).array(lanes),
+                "bias": In(signed(acc_bits)).array(lanes),
                 "multiplier": In(16).array(lanes),
-                "shift": In(6).array(lanes),
-                "row": In(16),
-                "row_shift": In(4),
+                "shift": In(SHIFT_BITS).array(lanes),
+                "row": In(ROW_FACTOR_BITS),
+                "row_shift": In(ROW_SHIFT_BITS),
                 "bits": In(ValueBits),
                 "value": Out(signed(16)).array(lanes),
             }
@@ -114,13 +127,10 @@ class Requantizer(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        limit = Array([Const(value, 15) for value in _LIMITS])[self.bits.as_value()]
-        for stage in range(RequantizeLane.LIMIT_DELAY):
-            delayed = Signal(15, name=f"limit_{stage}")
-            m.d.sync += delayed.eq(limit)
-            limit = delayed
+        chosen = Array([Const(value, 15) for value in _LIMITS])[self.bits.as_value()]
+        limit = delay(m, chosen, RequantizeLane.LIMIT_DELAY, "limit")
         for i in range(self._lanes):
-            m.submodules[f"lane_{i}"] = lane = RequantizeLane()
+            m.submodules[f"lane_{i}"] = lane = RequantizeLane(self._acc_bits)
             m.d.comb += [
                 lane.acc.eq(self.acc[i]),
                 lane.bias.eq(self.bias[i]),
