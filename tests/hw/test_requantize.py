@@ -10,7 +10,7 @@ from edgemoe_hw.engines.matmul.requantize import (
     ValueBits,
 )
 from edgemoe_hw.primitives.rounding import RoundingShift
-from edgemoe_hw.spec.limits import MAX_SHIFT
+from edgemoe_hw.spec.constants import MAX_SHIFT
 from support import golden
 from support.amaranth_bench import stream_vectors
 from support.unit_cases import LARGEST_ROW_SHIFT, VALUE_BITS, requantize_vectors, requantized

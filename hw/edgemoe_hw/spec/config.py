@@ -8,9 +8,26 @@ import json
 import math
 from dataclasses import dataclass
 
+from edgemoe_hw.spec import constants
+
 __all__ = ["ISA_VERSION", "PRESETS", "AcceleratorConfig", "ConfigError"]
 
 ISA_VERSION = 2
+
+
+_LARGEST = {
+    "lanes_k": constants.MAX_LANES,
+    "lanes_n": constants.MAX_LANES,
+    "max_dim": constants.MAX_DIM,
+    "max_tokens": constants.MAX_TOKENS,
+    "max_experts": constants.MAX_EXPERTS,
+    "max_top_k": constants.MAX_TOP_K,
+    "weight_depth": constants.MAX_DEPTH,
+    "act_depth": constants.MAX_DEPTH,
+    "residual_depth": constants.MAX_DEPTH,
+    "score_depth": constants.MAX_DEPTH,
+    "param_depth": constants.MAX_DEPTH,
+}
 
 
 class ConfigError(ValueError):
@@ -117,12 +134,9 @@ class AcceleratorConfig:
             8 * self.norm_lanes % self.axi_bytes == 0,
             f"8 * norm_lanes must be a multiple of axi_bytes ({self.axi_bytes}), not {8 * self.norm_lanes!r}",
         )
-        _require(self.max_dim <= 1024, f"max_dim must be at most 1024, not {self.max_dim!r}")
-        _require(self.max_tokens <= 1024, f"max_tokens must be at most 1024, not {self.max_tokens!r}")
-        _require(self.max_experts <= 32, f"max_experts must be at most 32, not {self.max_experts!r}")
-        _require(self.max_top_k <= 4, f"max_top_k must be at most 4, not {self.max_top_k!r}")
-        for field_name in ("weight_depth", "act_depth", "residual_depth", "score_depth", "param_depth"):
-            _require(getattr(self, field_name) <= 65536, f"{field_name} must be at most 65536")
+        for field_name, largest in _LARGEST.items():
+            value = getattr(self, field_name)
+            _require(value <= largest, f"{field_name} must be at most {largest}, not {value!r}")
 
     @property
     def macs_per_cycle(self) -> int:

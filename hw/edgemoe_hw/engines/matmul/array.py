@@ -4,7 +4,7 @@ from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from edgemoe_hw.spec.limits import ACCUMULATOR_BITS
+from edgemoe_hw.spec.constants import ACCUMULATOR_BITS
 
 __all__ = ["MacArray", "packed_products"]
 

@@ -13,8 +13,8 @@ from edgemoe_hw.primitives.arithmetic import truncate
 from edgemoe_hw.primitives.delay import delay
 from edgemoe_hw.primitives.running_maximum import RunningMaximum
 from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_hw.spec.constants import ROW_FACTOR_BITS, ROW_SHIFT_BITS, SHIFT_BITS, accumulator_bits
 from edgemoe_hw.spec.isa import MatMul, Mode, RowFactor
-from edgemoe_hw.spec.limits import ROW_FACTOR_BITS, ROW_SHIFT_BITS, SHIFT_BITS, accumulator_bits
 
 __all__ = ["Epilogue", "Parameter"]
 

@@ -11,7 +11,7 @@ from edgemoe_hw.engines.matmul.softmax import Exp2Lanes, Reciprocal
 from edgemoe_hw.engines.matmul.unpack import WeightUnpack
 from edgemoe_hw.primitives.delay import delay
 from edgemoe_hw.spec.config import AcceleratorConfig
-from edgemoe_hw.spec.limits import PROBABILITY_SUM_BITS, ROW_FACTOR_BITS, ROW_SHIFT_BITS, accumulator_bits
+from edgemoe_hw.spec.constants import EXP_SUM_BITS, ROW_FACTOR_BITS, ROW_SHIFT_BITS, accumulator_bits
 
 __all__ = ["OperandPath"]
 
@@ -118,10 +118,10 @@ class OperandPath(wiring.Component):
         counted = delay(
             m, Cat(scored.valid & scored.softmax & scored.first_tile, scored.first), Exp2Lanes.TOTAL_LATENCY, "counted"
         )
-        total = Signal(PROBABILITY_SUM_BITS)
+        total = Signal(EXP_SUM_BITS)
         with m.If(counted[0]):
             m.d.sync += total.eq(exp2.total + Mux(counted[1], 0, total))
-        m.submodules.reciprocal = reciprocal = Reciprocal(PROBABILITY_SUM_BITS)
+        m.submodules.reciprocal = reciprocal = Reciprocal(EXP_SUM_BITS)
         m.d.comb += reciprocal.n.eq(total)
         row, shift = delay(m, reciprocal.row, slack, "row"), delay(m, reciprocal.shift, slack, "row_shift")
         with m.If(finished[0] & finished[1]):

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from edgemoe_hw.primitives.delay import delay
 from edgemoe_hw.primitives.rounding import RoundingShift, limit_of
-from edgemoe_hw.spec.limits import ACCUMULATOR_BITS, ROW_FACTOR_BITS, ROW_SHIFT_BITS, SHIFT_BITS, SHIFT_SUM_BITS
+from edgemoe_hw.spec.constants import ACCUMULATOR_BITS, ROW_FACTOR_BITS, ROW_SHIFT_BITS, SHIFT_BITS, SHIFT_SUM_BITS
 
 __all__ = ["NO_ROW_FACTOR", "RequantizeLane", "Requantizer", "ValueBits"]
 
