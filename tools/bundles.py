@@ -1,4 +1,4 @@
-"""The bundles that the repository holds: the packaged integer graphs, compiled, in ``models/bundles``.
+"""The bundles that the repository holds: the packaged integer graphs, compiled, in ``sw/edgemoe/bundles``.
 
 Usage: ``python tools/bundles.py [--check]``
 
@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import edgemoe_models
+import edgemoe
 from edgemoe.compiler import build_bundle
 from edgemoe.workloads import named_graphs
 from edgemoe_hw.spec.config import PRESETS
@@ -21,7 +21,7 @@ from edgemoe_models.graph.integer_graph import IntegerGraph
 
 __all__ = ["BUNDLES", "COMMAND", "stale_bundles", "write_bundles"]
 
-BUNDLES = Path(edgemoe_models.__file__).parents[1] / "bundles"
+BUNDLES = Path(edgemoe.__file__).parent / "bundles"
 COMMAND = "python tools/bundles.py"
 _CONFIGURATIONS = ("pynq-z2",)
 
@@ -54,11 +54,11 @@ def stale_bundles(folder: Path = BUNDLES, graphs: Mapping[str, Path] | None = No
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description="Compile the packaged graphs into models/bundles.")
+    parser = argparse.ArgumentParser(prog=COMMAND, description="Compile the packaged graphs into sw/edgemoe/bundles.")
     parser.add_argument("--check", action="store_true", help="write nothing, only compare")
     if not parser.parse_args(arguments).check:
         for path in write_bundles():
-            print(f"{path.relative_to(BUNDLES.parents[1])}: {path.stat().st_size:,} bytes")
+            print(f"{path.relative_to(BUNDLES.parents[2])}: {path.stat().st_size:,} bytes")
     elif problems := stale_bundles():
         print(f"bundles: {'; '.join(problems)}; run {COMMAND}", file=sys.stderr)
         return 1

@@ -160,7 +160,7 @@ def _model_files(weights: Path) -> list[tuple[Path, str]]:
 
 def _files(weights: Path) -> str:
     lines = [
-        "In `models/edgemoe_models/weights`; bundles compiled from the graphs are in `models/bundles`.",
+        "In `models/edgemoe_models/weights`; bundles compiled from the graphs are in `sw/edgemoe/bundles`.",
         "",
         "| file | | bytes | sha256 |",
         "|---|---|---:|---|",

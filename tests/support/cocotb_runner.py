@@ -48,7 +48,7 @@ def run_bench(
     try:
         from cocotb_tools.runner import get_runner
     except ImportError:
-        raise BuildError("cocotb is missing; install it with: pip install 'edgemoe[sim]'") from None
+        raise BuildError("cocotb is missing; install it with: pip install -e '.[dev]'") from None
     print(f"cocotb seed {seed}")
     key = hashlib.sha256((verilog + repr(_BUILD_ARGS)).encode()).hexdigest()[:16]
     folder = cache_root() / "cocotb" / key

@@ -7,6 +7,7 @@ import types
 import numpy as np
 import pytest
 
+from edgemoe.extras import install_command
 from edgemoe.studies.baselines import measurement, suite
 from edgemoe.studies.baselines.measurement import Effort, measure
 from edgemoe.studies.baselines.suite import BASELINES, Baseline, differing, measure_baseline
@@ -125,7 +126,7 @@ def test_absent_package_is_a_row(workload, package, module, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules, f"edgemoe.studies.baselines.{module}", raising=False)
     rows = [measure_baseline(b, workload, 1, 1, EFFORT) for b in CPU if b.loader.startswith(module)]
-    assert rows and {row["status"] for row in rows} == {f"not installed: {package} (pip install 'edgemoe[baselines]')"}
+    assert rows and {row["status"] for row in rows} == {f"not installed: {package} ({install_command('baselines')})"}
 
 
 def test_failure_is_a_row(workload, monkeypatch):

@@ -12,6 +12,7 @@ from websockets.sync.client import connect
 from edgemoe.cli.main import main
 from edgemoe.demo.server import listen
 from edgemoe.demo.view import decode
+from edgemoe.extras import install_command
 
 SECONDS = 20
 
@@ -78,5 +79,5 @@ def test_without_the_extra(monkeypatch, capsys):
     monkeypatch.delitem(sys.modules, "edgemoe.demo.server")
     monkeypatch.setitem(sys.modules, "starlette.applications", None)
     assert refusal([], monkeypatch, capsys).startswith(
-        "the demo needs a web server; install it with: pip install 'edgemoe[demo]' (import of starlette"
+        f"the demo needs a web server; install it with: {install_command('demo')} (import of starlette"
     )

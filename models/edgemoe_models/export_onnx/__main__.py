@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         is_exact = not options.check or check(model, graph, options.task, options.check, options.executor)
     except ModuleNotFoundError as error:
-        print(f"export_onnx: {error.name} is not installed; pip install 'edgemoe[onnx]'", file=sys.stderr)
+        print(f"export_onnx: {error.name} is not installed; pip install onnx onnxruntime qonnx", file=sys.stderr)
         return 1
     except (ValueError, OSError) as error:
         print(f"export_onnx: {error}", file=sys.stderr)

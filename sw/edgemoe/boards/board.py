@@ -18,7 +18,8 @@ from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig, ConfigError
 
 __all__ = ["BOARDS", "Board", "BoardError", "board_names", "load_board", "read_board", "read_toml"]
 
-BOARDS = Path(__file__).parents[3] / "boards"  # data files are part of the sources, not of the installed package
+_PACKAGED = Path(__file__).with_name("data")  # a wheel has boards/ of the sources there
+BOARDS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[3] / "boards"
 _FILE = "board.toml"
 
 # Keys of a data file and the types of their values. `overrides` are fields of AcceleratorConfig.
@@ -119,7 +120,7 @@ class Board:
 
 
 def board_names(folder: Path = BOARDS) -> list[str]:
-    """Names of all boards; none where the sources are not (an installed package)."""
+    """Names of all boards."""
     return sorted(path.parent.name for path in folder.glob(f"*/{_FILE}"))
 
 
@@ -131,7 +132,7 @@ def load_board(name: str, folder: Path = BOARDS) -> Board:
     """
     names = board_names(folder)
     if not names:
-        raise BoardError(f"no board's data file is in {folder}: boards need a checkout of the sources")
+        raise BoardError(f"no board's data file is in {folder}: this copy of edgemoe is incomplete")
     if name not in names:
         raise BoardError(f"board must be one of {', '.join(names)}, not {name!r}")
     return read_board(folder / name / _FILE)

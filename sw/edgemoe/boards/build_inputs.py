@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edgemoe.boards.board import Board, BoardError
 from edgemoe.boards.zynq import CONTROL_RANGE
+from edgemoe.extras import install_command
 from edgemoe_hw.spec import regs
 from edgemoe_hw.spec.config import AcceleratorConfig
 
@@ -30,7 +31,7 @@ def rtl_text(config: AcceleratorConfig) -> str:
         from edgemoe_hw.verilog import TOP_NAME
         from edgemoe_sim.build import accelerator_verilog
     except ImportError as error:
-        raise BoardError(f"the RTL needs Amaranth ({error}): pip install 'edgemoe[sim]'") from None
+        raise BoardError(f"the RTL needs Amaranth ({error}): {install_command('sim')}") from None
     return add_attributes(accelerator_verilog(config), TOP_NAME, interface_attributes(config, ADDRESS_BITS))
 
 

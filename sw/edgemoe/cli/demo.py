@@ -11,6 +11,7 @@ from rich.console import Console
 from edgemoe.bundle import Bundle
 from edgemoe.demo.sources import endless
 from edgemoe.errors import DeviceError
+from edgemoe.extras import install_command
 from edgemoe.runtime.opening import DEVICES
 from edgemoe.runtime.opening import open as open_device
 
@@ -40,7 +41,7 @@ def demo(
         from edgemoe.demo.server import application, listen, serve, url_of
     except ImportError as error:
         raise DeviceError(
-            f"the demo needs a web server; install it with: pip install 'edgemoe[demo]' ({error})"
+            f"the demo needs a web server; install it with: {install_command('demo')} ({error})"
         ) from None
     from edgemoe.demo.player import Player
     from edgemoe.demo.view import about

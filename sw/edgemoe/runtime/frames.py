@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from edgemoe.extras import install_command
 from edgemoe.runtime.images import ImageLike, read_image
 
 __all__ = ["FrameSource", "IMAGE_SUFFIXES", "frames", "items"]
@@ -29,7 +30,7 @@ def frames(source: FrameSource) -> Iterator[RGB]:
         source: an array [H, W, 3] or [N, H, W, 3]; the path of an image, of a ``.npy`` file with such an array (read as
             it is needed), of a folder of images (in the order of their names) or of a video; a camera's number,
             ``"camera:0"`` or its address (``"rtsp://..."``); or any iterable of arrays and image paths. Videos and
-            cameras need OpenCV (``pip install 'edgemoe[video]'``). Closing the iterator closes the file or the camera.
+            cameras need OpenCV (the extra ``video``). Closing the iterator closes the file or the camera.
 
     Raises:
         ValueError: there is no such source, or it cannot be opened, at once; later, an image of it cannot be read, or
@@ -98,7 +99,7 @@ def _captured(source: str | int, name: str) -> Iterator[RGB]:
         import cv2
     except ImportError:
         raise ValueError(
-            f"{name}: videos and cameras need OpenCV; install it with: pip install 'edgemoe[video]'"
+            f"{name}: videos and cameras need OpenCV; install it with: {install_command('video')}"
         ) from None
     capture = cv2.VideoCapture(source)
     if not capture.isOpened():

@@ -10,6 +10,7 @@ from typing import Any
 
 from edgemoe.bundle import Bundle
 from edgemoe.errors import DeviceError
+from edgemoe.extras import install_command
 from edgemoe.runtime.accelerator import Accelerator
 from edgemoe.runtime.driver import Driver
 from edgemoe.runtime.platforms.base import Platform
@@ -18,10 +19,10 @@ from edgemoe.runtime.reference import ReferenceExecutor
 __all__ = ["DEVICES", "open"]
 
 #: Devices with a platform: its module, whose ``open_platform(bundle, *, ...)`` makes it, and what it needs.
-_PLATFORMS = {
-    "sim": ("edgemoe.runtime.platforms.sim", "the simulator; install it with: pip install 'edgemoe[sim]'"),
-    "pynq": ("edgemoe.runtime.platforms.pynq", "a PYNQ board; install there: pip install 'edgemoe[board]'"),
-    "serial": ("edgemoe.runtime.platforms.serial", "a board at a serial port"),
+_PLATFORMS: dict[str, tuple[str, Callable[[], str]]] = {
+    "sim": ("edgemoe.runtime.platforms.sim", lambda: f"the simulator; install it with: {install_command('sim')}"),
+    "pynq": ("edgemoe.runtime.platforms.pynq", lambda: "a PYNQ board; install there: pip install pynq"),
+    "serial": ("edgemoe.runtime.platforms.serial", lambda: "a board at a serial port"),
 }
 #: Without these the package is there and cannot be imported: newer ones lack what it uses.
 PYNQ_PINS = "pip install 'pycparser<3' 'setuptools<82'"
@@ -73,7 +74,7 @@ def _open_platform(device: str, bundle: Bundle, options: dict[str, Any]) -> Plat
         opener = importlib.import_module(module).open_platform
     except ImportError as error:
         pins = f"; where pynq is installed: {PYNQ_PINS}" if device == "pynq" and error.name != "pynq" else ""
-        raise DeviceError(f"device {device} needs {needs} ({error}){pins}") from None
+        raise DeviceError(f"device {device} needs {needs()} ({error}){pins}") from None
     _check_options(device, options, _options_of(Driver) + _options_of(opener))
     platform: Platform = opener(bundle, **options)
     return platform

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from edgemoe.bundle import Bundle
 from edgemoe.errors import DeviceError
+from edgemoe.extras import install_command
 from edgemoe.layout import align
 from edgemoe_hw.spec.pages import Pages
 from edgemoe_hw.spec.serial_protocol import ANSWER, header
@@ -60,7 +61,7 @@ class SerialPort:
             import serial
             import serial.tools.list_ports
         except ImportError as error:
-            raise DeviceError(f"a serial line needs pyserial ({error}): pip install 'edgemoe[serial]'") from None
+            raise DeviceError(f"a serial line needs pyserial ({error}): {install_command('serial')}") from None
         if port is None:
             found = sorted(str(info.device) for info in serial.tools.list_ports.comports())
             if len(found) != 1:

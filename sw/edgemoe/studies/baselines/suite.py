@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+from edgemoe.extras import install_command
 from edgemoe.studies.baselines.measurement import Effort, check, measure
 from edgemoe.studies.baselines.workload import Unavailable, Workload, load_workload
 from edgemoe.studies.isolated import isolated
@@ -102,7 +103,7 @@ def measure_baseline(baseline: Baseline, workload: Workload, batch: int, threads
         session.feed(workload.images[:batch])
         row |= measure(session, batch, baseline.device, effort)
     except ImportError as error:
-        return {**row, "status": f"not installed: {error.name} (pip install 'edgemoe[baselines]')"}
+        return {**row, "status": f"not installed: {error.name} ({install_command('baselines')})"}
     except Unavailable as error:
         return {**row, "status": str(error)}
     except Exception as error:  # runtimes raise what they like, and the others should be measured all the same
