@@ -8,6 +8,17 @@ with edgemoe.open("sim", "model.emoe") as accelerator:
         print(frame.number, frame["segmentation"].labels)
 """
 
+import sys
+
+# `make flash` copies this file to boards, whatever Python they have.
+if sys.version_info < (3, 10):  # noqa: UP036
+    raise ImportError(
+        "edgemoe needs Python 3.10 or newer, and this is {}.{} (PYNQ has 3.10 from its image 3.0 on)".format(
+            *sys.version_info
+        ),
+        name="edgemoe",
+    )
+
 from edgemoe.bundle import Bundle, BundleError
 from edgemoe.errors import DeviceError
 from edgemoe.runtime.accelerator import Accelerator
@@ -22,6 +33,8 @@ from edgemoe.runtime.predictions import (
     Segmentation,
 )
 from edgemoe.runtime.stream import Frame, FrameError, Stream
+
+__version__ = "0.2.0"
 
 __all__ = [
     "Accelerator",

@@ -23,7 +23,8 @@ from edgemoe.bundle import Bundle, BundleError
 __all__ = ["check_host", "flash", "stage"]
 
 _PACKAGES = (edgemoe, edgemoe_hw, edgemoe_models)
-_SKIPPED = ("__pycache__", "*.safetensors", "*.pyc")
+# Weights, bundles but the chosen one, boards' data (of a wheel) and notebooks serve the computer, not the board.
+_SKIPPED = ("__pycache__", "*.pyc", "*.safetensors", "bundles", "data")
 _CONNECT = ("-o", "ConnectTimeout=10")
 _SSH_FAILED = 255  # ssh's own exit code; others are the remote command's
 
@@ -34,6 +35,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
 for profile in pynq_venv xrt_setup; do
     [ -r /etc/profile.d/$profile.sh ] && . /etc/profile.d/$profile.sh
 done
+python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || {
+    echo "edgemoe: this board has $(python3 --version); 3.10 is needed, which PYNQ has from its image 3.0 on" >&2
+    exit 1; }
 for module in numpy pynq; do
     python3 -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('$module') is None)" || {
         echo "edgemoe: this board's Python has no $module: sudo python3 -m pip install $module" >&2; exit 1; }
