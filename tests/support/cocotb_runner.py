@@ -9,7 +9,8 @@ import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
 
-from edgemoe_sim.build import BuildError, cache_root, verilator_root
+from edgemoe_sim.build import BuildError, cache_root
+from edgemoe_sim.verilator import find_verilator
 
 __all__ = ["run_bench"]
 
@@ -20,7 +21,7 @@ _BUILD_ARGS = ["-Wno-fatal", "-Wno-lint", "-Wno-style", "--x-assign", "fast"]
 
 def _verilator_on_path() -> Path:
     """A folder with the ``verilator`` command that the package lacks."""
-    root = verilator_root()
+    root = find_verilator().root
     folder = cache_root() / "verilator" / "bin"
     folder.mkdir(parents=True, exist_ok=True)
     script = f'#!/bin/sh\nVERILATOR_ROOT="{root}" exec perl "{root}/bin/verilator" "$@"\n'

@@ -7,6 +7,7 @@ latency, clock) and its own overrides.
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -223,6 +224,8 @@ def _check_keys(values: dict[str, Any]) -> None:
         raise BoardError(f"device {values['device']!r} is not of family {values['family']!r}")
     if not 1 <= values["hp_ports"] <= 4:
         raise BoardError(f"hp_ports must be between 1 and 4, not {values['hp_ports']!r}")
+    if old := re.search(r"(?<![\d.])[0-2]\.\d", values["pynq"]):
+        raise BoardError(f"pynq must name no image before 3.0, whose Python is older than 3.10, not {old[0]}")
     widths = FAMILIES[values["family"]].hp_bits
     if values["hp_bits"] not in widths:
         raise BoardError(f"hp_bits must be {' or '.join(map(str, widths))}, not {values['hp_bits']!r}")
