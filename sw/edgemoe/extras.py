@@ -26,7 +26,7 @@ def install_command(*extras: str, source: Path | None = None) -> str:
     source = source or installed_from()
     chosen = f"[{','.join(extras)}]"
     if source is None:
-        return f"pip install {shlex.quote('edgemoe-VERSION-py3-none-any.whl' + chosen)} (the path of edgemoe's wheel)"
+        return f"pip install {shlex.quote('edgemoe-VERSION-py3-none-any.whl' + chosen)} (with the file's path)"
     if source.is_dir():
         name = "." if source == Path.cwd() else str(source)
         return f"pip install -e {shlex.quote(name + chosen)}"
