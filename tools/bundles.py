@@ -17,7 +17,7 @@ import edgemoe
 from edgemoe.compiler import build_bundle
 from edgemoe.workloads import named_graphs
 from edgemoe_hw.spec.config import PRESETS
-from edgemoe_models.graph.integer_graph import IntegerGraph
+from edgemoe_models.graph.file import read_graph
 
 __all__ = ["BUNDLES", "COMMAND", "stale_bundles", "write_bundles"]
 
@@ -34,7 +34,7 @@ def write_bundles(folder: Path = BUNDLES, graphs: Mapping[str, Path] | None = No
     """
     written = []
     for name, path in (named_graphs() if graphs is None else graphs).items():
-        graph = IntegerGraph.load(path)
+        graph = read_graph(path)
         for config in _CONFIGURATIONS:
             written.append(folder / f"{name}-{config}.emoe")
             build_bundle(graph, PRESETS[config]).save(written[-1])

@@ -10,6 +10,9 @@ import json
 import math
 from typing import Any
 
+from edgemoe_models.storage.checks import shown
+from edgemoe_models.storage.json_text import JsonError, parse_json
+
 #: Metres a unit of a depth head's raw output: ``depth_in_metres = output * DEPTH_SCALE``.
 DEPTH_SCALE = 10.0
 
@@ -20,25 +23,55 @@ _FIXED_CHANNELS = {"depth": 1, "normals": 3, "edges": 1}
 IMAGE_CHANNELS = 3
 
 
+#: The most of everything: well above any published vision transformer of the sizes that fit an FPGA, and low enough
+#: that a damaged or hostile file cannot make a loop endless. Whatever a config says is held against the tensors of
+#: its file before memory is allocated for it.
+LIMITS = {
+    "image_height": 8192,
+    "image_width": 8192,
+    "patch": 256,
+    "dim": 8192,
+    "depth": 256,
+    "heads": 256,
+    "mlp_hidden": 65536,
+    "num_experts": 256,
+    "top_k": 16,
+    "expert_hidden": 65536,
+    "moe_every": 256,
+    "tasks": 32,
+    "channels": 65536,
+    "head_hidden": 65536,
+    "cells": 256,
+    "num_tokens": 65536,
+    "head_outputs": 1 << 20,
+}
+_LONGEST_NAME = 64
+
+
 def _require_int(owner: str, field: str, value: object, minimum: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise ValueError(f"{owner}.{field} must be an integer of at least {minimum}, not {value!r}")
+        raise ValueError(f"{owner}.{field} must be an integer of at least {minimum}, not {shown(value)}")
+    if value > LIMITS[field]:
+        raise ValueError(f"{owner}.{field} must be at most {LIMITS[field]}, not {shown(value)}")
 
 
 def _require_name(owner: str, value: object) -> None:
-    if not isinstance(value, str) or not value or not value.replace("-", "_").isidentifier():
-        raise ValueError(f"{owner}.name must be letters, digits, '_' and '-', not {value!r}")
+    is_name = isinstance(value, str) and value.replace("-", "_").isidentifier() and value.isascii()
+    if not is_name or len(str(value)) > _LONGEST_NAME:
+        raise ValueError(
+            f"{owner}.name must be letters, digits, '_' and '-', at most {_LONGEST_NAME}, not {shown(value)}"
+        )
 
 
 def _require_fields(cls: type, data: object) -> dict[str, Any]:
     if not isinstance(data, dict):
-        raise ValueError(f"{cls.__name__} must be a JSON object, not {data!r}")
+        raise ValueError(f"{cls.__name__} must be a JSON object, not {shown(data)}")
     known = {field.name for field in dataclasses.fields(cls)}
     if unknown := sorted(set(data) - known):
-        raise ValueError(f"{cls.__name__}'s fields must be among {sorted(known)}, not {unknown!r}")
+        raise ValueError(f"{cls.__name__}'s fields must be among {sorted(known)}, not {shown(unknown)}")
     required = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
     if missing := sorted(required - set(data)):
-        raise ValueError(f"{cls.__name__} must have the fields {missing!r}, not only {sorted(data)!r}")
+        raise ValueError(f"{cls.__name__} must have the fields {missing!r}, not only {shown(sorted(data))}")
     return dict(data)
 
 
@@ -69,7 +102,7 @@ class TaskConfig:
     def __post_init__(self) -> None:
         _require_name("TaskConfig", self.name)
         if self.kind not in TASK_KINDS:
-            raise ValueError(f"TaskConfig.kind must be one of {TASK_KINDS}, not {self.kind!r}")
+            raise ValueError(f"TaskConfig.kind must be one of {TASK_KINDS}, not {shown(self.kind)}")
         _require_int("TaskConfig", "channels", self.channels, 1)
         fixed = _FIXED_CHANNELS.get(self.kind)
         if fixed is not None and self.channels != fixed:
@@ -78,6 +111,7 @@ class TaskConfig:
         _require_int("TaskConfig", "cells", self.cells, 1)
         if not self.is_dense and self.cells != 1:
             raise ValueError(f"TaskConfig.cells of classification must be 1, not {self.cells!r}")
+        _require_int("TaskConfig", "head_outputs", self.head_outputs, 1)
 
     @property
     def is_dense(self) -> bool:
@@ -115,7 +149,7 @@ class ModelConfig:
         eps: of every LayerNorm
 
     Raises:
-        ValueError: a field is out of range or contradicts another.
+        ValueError: a field is out of range (:data:`LIMITS`) or contradicts another.
     """
 
     name: str
@@ -141,11 +175,12 @@ class ModelConfig:
             if getattr(self, field) % self.patch:
                 value = getattr(self, field)
                 raise ValueError(f"ModelConfig.{field} must be a multiple of patch ({self.patch}), not {value!r}")
+        _require_int("ModelConfig", "num_tokens", self.num_tokens, 1)
         if self.dim % self.heads:
             raise ValueError(f"ModelConfig.heads must divide dim ({self.dim}), not {self.heads!r}")
         self._validate_experts()
         if not isinstance(self.eps, float) or not (math.isfinite(self.eps) and self.eps > 0):
-            raise ValueError(f"ModelConfig.eps must be a positive float, not {self.eps!r}")
+            raise ValueError(f"ModelConfig.eps must be a positive float, not {shown(self.eps)}")
         self._validate_tasks()
 
     def _validate_experts(self) -> None:
@@ -163,7 +198,9 @@ class ModelConfig:
 
     def _validate_tasks(self) -> None:
         if not isinstance(self.tasks, tuple) or not self.tasks:
-            raise ValueError(f"ModelConfig.tasks must be a non-empty tuple, not {self.tasks!r}")
+            raise ValueError(f"ModelConfig.tasks must be a non-empty tuple, not {shown(self.tasks)}")
+        if len(self.tasks) > LIMITS["tasks"]:
+            raise ValueError(f"ModelConfig.tasks must be at most {LIMITS['tasks']}, not {len(self.tasks)}")
         for task in self.tasks:
             if not isinstance(task, TaskConfig):
                 raise ValueError(f"ModelConfig.tasks must hold TaskConfig, not {task!r}")
@@ -233,7 +270,7 @@ class ModelConfig:
         """The config that :meth:`to_dict` wrote; ValueError for unknown, missing or bad fields."""
         fields = _require_fields(cls, data)
         if not isinstance(fields["tasks"], (list, tuple)):
-            raise ValueError(f"ModelConfig.tasks must be a list, not {fields['tasks']!r}")
+            raise ValueError(f"ModelConfig.tasks must be a list, not {shown(fields['tasks'])}")
         fields["tasks"] = tuple(TaskConfig(**_require_fields(TaskConfig, task)) for task in fields["tasks"])
         return cls(**fields)
 
@@ -241,9 +278,9 @@ class ModelConfig:
     def from_json(cls, text: str) -> ModelConfig:
         """The config that :meth:`to_json` wrote."""
         try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"ModelConfig must be JSON text: {error}") from error
+            data = parse_json(text)
+        except JsonError as error:
+            raise ValueError(f"ModelConfig must be JSON text: {error}") from None
         return cls.from_dict(data)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +21,9 @@ import numpy.typing as npt
 from edgemoe.layout import OutputPart
 from edgemoe_hw.spec.config import ISA_VERSION, AcceleratorConfig, ConfigError
 from edgemoe_models.config import ModelConfig
+from edgemoe_models.graph.file import parse_graph
 from edgemoe_models.graph.integer_graph import GraphError, IntegerGraph
-from edgemoe_models.tensor_file import TensorFileError, read_tensors
+from edgemoe_models.storage.tensor_file import TensorFileError, read_tensors, write_tensors
 
 __all__ = ["FORMAT_VERSION", "Bundle", "BundleError", "Phase", "Task"]
 
@@ -122,13 +122,10 @@ class Bundle:
 
     def graph(self) -> IntegerGraph:
         """The integer graph, checked."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "graph.safetensors"
-            path.write_bytes(self.graph_file.tobytes())
-            try:
-                return IntegerGraph.load(path)
-            except GraphError as error:
-                raise BundleError(f"the bundle's integer graph is unusable: {error}") from None
+        try:
+            return parse_graph(self.graph_file.tobytes())
+        except GraphError as error:
+            raise BundleError(f"the bundle's integer graph is unusable: {error}") from None
 
     def _document(self) -> dict[str, Any]:
         tasks = {}
@@ -153,17 +150,18 @@ class Bundle:
         }
 
     def save(self, path: Path | str) -> None:
-        """Write the bundle; equal bundles give equal bytes."""
+        """Write the bundle whole or not at all; equal bundles give equal bytes.
+
+        Raises:
+            SaveError: it cannot be written; a file that was there before is unchanged
+        """
         tensors: dict[str, Bytes] = {"data": self.data, "graph": self.graph_file}
         for name, task in self.tasks.items():
             tensors[f"program.{name}"] = np.frombuffer(task.program, np.uint8)
             tensors[f"trace.{name}"] = np.frombuffer(json.dumps(task.trace).encode(), np.uint8)
         text = json.dumps(self._document(), sort_keys=True, allow_nan=False)
         stored = json.dumps({"document": text, "sha256": _digest(tensors, text)})  # safetensors does not order keys
-        import safetensors.numpy  # not where bundles are only read: a board has NumPy and PYNQ
-
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_bytes(safetensors.numpy.save(tensors, {METADATA_KEY: stored}))
+        write_tensors(path, tensors, {METADATA_KEY: stored})
 
     @classmethod
     def load(cls, path: Path | str) -> Bundle:

@@ -7,6 +7,7 @@ from pathlib import Path
 from edgemoe.boards.board import board_names, load_board
 from edgemoe_hw.spec.config import PRESETS as CONFIGS
 from edgemoe_hw.spec.config import AcceleratorConfig, ConfigError
+from edgemoe_models.storage.json_text import JsonError, read_json
 
 __all__ = ["CONFIGS", "find_config"]
 
@@ -17,7 +18,12 @@ def find_config(name: str) -> AcceleratorConfig:
         return CONFIGS[name]
     path = Path(name)
     if path.is_file():
-        return AcceleratorConfig.from_json(path.read_text())
+        try:
+            return AcceleratorConfig.from_dict(read_json(path))
+        except JsonError as error:
+            raise ConfigError(str(error)) from None
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
     if name in board_names():
         return load_board(name).config
     raise ConfigError(

@@ -11,13 +11,14 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors
-
 import edgemoe_models
 from edgemoe_models import random_weights
 from edgemoe_models.config import PRESETS
-from edgemoe_models.graph.integer_graph import GraphError, IntegerGraph
+from edgemoe_models.graph.file import graph_bytes, is_graph_file, read_graph
+from edgemoe_models.graph.integer_graph import IntegerGraph
 from edgemoe_models.ptq import quantize
+from edgemoe_models.storage.cache import cache_root, cached
+from edgemoe_models.storage.tensor_file import TensorFileError, read_header
 
 __all__ = [
     "QAT_PRECISIONS",
@@ -56,9 +57,15 @@ def weights_path(name: str) -> Path:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Metadata of a safetensors file."""
-    with safetensors.safe_open(path, framework="numpy") as file:
-        return dict(file.metadata() or {})
+    """Metadata of a safetensors file.
+
+    Raises:
+        ValueError: it cannot be read; the message names it
+    """
+    try:
+        return read_header(path)[1]
+    except (TensorFileError, OSError) as error:
+        raise ValueError(f"{path}: not a readable safetensors file ({error})") from None
 
 
 def qat_files(weights: Path, suffix: str) -> QatFiles:
@@ -131,8 +138,8 @@ def _cache_key(name: str, weights: Path, seed: int) -> str:
     return digest.hexdigest()[:12]
 
 
-def preset_graph(name: str, cache: Path = Path("build/graphs"), seed: int = 0, expert_bits: int = 8) -> IntegerGraph:
-    """A preset quantized with calibration scenes; kept in ``cache``.
+def preset_graph(name: str, cache: Path | None = None, seed: int = 0, expert_bits: int = 8) -> IntegerGraph:
+    """A preset quantized with calibration scenes; kept in ``cache`` (default: ``graphs`` in the cache folder).
 
     Raises:
         ValueError: there is no such preset
@@ -141,24 +148,20 @@ def preset_graph(name: str, cache: Path = Path("build/graphs"), seed: int = 0, e
         names = ", ".join([*PRESETS, *named_graphs()])
         raise ValueError(f"model must be one of {names}, or a checkpoint or graph file, not {name!r}")
     weights = weights_path(name)
-    path = cache / f"{name}-w{expert_bits}-{_cache_key(name, weights, seed)}{_GRAPH}"
-    if path.is_file():
-        try:
-            return IntegerGraph.load(path)
-        except GraphError:
-            path.unlink()  # an interrupted run's; make it again
+    folder = cache_root() / "graphs" if cache is None else cache
+    path = folder / f"{name}-w{expert_bits}-{_cache_key(name, weights, seed)}{_GRAPH}"
     model, options = PRESETS[name], quantize.QuantizeOptions(expert_bits=expert_bits)
-    if weights.is_file():
-        graph = quantize.quantize_checkpoint(weights, options=options)
-    else:
+
+    def make() -> IntegerGraph:
+        if weights.is_file():
+            return quantize.quantize_checkpoint(weights, options=options)
         images = quantize.calibration_images(model, _RANDOM_CALIBRATION)
-        graph = quantize.quantize(random_weights.random_state(model, seed), model, images, options)
-    cache.mkdir(parents=True, exist_ok=True)
-    graph.save(path)
-    return graph
+        return quantize.quantize(random_weights.random_state(model, seed), model, images, options)
+
+    return cached(path, read_graph, make, graph_bytes)
 
 
-def load_graph(model: str, cache: Path = Path("build/graphs"), seed: int = 0, expert_bits: int = 8) -> IntegerGraph:
+def load_graph(model: str, cache: Path | None = None, seed: int = 0, expert_bits: int = 8) -> IntegerGraph:
     """A preset's or a packaged graph's name, an integer graph's file or a float checkpoint.
 
     ``expert_bits`` (8 or 4) is for what is quantized here; a graph keeps its own.
@@ -169,12 +172,10 @@ def load_graph(model: str, cache: Path = Path("build/graphs"), seed: int = 0, ex
     path = named_graphs().get(model, Path(model))
     if model in PRESETS or not path.exists():
         return preset_graph(model, cache, seed, expert_bits)
-    try:
-        return IntegerGraph.load(path)
-    except GraphError as error:
-        if "no integer graph" not in str(error):
-            raise
-    if "qat" in read_metadata(path):
+    metadata = read_metadata(path)
+    if is_graph_file(metadata):
+        return read_graph(path)
+    if "qat" in metadata:
         raise ValueError(
             f"{path}: latent weights of quantization-aware training; give the integer graph that was "
             f"written with them, {model_label(model)}{_GRAPH}"

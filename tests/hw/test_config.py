@@ -42,9 +42,15 @@ def test_hash_covers_hardware_only():
         ({"weight_depth": 0}, "weight_depth must be a positive integer, not 0"),
         ({"weight_depth": True}, "weight_depth must be a positive integer, not True"),
         ({"act_depth": 1 << 17}, "act_depth must be at most 65536, not 131072"),
-        ({"assumed_clock_mhz": "fast"}, "assumed_clock_mhz must be a positive number, not 'fast'"),
-        ({"assumed_clock_mhz": float("nan")}, "assumed_clock_mhz must be a positive number, not nan"),
+        ({"assumed_clock_mhz": "fast"}, "assumed_clock_mhz must be a positive number up to 10000, not 'fast'"),
+        ({"assumed_clock_mhz": float("nan")}, "assumed_clock_mhz must be a positive number up to 10000, not nan"),
+        ({"assumed_clock_mhz": 10**400}, "assumed_clock_mhz must be a positive number up to 10000, not 1000"),
+        ({"lanes_k": 1 << 40}, "lanes_k must be at most 256, not 1099511627776"),
+        ({"lanes_n": 1 << 40}, "lanes_n must be at most 256, not 1099511627776"),
+        ({"dram_latency": 10**9}, "dram_latency must be at most 100000, not 1000000000"),
         ({"name": 3}, "name must be a string, not 3"),
+        ({"name": "../x"}, "name must be letters, digits, '.', '_' and '-', 1 to 64, not '../x'"),
+        ({"name": ""}, "name must be letters"),
     ],
 )
 def test_refusals(change, message):
@@ -57,6 +63,7 @@ def test_refusals(change, message):
     [
         ("{", "config must be JSON"),
         ("[]", "config must be a JSON object"),
+        ("[" * 100_000, "config must be JSON"),
         (json.dumps({"lanes": 8}), "config has unknown fields lanes; known: act_depth"),
     ],
 )

@@ -35,6 +35,12 @@ def test_derived_shapes():
         ({"dim": 0}, r"ModelConfig\.dim must be an integer of at least 1, not 0"),
         ({"depth": 2.0}, r"ModelConfig\.depth must be an integer of at least 1, not 2\.0"),
         ({"image_width": 100}, r"ModelConfig\.image_width must be a multiple of patch \(8\), not 100"),
+        ({"depth": 10**9}, r"ModelConfig\.depth must be at most 256, not 1000000000"),
+        ({"num_experts": 10**9}, r"ModelConfig\.num_experts must be at most 256, not 1000000000"),
+        ({"image_width": 1 << 13, "image_height": 1 << 13, "patch": 1}, r"num_tokens must be at most 65536, not 6710"),
+        ({"tasks": PRESETS["m3vit-tiny"].tasks * 20}, r"ModelConfig\.tasks must be at most 32, not 40"),
+        ({"name": "a" * 65}, r"ModelConfig\.name must be letters, .*at most 64, not 'aaa"),
+        ({"name": "größe"}, r"ModelConfig\.name must be letters, .*, not 'größe'"),
         ({"heads": 5}, r"ModelConfig\.heads must divide dim \(96\), not 5"),
         ({"top_k": 9}, r"ModelConfig\.top_k must be in 1\.\.num_experts \(8\), not 9"),
         ({"num_experts": 0}, r"ModelConfig\.top_k must be 0 without experts, not 2"),
@@ -56,6 +62,8 @@ def test_refuses_bad_models(changes, message):
         (("a", "colour", 1), r"TaskConfig\.kind must be one of .*, not 'colour'"),
         (("a", "depth", 2), r"TaskConfig\.channels of depth must be 1, not 2"),
         (("a", "classification", 9, 0, 2), r"TaskConfig\.cells of classification must be 1, not 2"),
+        (("a", "segmentation", 10**9), r"TaskConfig\.channels must be at most 65536, not 1000000000"),
+        (("a", "segmentation", 9999, 0, 200), r"TaskConfig\.head_outputs must be at most 1048576, not 399960000"),
         (("a", "segmentation", 0), r"TaskConfig\.channels must be an integer of at least 1, not 0"),
     ],
 )
@@ -67,6 +75,8 @@ def test_refuses_bad_tasks(arguments, message):
 def test_refuses_bad_json():
     with pytest.raises(ValueError, match="ModelConfig must be JSON text"):
         ModelConfig.from_json("{")
+    with pytest.raises(ValueError, match="must be JSON text: its lists and objects lie more than 32 deep"):
+        ModelConfig.from_json("[" * 100_000)
     with pytest.raises(ValueError, match=r"must be a JSON object, not \[\]"):
         ModelConfig.from_json("[]")
     with pytest.raises(ValueError, match=r"fields must be among .*, not \['width'\]"):

@@ -9,8 +9,16 @@ import safetensors
 import safetensors.numpy
 
 from edgemoe_models.config import ModelConfig, TaskConfig
-from edgemoe_models.graph.file import METADATA_KEY, digest
-from edgemoe_models.graph.integer_graph import GraphError, IntegerGraph
+from edgemoe_models.graph.file import (
+    METADATA_KEY,
+    digest,
+    graph_bytes,
+    parse_graph,
+    read_graph,
+    read_outline,
+    write_graph,
+)
+from edgemoe_models.graph.integer_graph import GraphError
 from edgemoe_models.integer import reference
 from edgemoe_models.ptq.quantize import quantize
 from edgemoe_models.random_weights import random_images, random_state
@@ -39,9 +47,9 @@ def graph():
 
 
 def test_load_returns_what_was_saved(graph, tmp_path):
-    graph.save(tmp_path / "a")
-    loaded = IntegerGraph.load(tmp_path / "a")
-    loaded.save(tmp_path / "b")
+    write_graph(graph, tmp_path / "a")
+    loaded = read_graph(tmp_path / "a")
+    write_graph(loaded, tmp_path / "b")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert loaded.config == graph.config and loaded.residual_scale == graph.residual_scale
     image = random_images(graph.config, 1, 7)[0]
@@ -55,6 +63,16 @@ def test_load_returns_what_was_saved(graph, tmp_path):
                 assert np.array_equal(a, b), name
 
 
+def test_bytes_are_the_files(graph, tmp_path):
+    write_graph(graph, tmp_path / "a")
+    content = graph_bytes(graph)
+    assert content == (tmp_path / "a").read_bytes() == graph_bytes(parse_graph(content))
+    with pytest.raises(GraphError, match="^not a readable graph file"):
+        parse_graph(content[:-1])
+    config, scalars = read_outline(content)
+    assert config == graph.config and scalars["residual_scale"] == graph.residual_scale
+
+
 def test_int4_experts_are_saved_and_loaded(graph, tmp_path):
     def narrow(linears):
         return tuple(dataclasses.replace(linear, weight=linear.weight >> 5) for linear in linears)
@@ -63,8 +81,8 @@ def test_int4_experts_are_saved_and_loaded(graph, tmp_path):
         dataclasses.replace(b, expert_fc1=narrow(b.expert_fc1), expert_fc2=narrow(b.expert_fc2)) for b in graph.blocks
     )
     narrowed = dataclasses.replace(graph, blocks=blocks, expert_bits=4)
-    narrowed.save(tmp_path / "a")
-    loaded = IntegerGraph.load(tmp_path / "a")
+    write_graph(narrowed, tmp_path / "a")
+    loaded = read_graph(tmp_path / "a")
     assert loaded.expert_bits == 4
     for (_, expected, _), (_, found, _) in zip(narrowed.linears(), loaded.linears(), strict=True):
         assert np.array_equal(expected.weight, found.weight)
@@ -112,7 +130,7 @@ def test_run_refuses_an_unknown_task(graph):
 
 def _refused(path, match):
     with pytest.raises(GraphError, match=match) as caught:
-        IntegerGraph.load(path)
+        read_graph(path)
     assert str(path) in str(caught.value)
 
 
@@ -138,7 +156,7 @@ def _resign(path, change):
 
 @pytest.fixture
 def path(graph, tmp_path):
-    graph.save(tmp_path / "model.graph")
+    write_graph(graph, tmp_path / "model.graph")
     return tmp_path / "model.graph"
 
 
@@ -171,9 +189,9 @@ def test_load_refuses_another_version(path):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_load_refuses_metadata_that_is_not_finite(path, value):
-    with pytest.raises(GraphError, match="which is no finite number; quantize the checkpoint again"):
+    with pytest.raises(GraphError, match=r"which is no finite number\); quantize the checkpoint again"):
         _rewrite(path, lambda tensors, document: document["scalars"].update(residual_scale=value))
-        IntegerGraph.load(path)
+        read_graph(path)
 
 
 @pytest.mark.parametrize(
@@ -191,6 +209,13 @@ def test_load_refuses_metadata_that_is_not_finite(path, value):
         (lambda t, d: d["scalars"].update(expert_bits=6), r"expert_bits must be one of \(8, 4\), not 6"),
         (lambda t, d: d["scalars"].update(expert_bits=4), r"experts.0.fc1: with expert_bits 4 .* must lie in -7..7"),
         (lambda t, d: t["scale.norm"].fill(np.nan), "scale of norm must be positive and finite"),
+        (lambda t, d: t.update({"scale.norm": np.ones(24)}), "scale of norm must be positive and finite"),
+        (lambda t, d: d["scalars"].update({"norm.shift": True}), "norm.shift must be an integer in 0..31, not True"),
+        (lambda t, d: d["scalars"].update({"norm.shifts": 1}), r"unexpected scalars \['norm.shifts'\]"),
+        (lambda t, d: d.update(scalars=[]), r"scalars must be an object, not \[\]"),
+        (lambda t, d: d.update(version=2.0), "graph format 2.0, but this edgemoe reads 2"),
+        (lambda t, d: d["config"].update(depth=10**9), "depth must be at most 256, not 1000000000"),
+        (lambda t, d: d["config"].update(tasks=[{}] * 1000), "TaskConfig must have the fields"),
     ],
 )
 def test_load_refuses_an_inconsistent_graph(path, change, match):

@@ -7,6 +7,7 @@ import pytest
 
 from edgemoe_models.config import ModelConfig, TaskConfig
 from edgemoe_models.export_onnx.__main__ import main
+from edgemoe_models.graph.file import write_graph
 from edgemoe_models.integer import reference
 from edgemoe_models.ptq.quantize import quantize
 from edgemoe_models.random_weights import random_images, random_state
@@ -133,7 +134,7 @@ def test_weights_and_activations_are_quant_nodes(graph):
 
 def test_command_line(graph, tmp_path, capsys):
     path, out = tmp_path / "tiny.safetensors", tmp_path / "new" / "tiny.onnx"
-    graph.save(path)
+    write_graph(graph, path)
     assert main([str(path), "--task", "label", "--out", str(out), "--check", "2"]) == 0
     assert "2 images, 36 tensors" in capsys.readouterr().out
     onnx.checker.check_model(out)

@@ -17,7 +17,7 @@ from edgemoe.studies.accuracy import AccuracyOptions, accuracy_table, differing,
 from edgemoe.studies.expert_plot import draw_expert_load
 from edgemoe_hw.spec.config import PRESETS as CONFIGS
 from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig
-from edgemoe_models.graph.integer_graph import IntegerGraph
+from edgemoe_models.graph.file import read_graph
 from edgemoe_models.integer import reference
 from edgemoe_models.ptq.quantize import calibration_images, load_checkpoint
 from edgemoe_models.random_weights import random_state
@@ -129,7 +129,7 @@ def test_a_difference_is_found(weights, measured, monkeypatch, tmp_path):
     options = AccuracyOptions(CONFIGS["tiny"], scenes=1, brevitas_images=1, cache=tmp_path)
     study = accuracy.Study(weights, options, lambda what, share: None)
     files = workloads.qat_files(weights, "w8a8")
-    row = study.brevitas_row(files, IntegerGraph.load(files.graph))
+    row = study.brevitas_row(files, read_graph(files.graph))
     assert row["equal"] is False and row["differences"] > 0
     assert differing([row]) == [f"QAT W8A8 on Brevitas: {row['differences']:,} values"]
     assert "NOT equal" in accuracy.summary(row)
@@ -261,7 +261,7 @@ def test_card(weights, measured, monkeypatch, tmp_path):
     results.mkdir()
     with pytest.raises(ValueError, match="no results .* run make accuracy"):
         model_card.update_card("small", results, folder)
-    graph = IntegerGraph.load(workloads.qat_files(weights, "w8a8").graph)
+    graph = read_graph(workloads.qat_files(weights, "w8a8").graph)
     loads = {"precision": "QAT W8A8"} | expert_load.measure_expert_load(graph, calibration_images(MODEL, 2))
     (results / "accuracy.json").write_text(json.dumps(measured[0]))
     (results / "expert_load.json").write_text(json.dumps(loads))

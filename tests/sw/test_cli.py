@@ -19,6 +19,7 @@ from edgemoe.runtime.reference_device import ReferenceDevice
 from edgemoe_hw.spec.config import PRESETS
 from edgemoe_models.config import PRESETS as MODELS
 from edgemoe_models.config import ModelConfig, TaskConfig
+from edgemoe_models.graph.file import write_graph
 from edgemoe_models.random_weights import random_state
 from support.random_graphs import random_graph, small_model
 
@@ -64,17 +65,17 @@ def edgemoe(monkeypatch, capsys):
 @pytest.fixture(scope="module")
 def graph_file(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("graph") / "small.safetensors"
-    random_graph(MODEL).save(path)
+    write_graph(random_graph(MODEL), path)
     return path
 
 
 @pytest.fixture(scope="module")
 def built(graph_file, tmp_path_factory) -> Path:
     from edgemoe.compiler import build_bundle
-    from edgemoe_models.graph.integer_graph import IntegerGraph
+    from edgemoe_models.graph.file import read_graph
 
     path = tmp_path_factory.mktemp("bundle") / "small.emoe"
-    build_bundle(IntegerGraph.load(graph_file), PRESETS["tiny"]).save(path)
+    build_bundle(read_graph(graph_file), PRESETS["tiny"]).save(path)
     return path
 
 
@@ -130,7 +131,7 @@ def test_compile_info_and_disassembly(edgemoe, graph_file, tmp_path):
 
 
 def test_int4_experts_need_no_option(edgemoe, image, tmp_path):
-    random_graph(MODEL, expert_bits=4).save(tmp_path / "small.safetensors")
+    write_graph(random_graph(MODEL, expert_bits=4), tmp_path / "small.safetensors")
     assert (
         edgemoe(
             "compile", "--model", tmp_path / "small.safetensors", "--config", "tiny", "--out", tmp_path / "x.emoe"
@@ -291,7 +292,9 @@ def test_waveforms_that_cannot_be(edgemoe, bundle, image, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "config must be JSON"),
+        ("{", "mine.json: it is not JSON"),
+        ("[" * 100_000, "mine.json: its lists and objects lie more than 32 deep"),
+        ('{"lanes_k": 16, "lanes_k": 8}', "mine.json: the key 'lanes_k' comes twice"),
         ("[1]", "config must be a JSON object"),
         ('{"lanes": 3}', "unknown fields lanes"),
         ('{"lanes_k": 12}', "lanes_k must be a power of two, not 12"),
@@ -351,7 +354,7 @@ def test_unusable_model_files(edgemoe, tmp_path, graph_file):
 
 
 def test_model_that_is_too_large(edgemoe, tmp_path):
-    random_graph(MODELS["m3vit-tiny"]).save(tmp_path / "large")
+    write_graph(random_graph(MODELS["m3vit-tiny"]), tmp_path / "large")
     edgemoe("compile", "--model", tmp_path / "large", "--config", "tiny", "--out", tmp_path / "x.emoe").refused(
         "129 tokens of 192 channels need 3096 rows of the residual scratchpad, which has 2048: 1048 too few"
     )

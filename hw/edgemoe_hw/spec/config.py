@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
+import re
 from dataclasses import dataclass
 
 from edgemoe_hw.spec import constants
@@ -15,6 +15,7 @@ __all__ = ["ISA_VERSION", "PRESETS", "AcceleratorConfig", "ConfigError"]
 ISA_VERSION = 2
 
 
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")  # it becomes part of files' names
 _LARGEST = {
     "lanes_k": constants.MAX_LANES,
     "lanes_n": constants.MAX_LANES,
@@ -27,7 +28,9 @@ _LARGEST = {
     "residual_depth": constants.MAX_DEPTH,
     "score_depth": constants.MAX_DEPTH,
     "param_depth": constants.MAX_DEPTH,
+    "dram_latency": 100_000,
 }
+_MAX_CLOCK_MHZ = 10_000
 
 
 class ConfigError(ValueError):
@@ -91,10 +94,14 @@ class AcceleratorConfig:
             value = getattr(self, field.name)
             if field.name == "name":
                 _require(isinstance(value, str), f"name must be a string, not {value!r}")
+                _require(
+                    bool(_NAME.fullmatch(value)),
+                    f"name must be letters, digits, '.', '_' and '-', 1 to 64, not {value[:80]!r}",
+                )
             elif field.name == "assumed_clock_mhz":
                 _require(
-                    isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf,
-                    f"assumed_clock_mhz must be a positive number, not {value!r}",
+                    isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= _MAX_CLOCK_MHZ,
+                    f"assumed_clock_mhz must be a positive number up to {_MAX_CLOCK_MHZ}, not {value!r}",
                 )
             else:
                 _require(
@@ -174,19 +181,21 @@ class AcceleratorConfig:
         return json.dumps(self.to_dict(), indent=1, sort_keys=True)
 
     @classmethod
-    def from_dict(cls, values: dict[str, object]) -> AcceleratorConfig:
+    def from_dict(cls, values: object) -> AcceleratorConfig:
+        """The configuration that :meth:`to_dict` wrote; ConfigError for unknown or bad fields."""
+        if not isinstance(values, dict):
+            raise ConfigError(f"config must be a JSON object, not {type(values).__name__}")
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(values) - known)
         _require(not unknown, f"config has unknown fields {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-        return cls(**values)  # type: ignore[arg-type]
+        return cls(**values)
 
     @classmethod
     def from_json(cls, text: str) -> AcceleratorConfig:
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"config must be JSON: {error}") from None
-        _require(isinstance(values, dict), "config must be a JSON object")
         return cls.from_dict(values)
 
     @property

@@ -12,22 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 
 from edgemoe_models.datasets.scenes import SPLITS, generate_scene
-from edgemoe_models.graph.file import METADATA_KEY
+from edgemoe_models.graph.file import is_graph_file, read_graph
 from edgemoe_models.graph.integer_graph import IntegerGraph
 from edgemoe_models.ptq.quantize import QuantizeError, quantize_checkpoint
+from edgemoe_models.storage.atomic import write_bytes
+from edgemoe_models.storage.tensor_file import TensorFileError, read_header
 
 
 def load(path: Path) -> IntegerGraph:
     """An integer graph, or a float checkpoint, which is quantized (post-training, on the package's scenes)."""
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            is_graph = METADATA_KEY in (file.metadata() or {})
-    except (safetensors.SafetensorError, OSError) as error:
+        _, metadata = read_header(path)
+    except (TensorFileError, OSError) as error:
         raise QuantizeError(f"{path}: not a readable safetensors file ({error})") from None
-    return IntegerGraph.load(path) if is_graph else quantize_checkpoint(path)
+    return read_graph(path) if is_graph_file(metadata) else quantize_checkpoint(path)
 
 
 def check(model: Any, graph: IntegerGraph, task: str, count: int, executor: str) -> bool:
@@ -66,14 +66,11 @@ def main(arguments: list[str] | None = None) -> int:
     if options.check < 0:
         parser.error(f"--check must not be negative, not {options.check}")
     try:
-        import onnx
-
         from edgemoe_models.export_onnx.model import export
 
         graph = load(options.model)
         model = export(graph, options.task)
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        onnx.save(model, options.out)
+        write_bytes(options.out, model.SerializeToString())
         kinds = sum(node.op_type == "Quant" for node in model.graph.node)
         print(
             f"{options.out}: {len(model.graph.node)} nodes, {kinds} of them Quant, "

@@ -9,10 +9,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,69 +30,134 @@ from edgemoe_models.graph.integer_graph import (
 )
 from edgemoe_models.integer.ops import ACCUMULATOR_LIMIT, MAX_SHIFT
 from edgemoe_models.integer.tables import GELU_ENTRIES, MAX_GELU_SHIFT
-from edgemoe_models.tensor_file import TensorFileError, read_tensors
+from edgemoe_models.storage import checks
+from edgemoe_models.storage.atomic import write_bytes
+from edgemoe_models.storage.json_text import JsonError, parse_json
+from edgemoe_models.storage.tensor_file import (
+    TensorFileError,
+    parse_tensors,
+    read_header,
+    read_tensors,
+    tensor_bytes,
+)
+
+__all__ = [
+    "FORMAT_VERSION",
+    "METADATA_KEY",
+    "digest",
+    "graph_bytes",
+    "is_graph_file",
+    "parse_graph",
+    "read_graph",
+    "read_outline",
+    "write_graph",
+]
 
 FORMAT_VERSION = 2
 METADATA_KEY = "edgemoe_graph"
+_SMALLEST_SCALE = 1e-30  # and 1e30: what a float32 holds with room to spare
 
 Array = npt.NDArray[Any]
 
 
-def save_graph(graph: IntegerGraph, path: Path) -> None:
-    """Write ``graph`` to one file. Equal graphs give equal bytes."""
+def graph_bytes(graph: IntegerGraph) -> bytes:
+    """The content of a graph's file. Equal graphs give equal bytes."""
     tensors, scalars = _flatten(graph)
     document = {"version": FORMAT_VERSION, "config": graph.config.to_dict(), "scalars": scalars}
     document["sha256"] = digest(tensors, document)
-    metadata = {METADATA_KEY: json.dumps(document, sort_keys=True, allow_nan=False)}
-    import safetensors.numpy  # not where graphs are only read: a board has NumPy and PYNQ
-
-    path.write_bytes(safetensors.numpy.save(tensors, metadata))
+    return tensor_bytes(tensors, {METADATA_KEY: json.dumps(document, sort_keys=True, allow_nan=False)})
 
 
-def load_graph(path: Path) -> IntegerGraph:
-    """Read a graph that :func:`save_graph` wrote, and check all of it.
+def write_graph(graph: IntegerGraph, path: Path | str) -> None:
+    """Write ``graph`` to one file, whole or not at all.
 
     Raises:
-        GraphError: the file is missing, damaged, of another version or inconsistent.
+        SaveError: it cannot be written
     """
-    tensors, text = _read(path)
+    write_bytes(path, graph_bytes(graph))
+
+
+def read_graph(path: Path | str) -> IntegerGraph:
+    """Read a graph that :func:`write_graph` wrote, and check all of it.
+
+    Raises:
+        GraphError: the file is missing, damaged, of another version or inconsistent; the message names it
+    """
     try:
-        document = json.loads(text, parse_constant=_refuse_constant)
-    except json.JSONDecodeError as error:
-        raise GraphError(f"{path}: its metadata is not JSON ({error}); {REMEDY}") from None
-    if not isinstance(document, dict) or document.get("version") != FORMAT_VERSION:
-        found = document.get("version") if isinstance(document, dict) else None
-        _refuse(f"{path}: graph format {found!r}, but this edgemoe reads {FORMAT_VERSION}; {REMEDY} with it")
-    found = document.pop("sha256", None)
-    if found != digest(tensors, document):
-        _refuse(f"{path}: its contents do not match its sha256, the file is damaged; copy it again, or {REMEDY}")
-    try:
-        config = ModelConfig.from_dict(document["config"])
-        return _unflatten(config, tensors, document["scalars"])
-    except (KeyError, TypeError) as error:
-        raise GraphError(f"{path}: the graph lacks {error}; {REMEDY}") from None
+        return _graph(*_checked_tensors(lambda: read_tensors(path)))
     except GraphError as error:
         raise GraphError(f"{path}: {error}") from None
+
+
+def parse_graph(content: bytes) -> IntegerGraph:
+    """The graph of which this is the file's content; raises GraphError as :func:`read_graph`."""
+    return _graph(*_checked_tensors(lambda: parse_tensors(content)))
+
+
+def is_graph_file(metadata: Mapping[str, str]) -> bool:
+    """Whether a safetensors file's metadata is an integer graph's."""
+    return METADATA_KEY in metadata
+
+
+def read_outline(content: bytes) -> tuple[ModelConfig, dict[str, Any]]:
+    """The model and the scalars of a graph's file, without its tensors; raises GraphError."""
+    _, text = _checked_tensors(lambda: read_header(content))
+    document = _document(text)
+    return _config(document), checks.record(document.get("scalars"), "scalars", (), others=True)
+
+
+_Tensors = TypeVar("_Tensors")
+
+
+def _checked_tensors(read: Callable[[], tuple[_Tensors, dict[str, str]]]) -> tuple[_Tensors, str]:
+    """What ``read`` reads, and the graph's own metadata."""
+    try:
+        tensors, metadata = read()
+    except (TensorFileError, OSError) as error:
+        raise GraphError(f"not a readable graph file ({error}); copy it again, or {REMEDY}") from None
+    if not is_graph_file(metadata):
+        _refuse("a safetensors file, but no integer graph; quantize the float checkpoint first")
+    return tensors, metadata[METADATA_KEY]
+
+
+def _document(text: str) -> dict[str, Any]:
+    try:
+        document = parse_json(text)
+    except JsonError as error:
+        raise GraphError(f"its metadata is damaged ({error}); {REMEDY}") from None
+    found = document.get("version") if isinstance(document, dict) else None
+    if type(found) is not int or found != FORMAT_VERSION:
+        _refuse(f"graph format {checks.shown(found)}, but this edgemoe reads {FORMAT_VERSION}; {REMEDY} with it")
+    assert isinstance(document, dict)
+    return document
+
+
+def _config(document: Mapping[str, Any]) -> ModelConfig:
+    try:
+        return ModelConfig.from_dict(document["config"])
+    except KeyError as error:
+        raise GraphError(f"the graph lacks {error}; {REMEDY}") from None
     except ValueError as error:
-        raise GraphError(f"{path}: {error}; {REMEDY}") from None
+        raise GraphError(f"{error}; {REMEDY}") from None
+
+
+def _graph(tensors: dict[str, Array], text: str) -> IntegerGraph:
+    document = _document(text)
+    found = document.pop("sha256", None)
+    if found != digest(tensors, document):
+        _refuse(f"its contents do not match its sha256, the file is damaged; copy it again, or {REMEDY}")
+    config = _config(document)
+    try:
+        scalars = checks.record(document.get("scalars"), "scalars", (), others=True)
+        return _unflatten(config, tensors, dict(scalars))
+    except KeyError as error:
+        raise GraphError(f"the graph lacks {error}; {REMEDY}") from None
+    except checks.FieldError as error:
+        raise GraphError(f"{error}; {REMEDY}") from None
 
 
 def _refuse(message: str) -> NoReturn:
     raise GraphError(message)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise GraphError(f"graph metadata holds {name}, which is no finite number; {REMEDY}")
-
-
-def _read(path: Path) -> tuple[dict[str, Array], str]:
-    try:
-        tensors, metadata = read_tensors(path)
-    except (TensorFileError, OSError) as error:
-        raise GraphError(f"{path}: not a readable graph file ({error}); copy it again, or {REMEDY}") from None
-    if METADATA_KEY not in metadata:
-        _refuse(f"{path}: a safetensors file, but no integer graph; quantize the float checkpoint first")
-    return tensors, metadata[METADATA_KEY]
 
 
 def digest(tensors: Mapping[str, Array], document: Mapping[str, Any]) -> str:
@@ -140,6 +204,17 @@ def _flatten(graph: IntegerGraph) -> tuple[dict[str, Array], dict[str, float]]:
     return {name: np.ascontiguousarray(array) for name, array in tensors.items()}, scalars
 
 
+def positive_scale(value: object, name: str) -> float:
+    """``value`` if it is a float32's size and above 0.
+
+    Raises:
+        GraphError: it is not
+    """
+    if not isinstance(value, float) or not _SMALLEST_SCALE <= value <= 1 / _SMALLEST_SCALE:
+        _refuse(f"{name} must be positive and finite, not {checks.shown(value)}; {REMEDY}")
+    return value
+
+
 class _Builder:
     """Takes checked pieces of a graph out of flat tensors and scalars."""
 
@@ -156,16 +231,10 @@ class _Builder:
         return array
 
     def integer(self, name: str, low: int, high: int) -> int:
-        value = self.scalars[name]
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            _refuse(f"{name} must be an integer in {low}..{high}, not {value!r}; {REMEDY}")
-        return value
+        return checks.integer(self.scalars.pop(name), name, low, high)
 
     def scale(self, name: str) -> float:
-        value = self.scalars[name]
-        if not isinstance(value, float) or not (math.isfinite(value) and value > 0):
-            _refuse(f"{name} must be positive and finite, not {value!r}; {REMEDY}")
-        return value
+        return positive_scale(self.scalars.pop(name), name)
 
     def linear(self, name: str, outputs: int, inputs: int) -> IntegerLinear:
         limit = ACCUMULATOR_LIMIT - 1
@@ -226,7 +295,7 @@ class _Builder:
 def _unflatten(config: ModelConfig, tensors: dict[str, Array], scalars: dict[str, Any]) -> IntegerGraph:
     scales = {name.removeprefix("scale."): tensors.pop(name) for name in list(tensors) if name.startswith("scale.")}
     for name, scale in scales.items():
-        if not (np.isfinite(scale).all() and (scale > 0).all()):
+        if scale.dtype != np.float32 or not (np.isfinite(scale).all() and (scale > 0).all()):
             _refuse(f"scale of {name} must be positive and finite; {REMEDY}")
     builder = _Builder(tensors, scalars)
     tokens = (config.num_tokens, config.dim)
@@ -241,7 +310,8 @@ def _unflatten(config: ModelConfig, tensors: dict[str, Array], scalars: dict[str
         scales=scales,
         expert_bits=builder.integer("expert_bits", 4, 8),
     )
-    if tensors:
-        _refuse(f"the graph has unexpected tensors {sorted(tensors)[:3]}; {REMEDY}")
+    for what, rest in (("tensors", tensors), ("scalars", scalars)):
+        if rest:
+            _refuse(f"the graph has unexpected {what} {sorted(rest)[:3]}; {REMEDY}")
     graph.bound_check()
     return graph

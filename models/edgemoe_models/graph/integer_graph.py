@@ -1,13 +1,12 @@
 """The integer graph: everything that the accelerator computes with. NumPy only.
 
-:mod:`edgemoe_models.graph.file` has its file format.
+:mod:`edgemoe_models.graph.file` writes and reads its file, and imports this module; not the other way round.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -199,20 +198,3 @@ class IntegerGraph:
                     f"{limit.bit_length() - 1} bits allow ({tokens} tokens, head_dim {head_dim}); use fewer tokens or "
                     "smaller heads"
                 )
-
-    def save(self, path: Path | str) -> None:
-        """Write the graph to one file. Equal graphs give equal bytes."""
-        from edgemoe_models.graph.file import save_graph  # which imports this module
-
-        save_graph(self, Path(path))
-
-    @classmethod
-    def load(cls, path: Path | str) -> IntegerGraph:
-        """Read a graph that :meth:`save` wrote, and check all of it.
-
-        Raises:
-            GraphError: the file is missing, damaged, of another version or inconsistent.
-        """
-        from edgemoe_models.graph.file import load_graph
-
-        return load_graph(Path(path))

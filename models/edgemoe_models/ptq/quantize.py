@@ -6,7 +6,6 @@ Usage: ``python -m edgemoe_models.ptq.quantize CHECKPOINT [--images FOLDER] --ou
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,16 +13,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import safetensors
 
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.datasets import scenes
 from edgemoe_models.float_reference import Floats, state_shapes
+from edgemoe_models.graph.file import write_graph
 from edgemoe_models.graph.integer_graph import GraphError, IntegerGraph
 from edgemoe_models.ptq.calibrate import calibration_folder
 from edgemoe_models.ptq.quantizer import Quantizer
 from edgemoe_models.ptq.report import report
 from edgemoe_models.ptq.search import DEFAULT, RANGES, QuantizeError, QuantizeOptions
+from edgemoe_models.storage.tensor_file import TensorFileError, read_tensors
 
 __all__ = [
     "QuantizeError",
@@ -75,19 +75,17 @@ def load_checkpoint(path: Path | str) -> tuple[dict[str, Floats], ModelConfig]:
         QuantizeError: the file cannot be read, has no config, or its tensors do not fit it.
     """
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}
-    except (safetensors.SafetensorError, OSError, TypeError) as error:
+        state, metadata = read_tensors(path)
+    except (TensorFileError, OSError) as error:
         raise QuantizeError(f"{path}: not a readable safetensors checkpoint ({error})") from None
     if "config" not in metadata:
         raise QuantizeError(f"{path}: the metadata key 'config' (the model's config as JSON) is missing")
     try:
-        config = ModelConfig.from_dict(json.loads(metadata["config"]))
+        config = ModelConfig.from_json(metadata["config"])
         return check_state(state, config), config
     except QuantizeError as error:
         raise QuantizeError(f"{path}: {error}") from None
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise QuantizeError(f"{path}: its config is wrong: {error}") from None
 
 
@@ -159,8 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             images = calibration_folder(chosen.images, config, chosen.count)
         graph = quantize(state, config, images, options)
-        chosen.out.parent.mkdir(parents=True, exist_ok=True)
-        graph.save(chosen.out)
+        write_graph(graph, chosen.out)
     except (QuantizeError, GraphError, OSError) as error:
         print(f"quantize: {error}", file=sys.stderr)
         return 1

@@ -13,6 +13,7 @@ import torch
 from rich.progress import Progress
 
 from edgemoe_models.evaluation.evaluate import evaluate, integer_outputs
+from edgemoe_models.graph.file import write_graph
 from edgemoe_models.graph.integer_graph import IntegerGraph
 from edgemoe_models.qat import storage
 from edgemoe_models.qat.export import export
@@ -44,7 +45,7 @@ def run(options: QatOptions, out: Path, cache: Path, resume: bool) -> Metrics:
     _train(trainer, train, out)
     trainer.save(checkpoint)
     graph = export(trainer.model)
-    graph.save(out / f"{trainer.name}.graph.safetensors")
+    write_graph(graph, out / f"{trainer.name}.graph.safetensors")
     metrics = measure(graph, val, options.val_scenes)
     found = {"metrics": json.dumps(metrics), "metrics_split": f"val, first {options.val_scenes} scenes"}
     storage.write(out / f"{trainer.name}.safetensors", trainer.model.state_dict(), trainer.metadata() | found)

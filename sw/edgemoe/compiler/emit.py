@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
-from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +11,7 @@ from edgemoe.compiler.errors import CompilerOptions
 from edgemoe.compiler.program import CompiledModel, Program, compile_graph
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.isa import Engine
+from edgemoe_models.graph.file import graph_bytes
 from edgemoe_models.graph.integer_graph import IntegerGraph
 
 __all__ = ["build_bundle", "to_bundle"]
@@ -51,10 +50,7 @@ def _task(graph: IntegerGraph, program: Program) -> Task:
 def to_bundle(compiled: CompiledModel) -> Bundle:
     """What the compiler made, as a bundle."""
     graph = compiled.graph
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "graph.safetensors"
-        graph.save(path)
-        file = np.frombuffer(path.read_bytes(), np.uint8)
+    file = np.frombuffer(graph_bytes(graph), np.uint8)
     tasks = {name: _task(graph, program) for name, program in compiled.programs.items()}
     return Bundle(
         compiled.config,

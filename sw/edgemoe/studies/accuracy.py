@@ -26,6 +26,7 @@ from edgemoe.workloads import QAT_PRECISIONS, QatFiles, qat_files
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_models.datasets.arrays import load_split
 from edgemoe_models.evaluation.evaluate import evaluate, float_outputs, integer_outputs
+from edgemoe_models.graph.file import read_graph
 from edgemoe_models.graph.integer_graph import IntegerGraph
 from edgemoe_models.integer import reference
 from edgemoe_models.integer.postprocess import decode_output
@@ -250,7 +251,7 @@ def run_accuracy(
             if not qat.graph.is_file():
                 missing.append(f"{qat.precision}: {qat.graph.name} is missing; make it with: {qat.command}")
                 continue
-            graph = IntegerGraph.load(qat.graph)
+            graph = read_graph(qat.graph)
             if graph.config != study.config:
                 raise ValueError(
                     f"{qat.graph} is of another model than {weights.name}; make it again with: {qat.command}"
