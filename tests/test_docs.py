@@ -15,6 +15,7 @@ from edgemoe_hw.interfaces import memory_depths
 from edgemoe_hw.spec.config import PRESETS as CONFIGS
 from edgemoe_models.config import PRESETS as MODELS
 from edgemoe_models.integer import ops, tables
+from support.doc_blocks import run_blocks
 from support.random_graphs import random_graph
 
 ROOT = Path(__file__).parents[1]
@@ -138,3 +139,8 @@ def test_gpu_table_is_the_measured_one():
     table = page.partition("<!-- gpu table -->\n")[2].partition("\n<!-- end of gpu table -->")[0]
     assert table == gpu_baselines.markdown(result)
     assert not [row for row in result["rows"] if row.get("equal") is False]
+
+
+def test_how_to_add_an_operator():
+    """The page's own assertions: SiLU's error is that of GELU."""
+    run_blocks("howto/add-an-operator.md")
