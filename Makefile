@@ -26,7 +26,7 @@ export PYTHON
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help sim test test-all test-pynq lint bench ablation accuracy synth fit hwh bitstream flash utilisation clean tools
+.PHONY: help sim test test-all test-pynq lint bench ablation accuracy synth fit hwh bitstream flash utilisation docs clean tools
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r t d; do \
@@ -90,6 +90,9 @@ bitstream: $(VENV)/.synth ## bitstream of BOARD with Vivado, if its configuratio
 flash: $(VENV)/.sim ## copy BOARD's bitstream, BUNDLE and runtime to HOST (user@name), run the self-test there
 	@$(BIN)/edgemoe boards flash "$(BOARD)" --host "$(HOST)" $(if $(BUNDLE),--bundle "$(BUNDLE)")
 
+docs: $(VENV)/.docs ## the documentation as a site, in build/site; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet && echo 'The site is in build/site: open build/site/index.html'
+
 clean: ## remove build results and caches, keep .venv
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find $(wildcard hw models sim sw tests boards) -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -124,6 +127,11 @@ $(VENV)/.baselines: $(VENV)/.base
 	@$(PIP) torch==2.13.0
 	@$(PIP) --quiet -e '.[sim,baselines]'
 	@touch $@ $(VENV)/.sim
+
+$(VENV)/.docs: $(VENV)/.base
+	@echo 'Set-up: mkdocs (once, about a minute)'
+	@$(PIP) --quiet -e '.[docs]'
+	@touch $@
 
 $(VENV)/.fit: $(VENV)/.synth
 	@echo 'Set-up: nextpnr (once, about a minute)'

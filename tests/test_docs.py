@@ -48,6 +48,11 @@ def test_links_lead_somewhere(page):
             assert fragment[1:] in anchors, f"{page.name}: {target}{fragment}"
 
 
+def test_every_page_is_on_the_site():
+    listed = re.findall(r"(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("nav:")[2], re.M)
+    assert sorted(listed) == sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
+
+
 def test_every_decision_is_listed():
     pages = {page.name for page in (DOCS / "decisions").glob("0*.md")}
     index = (DOCS / "decisions" / "README.md").read_text(encoding="utf-8")
