@@ -9,6 +9,7 @@ from PIL import Image
 
 from edgemoe_models.config import ModelConfig, TaskConfig
 from edgemoe_models.graph.file import graph_bytes, read_graph
+from edgemoe_models.pictures import Notes
 from edgemoe_models.ptq import quantize as command
 from edgemoe_models.ptq.quantize import (
     QuantizeError,
@@ -58,7 +59,9 @@ def checkpoint(tmp_path):
 
 
 def test_folder(folder):
-    images = calibration_folder(folder, CONFIG)
+    said = []
+    images = calibration_folder(folder, CONFIG, notes=Notes(said.append))
+    assert len(said) == 1 and "grey" in said[0] and "3.png" in said[0]
     assert images.shape == (5, 24, 32, 3) and images.dtype == np.uint8
     np.testing.assert_array_equal(images[:3], random_images(CONFIG, 3))  # of the model's size: as they are
     assert (images[3, ..., 0] == images[3, ..., 1]).all()  # grey
@@ -73,7 +76,7 @@ def test_folder_refusals(folder, tmp_path, case):
     expected = {
         "none": "nothing: no such folder",
         "empty": "empty: no pictures in this folder",
-        "broken": "9.jpg: not a readable picture .* remove it",
+        "broken": "9.jpg: not a readable image .* remove it",
         "count": "at least 1",
     }
     with pytest.raises(QuantizeError, match=expected[case]):

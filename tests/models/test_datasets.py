@@ -262,8 +262,32 @@ def test_refusals(load, tmp_path):
 def test_a_cut_off_picture_is_an_error(load, tmp_path):
     load("nyudv2", "val")
     (tmp_path / "nyudv2/images/12.jpg").write_bytes(b"no picture")
-    with pytest.raises(OSError, match="12.jpg"):
+    with pytest.raises(ValueError, match="12.jpg: not a readable image"):
         load("nyudv2")
+
+
+@pytest.mark.parametrize("file", ["images/12.jpg", "segmentation/12.png"])
+def test_an_orientation_beside_labels_is_refused(load, tmp_path, file):
+    """Labels lie as the pixels do or as the picture is shown: nothing says which."""
+    load("nyudv2", "val")
+    data = Image.Exif()
+    data[0x112] = 3
+    path = tmp_path / "nyudv2" / file
+    Image.open(path).save(path, exif=data)
+    with pytest.raises(ValueError, match=f"{path.name}: its EXIF orientation is 3, .* for picture and labels alike"):
+        load("nyudv2")
+
+
+def test_labels_are_never_converted(tmp_path):
+    """Classes of a palette, 16 bits and bytes come as the file stores them, and scaled by taking the nearest."""
+    indices = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    coloured = Image.fromarray(indices, "P")
+    coloured.putpalette([(7 * i + c) % 256 for i in range(256) for c in range(3)])
+    coloured.save(tmp_path / "classes.png", transparency=255)
+    Image.fromarray(indices.astype(np.uint16) * 2000).save(tmp_path / "disparity.png")
+    np.testing.assert_array_equal(files.read_image_values(tmp_path / "classes.png"), indices)
+    np.testing.assert_array_equal(files.read_image_values(tmp_path / "disparity.png"), indices.astype(int) * 2000)
+    assert set(files.nearest(indices, (7, 9)).ravel()) <= set(range(24))
 
 
 @pytest.mark.parametrize("name", TREES)

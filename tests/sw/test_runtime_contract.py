@@ -63,9 +63,9 @@ def test_image_files_and_sizes(open_device, runtime_bundle, pictures, expected, 
     with open_device(runtime_bundle) as accelerator:
         for image in (path, str(path)):
             np.testing.assert_array_equal(accelerator.run(image, "depth").raw, expected(pictures[0], "depth"))
-        with pytest.raises(ValueError, match="32x24 pixels, but the model takes 16x12.*resize=True"):
+        with pytest.raises(ValueError, match="32x24 pixels, but the model takes 16x12.*resize='crop' or 'squeeze'"):
             accelerator.run(large, "depth")
-    with open_device(runtime_bundle, resize=True) as accelerator:
+    with open_device(runtime_bundle, resize="squeeze") as accelerator:
         small = np.asarray(Image.fromarray(large).resize((16, 12), Image.Resampling.BILINEAR))
         np.testing.assert_array_equal(accelerator.run(large, "depth").raw, expected(small, "depth"))
 
@@ -76,7 +76,7 @@ def test_image_files_and_sizes(open_device, runtime_bundle, pictures, expected, 
         (np.zeros((12, 16, 3), np.float32), r"must be uint8 \[12, 16, 3\].*not float32 \[12, 16, 3\]"),
         (np.zeros((12, 16), np.uint8), r"not uint8 \[12, 16\]"),
         ([[1]], "not list"),
-        ("none.png", "none.png: not a readable image"),
+        ("none.png", "none.png: there is no such file"),
     ],
 )
 def test_wrong_image(accelerator, image, message):
@@ -113,7 +113,7 @@ def test_wrong_bundle(open_device, runtime_bundle, tmp_path):
 
 
 def test_wrong_options(open_device, runtime_bundle):
-    with pytest.raises(ValueError, match="has no option colour; it has resize, depth"):
+    with pytest.raises(ValueError, match="has no option colour; it has resize, notes, depth"):
         open_device(runtime_bundle, colour="red")
     with pytest.raises(ValueError, match="depth must be at least 1"):
         open_device(runtime_bundle, depth=0)

@@ -56,9 +56,9 @@ def test_wrong_sources(tmp_path, pictures):
     (tmp_path / "empty").mkdir()
     for source, message in (
         (tmp_path / "none", "there is no such file or folder"),
-        (tmp_path / "empty", "no images in this folder"),
-        (tmp_path / "x.npy", "not an array of frames"),
-        (tmp_path / "objects.npy", "not an array of frames"),
+        (tmp_path / "empty", "no pictures in this folder"),
+        (tmp_path / "x.npy", "not a readable array"),
+        (tmp_path / "objects.npy", "not a readable array"),
         (tmp_path / "float.npy", "must be uint8.*not float64"),
         (pictures[..., :2], "must be uint8"),
         (3.5, "frames must be arrays, paths, a camera's number or an iterable, not 3.5"),
@@ -129,14 +129,15 @@ def test_without_pillow(tmp_path, monkeypatch, pictures, runtime_bundle):
     np.save(tmp_path / "b.npy", pictures[0][..., 0])
     np.savez(tmp_path / "c.npz", pictures[0])
     (tmp_path / "c.npz").rename(tmp_path / "c.npy")
+    (tmp_path / "x.png").write_bytes(b"\x89PNG")
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with edgemoe.open("reference", runtime_bundle, resize=True) as accelerator:
+    with edgemoe.open("reference", runtime_bundle, resize="crop") as accelerator:
         for source in (tmp_path / "a.npy", str(tmp_path / "a.npy"), pictures[0]):
             assert accelerator.run(source, "depth").task == "depth"
         for source, message in (
             (tmp_path / "x.png", r"reading .*x.png needs Pillow .*pip install pillow; arrays and"),
             (pictures[0][1:], "resizing images needs Pillow"),
-            (tmp_path / "none.npy", "none.npy: not a readable array"),
+            (tmp_path / "none.npy", "none.npy: there is no such file"),
             (tmp_path / "b.npy", r"must be uint8 \[height, width, 3\] .*, not uint8 \[12, 16\]"),
             (tmp_path / "c.npy", "c.npy: must be uint8 .* not several arrays"),
         ):

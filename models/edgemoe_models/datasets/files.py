@@ -7,27 +7,44 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+
+from edgemoe_models import pictures
+from edgemoe_models.storage import array_file
 
 Array = npt.NDArray[Any]
 Size = tuple[int, int]
 
+_NOTES = pictures.Notes()
+
 
 def read_picture(path: Path, size: Size) -> Array:
-    """An image file as uint8 RGB [height, width, 3], averaged down."""
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB").resize((size[1], size[0]), Image.Resampling.BILINEAR))
+    """An image file as uint8 RGB [height, width, 3], averaged down.
+
+    Raises:
+        ValueError: it cannot be read, or has an EXIF orientation: labels may lie as its pixels do, or as it is shown
+    """
+    _require(path)
+    return pictures.read_picture(path, size, "squeeze", notes=_NOTES, may_turn=False)
 
 
 def resize_picture(image: Array, size: Size) -> Array:
     """uint8 [H, W, 3] -> [height, width, 3]."""
-    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+    return pictures.fit(image, size, "squeeze")
 
 
 def read_image_values(path: Path) -> Array:
-    """An image file's stored numbers: classes of a palette image, 16-bit disparities, bytes. [H, W] or [H, W, 3]"""
-    with Image.open(path) as image:
-        return np.asarray(image)
+    """An image file's stored numbers: classes of a palette image, 16-bit disparities, bytes. [H, W] or [H, W, 3]
+
+    Raises:
+        ValueError: it cannot be read, or has an EXIF orientation, as ``read_picture``
+    """
+    _require(path)
+    return pictures.read_values(path)
+
+
+def _require(path: Path) -> None:
+    if not path.exists():  # the data set says where it is to be had
+        raise FileNotFoundError(2, "no such file", str(path))
 
 
 def read_array(folder: Path, name: str, key: str = "") -> Array:
@@ -37,17 +54,12 @@ def read_array(folder: Path, name: str, key: str = "") -> Array:
         FileNotFoundError: none is there.
         ValueError: a .mat file without SciPy, or without its variable; an .npy file with pickled objects.
     """
-    for suffix, read in ((".npy", _read_npy), (".png", read_image_values)):
+    for suffix, read in ((".npy", array_file.read_array), (".png", read_image_values)):
         if (path := folder / f"{name}{suffix}").is_file():
             return read(path)
     if (path := folder / f"{name}.mat").is_file():
         return _read_mat(path, key)
     raise FileNotFoundError(2, "no such file", str(folder / f"{name}.npy (or .png, .mat)"))
-
-
-def _read_npy(path: Path) -> Array:
-    array: Array = np.load(path, allow_pickle=False)
-    return array
 
 
 def _read_mat(path: Path, key: str) -> Array:

@@ -4,7 +4,7 @@ What a file holds decides how it is read, never its suffix. Pillow is imported o
 to change; arrays of the right size do without.
 """
 
-from edgemoe_models.pictures.files import PICTURE_SUFFIXES, PictureError, kind_of, picture_files
+from edgemoe_models.pictures.files import PICTURE_SUFFIXES, PictureError, kind_of, picture_files, shown
 from edgemoe_models.pictures.fitting import RESIZES, Resize, check_resize, fit
 from edgemoe_models.pictures.notes import Notes, PictureWarning
 from edgemoe_models.pictures.opening import FORMATS, MAX_PIXELS
@@ -25,4 +25,5 @@ __all__ = [
     "picture_files",
     "read_picture",
     "read_values",
+    "shown",
 ]

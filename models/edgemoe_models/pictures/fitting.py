@@ -17,10 +17,11 @@ Resize: TypeAlias = Literal["crop", "squeeze"]
 RESIZES: tuple[str, ...] = get_args(Resize)
 
 
-def check_resize(resize: object) -> None:
-    """ValueError unless it is ``crop``, ``squeeze`` or None."""
-    if resize is not None and resize not in RESIZES:
-        raise ValueError(f"resize must be 'crop' (the middle), 'squeeze' (all of it) or None, not {resize!r}")
+def check_resize(resize: object) -> Resize | None:
+    """``crop``, ``squeeze`` or None as it is; ValueError when it is something else."""
+    if resize is None or resize == "crop" or resize == "squeeze":
+        return resize  # type: ignore[return-value]
+    raise ValueError(f"resize must be 'crop' (the middle), 'squeeze' (all of it) or None, not {resize!r}")
 
 
 def fit(pixels: object, size: Size, resize: Resize | None = None) -> RGB:

@@ -19,7 +19,7 @@ __all__ = ["FORMATS", "MAX_PIXELS", "opened", "pixel_limit"]
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 #: Pixels that a picture may have; the environment variable EDGEMOE_MAX_PIXELS sets another limit.
 MAX_PIXELS = 64 * 1024 * 1024
-#: Formats whose decoders need so many times the memory of the others may have so many times fewer.
+#: How often a pixel counts where the decoder needs several times the memory of the others.
 _SHARE = {"WEBP": 4}
 #: Bytes of a file that a pixel of the limit may take.
 _BYTES = 8
@@ -52,7 +52,7 @@ def opened(path: Path | str, limit: int) -> Iterator[Any]:
         try:
             with pillow.open(file, formats=FORMATS) as image:
                 if trouble := _too_large(image, file, limit):
-                    raise PictureError(f"{shown(path)}: {trouble}; more are allowed by EDGEMOE_MAX_PIXELS=...")
+                    raise PictureError(f"{shown(path)}: {trouble}, {allowed(limit)}")
                 yield image
         except PictureError:
             raise
@@ -78,24 +78,29 @@ def _reason(error: Exception, limit: int) -> str:
     if name == "UnidentifiedImageError":
         return f"it is none of {', '.join(FORMATS)}"
     if name == "DecompressionBombError":
-        return f"it has many more than the {limit:,} pixels that are read"
+        return f"it has several times the pixels that are read, {allowed(limit)}"
     if isinstance(error, MemoryError):
         return "there is not enough memory"
     text = " ".join(str(error).split())
     return text if text and isinstance(error, (OSError, SyntaxError, ValueError)) else f"damaged: {name} {text}".strip()
 
 
+def allowed(limit: int) -> str:
+    """The end of a message about too many pixels."""
+    return f"and up to {limit:,} are read (EDGEMOE_MAX_PIXELS sets another limit)"
+
+
 def _too_large(image: Any, file: BinaryIO, limit: int) -> str:
     """What is too much, by the header; empty when nothing is."""
-    limit //= _SHARE.get(image.format, 1)
     width, height = image.size
-    if width * height > limit:
-        return f"it has {width}x{height} pixels, and up to {limit:,} are read of {image.format}"
+    share = _SHARE.get(image.format, 1)
+    if width * height * share > limit:
+        return f"it has {width}x{height} pixels" + (f", each of which counts {share} times" if share > 1 else "")
     if (tags := getattr(image, "tag_v2", None)) is not None:
         stored = -(-sum(tags.get(_BITS, (1,))) // 32)  # libtiff holds a whole strip or tile, as it is stored
         tile = tags.get(_TILE_WIDTH, 0) * tags.get(_TILE_LENGTH, 0)
         if max(width * height, tile) * stored > limit:
-            return f"its {width}x{height} pixels or its tiles need more memory than {limit:,} pixels do"
+            return f"its {width}x{height} pixels or its tiles take as much memory as {limit:,} pixels and more"
     if (size := os.fstat(file.fileno()).st_size) > _BYTES * limit:
-        return f"its file has {size:,} bytes, more than {limit:,} pixels need"
+        return f"its file has {size:,} bytes, more than its pixels need"
     return ""

@@ -88,9 +88,7 @@ def turned_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
 
 
 def turned(image: Any, orientation: int) -> Any:
-    """A loaded Pillow image, upright."""
-    if orientation == 1:
-        return image
+    """A loaded Pillow image of an orientation above 1, upright."""
     from PIL import Image
 
     return image.transpose(Image.Transpose[_METHODS[orientation]])

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgemoe_models.pictures.files import PictureError, kind_of, open_regular, shown
+from edgemoe_models.pictures.files import PictureError, kind_of, shown
 from edgemoe_models.pictures.fitting import Resize, Size, check_resize, fit, misfit, resized
 from edgemoe_models.pictures.modes import depth_notes, to_rgb
 from edgemoe_models.pictures.notes import Notes
-from edgemoe_models.pictures.opening import opened, pixel_limit
+from edgemoe_models.pictures.opening import allowed, opened, pixel_limit
 from edgemoe_models.pictures.orientation import DamagedExif, checked, orientation_of, turned, turned_size
+from edgemoe_models.storage.array_file import read_array
 
 __all__ = ["read_picture", "read_values"]
 
@@ -47,8 +48,9 @@ def read_picture(
         PictureError: it cannot be read, is too large, or does not have the size; one line that names the file
     """
     check_resize(resize)
-    if kind_of(path) == "array" or Path(path).suffix.lower() == ".npy":
-        return _sized_array(path, size, resize)
+    kind = kind_of(path)
+    if kind == "array" or (kind is None and Path(path).suffix.lower() == ".npy"):
+        return _sized_array(path, size, resize, pixel_limit(max_pixels))
     said: list[str] = []  # told when the file is closed: whoever is told may raise, or read another
     with opened(path, pixel_limit(max_pixels)) as image:
         orientation = _orientation(image)
@@ -62,7 +64,7 @@ def read_picture(
             raise _no_turn(path, orientation)
         said += {0: [_DAMAGED], 1: []}.get(orientation, [_TURNED])
         upright = to_rgb(image, said.append)
-        if image.format != "TIFF":  # which Pillow itself turns
+        if orientation > 1 and image.format != "TIFF":  # which Pillow itself turns
             upright = turned(upright, orientation)
         if size is not None and upright.size != size[::-1]:
             if resize is None:
@@ -121,23 +123,14 @@ def _upright_size(image: Any, orientation: int) -> tuple[int, int]:
     return size if image.format == "TIFF" else turned_size(size, orientation)
 
 
-def _sized_array(path: Path | str, size: Size | None, resize: Resize | None) -> RGB:
-    pixels = _read_array(path)
+def _sized_array(path: Path | str, size: Size | None, resize: Resize | None, limit: int) -> RGB:
+    pixels = read_array(path, mapped=True)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        found = f"{pixels.dtype.name} {list(pixels.shape)}"
+        raise PictureError(f"{shown(path)}: must be uint8 [height, width, 3] (RGB), not {found}")
+    if pixels.size > 3 * limit:
+        raise PictureError(f"{shown(path)}: it has {pixels.shape[1]}x{pixels.shape[0]} pixels, {allowed(limit)}")
     try:
-        return pixels if size is None else fit(pixels, size, resize)
+        return np.array(pixels if size is None else fit(pixels, size, resize))  # in memory, not in the file
     except PictureError as error:
         raise PictureError(f"{shown(path)}: {error}") from None
-
-
-def _read_array(path: Path | str) -> RGB:
-    try:
-        with open_regular(path) as file:
-            pixels = np.load(file, allow_pickle=False)
-    except PictureError:
-        raise
-    except (OSError, ValueError, EOFError) as error:
-        raise PictureError(f"{shown(path)}: not a readable array ({error})") from None
-    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-        found = f"{pixels.dtype.name} {list(pixels.shape)}" if isinstance(pixels, np.ndarray) else "several arrays"
-        raise PictureError(f"{shown(path)}: must be uint8 [height, width, 3] (RGB), not {found}")
-    return pixels

@@ -155,7 +155,9 @@ def main(arguments: list[str] | None = None) -> int:
         if chosen.images is None:
             images = calibration_images(config, chosen.count)
         else:
-            images = calibration_folder(chosen.images, config, chosen.count)
+            images = calibration_folder(
+                chosen.images, config, chosen.count, notes=Notes(lambda text: print(f"note: {text}"))
+            )
         graph = quantize(state, config, images, options)
         write_graph(graph, chosen.out)
     except (QuantizeError, GraphError, OSError) as error:

@@ -14,6 +14,7 @@ from edgemoe.errors import DeviceError
 from edgemoe.extras import install_command
 from edgemoe.runtime.opening import DEVICES
 from edgemoe.runtime.opening import open as open_device
+from edgemoe_models.pictures import Notes, check_resize
 
 __all__ = ["demo"]
 
@@ -30,6 +31,7 @@ def demo(
     source: Annotated[
         str, typer.Option(help="scenes (generated), camera, camera:1, an image, a folder of images, or a video")
     ] = "scenes",
+    resize: Annotated[str, typer.Option(help="what is of another size: crop (the middle) or squeeze")] = "crop",
     task: Annotated[list[str] | None, typer.Option(help="shown at first; several allowed; default: all")] = None,
     fps: Annotated[float, typer.Option(min=0.01, help="frames a second at most")] = 25.0,
     host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0: all of this machine's")] = "127.0.0.1",
@@ -48,12 +50,13 @@ def demo(
 
     if bundle is not None and model is not None:
         raise ValueError("--bundle and --model exclude each other: a bundle has its model")
+    chosen = check_resize(resize) or "crop"
     options: dict[str, Any] = {} if bitstream is None else {"bitstream": bitstream}
     with listen(host, port) as listening:
         loaded = Bundle.load(bundle) if bundle is not None else _compiled(model, config)
-        pictures = endless(source, loaded.model)
+        pictures = endless(source, loaded.model, chosen, Notes(_note))
         with (
-            open_device(device, loaded, resize=True, **options) as accelerator,
+            open_device(device, loaded, resize=chosen, notes=_note, **options) as accelerator,
             Player(accelerator, pictures, fps, task or accelerator.tasks) as player,
         ):
             console.print(
@@ -62,6 +65,10 @@ def demo(
                 soft_wrap=True,
             )
             serve(application(player, about(accelerator, source, player.measures_power), host), listening)
+
+
+def _note(text: str) -> None:
+    console.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _compiled(model: str | None, config: str) -> Bundle:

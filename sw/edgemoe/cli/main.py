@@ -22,6 +22,7 @@ from edgemoe.cli.demo import demo
 from edgemoe.configs import CONFIGS, find_config
 from edgemoe.errors import DeviceError
 from edgemoe.runtime.opening import DEVICES
+from edgemoe_models.pictures import check_resize
 
 app = typer.Typer(
     add_completion=False,
@@ -102,7 +103,7 @@ def run(
     device: Annotated[str, typer.Option(help=", ".join(DEVICES))] = "reference",
     task: Annotated[list[str] | None, typer.Option(help="task, default: all")] = None,
     out: Annotated[Path, typer.Option(help="folder for pictures and the report")] = Path("build/run"),
-    resize: Annotated[bool, typer.Option("--resize", help="scale images of another size than the model's")] = False,
+    resize: Annotated[str | None, typer.Option(help="images of another size: crop (the middle) or squeeze")] = None,
     trace: Annotated[bool, typer.Option(help="compare every tensor with the reference (sim)")] = True,
     waves: Annotated[Path | None, typer.Option(help="VCD file of the first inference (sim)")] = None,
     waves_from: Annotated[int, typer.Option(help="first command in it, as disasm numbers them")] = 0,
@@ -127,10 +128,11 @@ def run(
             device,
             out,
             task or [],
-            resize,
+            check_resize(resize),
             trace,
             None if waves is None else (waves, waves_from, waves_to),
             building if console.is_terminal else None,
+            lambda text: progress.console.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True),
         )
         exact = run_images(
             Bundle.load(bundle),

@@ -17,6 +17,7 @@ from edgemoe.runtime.images import RGB, prepare
 from edgemoe.runtime.opening import open as open_device
 from edgemoe.runtime.predictions import Prediction, interpret
 from edgemoe.runtime.reference_device import ReferenceDevice
+from edgemoe_models.pictures import Notes, Resize
 
 __all__ = ["RunOptions", "run_images"]
 
@@ -29,19 +30,21 @@ class RunOptions:
         device: ``reference``, ``sim`` or ``pynq``
         out: folder for raw outputs, pictures and, of ``sim``, ``report.json``
         tasks: of the bundle; all where none is named
-        resize: scale images of other sizes
+        resize: ``crop`` or ``squeeze`` images of other sizes
         trace: compare every tensor with the reference (``sim``)
         waves: VCD file, first and last command of the waveforms of the first inference (``sim``)
         building: told how far the build of the simulator is
+        note: told once for each kind of thing that was done to pictures
     """
 
     device: str
     out: Path
     tasks: Sequence[str] = ()
-    resize: bool = False
+    resize: Resize | None = None
     trace: bool = False
     waves: tuple[Path, int, int | None] | None = None
     building: Callable[[str, float], None] | None = None
+    note: Callable[[str], None] = print
 
 
 def run_images(bundle: Bundle, paths: Sequence[Path], options: RunOptions, track: Callable[[float], None]) -> bool:
@@ -50,7 +53,8 @@ def run_images(bundle: Bundle, paths: Sequence[Path], options: RunOptions, track
     Returns False when tensors were compared and differ.
     """
     tasks = [bundle.task(name).name for name in options.tasks] or list(bundle.tasks)
-    images = {path: prepare(path, bundle.model, options.resize) for path in paths}
+    notes = Notes(options.note)
+    images = {path: prepare(path, bundle.model, options.resize, notes) for path in paths}
     device = _Simulated(bundle, options) if options.device == "sim" else open_device(options.device, bundle)
     options.out.mkdir(parents=True, exist_ok=True)
     total, done = len(images) * len(tasks), 0

@@ -6,35 +6,23 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from edgemoe.bundle import BundleError
+from edgemoe.demo.figures import figures_of
 from edgemoe.demo.sources import Endless
 from edgemoe.demo.view import encode
 from edgemoe.runtime.accelerator import Accelerator
 from edgemoe.runtime.power import PowerMeter
-from edgemoe.runtime.statistics import FrameEnergy
 from edgemoe.runtime.stream import Frame
 
-__all__ = ["Figures", "Player"]
+__all__ = ["Player"]
 
 _WINDOW = 100  # frames that the figures are of
 _SAMPLES = 10_000  # of power, about a quarter of an hour: so many frames may take longer on a simulator
-
-
-@dataclass(frozen=True)
-class Figures(FrameEnergy):
-    """Of the last frames: frames a second, latency in seconds, and mean power; ``watts`` None: not measured."""
-
-    fps: float = 0.0
-    latency: float = 0.0
-    latency_p50: float = 0.0
-    latency_p90: float = 0.0
-    watts: float | None = None
 
 
 class Player:
@@ -179,7 +167,7 @@ class Player:
             self._times.append((time.perf_counter(), frame.latency_s))
             while self._powers and self._powers[0][0] < self._times[0][0]:
                 self._powers.popleft()
-            figures = _figures(self._times, [watts for _, watts in self._powers])
+            figures = figures_of(self._times, [watts for _, watts in self._powers])
         message = encode(frame, figures)
         with self._changed:
             self.count, self.message, self._good = self.count + 1, message, self._good + 1
@@ -201,11 +189,3 @@ class Player:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _figures(times: Iterable[tuple[float, float]], powers: Sequence[float]) -> Figures:
-    """Of when each frame ended, and its latency; at least one frame. ``powers``: watts, measured meanwhile."""
-    ends, latencies = zip(*times, strict=True)
-    middle, high = np.percentile(latencies, (50, 90))
-    fps = (len(ends) - 1) / (ends[-1] - ends[0]) if len(ends) > 1 else 0.0
-    return Figures(fps, latencies[-1], float(middle), float(high), float(np.mean(powers)) if powers else None)

@@ -1,41 +1,58 @@
-"""What the demo plays: endless frames of the model's aspect ratio."""
+"""What the demo plays: endless frames."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 
-from edgemoe.runtime.frames import IMAGE_SUFFIXES, frames
+from edgemoe.runtime.frames import frames
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.datasets.scenes import SPLITS, generate_scene
+from edgemoe_models.pictures import PICTURE_SUFFIXES, Notes, Resize, kind_of, picture_files, read_picture
 
-__all__ = ["Endless", "crop", "drifting_scenes", "endless"]
+__all__ = ["Endless", "drifting_scenes", "endless"]
 
 RGB = npt.NDArray[np.uint8]
-#: Frames, and in place of an image of a folder that cannot be read, why.
+#: Frames, and in place of a picture that cannot be read, why.
 Endless = Generator[RGB | ValueError, None, None]
 _STEPS = 75  # frames that one scene is shown for
 _WINDOW = 0.86  # share of the scene that a frame shows
 
 
-def endless(source: str, model: ModelConfig) -> Endless:
-    """Frames uint8 [h, w, 3] of the model's aspect ratio; what ends begins again. An image of a folder that cannot be
-    read does not end the others: its place has the error.
+def endless(source: str, model: ModelConfig, resize: Resize = "crop", notes: Notes | None = None) -> Endless:
+    """Frames uint8 [h, w, 3]; what ends begins again. Pictures come at the model's size, scenes and videos at theirs.
+
+    A picture that cannot be read has its error in its place, and so has a folder that is empty meanwhile: neither ends
+    the others.
 
     Args:
         source: ``scenes`` (generated ones), ``camera`` or ``camera:1``, an image, a folder of images, or a video
+        resize: how pictures get the model's size
+        notes: told how pictures were converted
 
     Raises:
-        ValueError: there is no such source, at once; or, later, nothing of it can be read any more
+        ValueError: there is no such source, at once; or, later, a video or a camera gives nothing any more
     """
+    path, notes = Path(source), notes or Notes()
+    size = (model.image_height, model.image_width)
+
+    def read(file: Path) -> RGB:
+        return read_picture(file, size, resize, notes=notes)
+
     if source == "scenes":
-        return drifting_scenes(model.image_height, model.image_width)
-    return _looped(source, _open(source), model)
+        return drifting_scenes(*size)
+    if path.is_dir():
+        picture_files(path)  # refuses a folder that has none
+        return _pictures(lambda: picture_files(path), read)
+    if path.is_file() and (kind_of(path) == "picture" or path.suffix.lower() in PICTURE_SUFFIXES):
+        read(path)  # refuses what is none
+        return _pictures(lambda: [path], read)
+    return _looped(source, _open(source))
 
 
 def drifting_scenes(height: int, width: int) -> Generator[RGB, None, None]:
@@ -51,54 +68,35 @@ def drifting_scenes(height: int, width: int) -> Generator[RGB, None, None]:
             yield np.asarray(scene.resize((width, height), Image.Resampling.BILINEAR, box))
 
 
-def crop(frame: RGB, height: int, width: int) -> RGB:
-    """The largest window in the middle with the aspect ratio of ``height`` x ``width``, at the frame's resolution."""
-    rows = min(frame.shape[0], max(frame.shape[1] * height // width, 1))
-    columns = min(frame.shape[1], max(frame.shape[0] * width // height, 1))
-    top, left = (frame.shape[0] - rows) // 2, (frame.shape[1] - columns) // 2
-    return frame[top : top + rows, left : left + columns]
-
-
-def _looped(source: str, opened: Iterator[RGB | ValueError], model: ModelConfig) -> Endless:
+def _pictures(list_files: Callable[[], list[Path]], read: Callable[[Path], RGB]) -> Endless:
     while True:
-        is_empty, error = True, ValueError(f"{source}: it has no frames (any more)")
+        try:
+            files = list_files()
+        except ValueError as error:
+            yield error
+            continue
+        for file in files:
+            try:
+                picture: RGB | ValueError = read(file)
+            except ValueError as error:
+                picture = error
+            yield picture
+
+
+def _looped(source: str, opened: Iterator[RGB]) -> Endless:
+    while True:
+        is_empty = True
         try:
             for frame in opened:
-                if isinstance(frame, ValueError):
-                    error = frame
-                    yield frame
-                else:
-                    is_empty = False
-                    yield crop(frame, model.image_height, model.image_width)
+                is_empty = False
+                yield frame
         finally:
             if hasattr(opened, "close"):
                 opened.close()
         if is_empty:
-            raise error
+            raise ValueError(f"{source}: it has no frames (any more)")
         opened = _open(source)
 
 
-def _open(source: str) -> Iterator[RGB | ValueError]:
-    """One pass. Image files of any mode are welcome here: a demo shows what it is given."""
-    path = Path(source)
-    if path.is_dir():
-        if files := sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES):
-            return map(_rgb_or_error, files)
-    elif path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
-        return iter([_rgb(path)])
+def _open(source: str) -> Iterator[RGB]:
     return frames("camera:0" if source == "camera" else source)
-
-
-def _rgb(path: Path) -> RGB:
-    try:
-        with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: not a readable image ({error})") from None
-
-
-def _rgb_or_error(path: Path) -> RGB | ValueError:
-    try:
-        return _rgb(path)
-    except ValueError as error:
-        return error

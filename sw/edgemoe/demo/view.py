@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import io
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from edgemoe.bundle import Bundle
+from edgemoe.demo.figures import Figures
 from edgemoe.reports.pictures import colour
 from edgemoe.runtime.accelerator import Accelerator
 from edgemoe.runtime.predictions import Classification, Prediction
 from edgemoe.runtime.stream import Frame
 from edgemoe_models.config import TaskConfig
 from edgemoe_models.datasets.scenes import CLASS_NAMES, MAX_DEPTH
-
-if TYPE_CHECKING:
-    from edgemoe.demo.player import Figures
 
 __all__ = ["about", "decode", "encode"]
 

@@ -13,6 +13,7 @@ from edgemoe.runtime.images import ImageLike, prepare
 from edgemoe.runtime.pipeline import Pipeline
 from edgemoe.runtime.predictions import Prediction, interpret
 from edgemoe.runtime.stream import Stream, TaskSource, task_lists
+from edgemoe_models.pictures import Notes, Resize
 
 __all__ = ["Accelerator"]
 
@@ -26,8 +27,8 @@ class Accelerator:
         tasks: names of the bundle's tasks
     """
 
-    def __init__(self, executor: Executor, resize: bool = False) -> None:
-        self._executor, self._resize = executor, resize
+    def __init__(self, executor: Executor, resize: Resize | None = None, notes: Notes | None = None) -> None:
+        self._executor, self._resize, self._notes = executor, resize, notes or Notes()
         self.bundle: Bundle = executor.bundle
         self.device = executor.name
         self.tasks = tuple(self.bundle.tasks)
@@ -117,7 +118,7 @@ class Accelerator:
         self.close()
 
     def _prepare(self, image: object) -> Image:
-        return prepare(image, self.bundle.model, self._resize)  # type: ignore[arg-type]
+        return prepare(image, self.bundle.model, self._resize, self._notes)  # type: ignore[arg-type]
 
     def _check_free(self) -> None:
         if self._closed:

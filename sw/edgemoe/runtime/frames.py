@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,19 +12,20 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemoe.extras import install_command
-from edgemoe.runtime.images import ImageLike, read_image
+from edgemoe.runtime.images import ImageLike
+from edgemoe_models.pictures import PICTURE_SUFFIXES, Notes, kind_of, picture_files, read_picture, shown
+from edgemoe_models.storage.array_file import read_array
 
-__all__ = ["FrameSource", "IMAGE_SUFFIXES", "frames", "items"]
+__all__ = ["FrameSource", "frames", "items"]
 
 RGB = npt.NDArray[np.uint8]
 FrameSource: TypeAlias = "ImageLike | int | Iterable[ImageLike]"
 
-IMAGE_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 _CAMERA = re.compile(r"camera:(\d+)")
 _URL = re.compile(r"[a-z]+://.+")
 
 
-def frames(source: FrameSource) -> Iterator[RGB]:
+def frames(source: FrameSource, notes: Notes | None = None) -> Iterator[RGB]:
     """Frames uint8 [H, W, 3], RGB, one after the other.
 
     Args:
@@ -31,12 +33,13 @@ def frames(source: FrameSource) -> Iterator[RGB]:
             it is needed), of a folder of images (in the order of their names) or of a video; a camera's number,
             ``"camera:0"`` or its address (``"rtsp://..."``); or any iterable of arrays and image paths. Videos and
             cameras need OpenCV (the extra ``video``). Closing the iterator closes the file or the camera.
+        notes: told how files of pictures were converted; default: a warning for each kind of thing
 
     Raises:
         ValueError: there is no such source, or it cannot be opened, at once; later, an image of it cannot be read, or
             the camera gives no more
     """
-    return _read_each(items(source))
+    return _read_each(items(source), notes or Notes())
 
 
 def items(source: FrameSource) -> Iterator[Any]:
@@ -56,11 +59,11 @@ def items(source: FrameSource) -> Iterator[Any]:
     return iter(source)
 
 
-def _read_each(iterator: Iterator[Any]) -> Iterator[Any]:
+def _read_each(iterator: Iterator[Any], notes: Notes) -> Iterator[Any]:
     """Files are read here; arrays are checked by whoever takes them."""
     try:
         for item in iterator:
-            yield read_image(item) if isinstance(item, (str, Path)) else item
+            yield read_picture(item, notes=notes) if isinstance(item, (str, Path)) else item
     finally:
         if hasattr(iterator, "close"):
             iterator.close()
@@ -77,19 +80,14 @@ def _arrays(values: npt.NDArray[Any], what: str) -> Iterator[RGB]:
 
 def _path(path: Path) -> Iterator[Any]:
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-        if not files:
-            raise ValueError(f"{path}: no images in this folder; known are {', '.join(sorted(IMAGE_SUFFIXES))}")
-        return iter(files)
-    if not path.is_file():
-        raise ValueError(f"{path}: there is no such file or folder")
-    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return iter(picture_files(path))
+    if not os.path.exists(path):
+        raise ValueError(f"{shown(path)}: there is no such file or folder")
+    kind, suffix = kind_of(path), path.suffix.lower()
+    if kind == "picture" or (kind is None and suffix in PICTURE_SUFFIXES):
         return iter([path])
-    if path.suffix.lower() == ".npy":
-        try:
-            return _arrays(np.load(path, mmap_mode="r", allow_pickle=False), str(path))
-        except (ValueError, OSError, EOFError) as error:
-            raise ValueError(f"{path}: not an array of frames ({error})") from None
+    if kind == "array" or suffix == ".npy":
+        return _arrays(read_array(path, mapped=True), shown(path))
     return _captured(str(path), str(path))
 
 
