@@ -14,7 +14,7 @@ from edgemoe_models.pictures.modes import depth_notes, to_rgb
 from edgemoe_models.pictures.notes import Notes
 from edgemoe_models.pictures.opening import allowed, opened, pixel_limit
 from edgemoe_models.pictures.orientation import DamagedExif, checked, orientation_of, turned, turned_size
-from edgemoe_models.storage.array_file import read_array
+from edgemoe_models.storage.array_file import ArrayFileError, read_array
 
 __all__ = ["read_picture", "read_values"]
 
@@ -124,7 +124,10 @@ def _upright_size(image: Any, orientation: int) -> tuple[int, int]:
 
 
 def _sized_array(path: Path | str, size: Size | None, resize: Resize | None, limit: int) -> RGB:
-    pixels = read_array(path, mapped=True)
+    try:
+        pixels = read_array(path, mapped=True)
+    except (ArrayFileError, OSError) as error:
+        raise PictureError(" ".join(str(error).split())) from None
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         found = f"{pixels.dtype.name} {list(pixels.shape)}"
         raise PictureError(f"{shown(path)}: must be uint8 [height, width, 3] (RGB), not {found}")

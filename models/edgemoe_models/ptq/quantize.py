@@ -19,6 +19,7 @@ from edgemoe_models.datasets import scenes
 from edgemoe_models.float_reference import Floats, state_shapes
 from edgemoe_models.graph.file import write_graph
 from edgemoe_models.graph.integer_graph import GraphError, IntegerGraph
+from edgemoe_models.pictures import Notes
 from edgemoe_models.ptq.calibrate import calibration_folder
 from edgemoe_models.ptq.quantizer import Quantizer
 from edgemoe_models.ptq.report import report
