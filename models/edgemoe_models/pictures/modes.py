@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -74,10 +74,16 @@ def _is_transparent(image: Any) -> bool:
 
 def _by_bands(image: Any, convert: Callable[[Any], Any]) -> Any:
     result = load_pillow("reading pictures").new("RGB", image.size)
+    for top, band in _bands(image):
+        result.paste(convert(band), (0, top))
+    return result
+
+
+def _bands(image: Any) -> Iterator[tuple[int, Any]]:
+    """The image in horizontal pieces, each with its first row."""
     rows = max(_BAND // image.width, 1)
     for top in range(0, image.height, rows):
-        result.paste(convert(image.crop((0, top, image.width, min(top + rows, image.height)))), (0, top))
-    return result
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
 def _on_white(band: Any) -> Any:
@@ -127,12 +133,11 @@ def _range(image: Any) -> tuple[float, float]:
     Black is 0, and white the first of 1 (of fractions only), 255 and 65535 that none exceeds. Where there is none, or
     some are negative, they are the smallest and the largest number.
     """
-    values = np.asarray(image)
-    values = values.view(np.uint32) if _is_unsigned(image) else values
-    rows = max(_BAND // image.width, 1)
+    unsigned = _is_unsigned(image)
     low, high = np.inf, -np.inf
-    for top in range(0, image.height, rows):
-        finite = values[top : top + rows][np.isfinite(values[top : top + rows])]
+    for _, band in _bands(image):
+        values = np.asarray(band).view(np.uint32) if unsigned else np.asarray(band)
+        finite = values[np.isfinite(values)]
         if finite.size:
             low, high = min(low, float(finite.min())), max(high, float(finite.max()))
     if low > high:
