@@ -20,7 +20,7 @@ RESIZES: tuple[str, ...] = get_args(Resize)
 def check_resize(resize: object) -> Resize | None:
     """``crop``, ``squeeze`` or None as it is; ValueError when it is something else."""
     if resize is None or resize == "crop" or resize == "squeeze":
-        return resize  # type: ignore[return-value]
+        return resize
     raise ValueError(f"resize must be 'crop' (the middle), 'squeeze' (all of it) or None, not {resize!r}")
 
 
