@@ -11,8 +11,8 @@ import pytest
 
 from edgemoe.compiler import build_bundle
 from edgemoe.compiler.bound import Bound, phase_bounds, total_bound
-from edgemoe_hw.interfaces import memory_depths
 from edgemoe_hw.spec.config import PRESETS as CONFIGS
+from edgemoe_hw.spec.memories import memory_depths
 from edgemoe_models.config import PRESETS as MODELS
 from edgemoe_models.integer import ops, tables
 from support.doc_blocks import run_blocks

@@ -18,6 +18,7 @@ from types import MappingProxyType
 
 import edgemoe_hw
 from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_hw.spec.isa import Engine
 from edgemoe_sim.verilator import BuildError, find_verilator
 
 __all__ = [
@@ -64,7 +65,6 @@ CXX_FLAGS = ("-std=gnu++20", "-fPIC", "-pthread", "-march=native", "-w", "-fno-g
 FAST, RUNTIME, SLOW = "-O2", "-O1", "-O0"
 # The completion counters must survive optimisation; memories do anyhow, since arrays are never split.
 VLT = '`verilator_config\npublic_flat_rd -module "*" -var "engine_done_*"\n'
-ENGINES = ("LOAD", "MATMUL", "NORM", "STORE")
 
 _ELEMENT_BYTES = {"CData": 1, "SData": 2, "IData": 4, "QData": 8}
 _MEMORY = re.compile(r"^\s*VlUnpacked<(CData|SData|IData|QData|VlWide<(\d+)>)/\*(\d+):0\*/, (\d+)> (\w+);", re.M)
@@ -149,16 +149,17 @@ def _memory_table(header: str, masters: int, axi_bytes: int) -> str:
         for memory in memories
     )
     done = []
-    for engine in ENGINES:
-        match = re.search(rf"\b(\w+__DOT__engine_done_{engine.lower()});", header)
+    for engine in Engine:
+        match = re.search(rf"\b(\w+__DOT__engine_done_{engine.name.lower()});", header)
         if match is None:
-            raise BuildError(f"the design has no signal engine_done_{engine.lower()}")
-        done.append(f"#define ENGINE_DONE_{engine} {match[1]}")
+            raise BuildError(f"the design has no signal engine_done_{engine.name.lower()}")
+        done.append(f"root->{match[1]}")
     return f"""#pragma once
 #include "{PREFIX}___024root.h"
 #define MASTERS {masters}
 #define AXI_BYTES {axi_bytes}
-{chr(10).join(done)}
+#define ENGINES {len(Engine)}
+#define ENGINE_DONE(root) {{{", ".join(done)}}}
 struct Memory {{ const char* name; const void* data; uint32_t width, depth, stride; }};
 static inline int memory_table({PREFIX}___024root* root, const Memory** table) {{
     static thread_local Memory memories[] = {{

@@ -13,20 +13,25 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edgemoe_hw.control_plane.command_queue import QUEUE_COMMANDS
 from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_hw.spec.constants import QUEUE_COMMANDS
 from edgemoe_hw.spec.isa import (
-    COMMAND_BYTES,
-    ENGINES,
     Base,
+    End,
     Engine,
+    EnginePayload,
+    Header,
+    LayerNorm,
+    Load,
+    MatMul,
     Memory,
     Mode,
-    Opcode,
     RowFactor,
     Source,
-    decode,
+    Store,
+    decode_program,
 )
+from edgemoe_hw.spec.memories import memory_depths
 from edgemoe_models.integer import ops
 
 __all__ = ["Deadlock", "FunctionalModel", "POLICIES", "Policy", "Scratchpads"]
@@ -52,7 +57,7 @@ def _order(*preference: tuple[Engine, bool]) -> Policy:
 
 _READS = [(engine, False) for engine in Engine]
 _WRITES = [(engine, True) for engine in Engine]
-_LOADS = [(Engine.LOAD, False), (Engine.LOAD, True)]
+_LOADS, _MATMULS = ([(engine, False), (engine, True)] for engine in (Engine.LOAD, Engine.MATMUL))
 _REST = [step for step in _READS + _WRITES if step[0] != Engine.LOAD]
 
 #: What to run first when several engines can proceed.
@@ -60,15 +65,7 @@ POLICIES: dict[str, Policy] = {
     "loads early, results late": _order(*_LOADS, *_REST),
     "loads late, results late": _order(*_REST, *_LOADS),
     "results early, loads last": _order(*_WRITES[1:], *_READS[1:], *_LOADS),
-    "matmul last": _order(
-        (Engine.NORM, False),
-        (Engine.STORE, False),
-        *_LOADS,
-        (Engine.NORM, True),
-        (Engine.STORE, True),
-        (Engine.MATMUL, False),
-        (Engine.MATMUL, True),
-    ),
+    "matmul last": _order(*_LOADS, *(step for step in _REST if step not in _MATMULS), *_MATMULS),
     "random": lambda steps, rng: steps[int(rng.integers(len(steps)))],
 }
 
@@ -90,14 +87,15 @@ class Scratchpads:
 
     def __post_init__(self) -> None:
         c, rng = self.config, np.random.default_rng(self.seed)
-        self.weight = rng.integers(-127, 128, (c.weight_depth, c.lanes_n, c.lanes_k)).astype(np.int8)
-        self.act = rng.integers(0, 256, (c.act_depth, c.lanes_k)).astype(np.uint8)
-        self.residual = rng.integers(-32767, 32768, (c.residual_depth, c.epilogue_lanes)).astype(np.int16)
+        rows = memory_depths(c)
+        self.weight = rng.integers(-127, 128, (rows[Memory.WEIGHT], c.lanes_n, c.lanes_k)).astype(np.int8)
+        self.act = rng.integers(0, 256, (rows[Memory.ACT], c.lanes_k)).astype(np.uint8)
+        self.residual = rng.integers(-32767, 32768, (rows[Memory.RESIDUAL], c.epilogue_lanes)).astype(np.int16)
         self.score = rng.integers(-2047, 2048, (c.score_depth, c.lanes_k)).astype(np.int16)
         self.row_max = rng.integers(-2047, 2048, c.max_tokens).astype(np.int16)
-        self.param = rng.integers(0, 256, (c.param_depth, 8 * c.epilogue_lanes)).astype(np.uint8)
-        self.norm = rng.integers(0, 256, (2 * c.max_dim // c.norm_lanes, 8 * c.norm_lanes)).astype(np.uint8)
-        self.gelu = rng.integers(0, 256, (512 // c.axi_bytes, c.axi_bytes)).astype(np.uint8)
+        self.param = rng.integers(0, 256, (rows[Memory.PARAM], 8 * c.epilogue_lanes)).astype(np.uint8)
+        self.norm = rng.integers(0, 256, (rows[Memory.NORM], 8 * c.norm_lanes)).astype(np.uint8)
+        self.gelu = rng.integers(0, 256, (rows[Memory.GELU], c.axi_bytes)).astype(np.uint8)
         empty = np.zeros(0, np.int64)
         self.queues = [(empty, empty) for _ in range(c.max_experts)]
 
@@ -107,9 +105,7 @@ class _Pending:
     """A command that has read its operands."""
 
     index: int
-    opcode: Opcode
-    header: dict[str, int]
-    payload: dict[str, int]
+    payload: EnginePayload
     result: tuple[Array, ...] | None
 
 
@@ -149,160 +145,165 @@ class FunctionalModel:
         Raises:
             Deadlock: the dispatch order or a wait stops the program
         """
-        words = [program[i : i + COMMAND_BYTES] for i in range(0, len(program), COMMAND_BYTES)]
-        commands = [decode(word) for word in words]
+        commands = list(decode_program(program))
         queues: list[deque[int]] = [deque() for _ in Engine]
         pending: list[deque[_Pending]] = [deque() for _ in Engine]
         done = [0] * len(Engine)
         place = 1
-        while commands[place][0] != Opcode.END or any(queues) or any(pending):
-            while commands[place][0] != Opcode.END and len(queues[ENGINES[commands[place][0]]]) < QUEUE_COMMANDS:
-                queues[ENGINES[commands[place][0]]].append(place)
+        while True:
+            while isinstance(payload := commands[place][1], EnginePayload):
+                if len(queues[payload.engine]) == QUEUE_COMMANDS:
+                    break
+                queues[payload.engine].append(place)
                 place += 1
+            if isinstance(payload, End) and not any(queues) and not any(pending):
+                break
             steps = [(engine, True) for engine in Engine if pending[engine]]
             for engine in Engine:
                 limit = _IN_FLIGHT if engine == Engine.MATMUL else 1
                 if not queues[engine] or len(pending[engine]) >= limit:
                     continue
-                if self._may_start(commands[queues[engine][0]][1], done):
+                if self._may_start(commands[queues[engine][0]][0], done):
                     steps.append((engine, False))
             if not steps:
                 raise Deadlock(f"command {place} of {len(commands)} cannot be dispatched; finished: {done}")
             engine, write = self.policy(steps, self.rng)
             if not write:
                 index = queues[engine].popleft()
-                opcode, header, payload = commands[index]
-                pending[engine].append(_Pending(index, opcode, header, payload, self._read(opcode, header, payload)))
+                header, payload = commands[index]
+                assert isinstance(payload, EnginePayload)
+                pending[engine].append(_Pending(index, payload, self._read(header, payload)))
                 continue
             task = pending[engine].popleft()
             if task.result is not None:
-                self._write(task.opcode, task.header, task.payload, task.result)
+                self._write(task.payload, task.result)
             done[engine] += 1
             if self.on_complete is not None:
                 self.on_complete(task.index, self.pads)
-        header = commands[place][1]
-        if any(header[f"wait_{engine.name.lower()}"] != done[engine] for engine in Engine):
+        if commands[place][0].waits != tuple(done):
             raise Deadlock(f"END waits for other counts than {done}")
         return self.output.tobytes()
 
-    def _may_start(self, header: dict[str, int], done: list[int]) -> bool:
-        return all(header[f"wait_{engine.name.lower()}"] <= done[engine] for engine in Engine)
+    def _may_start(self, header: Header, done: list[int]) -> bool:
+        return all(wait <= count for wait, count in zip(header.waits, done, strict=True))
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
-    def _read(self, opcode: Opcode, header: dict[str, int], p: dict[str, int]) -> tuple[Array, ...] | None:
+    def _read(self, header: Header, p: EnginePayload) -> tuple[Array, ...] | None:
         """Operands of a command, or None when it is skipped."""
-        if header["predicated"] and not len(self.pads.queues[header["expert"]][0]):
+        if header.predicated and not len(self.pads.queues[header.expert][0]):
             return None
-        if opcode == Opcode.LOAD:
+        if isinstance(p, Load):
             return (self._load(p),)
-        if opcode == Opcode.STORE:
-            return (self.pads.residual[p["row"] : p["row"] + p["rows"]].copy(),)
-        if opcode == Opcode.LAYERNORM:
+        if isinstance(p, Store):
+            return (self.pads.residual[p.row : p.row + p.rows].copy(),)
+        if isinstance(p, LayerNorm):
             return (self._layernorm(p),)
+        assert isinstance(p, MatMul)
         return self._issue(header, p)
 
-    def _load(self, p: dict[str, int]) -> Array:
-        c, name = self.config, Memory(p["memory"]).name
+    def _load(self, p: Load) -> Array:
+        c, name = self.config, p.memory.name
         masters = c.load_masters(name)
         size = c.row_bytes[name] // masters
-        memory = self.dram[Base(p["base"])]
+        memory = self.dram[p.base]
         planes = []
         for master in range(masters):
-            start = p["offset"] + master * p["plane_stride"]
-            planes.append(memory[start : start + p["rows"] * size].reshape(p["rows"], size))
-        self.bytes_read += p["rows"] * size * masters
+            start = p.offset + master * p.plane_stride
+            planes.append(memory[start : start + p.rows * size].reshape(p.rows, size))
+        self.bytes_read += p.rows * size * masters
         if name == "WEIGHT":
-            lanes = [plane.reshape(p["rows"], c.lanes_n, -1) for plane in planes]
+            lanes = [plane.reshape(p.rows, c.lanes_n, -1) for plane in planes]
             return np.concatenate(lanes, axis=2).view(np.int8)
         return np.concatenate(planes, axis=1)
 
-    def _layernorm(self, p: dict[str, int]) -> Array:
-        rows = p["src_base"] + np.arange(p["tokens"])[:, None] * p["src_stride"] + np.arange(p["src_rows"])
-        x = self.pads.residual[rows].reshape(p["tokens"], -1)[:, : p["dim"]].astype(np.int64)
-        count = -(-p["dim"] // self.config.norm_lanes)
-        raw = self.pads.norm[p["param_base"] : p["param_base"] + count].reshape(-1, 8)[: p["dim"]]
+    def _layernorm(self, p: LayerNorm) -> Array:
+        rows = p.src_base + np.arange(p.tokens)[:, None] * p.src_stride + np.arange(p.src_rows)
+        x = self.pads.residual[rows].reshape(p.tokens, -1)[:, : p.dim].astype(np.int64)
+        count = -(-p.dim // self.config.norm_lanes)
+        raw = self.pads.norm[p.param_base : p.param_base + count].reshape(-1, 8)[: p.dim]
         gamma = raw[:, :2].copy().view("<i2")[:, 0].astype(np.int64)
         beta = raw[:, 4:].copy().view("<i4")[:, 0].astype(np.int64)
-        return ops.layer_norm(x, gamma, beta, p["shift"], p["eps"])
+        return ops.layer_norm(x, gamma, beta, p.shift, p.eps)
 
-    def _issue(self, header: dict[str, int], p: dict[str, int]) -> tuple[Array, ...]:
+    def _issue(self, header: Header, p: MatMul) -> tuple[Array, ...]:
         """Accumulators [T, channels], row factors [T], row shifts [T] and destination tokens [T]."""
-        tokens, scores = self.pads.queues[header["expert"]]
-        count = len(tokens) if p["use_queue"] else p["tokens"]
+        tokens, scores = self.pads.queues[header.expert]
+        count = len(tokens) if p.use_queue else p.tokens
         plain = np.arange(count)
-        rows = p["src_base"] + (tokens if p["gather"] else plain)[:, None] * p["src_stride"] + np.arange(p["k_steps"])
+        rows = p.src_base + (tokens if p.gather else plain)[:, None] * p.src_stride + np.arange(p.k_steps)
         factor, shift = np.zeros(count, np.int64), np.zeros(count, np.int64)
-        if p["source"] == Source.SCORE:
+        if p.source == Source.SCORE:
             logits = self.pads.score[rows].reshape(count, -1).astype(np.int64)
-            maxima = self.pads.row_max[p["max_base"] : p["max_base"] + count].astype(np.int64)
-            logits[:, p["keys"] :] = maxima[:, None]
-            x, _ = ops.softmax_probabilities(np.concatenate([logits, maxima[:, None]], 1), p["score_shift"])
+            maxima = self.pads.row_max[p.max_base : p.max_base + count].astype(np.int64)
+            logits[:, p.keys :] = maxima[:, None]
+            x, _ = ops.softmax_probabilities(np.concatenate([logits, maxima[:, None]], 1), p.score_shift)
             x = x[:, :-1]
-            x[:, p["keys"] :] = 0
+            x[:, p.keys :] = 0
         else:
             raw = self.pads.act[rows].reshape(count, -1)
-            x = (raw if p["unsigned"] else raw.view(np.int8)).astype(np.int64)
-        if p["row_factor"] == RowFactor.SOFTMAX:
+            x = (raw if p.unsigned else raw.view(np.int8)).astype(np.int64)
+        if p.row_factor == RowFactor.SOFTMAX:
             factor, shift = ops.reciprocal(np.maximum(x.sum(1), 1))
-        elif p["row_factor"] == RowFactor.GATE:
+        elif p.row_factor == RowFactor.GATE:
             factor = scores
-        acc = ops.matmul(x, self._stationary_weights(p))[:, : p["channels"]]
-        return acc, factor, shift, tokens if p["scatter"] else plain
+        acc = ops.matmul(x, self._stationary_weights(p))[:, : p.channels]
+        return acc, factor, shift, tokens if p.scatter else plain
 
-    def _stationary_weights(self, p: dict[str, int]) -> Array:
+    def _stationary_weights(self, p: MatMul) -> Array:
         """The matrix int8 [tiles * lanes_n, k_steps * lanes_k]."""
         c = self.config
-        tile_rows = -(-p["k_steps"] // 2) if p["nibbles"] else p["k_steps"]
-        rows = self.pads.weight[p["weight_base"] : p["weight_base"] + p["tiles"] * tile_rows]
-        tiles = rows.reshape(p["tiles"], tile_rows, c.lanes_n, c.lanes_k)
-        if p["nibbles"]:
+        tile_rows = -(-p.k_steps // 2) if p.nibbles else p.k_steps
+        rows = self.pads.weight[p.weight_base : p.weight_base + p.tiles * tile_rows]
+        tiles = rows.reshape(p.tiles, tile_rows, c.lanes_n, c.lanes_k)
+        if p.nibbles:
             steps = np.stack([tiles << 4 >> 4, tiles >> 4], axis=2)  # of int8, so signs are extended
-            tiles = steps.reshape(p["tiles"], 2 * tile_rows, c.lanes_n, c.lanes_k)[:, : p["k_steps"]]
-        return tiles.transpose(0, 2, 1, 3).reshape(p["tiles"] * c.lanes_n, -1)
+            tiles = steps.reshape(p.tiles, 2 * tile_rows, c.lanes_n, c.lanes_k)[:, : p.k_steps]
+        return tiles.transpose(0, 2, 1, 3).reshape(p.tiles * c.lanes_n, -1)
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
-    def _write(self, opcode: Opcode, header: dict[str, int], p: dict[str, int], result: tuple[Array, ...]) -> None:
+    def _write(self, p: EnginePayload, result: tuple[Array, ...]) -> None:
         c, pads = self.config, self.pads
-        if opcode == Opcode.LOAD:
-            name = Memory(p["memory"]).name
+        if isinstance(p, Load):
+            name = p.memory.name
             rows = result[0].view("<i2") if name == "RESIDUAL" else result[0]
-            getattr(pads, name.lower())[p["row"] : p["row"] + p["rows"]] = rows
-        elif opcode == Opcode.STORE:
+            getattr(pads, name.lower())[p.row : p.row + p.rows] = rows
+        elif isinstance(p, Store):
             data = result[0].astype("<i2").tobytes()
-            self.output[p["offset"] : p["offset"] + len(data)] = np.frombuffer(data, np.uint8)
-        elif opcode == Opcode.LAYERNORM:
-            self._write_channels(pads.act, c.lanes_k, p, np.arange(p["tokens"]), 0, result[0])
+            self.output[p.offset : p.offset + len(data)] = np.frombuffer(data, np.uint8)
+        elif isinstance(p, LayerNorm):
+            self._write_channels(pads.act, c.lanes_k, p, np.arange(p.tokens), 0, result[0])
         else:
+            assert isinstance(p, MatMul)
             self._epilogue(p, *result)
 
     @staticmethod
-    def _places(lanes: int, p: dict[str, int], tokens: Array, channel: int, channels: int) -> tuple[Array, Array]:
+    def _places(lanes: int, p: LayerNorm | MatMul, tokens: Array, channel: int, channels: int) -> tuple[Array, Array]:
         channel_numbers = channel + np.arange(channels)
-        return p["dst_base"] + tokens[:, None] * p["dst_stride"] + channel_numbers // lanes, channel_numbers % lanes
+        return p.dst_base + tokens[:, None] * p.dst_stride + channel_numbers // lanes, channel_numbers % lanes
 
     def _write_channels(
-        self, memory: Array, lanes: int, p: dict[str, int], tokens: Array, channel: int, values: Array
+        self, memory: Array, lanes: int, p: LayerNorm | MatMul, tokens: Array, channel: int, values: Array
     ) -> None:
         rows, columns = self._places(lanes, p, tokens, channel, values.shape[1])
         stored = values.astype(np.int16 if memory.dtype == np.int16 else np.int8)
         memory[rows, columns[None, :]] = stored.view(memory.dtype)
 
-    def _epilogue(self, p: dict[str, int], acc: Array, factor: Array, shift: Array, tokens: Array) -> None:
-        c, pads, mode = self.config, self.pads, Mode(p["mode"])
-        first = p["param_base"]
-        used = 1 if p["param_uniform"] else -(-p["channels"] // c.epilogue_lanes)
+    def _epilogue(self, p: MatMul, acc: Array, factor: Array, shift: Array, tokens: Array) -> None:
+        c, pads, mode = self.config, self.pads, p.mode
+        first = p.param_base
+        used = 1 if p.param_uniform else -(-p.channels // c.epilogue_lanes)
         entries = (
             pads.param[first : first + used]
             .reshape(-1)
             .view(np.dtype([("bias", "<i4"), ("multiplier", "<u2"), ("shift", "u1"), ("pad", "u1")]))
         )
-        if p["param_uniform"]:
-            entries = np.tile(entries, -(-p["channels"] // c.epilogue_lanes))
-        entries = entries[: p["channels"]]
-        bits = {Mode.RESIDUAL: 16, Mode.GATE: 16, Mode.SCORE: 12}.get(mode, 11 if p["gelu"] else 8)
-        scaled = p["row_factor"] != RowFactor.NONE
+        if p.param_uniform:
+            entries = np.tile(entries, -(-p.channels // c.epilogue_lanes))
+        entries = entries[: p.channels]
+        bits = {Mode.RESIDUAL: 16, Mode.GATE: 16, Mode.SCORE: 12}.get(mode, 11 if p.gelu else 8)
+        scaled = p.row_factor != RowFactor.NONE
         values = ops.requantize(
             acc,
             entries["bias"].astype(np.int64),
@@ -313,45 +314,45 @@ class FunctionalModel:
             shift[:, None] if scaled else 0,
             ops.CONTEXT_LIMIT if p["source"] == Source.SCORE else ops.ACCUMULATOR_LIMIT,
         )
-        if p["gelu"]:
-            values = ops.gelu(values, pads.gelu.reshape(-1), p["gelu_shift"])
+        if p.gelu:
+            values = ops.gelu(values, pads.gelu.reshape(-1), p.gelu_shift)
         if mode == Mode.ACT:
-            self._write_channels(pads.act, c.lanes_k, p, tokens, p["dst_channel"], values)
+            self._write_channels(pads.act, c.lanes_k, p, tokens, p.dst_channel, values)
         elif mode == Mode.RESIDUAL:
-            if p["accumulate"]:
-                rows, columns = self._places(c.epilogue_lanes, p, tokens, p["dst_channel"], p["channels"])
+            if p.accumulate:
+                rows, columns = self._places(c.epilogue_lanes, p, tokens, p.dst_channel, p.channels)
                 values = ops.clamp(pads.residual[rows, columns[None, :]].astype(np.int64) + values, 16)
-            self._write_channels(pads.residual, c.epilogue_lanes, p, tokens, p["dst_channel"], values)
+            self._write_channels(pads.residual, c.epilogue_lanes, p, tokens, p.dst_channel, values)
         elif mode == Mode.SCORE:
             self._write_channels(pads.score, c.lanes_k, p, tokens, 0, values)
-            pads.row_max[p["max_base"] : p["max_base"] + len(values)] = values[:, : p["keys"]].max(1)
+            pads.row_max[p.max_base : p.max_base + len(values)] = values[:, : p.keys].max(1)
         elif mode == Mode.GATE:
             self._gate(p, values)
         else:
             self._stationary(p, mode, values)
 
-    def _stationary(self, p: dict[str, int], mode: Mode, values: Array) -> None:
+    def _stationary(self, p: MatMul, mode: Mode, values: Array) -> None:
         """Write keys (a bank is a token) or values (a byte is a token) into the weight scratchpad."""
         c = self.config
         channel = np.arange(values.shape[1])
-        head, d = channel // p["head_dim"], channel % p["head_dim"]
+        head, d = channel // p.head_dim, channel % p.head_dim
         lanes = c.lanes_n if mode == Mode.KEY else c.lanes_k
-        token = p["token_quot"] * lanes + p["token_rem"] + np.arange(len(values))[:, None]
-        base = p["dst_base"] + head * p["head_stride"]
+        token = p.token_quot * lanes + p.token_rem + np.arange(len(values))[:, None]
+        base = p.dst_base + head * p.head_stride
         if mode == Mode.KEY:
-            rows = base + token // lanes * p["tile_stride"] + d // c.lanes_k
+            rows = base + token // lanes * p.tile_stride + d // c.lanes_k
             self.pads.weight[rows, token % lanes, d % c.lanes_k] = values
         else:
-            rows = base + d // c.lanes_n * p["tile_stride"] + token // lanes
+            rows = base + d // c.lanes_n * p.tile_stride + token // lanes
             self.pads.weight[rows, d % c.lanes_n, token % lanes] = values
 
-    def _gate(self, p: dict[str, int], logits: Array) -> None:
+    def _gate(self, p: MatMul, logits: Array) -> None:
         empty = np.zeros(0, np.int64)
-        if p["gate_first"]:
+        if p.gate_first:
             self.pads.queues = [(empty, empty) for _ in range(self.config.max_experts)]
-        for expert, (tokens, scores) in enumerate(zip(*ops.expert_queues(logits, p["top_k"]), strict=True)):
+        for expert, (tokens, scores) in enumerate(zip(*ops.expert_queues(logits, p.top_k), strict=True)):
             old_tokens, old_scores = self.pads.queues[expert]
             self.pads.queues[expert] = (
-                np.concatenate([old_tokens, tokens + p["max_base"]]),
+                np.concatenate([old_tokens, tokens + p.max_base]),
                 np.concatenate([old_scores, scores]),
             )

@@ -3,8 +3,9 @@
 // A cycle is: settle the combinational outputs, look at every handshake, rise the clock, set the inputs of the next
 // cycle. Inputs so change only after the edge, as registers in the same clock domain would drive them.
 //
-// memory_table.h is generated (build.py): MASTERS, AXI_BYTES, struct Memory, memory_table().
+// memory_table.h is generated (build.py): MASTERS, AXI_BYTES, ENGINES, ENGINE_DONE(root), struct Memory, memory_table().
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -324,14 +325,15 @@ int em_read(Sim* sim, uint32_t address, uint32_t* value) {
 // broken (3), or `cycles` have passed (0).
 int em_run(Sim* sim, uint64_t cycles, const uint16_t* watch) {
     const auto* root = sim->model.rootp;
-    const bool watching = watch[0] | watch[1] | watch[2] | watch[3];
+    bool watching = false;
+    for (int i = 0; i < ENGINES; i++) watching |= watch[i] != 0;
     for (uint64_t end = sim->cycle + cycles; sim->cycle < end;) {
         sim->step();
-        if (watching && ((watch[0] && root->ENGINE_DONE_LOAD >= watch[0]) ||
-                         (watch[1] && root->ENGINE_DONE_MATMUL >= watch[1]) ||
-                         (watch[2] && root->ENGINE_DONE_NORM >= watch[2]) ||
-                         (watch[3] && root->ENGINE_DONE_STORE >= watch[3])))
-            return 2;
+        if (watching) {
+            const uint16_t done[] = ENGINE_DONE(root);
+            for (int i = 0; i < ENGINES; i++)
+                if (watch[i] && done[i] >= watch[i]) return 2;
+        }
         if (sim->model.irq) return 1;
         if (!sim->violation.empty()) return 3;
     }
@@ -341,10 +343,8 @@ int em_run(Sim* sim, uint64_t cycles, const uint16_t* watch) {
 // Commands that each engine has finished, without taking a cycle.
 void em_done(Sim* sim, uint16_t* done) {
     const auto* root = sim->model.rootp;
-    done[0] = root->ENGINE_DONE_LOAD;
-    done[1] = root->ENGINE_DONE_MATMUL;
-    done[2] = root->ENGINE_DONE_NORM;
-    done[3] = root->ENGINE_DONE_STORE;
+    const uint16_t counts[] = ENGINE_DONE(root);
+    std::copy(counts, counts + ENGINES, done);
 }
 
 uint64_t em_cycles(Sim* sim) { return sim->cycle; }

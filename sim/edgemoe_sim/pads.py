@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgemoe_hw.spec.constants import GATE_SCORE_BITS, SCORE_BITS, TOKEN_BITS
 from edgemoe_sim.verilated import VerilatedModel
 
 __all__ = ["RtlPads"]
-
-TOKEN_BITS = 11
-_SCORE_BITS = 12
 
 
 class RtlPads:
@@ -64,7 +62,7 @@ class RtlPads:
         """(token numbers, gate scores) of each expert: as many as its queue can hold."""
         raw = self._model.peek("compute.gate.queue").astype(np.int64)
         word = (raw << 8 * np.arange(raw.shape[1])).sum(1).reshape(self._config.max_experts, -1)
-        return [(row & (1 << TOKEN_BITS) - 1, row >> TOKEN_BITS & 0xFFFF) for row in word]
+        return [(row & (1 << TOKEN_BITS) - 1, row >> TOKEN_BITS & (1 << GATE_SCORE_BITS) - 1) for row in word]
 
 
 class _Scores:
@@ -75,10 +73,10 @@ class _Scores:
 
     def __getitem__(self, index: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         rows, lanes = np.broadcast_arrays(*index)
-        byte = lanes * _SCORE_BITS // 8
+        byte = lanes * SCORE_BITS // 8
         pair = self._raw[rows, byte].astype(np.int64) | self._raw[rows, byte + 1].astype(np.int64) << 8
-        return _signed(pair >> lanes * _SCORE_BITS % 8 & (1 << _SCORE_BITS) - 1)
+        return _signed(pair >> lanes * SCORE_BITS % 8 & (1 << SCORE_BITS) - 1)
 
 
 def _signed(values: np.ndarray) -> np.ndarray:
-    return np.where(values >= 1 << (_SCORE_BITS - 1), values - (1 << _SCORE_BITS), values)
+    return np.where(values >= 1 << (SCORE_BITS - 1), values - (1 << SCORE_BITS), values)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from edgemoe_hw.spec.config import AcceleratorConfig
-from edgemoe_hw.spec.isa import COMMAND_BYTES, Mode, Opcode, decode
+from edgemoe_hw.spec.isa import COMMAND_BYTES, EnginePayload, LayerNorm, Load, MatMul, Mode, decode
 
 __all__ = ["Comparison", "Pads", "Part", "TraceChecker"]
 
@@ -74,9 +74,10 @@ class TraceChecker:
     def compare(self, part: Part, pads: Pads) -> None:
         """Read one part from the scratchpads and compare it."""
         word = self.program[(part[1] + 1) * COMMAND_BYTES : (part[1] + 2) * COMMAND_BYTES]
-        opcode, _, payload = decode(word)
+        _, payload = decode(word)
+        assert isinstance(payload, EnginePayload)
         expected = self._expected(part)
-        actual = self._actual(part, opcode, payload, pads, len(expected))
+        actual = self._actual(part, payload, pads, len(expected))
         self.result.tensors.add(part[0])
         self.result.values += expected.size
         wrong = int((actual != expected).sum()) if actual.shape == expected.shape else expected.size or 1
@@ -115,37 +116,39 @@ class TraceChecker:
             value = np.pad(value, ((0, 0), (0, 0), (0, padded - value.shape[2]))).reshape(len(value), -1)
         return np.asarray(value)[token : token + tokens, channel : channel + channels]
 
-    def _actual(self, part: Part, opcode: Opcode, p: dict[str, int], pads: Pads, count: int) -> Array:
+    def _actual(self, part: Part, p: EnginePayload, pads: Pads, count: int) -> Array:
         tensor, channels, expert = part[0], part[7], part[9]
         name = tensor.rsplit(".", 1)[-1]
         if name in ("queues", "gate_scores"):
             # A queue may be given as its whole memory; its length is then compared elsewhere.
             queue = np.asarray(pads.queues[expert][int(name == "gate_scores")])
             return queue[:count] if pads.whole_queues else queue
-        if name == "score_max":
-            return np.asarray(pads.row_max[p["max_base"] : p["max_base"] + count])
         c = self.config
-        if opcode == Opcode.LOAD:
+        if isinstance(p, Load):
             rows = -(-channels // c.epilogue_lanes)
-            return np.asarray(pads.residual[p["row"] : p["row"] + count * rows]).reshape(count, -1)[:, :channels]
-        mode = Mode.ACT if opcode == Opcode.LAYERNORM else Mode(p["mode"])
-        if mode in (Mode.KEY, Mode.VALUE):
-            return self._stationary(p, mode, pads, count, channels)
+            return np.asarray(pads.residual[p.row : p.row + count * rows]).reshape(count, -1)[:, :channels]
+        assert isinstance(p, MatMul | LayerNorm)
+        mode, first = (p.mode, p.dst_channel) if isinstance(p, MatMul) else (Mode.ACT, 0)
+        if isinstance(p, MatMul):
+            if name == "score_max":
+                return np.asarray(pads.row_max[p.max_base : p.max_base + count])
+            if mode in (Mode.KEY, Mode.VALUE):
+                return self._stationary(p, mode, pads, count, channels)
         lanes = c.epilogue_lanes if mode == Mode.RESIDUAL else c.lanes_k
-        number = p.get("dst_channel", 0) + np.arange(channels)
-        rows = p["dst_base"] + np.arange(count)[:, None] * p["dst_stride"] + (number // lanes)[None, :]
+        number = first + np.arange(channels)
+        rows = p.dst_base + np.arange(count)[:, None] * p.dst_stride + (number // lanes)[None, :]
         memory = {Mode.RESIDUAL: pads.residual, Mode.SCORE: pads.score}.get(mode, pads.act)
         values = np.asarray(memory[rows, (number % lanes)[None, :]])
         return values.view(np.int8) if mode == Mode.ACT else values
 
-    def _stationary(self, p: dict[str, int], mode: Mode, pads: Pads, count: int, channels: int) -> Array:
+    def _stationary(self, p: MatMul, mode: Mode, pads: Pads, count: int, channels: int) -> Array:
         c, number = self.config, np.arange(channels)
-        head, d = number // p["head_dim"], number % p["head_dim"]
+        head, d = number // p.head_dim, number % p.head_dim
         lanes = c.lanes_n if mode == Mode.KEY else c.lanes_k
-        token = p["token_quot"] * lanes + p["token_rem"] + np.arange(count)[:, None]
-        base = p["dst_base"] + head * p["head_stride"]
+        token = p.token_quot * lanes + p.token_rem + np.arange(count)[:, None]
+        base = p.dst_base + head * p.head_stride
         if mode == Mode.KEY:
-            rows = base + token // lanes * p["tile_stride"] + d // c.lanes_k
+            rows = base + token // lanes * p.tile_stride + d // c.lanes_k
             return np.asarray(pads.weight[rows, token % lanes, d % c.lanes_k])
-        rows = base + d // c.lanes_n * p["tile_stride"] + token // lanes
+        rows = base + d // c.lanes_n * p.tile_stride + token // lanes
         return np.asarray(pads.weight[rows, d % c.lanes_n, token % lanes])

@@ -12,11 +12,10 @@ import numpy as np
 
 from edgemoe_hw.spec import regs
 from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_hw.spec.isa import Engine
 from edgemoe_sim.build import accelerator_verilog, build_library
 
 __all__ = ["BusViolation", "Memory", "ModelError", "ProgramError", "ProgramTimeout", "Stop", "VerilatedModel"]
-
-ENGINES = ("LOAD", "MATMUL", "NORM", "STORE")
 
 
 class ModelError(RuntimeError):
@@ -198,9 +197,9 @@ class VerilatedModel:
             BusViolation: the accelerator broke a rule of AXI
         """
         watch = watch or {}
-        if unknown := set(watch) - set(ENGINES):
-            raise ValueError(f"watch must name {', '.join(ENGINES)}, not {', '.join(sorted(unknown))}")
-        values = (ctypes.c_uint16 * 4)(*(watch.get(engine, 0) for engine in ENGINES))
+        if unknown := set(watch) - set(Engine.__members__):
+            raise ValueError(f"watch must name {', '.join(Engine.__members__)}, not {', '.join(sorted(unknown))}")
+        values = (ctypes.c_uint16 * len(Engine))(*(watch.get(engine.name, 0) for engine in Engine))
         reason = self._library.em_run(self._handle, max_cycles, values)
         if violation := self._library.em_violation(self._handle):
             raise BusViolation(violation.decode())
@@ -208,9 +207,9 @@ class VerilatedModel:
 
     def done(self) -> dict[str, int]:
         """Commands of the program that each engine has finished; takes no cycles, unlike the DONE registers."""
-        counts = (ctypes.c_uint16 * len(ENGINES))()
+        counts = (ctypes.c_uint16 * len(Engine))()
         self._library.em_done(self._handle, counts)
-        return dict(zip(ENGINES, counts, strict=True))
+        return dict(zip(Engine.__members__, counts, strict=True))
 
     def start(
         self, address: int, commands: int, *, weights: int = 0, input: int = 0, output: int = 0, watchdog: int = 0
@@ -247,7 +246,7 @@ class VerilatedModel:
         if self.run(max_cycles) is not Stop.IRQ:
             raise ProgramTimeout(
                 f"the program did not end within {max_cycles} cycles; finished commands: "
-                + ", ".join(f"{e} {self.read_reg(f'DONE_{e}')}" for e in ENGINES)
+                + ", ".join(f"{e.name} {self.read_reg(f'DONE_{e.name}')}" for e in Engine)
             )
         self.write_reg("STATUS", 1 << 3)
         if self.read_field("STATUS", "error"):

@@ -14,8 +14,8 @@ from edgemoe.boards.build_inputs import (
     rtl_text,
 )
 from edgemoe.boards.zynq import ZynqFamily
-from edgemoe_hw.bus.axi import ADDRESS_BITS
 from edgemoe_hw.spec.config import PRESETS
+from edgemoe_hw.spec.constants import ADDRESS_BITS
 from edgemoe_hw.top import Accelerator
 from edgemoe_hw.verilog import _Flat
 from edgemoe_sim.build import accelerator_verilog

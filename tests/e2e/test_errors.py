@@ -1,7 +1,7 @@
 """Everything that can go wrong on the RTL is reported with its code and command; afterwards it computes as before."""
 
 import dataclasses
-from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,18 +14,16 @@ from edgemoe.runtime.base import patchify
 from edgemoe.runtime.reference_device import ReferenceDevice
 from edgemoe.runtime.verify import SimDevice
 from edgemoe_hw.spec.config import PRESETS
-from edgemoe_hw.spec.isa import COMMAND_BYTES, Memory, Mode, Opcode, decode, encode
+from edgemoe_hw.spec.isa import COMMAND_BYTES, Base, Engine, Load, MatMul, Memory, Mode, Store, waits
 from edgemoe_hw.spec.regs import ErrorCode
 from edgemoe_sim.verilated import ProgramError, VerilatedModel
+from support.programs import changed, command, find, forged, rewritten
 from support.random_graphs import random_graph, small_model
 
 CONFIG = PRESETS["tiny"]
 TASK = "segmentation"
 WEIGHTS, INPUT, OUTPUT, PROGRAM, SIZE = 0, 0x8_0000, 0x9_0000, 0xA_0000, 0x10_0000
 LIMIT = 1_000_000
-
-Fields = dict[str, int]
-Change = Callable[[Fields, Fields], None]
 
 
 @pytest.fixture(scope="module")
@@ -86,33 +84,9 @@ def machine(bundle):
     machine.rtl.close()
 
 
-def words(program: bytes) -> list[bytes]:
-    return [program[i : i + COMMAND_BYTES] for i in range(0, len(program), COMMAND_BYTES)]
-
-
-def find(program: bytes, opcode: Opcode, number: int, **wanted: int) -> int:
-    """Index of the ``number``-th command with this opcode and these payload fields."""
-    places = [
-        i
-        for i, word in enumerate(words(program))
-        if decode(word)[0] == opcode and all(decode(word)[2][name] == value for name, value in wanted.items())
-    ]
-    return places[number]
-
-
-def changed(program: bytes, index: int, change: Change) -> bytes:
-    """The program with one command's header and payload changed."""
-    parts = words(program)
-    opcode, header, payload = decode(parts[index])
-    change(header, payload)
-    del header["opcode"]
-    parts[index] = encode(opcode, header, payload)
-    return b"".join(parts)
-
-
 def test_other_isa_version_and_config(machine):
     for code, change in ((ErrorCode.ISA_VERSION, {"isa_version": 99}), (ErrorCode.CONFIG_HASH, {"config_hash": 1})):
-        machine.start(changed(machine.info.program, 0, lambda header, payload, new=change: payload.update(new)))
+        machine.start(changed(machine.info.program, 0, **change))
         machine.expect(code, 0)
         machine.expect_recovery()
 
@@ -156,22 +130,17 @@ def test_program_lengths_disagree(machine):
     ],
 )
 def test_load_beyond_a_memory(machine, memory, rows):
-    index = find(machine.info.program, Opcode.LOAD, 0, memory=memory)
-
-    def beyond(header: Fields, payload: Fields) -> None:
-        payload["row"] = rows - payload["rows"] + 1
-
-    machine.start(changed(machine.info.program, index, beyond))
+    program = machine.info.program
+    index = find(program, Load, memory=memory)[0]
+    machine.start(changed(program, index, row=rows - command(program, index)[1].rows + 1))
     machine.expect(ErrorCode.ADDRESS_RANGE, index)
     machine.expect_recovery()
 
 
 def test_unknown_memory_and_base(machine):
-    index = find(machine.info.program, Opcode.LOAD, 3)
+    index = find(machine.info.program, Load)[3]
     for field, value in (("memory", 9), ("base", 3)):
-        machine.start(
-            changed(machine.info.program, index, lambda header, payload, new=(field, value): payload.update([new]))
-        )
+        machine.start(forged(machine.info.program, index, field, value))
         machine.expect(ErrorCode.ADDRESS_RANGE, index)
         machine.expect_recovery()
 
@@ -180,26 +149,19 @@ def test_unknown_memory_and_base(machine):
 def test_read_error(machine, number):
     """The first LOAD that touches the bad bytes is named."""
     program = machine.info.program
-    index = find(program, Opcode.LOAD, number, base=0)
-    payload = decode(words(program)[index])[2]
-    begin = WEIGHTS + payload["offset"]
-    earlier = [
-        i
-        for i, word in enumerate(words(program)[:index])
-        if decode(word)[0] == Opcode.LOAD
-        and decode(word)[2]["base"] == 0
-        and decode(word)[2]["offset"] == payload["offset"]
-    ]
+    offset = command(program, find(program, Load, base=Base.WEIGHTS)[number])[1].offset
+    index = find(program, Load, base=Base.WEIGHTS, offset=offset)[0]
+    begin = WEIGHTS + offset
     machine.rtl.inject("read_error", (begin, begin + 8))
     machine.start(program)
-    machine.expect(ErrorCode.READ_BUS, (earlier or [index])[0])
+    machine.expect(ErrorCode.READ_BUS, index)
     machine.rtl.inject("read_error", None)
     machine.expect_recovery()
 
 
 def test_write_error(machine):
-    index = find(machine.info.program, Opcode.STORE, 0)
-    begin = OUTPUT + decode(words(machine.info.program)[index])[2]["offset"]
+    index = find(machine.info.program, Store)[0]
+    begin = OUTPUT + command(machine.info.program, index)[1].offset
     machine.rtl.inject("write_error", (begin, begin + 8))
     machine.start(machine.info.program)
     machine.expect(ErrorCode.WRITE_BUS, index)
@@ -209,8 +171,8 @@ def test_write_error(machine):
 
 def test_memory_that_does_not_answer(machine):
     """The watchdog names a command, and the soft reset works as soon as the bus answers again."""
-    index = find(machine.info.program, Opcode.LOAD, 6, base=0)
-    begin = WEIGHTS + decode(words(machine.info.program)[index])[2]["offset"]
+    index = find(machine.info.program, Load, base=Base.WEIGHTS)[6]
+    begin = WEIGHTS + command(machine.info.program, index)[1].offset
     machine.rtl.inject("hang", (begin, begin + 8))
     machine.start(machine.info.program)
     with pytest.raises(ProgramError) as caught:
@@ -222,8 +184,11 @@ def test_memory_that_does_not_answer(machine):
 
 
 def test_wait_that_is_never_met(machine):
-    index = find(machine.info.program, Opcode.MATMUL, 4)
-    machine.start(changed(machine.info.program, index, lambda header, payload: header.update(wait_store=60000)))
+    index = find(machine.info.program, MatMul)[4]
+    never = waits({Engine.STORE: 60000})
+    machine.start(
+        rewritten(machine.info.program, index, lambda header, payload: (replace(header, waits=never), payload))
+    )
     with pytest.raises(ProgramError) as caught:
         machine.rtl.finish(LIMIT)
     assert caught.value.code is ErrorCode.WATCHDOG
@@ -246,8 +211,8 @@ def test_expert_queue_overflows(seed):
     bundle = build_bundle(random_graph(model, seed), CONFIG)
     assert model.num_tokens <= CONFIG.max_tokens < 2 * model.num_tokens
     machine = Machine(bundle)
-    index = find(machine.info.program, Opcode.MATMUL, -1, mode=Mode.GATE, gate_first=1)
-    machine.start(changed(machine.info.program, index, lambda header, payload: payload.update(gate_first=0)))
+    index = find(machine.info.program, MatMul, mode=Mode.GATE, gate_first=True)[-1]
+    machine.start(changed(machine.info.program, index, gate_first=False))
     with pytest.raises(ProgramError) as caught:
         machine.rtl.finish(LIMIT)
     assert caught.value.code is ErrorCode.QUEUE_OVERFLOW
@@ -269,8 +234,8 @@ def test_soft_reset_at_any_time(bundle, stall, rng):
 def test_the_device_reports_code_and_command(bundle):
     """What the command line prints: one message with command, code and its meaning; the next run works."""
     task = bundle.task(TASK)
-    index = find(task.program, Opcode.LOAD, 7)
-    broken = changed(task.program, index, lambda header, payload: payload.update(row=65535))
+    index = find(task.program, Load)[7]
+    broken = changed(task.program, index, row=65535)
     wrong = dataclasses.replace(bundle, tasks={**bundle.tasks, TASK: dataclasses.replace(task, program=broken)})
     image = np.zeros((12, 16, 3), np.uint8)
     with SimDevice(CONFIG, quiet=True) as device:

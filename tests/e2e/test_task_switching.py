@@ -10,7 +10,7 @@ from edgemoe.compiler import build_bundle, compile_graph
 from edgemoe.runtime.reference_device import ReferenceDevice
 from edgemoe.runtime.verify import SimDevice
 from edgemoe_hw.spec.config import PRESETS
-from edgemoe_hw.spec.isa import COMMAND_BYTES, Base, Memory, Opcode, decode
+from edgemoe_hw.spec.isa import Base, Load, decode_program
 from edgemoe_models.config import TaskConfig
 from edgemoe_sim.verilated import VerilatedModel
 from support.random_graphs import random_graph, small_model
@@ -38,13 +38,12 @@ def image(rng) -> np.ndarray:
 def fetched(bundle: Bundle, task: Task, trace: dict) -> int:
     """Bytes that an inference must read: its program, and every LOAD of which the expert has tokens."""
     total = len(task.program)
-    for i in range(task.commands):
-        opcode, header, payload = decode(task.program[COMMAND_BYTES * i : COMMAND_BYTES * (i + 1)])
-        if opcode != Opcode.LOAD:
+    for header, payload in decode_program(task.program):
+        if not isinstance(payload, Load):
             continue
-        block = task.phases[header["phase"]].name.removesuffix(".moe")
-        if not header["predicated"] or len(trace[f"{block}.queues"][header["expert"]]):
-            total += payload["rows"] * bundle.config.row_bytes[Memory(payload["memory"]).name]
+        block = task.phases[header.phase].name.removesuffix(".moe")
+        if not header.predicated or len(trace[f"{block}.queues"][header.expert]):
+            total += payload.rows * bundle.config.row_bytes[payload.memory.name]
     return total
 
 
@@ -104,12 +103,10 @@ def test_nothing_is_written_again(bundle, image, monkeypatch):
         dram = host.models[0].dram
         program = host.models[0].read_reg("PROGRAM_ADDR")
         used = np.zeros(bundle.data.size, bool)
-        task = bundle.task("depth")
-        for i in range(task.commands):
-            opcode, _, payload = decode(task.program[COMMAND_BYTES * i : COMMAND_BYTES * (i + 1)])
-            if opcode == Opcode.LOAD and payload["base"] == Base.WEIGHTS:
-                size = payload["rows"] * CONFIG.row_bytes[Memory(payload["memory"]).name]
-                used[payload["offset"] : payload["offset"] + size] = True
+        for _, payload in decode_program(bundle.task("depth").program):
+            if isinstance(payload, Load) and payload.base == Base.WEIGHTS:
+                size = payload.rows * CONFIG.row_bytes[payload.memory.name]
+                used[payload.offset : payload.offset + size] = True
         spare = np.flatnonzero(~used)[::64]
         assert len(spare) > 4  # gates and heads of the other tasks
         dram[spare] ^= 0xA5
@@ -126,9 +123,9 @@ def test_programs_differ_in_gates_and_heads_only():
     compiled = compile_graph(random_graph(MODEL), CONFIG)
     loads = {
         name: Counter(
-            (c.payload["memory"], c.payload["base"], c.payload["offset"], c.payload["rows"], c.label)
+            (c.payload.memory, c.payload.base, c.payload.offset, c.payload.rows, c.label)
             for c in program.commands
-            if c.opcode == Opcode.LOAD
+            if isinstance(c.payload, Load)
         )
         for name, program in compiled.programs.items()
     }

@@ -6,45 +6,34 @@ import itertools
 import numpy as np
 import pytest
 
+from edgemoe_hw import layouts
 from edgemoe_hw.control_plane.command_queue import CommandQueue
-from edgemoe_hw.spec import isa
+from edgemoe_hw.spec.isa import Engine, Header, Load, encode
 from support.amaranth_bench import simulate
 
 EXPERTS = 5
 
 
-def _word(index: int, waits: dict[str, int], predicated: int, expert: int) -> int:
-    header = isa.Header.const(
-        {
-            "wait_load": 0,
-            "wait_matmul": 0,
-            "wait_norm": 0,
-            "wait_store": 0,
-            **waits,
-            "predicated": predicated,
-            "expert": expert,
-        }
-    )
-    payload = isa.Load.const({"rows": index})
-    return header.as_value().value | payload.as_value().value << isa.HEADER_BITS
+def _word(index: int, waits: tuple[int, ...], predicated: int, expert: int) -> int:
+    header = Header(waits=waits, predicated=bool(predicated), expert=expert)
+    return int.from_bytes(encode(Load(rows=index), header), "little")
 
 
 @pytest.mark.parametrize("busy", [0.0, 0.7])
 def test_order_waits_and_predication(busy):
     """Random waits on counters that rise at random: nothing leaves early, late by more than a cycle, or wrong."""
     rng = np.random.default_rng(int(10 * busy))
-    dut = CommandQueue(isa.Load, max_experts=EXPERTS, depth=4)
-    names = ("wait_load", "wait_matmul", "wait_norm", "wait_store")
+    dut = CommandQueue(layouts.Load, max_experts=EXPERTS, depth=4)
     total = 150
     commands = [
         (
-            {name: int(rng.integers(0, 2 + index // 2)) for name in names},
+            tuple(int(rng.integers(0, 2 + index // 2)) for _ in Engine),
             int(rng.random() < 0.5),
             int(rng.integers(EXPERTS)),
         )
         for index in range(total)
     ]
-    done, counts, seen = [0] * 4, [0] * EXPERTS, []
+    done, counts, seen = [0] * len(Engine), [0] * EXPERTS, []
 
     async def feed(ctx):
         for index, command in enumerate(commands):
@@ -60,12 +49,12 @@ def test_order_waits_and_predication(busy):
         met = 0  # cycles for which the oldest command's waits have been over
         for cycle in itertools.count():
             waits, predicated, expert = commands[len(seen)]
-            over = all(done[engine] >= waits[name] for engine, name in enumerate(names))
+            over = all(done[engine] >= waits[engine] for engine in Engine)
             valid, blocked = ctx.get(dut.output.valid), ctx.get(dut.blocked)
-            late = [engine for engine, name in enumerate(names) if done[engine] < waits[name]]
+            late = [engine for engine in Engine if done[engine] < waits[engine]]
             if blocked:
                 assert not valid and not ctx.get(dut.empty)
-                assert [engine for engine in range(4) if blocked >> engine & 1] == late
+                assert [engine for engine in Engine if blocked >> engine & 1] == late
             assert not (valid and late), "left although its waits are not over"
             if valid:
                 output = dut.output.payload
@@ -87,7 +76,7 @@ def test_order_waits_and_predication(busy):
                 counts[changing] = int(rng.integers(0, 2)) * int(rng.integers(1, 2048))
                 ctx.set(dut.expert_counts[changing], counts[changing])
             if rng.random() < 0.6:
-                engine = int(rng.integers(4))
+                engine = int(rng.integers(len(Engine)))
                 done[engine] += int(rng.integers(0, 3))
                 ctx.set(dut.done[engine], done[engine])
             await ctx.tick()

@@ -5,7 +5,7 @@ import numpy as np
 
 from edgemoe_hw.control_plane.expert_loads import ExpertLoads
 from edgemoe_hw.spec.config import PRESETS
-from edgemoe_hw.spec.regs import MAX_BLOCKS
+from edgemoe_hw.spec.constants import MAX_BLOCKS
 from support.amaranth_bench import simulate
 
 

@@ -3,8 +3,9 @@ from dataclasses import replace
 
 import pytest
 
-from edgemoe_hw.engines.matmul.gate import GateUnit, gate_interval
+from edgemoe_hw.engines.matmul.gate import GateUnit
 from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_hw.spec.timing import gate_interval
 from support import golden
 from support.amaranth_bench import simulate
 from support.unit_cases import random_logits

@@ -10,7 +10,7 @@ from cocotbext.axi import AxiResp
 
 from edgemoe_hw.spec import regs
 from edgemoe_hw.spec.config import AcceleratorConfig
-from edgemoe_hw.spec.isa import Base, Memory, Opcode
+from edgemoe_hw.spec.isa import Base, Engine, Header, Load, MatMul, Memory, Store, waits
 from support.axi_bench import AxiBench, pauses
 from support.control_bench import assemble, loaded, stored
 
@@ -41,12 +41,12 @@ class Bench(AxiBench):
         await self.start(PROGRAM, len(program) // 64, BASE_WEIGHTS=WEIGHTS, BASE_OUTPUT=OUTPUT, WATCHDOG=3000)
 
 
-def load(**fields: int):
-    return Opcode.LOAD, {}, {"base": Base.WEIGHTS, "plane_stride": 0x800, "rows": 1, **fields}
+def load(**fields):
+    return Load(**{"plane_stride": 0x800, "rows": 1} | fields), Header()
 
 
-def store(loads: int, **fields: int):
-    return Opcode.STORE, {"wait_load": loads}, {"base": Base.OUTPUT, **fields}
+def store(loads: int, **fields):
+    return Store(base=Base.OUTPUT, **fields), Header(waits=waits({Engine.LOAD: loads}))
 
 
 async def copy(bench: Bench, rows: int, row: int, offset: int):
@@ -69,7 +69,7 @@ async def copy(bench: Bench, rows: int, row: int, offset: int):
         np.concatenate(
             [
                 np.zeros((row, 2 * CONFIG.epilogue_lanes // CONFIG.axi_masters), np.uint8),
-                loaded(CONFIG, dram, command[2], WEIGHTS, master),
+                loaded(CONFIG, dram, command[0], WEIGHTS, master),
             ]
         )
         for master in range(CONFIG.axi_masters)
@@ -151,6 +151,6 @@ async def soft_resets(dut):
         await ClockCycles(dut.clk, cycles)
         await bench.soft_reset()
         await copy(bench, 8, cycles % 7, 0)
-    await bench.run(assemble(CONFIG, [(Opcode.MATMUL, {"wait_store": 1}, {})]))
+    await bench.run(assemble(CONFIG, [(MatMul(), Header(waits=waits({Engine.STORE: 1})))]))
     assert (await bench.finish())[0] is regs.ErrorCode.WATCHDOG
     await copy(bench, 8, 0, 0)

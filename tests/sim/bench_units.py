@@ -14,10 +14,10 @@ from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles, FallingEdge, Timer
 
 from edgemoe_hw.engines.matmul.activation import TABLE_ENTRIES, Gelu
-from edgemoe_hw.engines.matmul.gate import gate_interval
 from edgemoe_hw.engines.matmul.requantize import Requantizer, ValueBits
 from edgemoe_hw.engines.matmul.softmax import Exp2Lanes, Reciprocal
 from edgemoe_hw.spec.constants import MAX_SHIFT
+from edgemoe_hw.spec.timing import gate_interval
 from support import golden
 from support.unit_bench import LANES, UNITS
 from support.unit_cases import VALUE_BITS, NormCase, random_logits, requantize_vectors, requantized

@@ -1,13 +1,14 @@
 """The bus side on the C++ DRAM model: data, throughput, errors and recovery, with and without random stalls."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 
-from edgemoe_hw.interfaces import memory_depths, slice_beats
 from edgemoe_hw.spec.config import AcceleratorConfig
-from edgemoe_hw.spec.isa import Base, Memory, Opcode
+from edgemoe_hw.spec.isa import Base, Engine, Header, LayerNorm, Load, MatMul, Memory, Opcode, Store, waits
+from edgemoe_hw.spec.memories import memory_depths, slice_beats
 from edgemoe_hw.spec.regs import ID, ErrorCode
 from edgemoe_sim.verilated import ModelError, ProgramError, ProgramTimeout, Stop, VerilatedModel
 from support.control_bench import (
@@ -19,6 +20,7 @@ from support.control_bench import (
     loaded,
     stored,
 )
+from support.programs import forged
 
 DRAM_BYTES = 1 << 20
 PROGRAM, WEIGHTS, INPUT, OUTPUT = 0x0, 0x1_0000, 0x6_0000, 0xC_0000
@@ -56,12 +58,16 @@ def execute(model: VerilatedModel, commands: list[Command], **begin: int) -> Non
     model.finish(LIMIT)
 
 
-def load(**fields: int) -> Command:
-    return Opcode.LOAD, {}, {"base": Base.WEIGHTS, "offset": 0, "plane_stride": 0x1000, "row": 0, "rows": 1, **fields}
+def load(memory: Memory, header: Header | None = None, **fields: Any) -> Command:
+    return Load(**{"memory": memory, "plane_stride": 0x1000, "rows": 1} | fields), header or Header()
 
 
-def store(header: dict[str, int] | None = None, **fields: int) -> Command:
-    return Opcode.STORE, header or {}, {"base": Base.OUTPUT, "offset": 0, "row": 0, "rows": 1, **fields}
+def store(header: Header | None = None, **fields: Any) -> Command:
+    return Store(**{"base": Base.OUTPUT, "rows": 1} | fields), header or Header()
+
+
+def after(engine: Engine, count: int = 1) -> Header:
+    return Header(waits=waits({engine: count}))
 
 
 def memory_slices(model: VerilatedModel, memory: Memory) -> list[np.ndarray]:
@@ -86,10 +92,10 @@ def expect_recovery(model: VerilatedModel) -> None:
     """After a soft reset, a program runs to its end and moves the right data."""
     model.soft_reset()
     assert model.read_reg("STATUS") == 0 and model.read_reg("ERROR_CODE") == 0
-    command = load(memory=Memory.RESIDUAL, offset=0x800, rows=40, row=7)
-    execute(model, [command, store({"wait_load": 1}, row=7, rows=40)])
+    command = load(Memory.RESIDUAL, offset=0x800, rows=40, row=7)
+    execute(model, [command, store(after(Engine.LOAD), row=7, rows=40)])
     for master, part in enumerate(memory_slices(model, Memory.RESIDUAL)):
-        assert np.array_equal(part[7:47], loaded(model.config, model.dram, command[2], WEIGHTS, master))
+        assert np.array_equal(part[7:47], loaded(model.config, model.dram, command[0], WEIGHTS, master))
     expected = stored(model.config, memory_slices(model, Memory.RESIDUAL), 7, 40)
     assert np.array_equal(model.dram[OUTPUT:][: len(expected)], expected)
 
@@ -103,23 +109,23 @@ def random_program(config: AcceleratorConfig, rng: np.random.Generator, count: i
         if rng.random() < 0.2:
             rows = int(rng.integers(0, 60))
             row = int(rng.integers(0, config.residual_depth - rows))
-            commands.append(store({"wait_load": loads}, row=row, rows=rows, offset=out))
+            commands.append(store(after(Engine.LOAD, loads), row=row, rows=rows, offset=out))
             out += rows * 2 * config.epilogue_lanes
             stores += 1
             continue
         memory = Memory(int(rng.integers(len(Memory))))
         depth = memory_depths(config)[memory]
         rows = int(rng.integers(0, depth + 1)) if rng.random() < 0.3 else int(rng.integers(0, 4))
-        command = load(
-            memory=memory,
+        payload, _ = load(
+            memory,
             rows=rows,
             row=int(rng.integers(0, depth - rows + 1)),
-            base=int(rng.choice([Base.WEIGHTS, Base.INPUT])),
+            base=Base(int(rng.choice([Base.WEIGHTS, Base.INPUT]))),
             offset=int(rng.integers(0, 0x1000)) * config.axi_bytes,
             plane_stride=int(rng.integers(0, 0x800)) * config.axi_bytes,
         )
         # A load must not overtake a store that still reads.
-        commands.append((command[0], {"wait_store": stores}, command[2]))
+        commands.append((payload, after(Engine.STORE, stores)))
         loads += 1
     return commands
 
@@ -136,16 +142,15 @@ def test_random_programs(config, stall, rng, seed):
         written = 0
         program = len(commands) + 2
         read = program * 64
-        for opcode, _, fields in commands:
-            if opcode is Opcode.LOAD:
-                memory = Memory(fields["memory"])
-                for master, part in enumerate(memories[memory]):
-                    data = loaded(config, before, fields, bases[Base(fields["base"])], master)
-                    part[fields["row"] : fields["row"] + fields["rows"]] = data
+        for command, _ in commands:
+            if isinstance(command, Load):
+                for master, part in enumerate(memories[command.memory]):
+                    data = loaded(config, before, command, bases[command.base], master)
+                    part[command.row : command.row + command.rows] = data
                     read += data.size
             else:
-                data = stored(config, memories[Memory.RESIDUAL], fields["row"], fields["rows"])
-                assert np.array_equal(model.dram[OUTPUT + fields["offset"] :][: data.size], data)
+                data = stored(config, memories[Memory.RESIDUAL], command.row, command.rows)
+                assert np.array_equal(model.dram[OUTPUT + command.offset :][: data.size], data)
                 written += data.size
         for memory, parts in memories.items():
             for part, actual in zip(parts, memory_slices(model, memory), strict=True):
@@ -153,7 +158,7 @@ def test_random_programs(config, stall, rng, seed):
         assert model.read_reg("BYTES_READ") == sum(model.bus_bytes()[0]) == read
         assert model.read_reg("BYTES_WRITTEN") == sum(model.bus_bytes()[1]) == written
         assert model.read_reg("COMMANDS_DONE") == len(commands)
-        causes = ["ARRAY_BUSY", *(f"STALL_{c}" for c in ("LOAD", "MATMUL", "NORM", "STORE", "EPILOGUE", "COMMAND"))]
+        causes = ["ARRAY_BUSY", *(f"STALL_{cause}" for cause in (*Engine.__members__, "EPILOGUE", "COMMAND"))]
         assert model.read_reg("CYCLES") == sum(model.read_reg(cause) for cause in causes)
 
 
@@ -162,7 +167,7 @@ def test_random_programs(config, stall, rng, seed):
 def test_loads_saturate_the_bus(config, rows):
     """Back-to-back loads move a beat a cycle and master, whether a load is long or shorter than the latency."""
     count = 60
-    commands = [load(memory=Memory.WEIGHT, rows=rows, offset=i * 0x800) for i in range(count)]
+    commands = [load(Memory.WEIGHT, rows=rows, offset=i * 0x800) for i in range(count)]
     with make(config) as model:
         execute(model, commands)
         beats = count * rows * slice_beats(config)[Memory.WEIGHT]
@@ -179,12 +184,12 @@ def test_stores_saturate_the_bus(small):
 
 def test_engines_wait_for_each_other(small):
     """The matrix product starts when its load is done; the watched counters stop the simulation in between."""
-    matmul = (Opcode.MATMUL, {"wait_load": 1}, {"tokens": 100})
-    norm = (Opcode.LAYERNORM, {"wait_matmul": 1}, {"tokens": 50})
-    start(small, assemble(SMALL, [load(memory=Memory.WEIGHT, rows=16), matmul, norm, store({"wait_norm": 1})]))
+    matmul = (MatMul(tokens=100), after(Engine.LOAD))
+    norm = (LayerNorm(tokens=50), after(Engine.MATMUL))
+    start(small, assemble(SMALL, [load(Memory.WEIGHT, rows=16), matmul, norm, store(after(Engine.NORM))]))
     stops = []
-    for engine in ("LOAD", "MATMUL", "NORM", "STORE"):
-        assert small.run(LIMIT, {engine: 1}) is Stop.WATCH
+    for engine in Engine:
+        assert small.run(LIMIT, {engine.name: 1}) is Stop.WATCH
         stops.append(small.cycles)
     small.finish(LIMIT)
     load_to_matmul, matmul_to_norm, norm_to_store = np.diff(stops)
@@ -197,10 +202,10 @@ def test_predicated_commands_of_empty_queues_are_skipped(small):
     """Expert 0 of the bench has no tokens: its commands count as finished and move nothing."""
     commands = []
     for expert in range(4):
-        header = {"predicated": 1, "expert": expert}
+        header = Header(predicated=True, expert=expert)
         commands += [
-            (Opcode.LOAD, header, load(memory=Memory.ACT, row=expert, offset=expert * 8)[2]),
-            (Opcode.MATMUL, header, {"tokens": 10}),
+            load(Memory.ACT, header, row=expert, offset=expert * 8),
+            (MatMul(tokens=10), header),
             store(header, offset=expert * 16),
         ]
     before = small.dram.copy()
@@ -211,13 +216,13 @@ def test_predicated_commands_of_empty_queues_are_skipped(small):
     assert np.array_equal(small.dram[OUTPUT : OUTPUT + 16], before[OUTPUT : OUTPUT + 16])
     assert small.read_reg("ARRAY_BUSY") == 30
     assert [small.read_reg("EXPERT_COUNT", e) for e in range(5)] == [0, 1, 2, 3, 0]
-    assert [small.read_reg(f"DONE_{e}") for e in ("LOAD", "MATMUL", "NORM", "STORE")] == [4, 4, 0, 4]
+    assert [small.read_reg(f"DONE_{e}") for e in Engine.__members__] == [4, 4, 0, 4]
 
 
 def test_program_errors(small):
     """Each malformed program stops with its code, and the accelerator runs the next one without a reset."""
     config = SMALL
-    good = [load(memory=Memory.ACT)] * 3
+    good = [load(Memory.ACT)] * 3
     cases = [
         (assemble(config, good, isa_version=7), None, ErrorCode.ISA_VERSION, 0),
         (assemble(config, good, config_hash=config.hash32 ^ 1), None, ErrorCode.CONFIG_HASH, 0),
@@ -234,16 +239,17 @@ def test_program_errors(small):
     cases += [
         (assemble(config, [*good, command]), None, ErrorCode.ADDRESS_RANGE, 4)
         for command in (
-            load(memory=Memory.WEIGHT, row=config.weight_depth),
-            load(memory=Memory.ACT, row=1, rows=config.act_depth),
-            load(memory=Memory.GELU, rows=512 // config.axi_bytes + 1),
-            load(memory=15),
-            load(memory=Memory.ACT, base=3),
-            load(memory=Memory.ACT, row=0xFFFF, rows=0xFFFF),
+            load(Memory.WEIGHT, row=config.weight_depth),
+            load(Memory.ACT, row=1, rows=config.act_depth),
+            load(Memory.GELU, rows=512 // config.axi_bytes + 1),
+            load(Memory.ACT, row=0xFFFF, rows=0xFFFF),
             store(row=config.residual_depth),
-            store(base=3),
         )
     ]
+    meaningless = ((load(Memory.ACT), "memory", 15), (load(Memory.ACT), "base", 3), (store(), "base", 3))
+    for command, field, value in meaningless:
+        program = forged(assemble(config, [*good, command]).tobytes(), 4, field, value)
+        cases.append((np.frombuffer(program, np.uint8), None, ErrorCode.ADDRESS_RANGE, 4))
     for program, commands, code, index in cases:
         start(small, program, commands)
         expect_error(small, code, index)
@@ -256,7 +262,7 @@ def test_program_errors(small):
 @pytest.mark.parametrize("kind", ["read_error", "fetch_error", "write_error", "no_memory"])
 def test_bus_errors(config, stall, kind):
     """The failed command is named; what was outstanding is drained; the next program is not disturbed."""
-    loads = [load(memory=Memory.WEIGHT, rows=16, offset=i * 0x4000, plane_stride=0x2000) for i in range(3)]
+    loads = [load(Memory.WEIGHT, rows=16, offset=i * 0x4000, plane_stride=0x2000) for i in range(3)]
     with make(config, 3, stall) as model:
         if kind == "read_error":
             model.inject("read_error", (WEIGHTS + 0x4020, WEIGHTS + 0x4040))
@@ -268,7 +274,7 @@ def test_bus_errors(config, stall, kind):
             model.inject("write_error", (OUTPUT + 0x200, OUTPUT + 0x210))
             expected = ErrorCode.WRITE_BUS, 5
         else:
-            loads[2] = load(memory=Memory.WEIGHT, offset=DRAM_BYTES)
+            loads[2] = load(Memory.WEIGHT, offset=DRAM_BYTES)
             expected = ErrorCode.READ_BUS, 3
         start(model, assemble(config, [*loads, store(rows=5), store(rows=100), *loads]))
         expect_error(model, *expected)
@@ -279,10 +285,10 @@ def test_bus_errors(config, stall, kind):
 
 def test_watchdog_and_soft_reset_of_a_hang(small):
     """A command that waits for ever is found by the watchdog, or stopped by a soft reset."""
-    start(small, assemble(SMALL, [load(memory=Memory.ACT), store({"wait_matmul": 1})]))
+    start(small, assemble(SMALL, [load(Memory.ACT), store(after(Engine.MATMUL))]))
     expect_error(small, ErrorCode.WATCHDOG, 3)
     expect_recovery(small)
-    start(small, assemble(SMALL, [store({"wait_matmul": 1})]), watchdog=0)
+    start(small, assemble(SMALL, [store(after(Engine.MATMUL))]), watchdog=0)
     with pytest.raises(ProgramTimeout, match="STORE 0"):
         small.finish(20_000)
     expect_recovery(small)
@@ -291,7 +297,7 @@ def test_watchdog_and_soft_reset_of_a_hang(small):
 def test_soft_reset_while_the_memory_does_not_answer(small):
     """Transfers stay outstanding until the memory answers; then the accelerator is back, its next reads in order."""
     small.inject("hang", (WEIGHTS, WEIGHTS + 0x1000))
-    start(small, assemble(SMALL, [load(memory=Memory.WEIGHT, rows=16)] * 3 + [store(rows=50)]), watchdog=500)
+    start(small, assemble(SMALL, [load(Memory.WEIGHT, rows=16)] * 3 + [store(rows=50)]), watchdog=500)
     expect_error(small, ErrorCode.WATCHDOG, 5)
     with pytest.raises(ModelError, match="not answered"):
         small.soft_reset(2000)
@@ -302,7 +308,7 @@ def test_soft_reset_while_the_memory_does_not_answer(small):
 @pytest.mark.parametrize("after", range(5, 600, 37))
 def test_soft_reset_at_any_time(small, after):
     """Bursts that were announced are completed: reads are drained, writes sent without strobes."""
-    start(small, assemble(SMALL, [store(rows=100), load(memory=Memory.WEIGHT, rows=16), store(rows=100, row=50)]))
+    start(small, assemble(SMALL, [store(rows=100), load(Memory.WEIGHT, rows=16), store(rows=100, row=50)]))
     small.run(after)
     expect_recovery(small)
 

@@ -10,15 +10,15 @@ from amaranth.lib.wiring import In, Out
 
 from edgemoe_hw.bus.axi import AxiLiteSignature, AxiSignature
 from edgemoe_hw.control_plane.plane import ControlPlane
-from edgemoe_hw.interfaces import memory_depths, slice_beats
-from edgemoe_hw.spec import isa
 from edgemoe_hw.spec.config import ISA_VERSION, AcceleratorConfig
+from edgemoe_hw.spec.isa import Begin, End, EnginePayload, Header, Load, encode
 from edgemoe_hw.spec.isa import Memory as MemoryId
+from edgemoe_hw.spec.memories import memory_depths, slice_beats
 from edgemoe_hw.verilog import generate
 
 __all__ = ["ControlBench", "SMALL", "SMALL_WIDE", "Command", "assemble", "bench_verilog", "loaded", "stored"]
 
-Command = tuple[isa.Opcode, dict[str, int], dict[str, int]]
+Command = tuple[EnginePayload, Header]
 
 _SMALL = {
     "weight_depth": 16,
@@ -44,15 +44,15 @@ def bench_verilog(config: AcceleratorConfig) -> str:
 def assemble(config: AcceleratorConfig, body: list[Command], **begin: int) -> np.ndarray:
     """Bytes of a program: BEGIN (its fields overridden by ``begin``), ``body``, END."""
     fields = {"isa_version": ISA_VERSION, "config_hash": config.hash32, "commands": len(body) + 2, **begin}
-    program = [(isa.Opcode.BEGIN, {}, fields), *body, (isa.Opcode.END, {}, {})]
-    return np.frombuffer(b"".join(isa.encode(*command) for command in program), np.uint8)
+    program = [encode(Begin(**fields)), *(encode(*command) for command in body), encode(End())]
+    return np.frombuffer(b"".join(program), np.uint8)
 
 
-def loaded(config: AcceleratorConfig, dram: np.ndarray, load: dict[str, int], base: int, master: int) -> np.ndarray:
+def loaded(config: AcceleratorConfig, dram: np.ndarray, load: Load, base: int, master: int) -> np.ndarray:
     """What a LOAD brings to one master: uint8[rows, beats * axi_bytes]."""
-    row_bytes = slice_beats(config)[MemoryId(load["memory"])] * config.axi_bytes
-    start = base + load["offset"] + master * load.get("plane_stride", 0)
-    return dram[start : start + load["rows"] * row_bytes].reshape(-1, row_bytes)
+    row_bytes = slice_beats(config)[load.memory] * config.axi_bytes
+    start = base + load.offset + master * load.plane_stride
+    return dram[start : start + load.rows * row_bytes].reshape(-1, row_bytes)
 
 
 def stored(config: AcceleratorConfig, slices: list[np.ndarray], row: int, rows: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from edgemoe.studies.ablation import (
 from edgemoe.studies.bench import bench_row, bench_table, reloaded_bytes
 from edgemoe.studies.gelu_forms import compare_gelu
 from edgemoe_hw.spec.config import PRESETS
-from edgemoe_hw.spec.isa import Memory, Opcode
+from edgemoe_hw.spec.isa import Load, MatMul, Memory
 from edgemoe_sim.command_model import POLICIES
 from support.random_graphs import random_graph, small_model
 from tests.sw.test_compiler import execute
@@ -50,15 +50,15 @@ def loads(options, memory=None):
     config = PRESETS["pynq-z2"]
     program = compile_graph(GRAPH, config, options).programs["segmentation"]
     return sum(
-        command.payload["rows"] * config.row_bytes[Memory(command.payload["memory"]).name]
+        command.payload.rows * config.row_bytes[command.payload.memory.name]
         for command in program.commands
-        if command.opcode == Opcode.LOAD and memory in (None, command.payload["memory"])
+        if isinstance(command.payload, Load) and memory in (None, command.payload.memory)
     )
 
 
 def matmuls(options):
     program = compile_graph(GRAPH, PRESETS["pynq-z2"], options).programs["segmentation"]
-    return [command.payload for command in program.commands if command.opcode == Opcode.MATMUL]
+    return [command.payload for command in program.commands if isinstance(command.payload, MatMul)]
 
 
 @pytest.mark.parametrize("size", [1, 3, 13])
@@ -88,7 +88,7 @@ def test_keys_and_values_are_fetched_for_every_group_of_queries(size):
 
 def test_extra_passes_read_everything_once_and_write_nothing():
     model, product = GRAPH.config, matmuls(CompilerOptions())
-    assert all(payload["channels"] for payload in product)
+    assert all(payload.channels for payload in product)
     three = [p for p in matmuls(CompilerOptions(single_pass_softmax=False)) if not p["channels"]]
     assert sum(p["tokens"] for p in three) == 2 * model.depth * model.heads * model.num_tokens
     unfused = [p for p in matmuls(CompilerOptions(fused_gelu=False)) if not p["channels"]]

@@ -12,9 +12,9 @@ import safetensors.numpy
 
 from edgemoe.bundle import METADATA_KEY, Bundle, BundleError
 from edgemoe.compiler import build_bundle
-from edgemoe.compiler.disassembler import disassemble
 from edgemoe.runtime.reference_device import ReferenceDevice
 from edgemoe_hw.spec.config import PRESETS
+from edgemoe_hw.spec.disassembler import disassemble
 from support.random_graphs import random_graph, small_model
 
 

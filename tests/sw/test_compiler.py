@@ -9,12 +9,13 @@ from edgemoe.compiler import CompileError, CompilerOptions, build_bundle, compil
 from edgemoe.layout import gather_outputs, pack_patches
 from edgemoe.runtime.base import patchify
 from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig
-from edgemoe_hw.spec.isa import COMMAND_BYTES, Opcode, decode, encode
+from edgemoe_hw.spec.isa import Engine, EnginePayload, decode_program, encode, waits
 from edgemoe_models.config import PRESETS as MODELS
 from edgemoe_models.config import TaskConfig
 from edgemoe_models.integer import reference
 from edgemoe_sim.command_model import POLICIES, Deadlock, FunctionalModel
 from edgemoe_sim.trace import TraceChecker
+from support.programs import rewritten
 from support.random_graphs import random_graph, small_model
 
 CRAMPED = AcceleratorConfig(
@@ -129,16 +130,15 @@ def test_a_missing_wait_is_found():
     bundle = build_bundle(random_graph(small_model()), PRESETS["tiny"], CompilerOptions(group_tokens=4))
     task = next(iter(bundle.tasks))
     code = bundle.task(task).program
-    words = [code[i : i + COMMAND_BYTES] for i in range(0, len(code), COMMAND_BYTES)]
-    for cleared in ("wait_load", "wait_matmul", "wait_norm"):
+    for cleared in (Engine.LOAD, Engine.MATMUL, Engine.NORM):
         changed = []
-        for word in words:
-            opcode, header, payload = decode(word)
-            if opcode not in (Opcode.BEGIN, Opcode.END):
-                header[cleared] = 0
-            changed.append(encode(opcode, header, payload))
+        for header, payload in decode_program(code):
+            if isinstance(payload, EnginePayload):
+                kept = {engine: header.waits[engine] for engine in Engine if engine != cleared}
+                header = dataclasses.replace(header, waits=waits(kept))
+            changed.append(encode(payload, header))
         program = b"".join(changed)
-        assert any(differs(bundle, task, policy, program) for policy in POLICIES), f"{cleared}: nobody noticed"
+        assert any(differs(bundle, task, policy, program) for policy in POLICIES), f"{cleared.name}: nobody noticed"
 
 
 def differs(bundle, task, policy, program):
@@ -152,7 +152,7 @@ def differs(bundle, task, policy, program):
 
 def test_waits_point_backwards_so_dispatch_cannot_deadlock():
     program = compile_graph(random_graph(small_model()), PRESETS["tiny"]).programs["segmentation"]
-    finished = [0, 0, 0, 0]
+    finished = [0] * len(Engine)
     for command in program.commands:
         assert all(wait <= count for wait, count in zip(command.waits, finished, strict=True)), command.label
         assert command.ordinal == finished[command.engine]
@@ -163,15 +163,13 @@ def test_a_wait_that_is_never_met_is_a_deadlock():
     bundle = build_bundle(random_graph(small_model()), PRESETS["tiny"])
     task = next(iter(bundle.tasks))
     program = bundle.task(task).program
-    opcode, header, payload = decode(program[COMMAND_BYTES : 2 * COMMAND_BYTES])
-    header["wait_store"] = 1
+    stuck = rewritten(
+        program,
+        1,
+        lambda header, payload: (dataclasses.replace(header, waits=waits({Engine.STORE: 1})), payload),
+    )
     with pytest.raises(Deadlock, match="cannot be dispatched"):
-        execute(
-            bundle,
-            task,
-            "random",
-            program=program[:COMMAND_BYTES] + encode(opcode, header, payload) + program[2 * COMMAND_BYTES :],
-        )
+        execute(bundle, task, "random", program=stuck)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """The driver on an accelerator that does nothing: identity, memory, registers, waiting, errors."""
 
 import contextlib
-import sys
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from edgemoe.runtime.platforms.null import NullPlatform
 from edgemoe.runtime.registers import Registers, mask
 from edgemoe_hw.spec import regs
 from edgemoe_hw.spec.config import ISA_VERSION, PRESETS, AcceleratorConfig
-from edgemoe_hw.spec.isa import COMMAND_BYTES, ENGINES, Opcode, decode
+from edgemoe_hw.spec.isa import ENGINES, Opcode, decode_program
 
 
 class Stuck(NullPlatform):
@@ -183,11 +182,11 @@ def test_timeout(runtime_bundle, pictures):
             Driver(platform, runtime_bundle, **wrong)
 
 
-def test_timeout_names_the_command(runtime_bundle, pictures, monkeypatch):
-    """The first that has not finished, by the engines' counters; without the decoder (a board) the counters alone."""
+def test_timeout_names_the_command(runtime_bundle, pictures):
+    """The first that has not finished, by the engines' counters."""
     platform = Stuck(runtime_bundle.config)
     driver, program = Driver(platform, runtime_bundle, timeout=0.1), runtime_bundle.task("depth").program
-    opcodes = [decode(program[at : at + COMMAND_BYTES])[0] for at in range(0, len(program), COMMAND_BYTES)]
+    opcodes = [payload.opcode for _, payload in decode_program(program)]
     stuck = [number for number, opcode in enumerate(opcodes) if opcode is Opcode.LAYERNORM][1]
     for opcode, engine in ENGINES.items():
         platform.registers[regs.find(f"DONE_{engine.name}").offset] = opcodes[:stuck].count(opcode)
@@ -197,9 +196,6 @@ def test_timeout_names_the_command(runtime_bundle, pictures, monkeypatch):
         match=rf"1 NORM, .*the first that has not: command {stuck} \(task depth: {stuck} "
         r"LAYERNORM .*\)$",
     ):
-        driver.execute("depth", 0, 0)
-    monkeypatch.setitem(sys.modules, "edgemoe_hw.spec.isa", None)
-    with pytest.raises(DeviceTimeout, match=r"error code NONE; of its \d+ commands .* 1 NORM, \d+ STORE$"):
         driver.execute("depth", 0, 0)
 
 

@@ -21,7 +21,7 @@ from edgemoe.runtime.driver import Driver
 from edgemoe.runtime.executor import ProgramStopped
 from edgemoe.runtime.platforms.sim import SimPlatform
 from edgemoe_hw.spec import regs
-from edgemoe_hw.spec.isa import COMMAND_BYTES, Base, Opcode, decode
+from edgemoe_hw.spec.isa import Base, Load, Store, decode_program
 from edgemoe_hw.spec.regs import ErrorCode
 from support.random_graphs import random_graph, small_model
 
@@ -37,16 +37,15 @@ class Machine:
         self.driver = Driver(self.platform, bundle, watchdog=WATCHDOG, **options)
         self.accelerator = Accelerator(self.driver)
 
-    def place(self, opcode: Opcode, task: str, target: int = 0) -> tuple[int, int]:
+    def place(self, kind: type[Load | Store], task: str, target: int = 0) -> tuple[int, int]:
         """Eight bytes that the task's last command of this kind touches, in output slot ``target``."""
         program = self.bundle.task(task).program
         offset = [
-            payload["offset"]
-            for number in range(0, len(program), COMMAND_BYTES)
-            for kind, _, payload in [decode(program[number : number + COMMAND_BYTES])]
-            if kind == opcode and payload["base"] == (Base.WEIGHTS if kind == Opcode.LOAD else Base.OUTPUT)
+            payload.offset
+            for _, payload in decode_program(program)
+            if isinstance(payload, kind) and payload.base == (Base.WEIGHTS if kind is Load else Base.OUTPUT)
         ][-1]
-        buffer = self.driver._outputs[target] if opcode == Opcode.STORE else self.driver._weights
+        buffer = self.driver._outputs[target] if kind is Store else self.driver._weights
         return buffer.physical_address + offset, buffer.physical_address + offset + 8
 
     def inject(self, monkeypatch: pytest.MonkeyPatch, kind: str, task: str, starts: set[int]) -> None:
@@ -55,8 +54,8 @@ class Machine:
 
         def faulty(name: str, source: int, target: int) -> None:
             fails = next(count) in starts
-            opcode = Opcode.STORE if kind == "write_error" else Opcode.LOAD
-            self.simulation.model.inject(kind, self.place(opcode, task, target) if fails else None)
+            touching = Store if kind == "write_error" else Load
+            self.simulation.model.inject(kind, self.place(touching, task, target) if fails else None)
             start(name, source, target)
 
         def repaired() -> None:

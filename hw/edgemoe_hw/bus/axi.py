@@ -4,10 +4,10 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from edgemoe_hw.spec import regs
+from edgemoe_hw.spec.constants import ADDRESS_BITS
 
 __all__ = ["AxiLiteSignature", "AxiSignature", "BURST_INCR", "address_layout"]
 
-ADDRESS_BITS = 40
 BURST_INCR = 1
 CACHE_BUFFERABLE = 0b0011  # normal, non-cacheable, bufferable: what Zynq's HP ports expect
 

@@ -5,9 +5,9 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from edgemoe_hw.bus.axi import ADDRESS_BITS
 from edgemoe_hw.interfaces import READ_REQUEST
 from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_hw.spec.constants import ADDRESS_BITS
 
 __all__ = ["BurstSplitter", "times"]
 

@@ -5,12 +5,11 @@ from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from edgemoe_hw.interfaces import COMMAND, queued_layout
-from edgemoe_hw.spec import isa
+from edgemoe_hw.layouts import Header
+from edgemoe_hw.spec.constants import COUNT_BITS, QUEUE_COMMANDS, TOKEN_BITS
+from edgemoe_hw.spec.isa import Engine
 
-__all__ = ["QUEUE_COMMANDS", "CommandQueue"]
-
-QUEUE_COMMANDS = 16
-"""Commands that an engine's queue holds; the compiler orders programs by it."""
+__all__ = ["CommandQueue"]
 
 
 class CommandQueue(wiring.Component):
@@ -19,21 +18,21 @@ class CommandQueue(wiring.Component):
     Throughput one command in two cycles, as fast as the engines take them; three cycles from input to output.
 
     Args:
-        payload: the command's payload (``isa.Load``, ...); only its bits are stored
+        payload: the command's payload (``layouts.Load``, ...); only its bits are stored
         max_experts: number of expert queues
         depth: commands that it holds
 
     Members:
         commands: from the sequencer
         output: the command (``interfaces.queued_layout``), from registers
-        done: commands that each engine has finished (``isa.Engine`` order). Programs have fewer than 2**16 commands, so
+        done: commands that each engine has finished (``Engine`` order). Programs have fewer than 2**16 commands, so
             the counters never wrap and a plain comparison is exact
         expert_counts: tokens of each expert
         blocked: which engines the head waits for (0 while there is none, or while there is an output)
         empty: there is neither a head nor an output
     """
 
-    def __init__(self, payload, *, max_experts: int, depth: int = QUEUE_COMMANDS):
+    def __init__(self, payload: data.StructLayout, *, max_experts: int, depth: int = QUEUE_COMMANDS):
         if depth < 2:
             raise ValueError(f"depth must be at least 2, not {depth!r}")
         self._payload = payload
@@ -42,19 +41,19 @@ class CommandQueue(wiring.Component):
             {
                 "commands": In(stream.Signature(COMMAND)),
                 "output": Out(stream.Signature(queued_layout(payload))),
-                "done": In(16).array(len(isa.Engine)),
-                "expert_counts": In(11).array(max_experts),
-                "blocked": Out(len(isa.Engine)),
+                "done": In(COUNT_BITS).array(len(Engine)),
+                "expert_counts": In(TOKEN_BITS).array(max_experts),
+                "blocked": Out(len(Engine)),
                 "empty": Out(1),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        stored = data.StructLayout({"header": isa.Header, "payload": self._payload, "index": 16})
+        stored = data.StructLayout({"header": Header, "payload": self._payload, "index": COUNT_BITS})
         m.submodules.fifo = queue = fifo.SyncFIFO(width=stored.size, depth=self._depth)
         word = self.commands.payload.word
-        bits = isa.HEADER_BITS + self._payload.as_shape().size
+        bits = Header.size + self._payload.size
         m.d.comb += [
             queue.w_data.eq(Cat(word[:bits], self.commands.payload.index)),
             queue.w_en.eq(self.commands.valid),
@@ -76,10 +75,9 @@ class CommandQueue(wiring.Component):
         with m.If(queue.r_en):
             m.d.sync += [valid.eq(queue.r_rdy), head.eq(queue.r_data)]
 
-        waits = (head.header.wait_load, head.header.wait_matmul, head.header.wait_norm, head.header.wait_store)
-        for engine, wait in enumerate(waits):
-            m.d.comb += self.blocked[engine].eq(waiting & (self.done[engine] < wait))
-        tokens = Signal(11)
+        for engine in Engine:
+            m.d.comb += self.blocked[engine].eq(waiting & (self.done[engine] < head.header.waits[engine]))
+        tokens = Signal(TOKEN_BITS)
         m.d.comb += [
             tokens.eq(Array(list(self.expert_counts))[head.header.expert]),
             self.empty.eq(~valid & ~self.output.valid),

@@ -4,13 +4,13 @@ from amaranth.hdl import Const, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from edgemoe_hw.spec import isa
 from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_hw.spec.isa import Engine
 
 __all__ = ["CAUSES", "Counters"]
 
 # Exactly one of these counts in each cycle; the registers have the same names.
-CAUSES = ("array_busy", "stall_epilogue", "stall_matmul", "stall_load", "stall_norm", "stall_store", "stall_command")
+CAUSES = ("array_busy", "stall_epilogue", *(f"stall_{engine.name.lower()}" for engine in Engine), "stall_command")
 
 
 class Counters(wiring.Component):
@@ -37,12 +37,12 @@ class Counters(wiring.Component):
                 "array_busy": In(1),
                 "stall_epilogue": In(1),
                 "matmul_idle": In(1),
-                "blocked": In(len(isa.Engine)),
+                "blocked": In(len(Engine)),
                 "empty": In(1),
                 "ending": In(1),
                 "reads": In(config.axi_masters),
                 "writes": In(1),
-                "finished": In(len(isa.Engine)),
+                "finished": In(len(Engine)),
                 **{f"count_{cause}": Out(64) for cause in CAUSES},
                 "count_cycles": Out(64),
                 "count_bytes_read": Out(64),
@@ -58,10 +58,8 @@ class Counters(wiring.Component):
             (self.array_busy, "array_busy"),
             (self.stall_epilogue, "stall_epilogue"),
             (~self.matmul_idle, "stall_matmul"),
-            (self.blocked[isa.Engine.LOAD], "stall_load"),
-            (self.blocked[isa.Engine.NORM], "stall_norm"),
-            (self.blocked[isa.Engine.STORE], "stall_store"),
-            (self.blocked[isa.Engine.MATMUL] | ~self.empty, "stall_matmul"),
+            *((self.blocked[engine], f"stall_{engine.name.lower()}") for engine in Engine if engine != Engine.MATMUL),
+            (self.blocked[Engine.MATMUL] | ~self.empty, "stall_matmul"),
             (self.ending, "stall_store"),
         )
         earlier = Const(0)

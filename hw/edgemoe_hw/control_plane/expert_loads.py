@@ -6,7 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from edgemoe_hw.spec.config import AcceleratorConfig
-from edgemoe_hw.spec.regs import MAX_BLOCKS
+from edgemoe_hw.spec.constants import MAX_BLOCKS, TOKEN_BITS
 
 __all__ = ["ExpertLoads"]
 
@@ -30,10 +30,10 @@ class ExpertLoads(wiring.Component):
             {
                 "start": In(1),
                 "clear": In(1),
-                "counts": In(11).array(config.max_experts),
+                "counts": In(TOKEN_BITS).array(config.max_experts),
                 "blocks": Out(range(MAX_BLOCKS + 1)),
                 "block": In(range(MAX_BLOCKS)),
-                "loads": Out(11).array(config.max_experts),
+                "loads": Out(TOKEN_BITS).array(config.max_experts),
             }
         )
 
@@ -42,7 +42,7 @@ class ExpertLoads(wiring.Component):
         row = Signal(range(MAX_BLOCKS))
         recording = Signal()
         m.submodules.memory = memory = Memory(
-            shape=11 * len(self.counts), depth=MAX_BLOCKS, init=[], attrs={"ram_style": "distributed"}
+            shape=TOKEN_BITS * len(self.counts), depth=MAX_BLOCKS, init=[], attrs={"ram_style": "distributed"}
         )
         write, read = memory.write_port(), memory.read_port(domain="comb")
         m.d.comb += [

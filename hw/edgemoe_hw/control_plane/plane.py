@@ -15,17 +15,12 @@ from edgemoe_hw.control_plane.supervisor import Supervisor
 from edgemoe_hw.engines.load import DmaRead
 from edgemoe_hw.engines.store import DmaWrite
 from edgemoe_hw.interfaces import ERROR_REPORT, beat_layout, queued_layout
+from edgemoe_hw.layouts import ENGINE_PAYLOADS, LayerNorm, MatMul
 from edgemoe_hw.spec import isa, regs
 from edgemoe_hw.spec.config import ISA_VERSION, AcceleratorConfig
 
 __all__ = ["ControlPlane"]
 
-_PAYLOADS = {
-    isa.Engine.LOAD: isa.Load,
-    isa.Engine.MATMUL: isa.MatMul,
-    isa.Engine.NORM: isa.LayerNorm,
-    isa.Engine.STORE: isa.Store,
-}
 _FETCH_CLIENT, _LOAD_CLIENT = 0, 1  # of master 0's read port; the program goes first
 
 
@@ -63,8 +58,8 @@ class ControlPlane(wiring.Component):
                 "store_row": Out(16),
                 "store_ready": In(1),
                 "store_data": In(16 * config.epilogue_lanes),
-                "matmul": Out(stream.Signature(queued_layout(isa.MatMul))),
-                "norm": Out(stream.Signature(queued_layout(isa.LayerNorm))),
+                "matmul": Out(stream.Signature(queued_layout(MatMul))),
+                "norm": Out(stream.Signature(queued_layout(LayerNorm))),
                 "matmul_done": In(16),
                 "norm_done": In(16),
                 "expert_counts": In(11).array(config.max_experts),
@@ -91,7 +86,7 @@ class ControlPlane(wiring.Component):
         m.submodules.load = stopped(load)
         m.submodules.store = stopped(store)
         queues = {
-            engine: CommandQueue(payload, max_experts=config.max_experts) for engine, payload in _PAYLOADS.items()
+            engine: CommandQueue(payload, max_experts=config.max_experts) for engine, payload in ENGINE_PAYLOADS.items()
         }
         for engine, queue in queues.items():
             m.submodules[f"queue_{engine.name.lower()}"] = stopped(queue)

@@ -5,10 +5,11 @@ from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from edgemoe_hw.bus.axi import ADDRESS_BITS
 from edgemoe_hw.interfaces import COMMAND, ERROR_REPORT, READ_REQUEST, read_response
+from edgemoe_hw.layouts import Begin, Header
 from edgemoe_hw.spec import isa
 from edgemoe_hw.spec.config import ISA_VERSION, AcceleratorConfig
+from edgemoe_hw.spec.constants import ADDRESS_BITS, COMMAND_BITS, COMMAND_BYTES, COUNT_BITS
 from edgemoe_hw.spec.regs import ErrorCode
 
 __all__ = ["Sequencer"]
@@ -38,21 +39,21 @@ class Sequencer(wiring.Component):
             {
                 "launch": In(1),
                 "address": In(ADDRESS_BITS),
-                "length": In(16),
+                "length": In(COUNT_BITS),
                 "request": Out(stream.Signature(READ_REQUEST)),
                 "response": In(stream.Signature(read_response(config))),
                 "dispatch": Out(stream.Signature(COMMAND)).array(engines),
-                "done": In(16).array(engines),
+                "done": In(COUNT_BITS).array(engines),
                 "ending": Out(1),
                 "finished": Out(1),
-                "index": Out(16),
+                "index": Out(COUNT_BITS),
                 "error": Out(ERROR_REPORT),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.queue = queue = fifo.SyncFIFO(width=isa.COMMAND_BITS, depth=_AHEAD)
+        m.submodules.queue = queue = fifo.SyncFIFO(width=COMMAND_BITS, depth=_AHEAD)
         self._fetch(m, queue)
         self._decode(m, queue)
         fetch_failed = self.response.valid & self.response.payload.error
@@ -65,9 +66,9 @@ class Sequencer(wiring.Component):
         return m
 
     def _fetch(self, m, queue):
-        command_beats = isa.COMMAND_BYTES // self._config.axi_bytes
+        command_beats = COMMAND_BYTES // self._config.axi_bytes
         address = Signal(ADDRESS_BITS - 6)  # in commands
-        left = Signal(16)
+        left = Signal(COUNT_BITS)
         promised = Signal(range(_AHEAD + 1))  # places of the queue that are taken or will be
         count = Signal(range(_FETCH + 1))
         aligned = _FETCH - address[: exact_log2(_FETCH)]
@@ -86,8 +87,8 @@ class Sequencer(wiring.Component):
         m.d.sync += [taken.eq(queue.r_rdy & queue.r_en), promised.eq(promised + Mux(requested, count, 0) - taken)]
 
         beat = Signal(range(command_beats))
-        word = Signal(isa.COMMAND_BITS)
-        shifted = Cat(word, self.response.payload.data)[-isa.COMMAND_BITS :]
+        word = Signal(COMMAND_BITS)
+        shifted = Cat(word, self.response.payload.data)[-COMMAND_BITS:]
         m.d.comb += [
             self.response.ready.eq(1),
             queue.w_en.eq(self.response.valid & (beat == command_beats - 1)),
@@ -98,8 +99,8 @@ class Sequencer(wiring.Component):
 
     def _decode(self, m, queue):
         word = queue.r_data
-        header = data.View(isa.Header, word[: isa.HEADER_BITS])
-        begin = data.View(isa.Begin, word[isa.HEADER_BITS :][: isa.Begin.as_shape().size])
+        header = data.View(Header, word[: Header.size])
+        begin = data.View(Begin, word[Header.size :][: Begin.size])
         last = self.index == self.length - 1
 
         def fail(code: ErrorCode):
@@ -109,7 +110,7 @@ class Sequencer(wiring.Component):
             m.d.comb += queue.r_en.eq(1)
             m.d.sync += self.index.eq(self.index + 1)
 
-        sent = [Signal(16, name=f"sent_{engine.name.lower()}") for engine in isa.Engine]
+        sent = [Signal(COUNT_BITS, name=f"sent_{engine.name.lower()}") for engine in isa.Engine]
         with m.FSM():
             with m.State("IDLE"):
                 with m.If(self.launch):

@@ -11,9 +11,9 @@ from edgemoe_hw.engines.matmul.issue import MatMulIssue
 from edgemoe_hw.engines.matmul.operands import OperandPath
 from edgemoe_hw.engines.norm.unit import LayerNormUnit
 from edgemoe_hw.interfaces import beat_layout, queued_layout
+from edgemoe_hw.layouts import LayerNorm, MatMul
 from edgemoe_hw.scratchpad import SlicedMemory, WeightScratchpad
 from edgemoe_hw.spec.config import AcceleratorConfig
-from edgemoe_hw.spec.isa import LayerNorm, MatMul
 from edgemoe_hw.spec.isa import Memory as MemoryId
 
 __all__ = ["ComputeSide"]

@@ -10,13 +10,13 @@ from edgemoe_hw.interfaces import (
     ERROR_REPORT,
     READ_REQUEST,
     beat_layout,
-    memory_depths,
     queued_layout,
     read_response,
-    slice_beats,
 )
+from edgemoe_hw.layouts import Load
 from edgemoe_hw.spec import isa
 from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_hw.spec.memories import memory_depths, slice_beats
 from edgemoe_hw.spec.regs import ErrorCode
 
 __all__ = ["DmaRead"]
@@ -47,7 +47,7 @@ class DmaRead(wiring.Component):
         masters = config.axi_masters
         super().__init__(
             {
-                "commands": In(stream.Signature(queued_layout(isa.Load))),
+                "commands": In(stream.Signature(queued_layout(Load))),
                 "bases": In(BASES),
                 "requests": Out(stream.Signature(READ_REQUEST)).array(masters),
                 "responses": In(stream.Signature(read_response(config))).array(masters),

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from edgemoe_hw.bus.bursts import BEATS_BITS, BurstSplitter, times
 from edgemoe_hw.interfaces import BASES, ERROR_REPORT, READ_REQUEST, queued_layout
+from edgemoe_hw.layouts import Store
 from edgemoe_hw.spec import isa
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.regs import ErrorCode
@@ -34,7 +35,7 @@ class DmaWrite(wiring.Component):
         self._config = config
         super().__init__(
             {
-                "commands": In(stream.Signature(queued_layout(isa.Store))),
+                "commands": In(stream.Signature(queued_layout(Store))),
                 "bases": In(BASES),
                 "read_valid": Out(1),
                 "read_row": Out(16),

@@ -1,23 +1,49 @@
 """Opcodes and command layouts: the single declaration that RTL, compiler, simulators and documentation share.
 
 A command has 512 bits: a header that every engine understands and a payload that depends on the opcode. Engines run
-concurrently; each finishes its commands in program order and counts them. ``wait_<engine>`` is the number of commands
-that engine must have finished (since BEGIN, modulo 2**16, programs are shorter) before this command may start.
+concurrently; each finishes its commands in program order and counts them. A header's ``waits`` hold, for each engine,
+the number of commands that it must have finished (since BEGIN, modulo 2**16, programs are shorter) before this command
+may start.
+
+Plain Python: the RTL's structs are made from it in ``edgemoe_hw.layouts``.
 """
 
-import enum
+from __future__ import annotations
 
-from amaranth.lib import data
+import dataclasses
+import enum
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 from edgemoe_hw.spec.config import ISA_VERSION
+from edgemoe_hw.spec.constants import (
+    COMMAND_BITS,
+    COMMAND_BYTES,
+    COUNT_BITS,
+    DIM_BITS,
+    EXPERT_BITS,
+    EXPERT_COUNT_BITS,
+    ROW_BITS,
+    TOKEN_BITS,
+    TOP_K_BITS,
+)
+from edgemoe_hw.spec.fields import Field, FieldError, Record, array, bits, flag
 
 __all__ = [
     "COMMAND_BITS",
     "COMMAND_BYTES",
     "ENGINES",
+    "HEADER_BITS",
+    "HEADER_FIELDS",
+    "PAYLOADS",
     "Base",
     "Begin",
+    "End",
     "Engine",
+    "EnginePayload",
+    "Field",
+    "FieldError",
     "Header",
     "LayerNorm",
     "Load",
@@ -25,16 +51,16 @@ __all__ = [
     "Memory",
     "Mode",
     "Opcode",
-    "PAYLOADS",
+    "Payload",
     "RowFactor",
     "Source",
     "Store",
     "decode",
+    "decode_program",
     "encode",
+    "engine_payload",
+    "waits",
 ]
-
-COMMAND_BITS = 512
-COMMAND_BYTES = COMMAND_BITS // 8
 
 
 class Opcode(enum.IntEnum):
@@ -110,176 +136,212 @@ class RowFactor(enum.IntEnum):
     GATE = 2  # the token's gate score, from the queue
 
 
-class Header(data.Struct):
+_OPCODE_NAMES = {engine: opcode.name for opcode, engine in ENGINES.items()}
+_OPCODE = Field("opcode", 0, 4, "what the command does (`Opcode`)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header(Record):
     """Fields that every command begins with."""
 
-    opcode: 4  # what the command does (`Opcode`)
-    predicated: 1  # skip (but count as finished) when the queue of `expert` is empty
-    expert: 5  # whose queue `predicated` and `use_queue` look at
-    phase: 8  # phase of the model this command belongs to, for profiling only
-    reserved: 14  # 0
-    wait_load: 16  # LOADs that must have finished
-    wait_matmul: 16  # MATMULs that must have finished
-    wait_norm: 16  # LAYERNORMs that must have finished
-    wait_store: 16  # STOREs that must have finished
+    predicated: bool = flag("skip (but count as finished) when the queue of `expert` is empty")
+    expert: int = bits(EXPERT_BITS, "whose queue `predicated` and `use_queue` look at")
+    phase: int = bits(8, "phase of the model this command belongs to, for profiling only")
+    reserved: int = bits(14, "0")
+    waits: tuple[int, ...] = array(
+        COUNT_BITS, [(f"wait_{e.name.lower()}", f"{_OPCODE_NAMES[e]}s that must have finished") for e in Engine]
+    )
 
 
-class Begin(data.Struct):
+#: The header's fields as they lie in a command: behind the opcode, which follows from the payload.
+HEADER_FIELDS = (
+    _OPCODE,
+    *(dataclasses.replace(field, offset=field.offset + _OPCODE.width) for field in Header.fields()),
+)
+HEADER_BITS = _OPCODE.width + Header.width()
+
+
+class Payload(Record):
+    """What follows the header; a class for each opcode."""
+
+    opcode: ClassVar[Opcode]
+
+
+class EnginePayload(Payload):
+    """The payload of a command that an engine executes."""
+
+    @property
+    def engine(self) -> Engine:
+        """Who executes it."""
+        return ENGINES[self.opcode]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begin(Payload):
     """First command of a program: refuses a program that was made for other hardware."""
 
-    isa_version: 16  # must equal the ISA_VERSION register
-    config_hash: 32  # must equal the CONFIG_HASH register
-    commands: 16  # number of commands including BEGIN and END
+    opcode: ClassVar[Opcode] = Opcode.BEGIN
+
+    isa_version: int = bits(16, "must equal the ISA_VERSION register")
+    config_hash: int = bits(32, "must equal the CONFIG_HASH register")
+    commands: int = bits(COUNT_BITS, "number of commands including BEGIN and END")
 
 
-class Load(data.Struct):
+@dataclass(frozen=True, kw_only=True)
+class Load(EnginePayload):
     """DRAM to scratchpad. Master m reads its slice of each row at base + offset + m * plane_stride."""
 
-    memory: 4  # destination (`Memory`)
-    base: 2  # DRAM base register (`Base`)
-    offset: 32  # bytes from the base to the first row
-    plane_stride: 32  # bytes between two masters' slices
-    row: 16  # first row of the scratchpad
-    rows: 16  # number of rows
+    opcode: ClassVar[Opcode] = Opcode.LOAD
+
+    memory: Memory = bits(4, "destination (`Memory`)", Memory)
+    base: Base = bits(2, "DRAM base register (`Base`)", Base)
+    offset: int = bits(32, "bytes from the base to the first row")
+    plane_stride: int = bits(32, "bytes between two masters' slices")
+    row: int = bits(ROW_BITS, "first row of the scratchpad")
+    rows: int = bits(ROW_BITS, "number of rows")
 
 
-class Store(data.Struct):
+@dataclass(frozen=True, kw_only=True)
+class Store(EnginePayload):
     """Residual scratchpad to DRAM (master 0)."""
 
-    base: 2  # DRAM base register (`Base`)
-    offset: 32  # bytes from the base to the first row
-    row: 16  # first row of the residual scratchpad
-    rows: 16  # number of rows
+    opcode: ClassVar[Opcode] = Opcode.STORE
+
+    base: Base = bits(2, "DRAM base register (`Base`)", Base)
+    offset: int = bits(32, "bytes from the base to the first row")
+    row: int = bits(ROW_BITS, "first row of the residual scratchpad")
+    rows: int = bits(ROW_BITS, "number of rows")
 
 
-class LayerNorm(data.Struct):
+@dataclass(frozen=True, kw_only=True)
+class LayerNorm(EnginePayload):
     """LayerNorm of ``tokens`` residual rows into the activation scratchpad (docs/numerics.md, section 5)."""
 
-    src_base: 16  # residual scratchpad row of the first token
-    src_stride: 12  # residual rows between tokens
-    src_rows: 12  # residual rows of a token: ceil(D / epilogue_lanes)
-    tokens: 11  # number of tokens
-    dst_base: 16  # activation scratchpad row of the first token
-    dst_stride: 12  # activation rows between tokens
-    param_base: 16  # row of the norm-parameter memory (norm_lanes x {gamma int16, pad 16, beta int32})
-    dim: 11  # channels D
-    log2_dim: 4  # floor_log2(D)
-    inv_dim: 17  # round_half_even(2**(log2_dim + 16) / D)
-    eps: 32  # added to D*Q - S*S
-    shift: 5  # rounding shift of the outputs
+    opcode: ClassVar[Opcode] = Opcode.LAYERNORM
+
+    src_base: int = bits(ROW_BITS, "residual scratchpad row of the first token")
+    src_stride: int = bits(12, "residual rows between tokens")
+    src_rows: int = bits(12, "residual rows of a token: ceil(D / epilogue_lanes)")
+    tokens: int = bits(TOKEN_BITS, "number of tokens")
+    dst_base: int = bits(ROW_BITS, "activation scratchpad row of the first token")
+    dst_stride: int = bits(12, "activation rows between tokens")
+    param_base: int = bits(
+        ROW_BITS, "row of the norm-parameter memory (norm_lanes x {gamma int16, pad 16, beta int32})"
+    )
+    dim: int = bits(DIM_BITS, "channels D")
+    log2_dim: int = bits(4, "floor_log2(D)")
+    inv_dim: int = bits(17, "round_half_even(2**(log2_dim + 16) / D)")
+    eps: int = bits(32, "added to D*Q - S*S")
+    shift: int = bits(5, "rounding shift of the outputs")
 
 
-class MatMul(data.Struct):
+@dataclass(frozen=True, kw_only=True)
+class MatMul(EnginePayload):
     """Product of ``tokens`` activation rows and ``tiles`` x lanes_n stationary weight rows, and its epilogue."""
 
-    source: 1  # memory of the activations (`Source`)
-    unsigned: 1  # activations are uint8
-    use_queue: 1  # the token count is the length of the queue of header.expert
-    gather: 1  # source row = src_base + token number in the queue * src_stride
-    scatter: 1  # destination token = token number in the queue
-    src_base: 16  # source row of the first token
-    src_stride: 12  # source rows between tokens
-    k_steps: 8  # steps of a tile: ceil(K / lanes_k)
-    weight_base: 16  # weight row of (tile, step) = weight_base + tile * k_steps + step
-    nibbles: 1  # int4 weights, row = weight_base + tile * ceil(k_steps / 2) + step // 2: odd steps in high nibbles
-    tiles: 10  # tiles of lanes_n output channels
-    tokens: 11  # number of tokens, unless `use_queue`
-    min_gap: 8  # cycles between two tiles' starts, at least the epilogue's need
-    mode: 3  # what becomes of the results (`Mode`)
-    channels: 13  # valid output channels over all tiles
-    dst_base: 16  # destination row of the first token
-    dst_stride: 12  # destination rows between tokens
-    dst_channel: 13  # first output channel's position in the destination row
-    param_base: 16  # parameter row of the first epilogue_lanes channels
-    param_uniform: 1  # all channels use the parameters of row param_base
-    row_factor: 2  # a token's own multiplier (`RowFactor`)
-    gelu: 1  # requantize to 11 bits, then GELU
-    gelu_shift: 2  # docs/numerics.md, section 4
-    accumulate: 1  # RESIDUAL: add to the row instead of overwriting it
-    head_dim: 10  # KEY, VALUE: channels of one head (padded)
-    head_stride: 16  # KEY, VALUE: weight rows between heads
-    tile_stride: 16  # KEY: weight rows between token tiles; VALUE: between channel tiles of a head
-    token_quot: 8  # KEY: first token // lanes_n; VALUE: first token // lanes_k
-    token_rem: 8  # KEY: first token % lanes_n; VALUE: first token % lanes_k
-    keys: 11  # SCORE source and mode: number of valid keys
-    score_shift: 2  # SCORE source: docs/numerics.md, section 6
-    max_base: 11  # SCORE source and mode: first token's entry of the row-maximum memory; GATE: first token number
-    num_experts: 6  # GATE: experts of the layer
-    top_k: 3  # GATE: experts a token
-    gate_first: 1  # GATE: empty all queues before the first token
+    opcode: ClassVar[Opcode] = Opcode.MATMUL
+
+    source: Source = bits(1, "memory of the activations (`Source`)", Source)
+    unsigned: bool = flag("activations are uint8")
+    use_queue: bool = flag("the token count is the length of the queue of header.expert")
+    gather: bool = flag("source row = src_base + token number in the queue * src_stride")
+    scatter: bool = flag("destination token = token number in the queue")
+    src_base: int = bits(ROW_BITS, "source row of the first token")
+    src_stride: int = bits(12, "source rows between tokens")
+    k_steps: int = bits(8, "steps of a tile: ceil(K / lanes_k)")
+    weight_base: int = bits(ROW_BITS, "weight row of (tile, step) = weight_base + tile * k_steps + step")
+    nibbles: bool = flag(
+        "int4 weights, row = weight_base + tile * ceil(k_steps / 2) + step // 2: odd steps in high nibbles"
+    )
+    tiles: int = bits(10, "tiles of lanes_n output channels")
+    tokens: int = bits(TOKEN_BITS, "number of tokens, unless `use_queue`")
+    min_gap: int = bits(8, "cycles between two tiles' starts, at least the epilogue's need")
+    mode: Mode = bits(3, "what becomes of the results (`Mode`)", Mode)
+    channels: int = bits(13, "valid output channels over all tiles")
+    dst_base: int = bits(ROW_BITS, "destination row of the first token")
+    dst_stride: int = bits(12, "destination rows between tokens")
+    dst_channel: int = bits(13, "first output channel's position in the destination row")
+    param_base: int = bits(ROW_BITS, "parameter row of the first epilogue_lanes channels")
+    param_uniform: bool = flag("all channels use the parameters of row param_base")
+    row_factor: RowFactor = bits(2, "a token's own multiplier (`RowFactor`)", RowFactor)
+    gelu: bool = flag("requantize to 11 bits, then GELU")
+    gelu_shift: int = bits(2, "docs/numerics.md, section 4")
+    accumulate: bool = flag("RESIDUAL: add to the row instead of overwriting it")
+    head_dim: int = bits(10, "KEY, VALUE: channels of one head (padded)")
+    head_stride: int = bits(ROW_BITS, "KEY, VALUE: weight rows between heads")
+    tile_stride: int = bits(ROW_BITS, "KEY: weight rows between token tiles; VALUE: between channel tiles of a head")
+    token_quot: int = bits(8, "KEY: first token // lanes_n; VALUE: first token // lanes_k")
+    token_rem: int = bits(8, "KEY: first token % lanes_n; VALUE: first token % lanes_k")
+    keys: int = bits(TOKEN_BITS, "SCORE source and mode: number of valid keys")
+    score_shift: int = bits(2, "SCORE source: docs/numerics.md, section 6")
+    max_base: int = bits(
+        TOKEN_BITS, "SCORE source and mode: first token's entry of the row-maximum memory; GATE: first token number"
+    )
+    num_experts: int = bits(EXPERT_COUNT_BITS, "GATE: experts of the layer")
+    top_k: int = bits(TOP_K_BITS, "GATE: experts a token")
+    gate_first: bool = flag("GATE: empty all queues before the first token")
 
 
-PAYLOADS: dict[Opcode, type[data.Struct] | None] = {
-    Opcode.BEGIN: Begin,
-    Opcode.LOAD: Load,
-    Opcode.MATMUL: MatMul,
-    Opcode.LAYERNORM: LayerNorm,
-    Opcode.STORE: Store,
-    Opcode.END: None,
+@dataclass(frozen=True, kw_only=True)
+class End(Payload):
+    """Last command: the program has ended when every engine has finished what was dealt to it."""
+
+    opcode: ClassVar[Opcode] = Opcode.END
+
+
+PAYLOADS: dict[Opcode, type[Payload]] = {
+    payload.opcode: payload for payload in (Begin, Load, MatMul, LayerNorm, Store, End)
 }
-HEADER_BITS = Header.as_shape().size  # type: ignore[attr-defined]
 
 
-def _layout(struct: type[data.Struct]) -> list[tuple[str, int, int]]:
-    layout = struct.as_shape()  # type: ignore[attr-defined]
-    return [(name, field.offset, field.width) for name, field in layout]
+def engine_payload(engine: Engine) -> type[Payload]:
+    """The payload of the commands that an engine executes."""
+    return next(payload for opcode, payload in PAYLOADS.items() if ENGINES.get(opcode) == engine)
 
 
-_LAYOUTS = {struct: _layout(struct) for struct in (Header, Begin, Load, Store, LayerNorm, MatMul)}
+def waits(counts: Mapping[Engine, int]) -> tuple[int, ...]:
+    """``Header.waits`` of the engines that are waited for."""
+    return tuple(counts.get(engine, 0) for engine in Engine)
 
 
-def _pack(struct: type[data.Struct], values: dict[str, int]) -> int:
-    word = 0
-    known = set()
-    for name, offset, width in _LAYOUTS[struct]:
-        known.add(name)
-        value = int(values.get(name, 0))
-        if not 0 <= value < 1 << width:
-            raise ValueError(f"{struct.__name__}.{name} must be between 0 and {(1 << width) - 1}, not {value}")
-        word |= value << offset
-    unknown = set(values) - known
-    if unknown:
-        raise ValueError(f"{struct.__name__} has no field {', '.join(sorted(unknown))}")
-    return word
-
-
-def _unpack(struct: type[data.Struct], word: int) -> dict[str, int]:
-    return {name: word >> offset & ((1 << width) - 1) for name, offset, width in _LAYOUTS[struct]}
-
-
-def encode(opcode: Opcode, header: dict[str, int] | None = None, payload: dict[str, int] | None = None) -> bytes:
-    """Encode one command.
-
-    Raises:
-        ValueError: a field is unknown or its value does not fit
-    """
-    word = _pack(Header, {"opcode": int(opcode), **(header or {})})
-    struct = PAYLOADS[opcode]
-    if struct is not None:
-        word |= _pack(struct, payload or {}) << HEADER_BITS
-    elif payload:
-        raise ValueError(f"{opcode.name} has no payload")
+def encode(payload: Payload, header: Header | None = None) -> bytes:
+    """A command's bytes."""
+    word = payload.opcode | (header or Header()).pack() << _OPCODE.width | payload.pack() << HEADER_BITS
     return word.to_bytes(COMMAND_BYTES, "little")
 
 
-def decode(command: bytes) -> tuple[Opcode, dict[str, int], dict[str, int]]:
-    """Decode one command into opcode, header fields and payload fields.
+def decode(command: bytes) -> tuple[Header, Payload]:
+    """Header and payload of a command.
 
     Raises:
-        ValueError: the length is wrong or the opcode is illegal
+        FieldError: the length is wrong, the opcode is illegal, or a field has a value without meaning
     """
     if len(command) != COMMAND_BYTES:
-        raise ValueError(f"a command must have {COMMAND_BYTES} bytes, not {len(command)}")
+        raise FieldError(f"a command must have {COMMAND_BYTES} bytes, not {len(command)}")
     word = int.from_bytes(command, "little")
-    header = _unpack(Header, word)
+    number = word & ((1 << _OPCODE.width) - 1)
     try:
-        opcode = Opcode(header["opcode"])
+        payload = PAYLOADS[Opcode(number)]
     except ValueError:
-        raise ValueError(f"illegal opcode {header['opcode']}") from None
-    struct = PAYLOADS[opcode]
-    return opcode, header, _unpack(struct, word >> HEADER_BITS) if struct is not None else {}
+        raise FieldError(f"illegal opcode {number}") from None
+    header = Header.unpack(word >> _OPCODE.width & ((1 << Header.width()) - 1))
+    return header, payload.unpack(word >> HEADER_BITS)
 
 
-assert ISA_VERSION < 1 << 16
-for _struct in PAYLOADS.values():
-    assert _struct is None or HEADER_BITS + _struct.as_shape().size <= COMMAND_BITS  # type: ignore[attr-defined]
+def decode_program(program: bytes) -> Iterator[tuple[Header, Payload]]:
+    """Every command of a program.
+
+    Raises:
+        FieldError: the length is wrong, or a command has no meaning; the message has its number
+    """
+    if len(program) % COMMAND_BYTES:
+        raise FieldError(f"a program must be a multiple of {COMMAND_BYTES} bytes, not {len(program)}")
+    for place in range(0, len(program), COMMAND_BYTES):
+        try:
+            yield decode(program[place : place + COMMAND_BYTES])
+        except FieldError as error:
+            raise FieldError(f"command {place // COMMAND_BYTES}: {error}") from None
+
+
+assert ISA_VERSION < 1 << COUNT_BITS
+assert all(HEADER_BITS + payload.width() <= COMMAND_BITS for payload in PAYLOADS.values())

@@ -1,15 +1,15 @@
-"""``docs/isa.md``, made from ``isa``: layouts from the structs, words from their docstrings and comments."""
+"""``docs/isa.md``, made from ``isa``: fields from their declarations, the other words from docstrings and comments."""
 
 import ast
 import enum
 import inspect
 import io
 import tokenize
-
-from amaranth.lib import data
+from collections.abc import Iterable
 
 from edgemoe_hw.spec import isa
 from edgemoe_hw.spec.config import ISA_VERSION
+from edgemoe_hw.spec.fields import Field
 
 __all__ = ["markdown", "member_comments"]
 
@@ -29,8 +29,8 @@ compute is in [numerics](numerics.md), how the engines work is in [architecture]
 """
 
 
-def member_comments(declared: type) -> dict[str, str]:
-    """The comment beside each field of a struct's, or each value of an enumeration's declaration, by name."""
+def member_comments(declared: type[enum.IntEnum]) -> dict[str, str]:
+    """The comment beside each value of an enumeration's declaration, by name."""
     source = inspect.getsource(declared)
     by_line = {
         token.start[0]: token.string.lstrip("# ")
@@ -39,11 +39,7 @@ def member_comments(declared: type) -> dict[str, str]:
     }
     body = ast.parse(source).body[0]
     assert isinstance(body, ast.ClassDef)
-    targets = [
-        (node.lineno, node.target if isinstance(node, ast.AnnAssign) else node.targets[0])
-        for node in body.body
-        if isinstance(node, (ast.AnnAssign, ast.Assign))
-    ]
+    targets = [(node.lineno, node.targets[0]) for node in body.body if isinstance(node, ast.Assign)]
     return {target.id: by_line.get(line, "") for line, target in targets if isinstance(target, ast.Name)}
 
 
@@ -55,13 +51,12 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def _fields(struct: type[data.Struct], first_bit: int) -> list[str]:
-    comments = member_comments(struct)
+def _fields(fields: Iterable[Field], first_bit: int) -> list[str]:
     lines = ["| bits | field | width | meaning |", "|---|---|---|---|"]
-    for name, field in struct.as_shape():  # type: ignore[attr-defined]
+    for field in fields:
         low = first_bit + field.offset
         bits = f"{low + field.width - 1}:{low}" if field.width > 1 else str(low)
-        lines.append(f"| {bits} | `{name}` | {field.width} | {_cell(comments[name])} |")
+        lines.append(f"| {bits} | `{field.name}` | {field.width} | {_cell(field.meaning)} |")
     return lines
 
 
@@ -90,22 +85,17 @@ def markdown() -> str:
         "| opcode | name | engine | payload |",
         "|---|---|---|---|",
     ]
-    for opcode in isa.Opcode:
-        engine, struct = isa.ENGINES.get(opcode), isa.PAYLOADS[opcode]
-        payload = f"{struct.as_shape().size} bits" if struct else "none"  # type: ignore[attr-defined]
-        lines.append(
-            f"| {opcode.value} | {opcode.name} | {engine.name if engine is not None else 'sequencer'} | {payload} |"
-        )
-    lines += ["", "## Header", "", _summary(isa.Header), "", *_fields(isa.Header, 0), ""]
-    for opcode, struct in isa.PAYLOADS.items():
+    for opcode, declared in isa.PAYLOADS.items():
+        engine = isa.ENGINES[opcode].name if opcode in isa.ENGINES else "sequencer"
+        payload = f"{declared.width()} bits" if declared.width() else "none"
+        lines.append(f"| {opcode.value} | {opcode.name} | {engine} | {payload} |")
+    lines += ["", "## Header", "", _summary(isa.Header), "", *_fields(isa.HEADER_FIELDS, 0), ""]
+    for opcode, declared in isa.PAYLOADS.items():
         lines += [f"## {opcode.name}", ""]
-        if struct is None:
-            lines += [
-                "Last command: the program has ended when every engine has finished what was dealt to it. No payload.",
-                "",
-            ]
+        if declared.fields():
+            lines += [_summary(declared), "", *_fields(declared.fields(), isa.HEADER_BITS), ""]
         else:
-            lines += [_summary(struct), "", *_fields(struct, isa.HEADER_BITS), ""]
+            lines += [f"{_summary(declared)} No payload.", ""]
     lines += ["## Values", ""]
     for values in (isa.Engine, isa.Memory, isa.Base, isa.Source, isa.Mode, isa.RowFactor):
         lines += _values(values)

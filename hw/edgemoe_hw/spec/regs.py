@@ -10,11 +10,13 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from edgemoe_hw.spec import constants
+from edgemoe_hw.spec.constants import COUNT_BITS, MAX_BLOCKS, MAX_EXPERTS, TOKEN_BITS
+from edgemoe_hw.spec.isa import ENGINES, Engine
+
 __all__ = [
     "ADDRESS_BITS",
     "ID",
-    "MAX_BLOCKS",
-    "MAX_EXPERTS",
     "REGISTERS",
     "ErrorCode",
     "Field",
@@ -26,8 +28,6 @@ __all__ = [
 
 ID = 0x45_4D_4F_45  # "EMOE"
 ADDRESS_BITS = 12
-MAX_EXPERTS = 32
-MAX_BLOCKS = 16  # MoE blocks whose expert loads are kept
 
 
 class ErrorCode(enum.IntEnum):
@@ -108,6 +108,20 @@ def _counter(name: str, offset: int, description: str) -> Register:
     return _one(name, offset, 64, "ro", description)
 
 
+#: Why there was no MATMUL to do: what the next one, or END, waited for.
+_STALLS = dict(
+    zip(
+        Engine,
+        (
+            "the next MATMUL waited for a LOAD (weights or input)",
+            "the next MATMUL waited for an earlier one, or the pipeline filled",
+            "the next MATMUL waited for a LAYERNORM",
+            "the next MATMUL, or END, waited for a STORE",
+        ),
+        strict=True,
+    )
+)
+
 REGISTERS: tuple[Register, ...] = (
     _one("ID", 0x000, 32, "ro", f"{ID:#010x}, ASCII EMOE"),
     _one("ISA_VERSION", 0x004, 16, "ro", "version of the command layouts"),
@@ -134,32 +148,33 @@ REGISTERS: tuple[Register, ...] = (
         ),
     ),
     _one("ERROR_CODE", 0x018, 8, "ro", "first error (ErrorCode)"),
-    _one("ERROR_COMMAND", 0x01C, 16, "ro", "index of the command that caused it"),
-    _one("PROGRAM_ADDR", 0x020, 40, "rw", "byte address of the program, a multiple of 64"),
-    _one("PROGRAM_COMMANDS", 0x028, 16, "rw", "commands of the program, BEGIN and END included"),
+    _one("ERROR_COMMAND", 0x01C, COUNT_BITS, "ro", "index of the command that caused it"),
+    _one("PROGRAM_ADDR", 0x020, constants.ADDRESS_BITS, "rw", "byte address of the program, a multiple of 64"),
+    _one("PROGRAM_COMMANDS", 0x028, COUNT_BITS, "rw", "commands of the program, BEGIN and END included"),
     _one("WATCHDOG", 0x02C, 32, "rw", "cycles without progress that stop a program; 0: never"),
-    _one("BASE_WEIGHTS", 0x030, 40, "rw", "byte address that LOADs with base WEIGHTS are relative to"),
-    _one("BASE_INPUT", 0x038, 40, "rw", "byte address that LOADs with base INPUT are relative to"),
-    _one("BASE_OUTPUT", 0x040, 40, "rw", "byte address that STOREs with base OUTPUT are relative to"),
+    _one(
+        "BASE_WEIGHTS", 0x030, constants.ADDRESS_BITS, "rw", "byte address that LOADs with base WEIGHTS are relative to"
+    ),
+    _one("BASE_INPUT", 0x038, constants.ADDRESS_BITS, "rw", "byte address that LOADs with base INPUT are relative to"),
+    _one(
+        "BASE_OUTPUT", 0x040, constants.ADDRESS_BITS, "rw", "byte address that STOREs with base OUTPUT are relative to"
+    ),
     _one("MOE_BLOCK", 0x048, 4, "rw", "MoE block that EXPERT_LOAD shows, in the program's order, from 0"),
     _counter("CYCLES", 0x100, "cycles from start to END; the sum of ARRAY_BUSY and all stalls"),
     _counter("ARRAY_BUSY", 0x108, "cycles in which the array took operands"),
-    _counter("STALL_LOAD", 0x110, "the next MATMUL waited for a LOAD (weights or input)"),
-    _counter("STALL_MATMUL", 0x118, "the next MATMUL waited for an earlier one, or the pipeline filled"),
-    _counter("STALL_NORM", 0x120, "the next MATMUL waited for a LAYERNORM"),
-    _counter("STALL_STORE", 0x128, "the next MATMUL, or END, waited for a STORE"),
+    *(_counter(f"STALL_{engine.name}", 0x110 + 8 * engine, text) for engine, text in _STALLS.items()),
     _counter("STALL_EPILOGUE", 0x130, "the array waited for the vector unit"),
     _counter("STALL_COMMAND", 0x138, "there was no MATMUL to do"),
     _counter("BYTES_READ", 0x140, "bytes read by all masters, the program's own included"),
     _counter("BYTES_WRITTEN", 0x148, "bytes written"),
     _counter("COMMANDS_DONE", 0x150, "commands finished by all engines"),
-    _one("DONE_LOAD", 0x180, 16, "ro", "LOADs finished"),
-    _one("DONE_MATMUL", 0x184, 16, "ro", "MATMULs finished"),
-    _one("DONE_NORM", 0x188, 16, "ro", "LAYERNORMs finished"),
-    _one("DONE_STORE", 0x18C, 16, "ro", "STOREs finished"),
+    *(
+        _one(f"DONE_{engine.name}", 0x180 + 4 * engine, COUNT_BITS, "ro", f"{opcode.name}s finished")
+        for opcode, engine in ENGINES.items()
+    ),
     _one("MOE_BLOCKS", 0x190, 5, "ro", f"MoE blocks whose EXPERT_LOAD is known: those begun, at most {MAX_BLOCKS}"),
     _one("EXPERT_COUNT", 0x200, 16, "ro", "tokens in each expert's queue", count=MAX_EXPERTS),
-    _one("EXPERT_LOAD", 0x280, 11, "ro", "tokens of each expert in block MOE_BLOCK", count=MAX_EXPERTS),
+    _one("EXPERT_LOAD", 0x280, TOKEN_BITS, "ro", "tokens of each expert in block MOE_BLOCK", count=MAX_EXPERTS),
 )
 
 _BY_NAME = {register.name: register for register in REGISTERS}

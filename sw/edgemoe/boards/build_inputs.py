@@ -12,6 +12,7 @@ from edgemoe.boards.zynq import CONTROL_RANGE
 from edgemoe.extras import install_command
 from edgemoe_hw.spec import regs
 from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_hw.spec.constants import ADDRESS_BITS
 
 __all__ = ["add_attributes", "interface_attributes", "parameters_tcl", "rtl_text"]
 
@@ -27,7 +28,6 @@ def rtl_text(config: AcceleratorConfig) -> str:
         BoardError: Amaranth is missing
     """
     try:
-        from edgemoe_hw.bus.axi import ADDRESS_BITS
         from edgemoe_hw.verilog import TOP_NAME
         from edgemoe_sim.build import accelerator_verilog
     except ImportError as error:

@@ -88,7 +88,7 @@ def info(bundle: BundlePath) -> None:
 @app.command()
 def disasm(bundle: BundlePath, task: Annotated[str | None, typer.Option()] = None) -> None:
     """A program's commands as text."""
-    from edgemoe.compiler.disassembler import disassemble
+    from edgemoe_hw.spec.disassembler import disassemble
 
     loaded = Bundle.load(bundle)
     chosen = loaded.task(task or next(iter(loaded.tasks)))

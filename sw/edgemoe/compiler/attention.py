@@ -11,7 +11,7 @@ from edgemoe.compiler.errors import CompileError
 from edgemoe.compiler.naive import Refetch, softmax_passes, split_groups
 from edgemoe.compiler.packing import spread_heads
 from edgemoe.compiler.trace import Trace
-from edgemoe_hw.spec.isa import Mode, RowFactor, Source
+from edgemoe_hw.spec.isa import MatMul, Mode, RowFactor, Source
 from edgemoe_models.graph.integer_graph import IntegerBlock, IntegerLinear
 
 __all__ = ["Attention"]
@@ -142,11 +142,13 @@ class Attention:
             chunk,
             group,
             f"{self.name}.q",
-            src_base=x.row(group.first),
-            src_stride=x.stride,
-            dst_base=q.row(group.first),
-            dst_stride=q.stride,
-            dst_channel=chunk.channel,
+            MatMul(
+                src_base=x.row(group.first),
+                src_stride=x.stride,
+                dst_base=q.row(group.first),
+                dst_stride=q.stride,
+                dst_channel=chunk.channel,
+            ),
         )
         self.trace.add(f"{self.name}.q", command, group, chunk.channel, chunk.channels)
 
@@ -163,15 +165,17 @@ class Attention:
             chunk,
             group,
             f"{self.name}.{name}",
-            src_base=x.row(group.first),
-            src_stride=x.stride,
-            mode=mode,
-            dst_base=base,
-            head_dim=self.padded,
-            head_stride=stride,
-            tile_stride=tile,
-            token_quot=quotient,
-            token_rem=remainder,
+            MatMul(
+                src_base=x.row(group.first),
+                src_stride=x.stride,
+                mode=mode,
+                dst_base=base,
+                head_dim=self.padded,
+                head_stride=stride,
+                tile_stride=tile,
+                token_quot=quotient,
+                token_rem=remainder,
+            ),
         )
         self.trace.add(f"{self.name}.{name}", command, group, chunk.channel, chunk.channels)
 
@@ -200,12 +204,12 @@ class Attention:
         if self.refetch is not None:
             self.refetch.release()
 
-    def _product(self, label: str, **payload: int) -> Command:
+    def _product(self, label: str, payload: MatMul) -> Command:
         """A MATMUL with a head's keys or values; a naive order fetches them first."""
         if self.refetch is None:
-            return self.b.emit_matmul(label, **payload)
-        fetched = self.refetch.fetch(payload["tiles"] * payload["k_steps"], f"{label} operands again")
-        command = self.b.emit_matmul(label, **payload)
+            return self.b.emit_matmul(label, payload)
+        fetched = self.refetch.fetch(payload.tiles * payload.k_steps, f"{label} operands again")
+        command = self.b.emit_matmul(label, payload)
         self.refetch.used_by(command, fetched)
         return command
 
@@ -214,21 +218,23 @@ class Attention:
     ) -> None:
         command = self._product(
             f"{self.name}.scores[{head}]",
-            src_base=q.row(group.first) + head * place.key_steps,
-            src_stride=q.stride,
-            k_steps=place.key_steps,
-            weight_base=place.key_head(head),
-            tiles=place.key_tiles,
-            tokens=group.count,
-            mode=Mode.SCORE,
-            channels=self.tokens,
-            dst_base=row,
-            dst_stride=stride,
-            param_base=param,
-            param_uniform=1,
-            keys=self.tokens,
-            score_shift=self.block.score_shift,
-            max_base=group.first,
+            MatMul(
+                src_base=q.row(group.first) + head * place.key_steps,
+                src_stride=q.stride,
+                k_steps=place.key_steps,
+                weight_base=place.key_head(head),
+                tiles=place.key_tiles,
+                tokens=group.count,
+                mode=Mode.SCORE,
+                channels=self.tokens,
+                dst_base=row,
+                dst_stride=stride,
+                param_base=param,
+                param_uniform=True,
+                keys=self.tokens,
+                score_shift=self.block.score_shift,
+                max_base=group.first,
+            ),
         )
         self.trace.add(f"{self.name}.scores", command, group, 0, self.tokens, head=head)
         self.trace.add(f"{self.name}.score_max", command, group, 0, 1, head=head)
@@ -236,30 +242,31 @@ class Attention:
     def _context(
         self, head: int, group: Group, row: int, stride: int, place: _Stationary, param: int, context: Region
     ) -> None:
-        fields = {
-            "src_base": row,
-            "src_stride": stride,
-            "k_steps": place.value_steps,
-            "tokens": group.count,
-            "weight_base": place.value_head(head),
-            "param_base": param,
-            "keys": self.tokens,
-            "score_shift": self.block.score_shift,
-            "max_base": group.first,
-        }
-        softmax_passes(self.b, f"{self.name}.context[{head}]", **fields)
+        operands = MatMul(
+            source=Source.SCORE,
+            unsigned=True,
+            src_base=row,
+            src_stride=stride,
+            k_steps=place.value_steps,
+            tokens=group.count,
+            weight_base=place.value_head(head),
+            param_base=param,
+            param_uniform=True,
+            keys=self.tokens,
+            score_shift=self.block.score_shift,
+            max_base=group.first,
+        )
+        softmax_passes(self.b, f"{self.name}.context[{head}]", operands)
         command = self._product(
             f"{self.name}.context[{head}]",
-            source=Source.SCORE,
-            unsigned=1,
-            tiles=place.value_tiles,
-            mode=Mode.ACT,
-            channels=self.padded,
-            dst_base=context.row(group.first),
-            dst_stride=context.stride,
-            dst_channel=head * self.padded,
-            param_uniform=1,
-            row_factor=RowFactor.SOFTMAX,
-            **fields,
+            replace(
+                operands,
+                tiles=place.value_tiles,
+                channels=self.padded,
+                dst_base=context.row(group.first),
+                dst_stride=context.stride,
+                dst_channel=head * self.padded,
+                row_factor=RowFactor.SOFTMAX,
+            ),
         )
         self.trace.add(f"{self.name}.context", command, group, head * self.padded, self.padded)

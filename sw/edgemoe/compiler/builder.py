@@ -6,16 +6,17 @@ from the derived waits (``commands.HazardTracker``) and the dispatch order (``sc
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edgemoe.compiler.allocation import RowAllocator
 from edgemoe.compiler.commands import Command, HazardTracker, memory_depths
-from edgemoe.compiler.errors import CompileError, CompilerOptions
+from edgemoe.compiler.errors import TOO_LARGE, CompileError, CompilerOptions
 from edgemoe.compiler.packing import DramImage, DramObject, WeightLayout
 from edgemoe_hw.spec.config import AcceleratorConfig
-from edgemoe_hw.spec.isa import Base, Memory, Mode, Opcode
+from edgemoe_hw.spec.isa import Base, EnginePayload, FieldError, LayerNorm, Load, MatMul, Memory
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.graph.integer_graph import Gelu, IntegerLayerNorm
 
@@ -85,6 +86,15 @@ class Job:
     first: int = 0
 
 
+@contextlib.contextmanager
+def _explained(label: str) -> Iterator[None]:
+    """A value that no field can hold says that the model is too large, and where."""
+    try:
+        yield
+    except FieldError as error:
+        raise CompileError(f"{label}: {TOO_LARGE}: {error}") from None
+
+
 @dataclass
 class Builder:
     """State of one program's lowering; ``expert_bits`` of the experts' weights (8 or 4)."""
@@ -113,16 +123,9 @@ class Builder:
         self.phases.append(Phase(name))
         return self.phases[-1]
 
-    def emit(self, opcode: Opcode, label: str, **payload: int) -> Command:
+    def emit(self, payload: EnginePayload, label: str) -> Command:
         """Append one command; its waits follow from the rows it touches."""
-        command = Command(
-            opcode,
-            {name: int(value) for name, value in payload.items()},
-            len(self.phases) - 1,
-            self.expert,
-            label,
-            len(self.commands),
-        )
+        command = Command(payload, len(self.phases) - 1, self.expert, label, len(self.commands))
         self.tracker.add(command)
         if not self.options.prefetch and self.commands:
             previous = self.commands[-1]
@@ -134,56 +137,59 @@ class Builder:
         self, source: DramObject, first: int, rows: int, row: int, label: str, base: Base = Base.WEIGHTS
     ) -> Command:
         """LOAD ``rows`` rows of a DRAM object, from its row ``first``, to scratchpad row ``row``."""
-        return self.emit(
-            Opcode.LOAD,
-            label,
-            memory=Memory[source.memory],
-            base=base,
-            offset=source.row_offset(first),
-            plane_stride=source.plane_stride,
-            row=row,
-            rows=rows,
-        )
+        with _explained(label):
+            load = Load(
+                memory=Memory[source.memory],
+                base=base,
+                offset=source.row_offset(first),
+                plane_stride=source.plane_stride,
+                row=row,
+                rows=rows,
+            )
+        return self.emit(load, label)
 
-    def emit_matmul(self, label: str, **payload: int) -> Command:
-        """MATMUL with the smallest gap that the epilogue allows."""
-        return self.emit(Opcode.MATMUL, label, **({"min_gap": max(1, self.config.epilogue_cycles)} | payload))
+    def emit_matmul(self, label: str, payload: MatMul) -> Command:
+        """MATMUL with the smallest gap that the epilogue allows, unless it has one."""
+        if not payload.min_gap:
+            payload = replace(payload, min_gap=max(1, self.config.epilogue_cycles))
+        return self.emit(payload, label)
 
-    def matmul(self, chunk: Chunk, group: Group, label: str, **payload: int) -> Command:
-        """MATMUL of one resident chunk for one group."""
-        fields = {
-            "k_steps": chunk.layout.k_steps,
-            "weight_base": chunk.weight_row,
-            "tiles": chunk.tiles,
-            "tokens": group.count,
-            "channels": chunk.channels,
-            "param_base": chunk.param_row,
-            "mode": Mode.ACT,
-            "nibbles": chunk.layout.nibbles,
-        }
-        return self.emit_matmul(label, **(fields | payload))
+    def matmul(self, chunk: Chunk, group: Group, label: str, payload: MatMul) -> Command:
+        """MATMUL of one resident chunk for one group; ``payload`` has the fields that these do not give."""
+        with _explained(label):
+            payload = replace(
+                payload,
+                k_steps=chunk.layout.k_steps,
+                weight_base=chunk.weight_row,
+                tiles=chunk.tiles,
+                tokens=group.count,
+                channels=chunk.channels,
+                param_base=chunk.param_row,
+                nibbles=chunk.layout.nibbles,
+            )
+        return self.emit_matmul(label, payload)
 
     def layernorm(
         self, norm: IntegerLayerNorm, param_row: int, group: Group, source: Region, target: Region, label: str
     ) -> Command:
         """LAYERNORM of one group."""
         dim = len(norm.gamma)
-        return self.emit(
-            Opcode.LAYERNORM,
-            label,
-            src_base=source.row(group.first),
-            src_stride=source.stride,
-            src_rows=-(-dim // self.config.epilogue_lanes),
-            tokens=group.count,
-            dst_base=target.row(group.first),
-            dst_stride=target.stride,
-            param_base=param_row,
-            dim=dim,
-            log2_dim=norm.log2_dim,
-            inv_dim=norm.inv_dim,
-            eps=norm.eps,
-            shift=norm.shift,
-        )
+        with _explained(label):
+            payload = LayerNorm(
+                src_base=source.row(group.first),
+                src_stride=source.stride,
+                src_rows=-(-dim // self.config.epilogue_lanes),
+                tokens=group.count,
+                dst_base=target.row(group.first),
+                dst_stride=target.stride,
+                param_base=param_row,
+                dim=dim,
+                log2_dim=norm.log2_dim,
+                inv_dim=norm.inv_dim,
+                eps=norm.eps,
+                shift=norm.shift,
+            )
+        return self.emit(payload, label)
 
     # -- resident objects ----------------------------------------------------------------------------------------
 

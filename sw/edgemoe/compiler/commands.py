@@ -11,17 +11,20 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edgemoe_hw import interfaces
+from edgemoe_hw.spec import memories
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.isa import (
-    ENGINES,
     Base,
     Engine,
-    Memory,
+    EnginePayload,
+    Header,
+    LayerNorm,
+    Load,
+    MatMul,
     Mode,
-    Opcode,
     RowFactor,
     Source,
+    Store,
     encode,
 )
 
@@ -42,28 +45,25 @@ class Command:
     ``index`` is its place in sequential (lowering) order, ``ordinal`` its number among its engine's commands.
     """
 
-    opcode: Opcode
-    payload: dict[str, int]
+    payload: EnginePayload
     phase: int = 0
     expert: int | None = None
     label: str = ""
     index: int = 0
     ordinal: int = 0
-    waits: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
+    waits: list[int] = field(default_factory=lambda: [0] * len(Engine))
 
     @property
     def engine(self) -> Engine:
-        return ENGINES[self.opcode]
+        return self.payload.engine
 
-    def header(self) -> dict[str, int]:
-        values = {f"wait_{engine.name.lower()}": self.waits[engine] for engine in Engine}
-        values["phase"] = self.phase
-        if self.expert is not None:
-            values.update(predicated=1, expert=self.expert)
-        return values
+    def header(self) -> Header:
+        return Header(
+            predicated=self.expert is not None, expert=self.expert or 0, phase=self.phase, waits=tuple(self.waits)
+        )
 
     def encode(self) -> bytes:
-        return encode(self.opcode, self.header(), self.payload)
+        return encode(self.payload, self.header())
 
 
 def _grid(base: int, stride: int, count: int, width: int) -> Rows:
@@ -75,51 +75,51 @@ def _span(base: int, rows: int) -> Rows:
     return np.arange(base, base + rows)
 
 
-def _attention_rows(config: AcceleratorConfig, p: dict[str, int]) -> Rows:
+def _attention_rows(config: AcceleratorConfig, p: MatMul) -> Rows:
     """Weight rows that a KEY or VALUE epilogue writes."""
-    heads = np.arange(-(-p["channels"] // p["head_dim"]))[:, None, None] * p["head_stride"]
-    if p["mode"] == Mode.KEY:
-        tiles = -(-(p["token_rem"] + p["tokens"]) // config.lanes_n)
-        outer = (p["token_quot"] + np.arange(tiles)) * p["tile_stride"]
-        inner = np.arange(-(-p["head_dim"] // config.lanes_k))
+    heads = np.arange(-(-p.channels // p.head_dim))[:, None, None] * p.head_stride
+    if p.mode == Mode.KEY:
+        tiles = -(-(p.token_rem + p.tokens) // config.lanes_n)
+        outer = (p.token_quot + np.arange(tiles)) * p.tile_stride
+        inner = np.arange(-(-p.head_dim // config.lanes_k))
     else:
-        outer = np.arange(-(-p["head_dim"] // config.lanes_n)) * p["tile_stride"]
-        inner = p["token_quot"] + np.arange(-(-(p["token_rem"] + p["tokens"]) // config.lanes_k))
-    return (p["dst_base"] + heads + outer[:, None] + inner).ravel()
+        outer = np.arange(-(-p.head_dim // config.lanes_n)) * p.tile_stride
+        inner = p.token_quot + np.arange(-(-(p.token_rem + p.tokens) // config.lanes_k))
+    return (p.dst_base + heads + outer[:, None] + inner).ravel()
 
 
-def _matmul_writes(config: AcceleratorConfig, p: dict[str, int]) -> Iterator[Access]:
-    mode = Mode(p["mode"])
+def _matmul_writes(config: AcceleratorConfig, p: MatMul) -> Iterator[Access]:
+    mode = p.mode
     if mode in (Mode.ACT, Mode.RESIDUAL):
         lanes = config.lanes_k if mode == Mode.ACT else config.epilogue_lanes
-        first = p.get("dst_channel", 0) // lanes
-        width = -(-(p.get("dst_channel", 0) + p["channels"]) // lanes) - first
-        yield mode.name, _grid(p["dst_base"] + first, p["dst_stride"], p["tokens"], width)
+        first = p.dst_channel // lanes
+        width = -(-(p.dst_channel + p.channels) // lanes) - first
+        yield mode.name, _grid(p.dst_base + first, p.dst_stride, p.tokens, width)
     elif mode in (Mode.KEY, Mode.VALUE):
         yield "WEIGHT", _attention_rows(config, p)
     elif mode == Mode.SCORE:
-        yield "SCORE", _grid(p["dst_base"], p["dst_stride"], p["tokens"], -(-p["keys"] // config.lanes_k))
-        yield "ROWMAX", _span(p["max_base"], p["tokens"])
+        yield "SCORE", _grid(p.dst_base, p.dst_stride, p.tokens, -(-p.keys // config.lanes_k))
+        yield "ROWMAX", _span(p.max_base, p.tokens)
     else:
         yield "QUEUE", _span(0, config.max_experts)
 
 
-def _matmul_reads(config: AcceleratorConfig, p: dict[str, int], expert: int | None) -> Iterator[Access]:
-    if p.get("source", Source.ACT) == Source.ACT:
-        yield "ACT", _grid(p["src_base"], p["src_stride"], p["tokens"], p["k_steps"])
+def _matmul_reads(config: AcceleratorConfig, p: MatMul, expert: int | None) -> Iterator[Access]:
+    if p.source == Source.ACT:
+        yield "ACT", _grid(p.src_base, p.src_stride, p.tokens, p.k_steps)
     else:
-        yield "SCORE", _grid(p["src_base"], p["src_stride"], p["tokens"], p["k_steps"])
-        yield "ROWMAX", _span(p["max_base"], p["tokens"])
-    tile_rows = -(-p["k_steps"] // 2) if p.get("nibbles") else p["k_steps"]
-    yield "WEIGHT", _span(p["weight_base"], p["tiles"] * tile_rows)
-    params = 1 if p.get("param_uniform") else -(-p["channels"] // config.epilogue_lanes)
-    yield "PARAM", _span(p["param_base"], params)
-    if p.get("gelu"):
+        yield "SCORE", _grid(p.src_base, p.src_stride, p.tokens, p.k_steps)
+        yield "ROWMAX", _span(p.max_base, p.tokens)
+    tile_rows = -(-p.k_steps // 2) if p.nibbles else p.k_steps
+    yield "WEIGHT", _span(p.weight_base, p.tiles * tile_rows)
+    params = 1 if p.param_uniform else -(-p.channels // config.epilogue_lanes)
+    yield "PARAM", _span(p.param_base, params)
+    if p.gelu:
         yield "GELU", _span(0, memory_depths(config)["GELU"])
-    if p.get("use_queue") or p.get("row_factor") == RowFactor.GATE:
+    if p.use_queue or p.row_factor == RowFactor.GATE:
         assert expert is not None
         yield "QUEUE", _span(expert, 1)
-    if p["mode"] == Mode.RESIDUAL and p.get("accumulate"):
+    if p.mode == Mode.RESIDUAL and p.accumulate:
         yield from _matmul_writes(config, p)
 
 
@@ -128,16 +128,17 @@ def accesses(config: AcceleratorConfig, command: Command) -> tuple[list[Access],
     p = command.payload
     reads: list[Access] = []
     writes: list[Access] = []
-    if command.opcode == Opcode.LOAD:
-        writes.append((Memory(p["memory"]).name, _span(p["row"], p["rows"])))
-    elif command.opcode == Opcode.STORE:
-        reads.append(("RESIDUAL", _span(p["row"], p["rows"])))
-        assert p["base"] == Base.OUTPUT
-    elif command.opcode == Opcode.LAYERNORM:
-        reads.append(("RESIDUAL", _grid(p["src_base"], p["src_stride"], p["tokens"], p["src_rows"])))
-        reads.append(("NORM", _span(p["param_base"], -(-p["dim"] // config.norm_lanes))))
-        writes.append(("ACT", _grid(p["dst_base"], p["dst_stride"], p["tokens"], -(-p["dim"] // config.lanes_k))))
+    if isinstance(p, Load):
+        writes.append((p.memory.name, _span(p.row, p.rows)))
+    elif isinstance(p, Store):
+        reads.append(("RESIDUAL", _span(p.row, p.rows)))
+        assert p.base == Base.OUTPUT
+    elif isinstance(p, LayerNorm):
+        reads.append(("RESIDUAL", _grid(p.src_base, p.src_stride, p.tokens, p.src_rows)))
+        reads.append(("NORM", _span(p.param_base, -(-p.dim // config.norm_lanes))))
+        writes.append(("ACT", _grid(p.dst_base, p.dst_stride, p.tokens, -(-p.dim // config.lanes_k))))
     else:
+        assert isinstance(p, MatMul)
         reads.extend(_matmul_reads(config, p, command.expert))
         writes.extend(_matmul_writes(config, p))
     if command.expert is not None:
@@ -147,7 +148,7 @@ def accesses(config: AcceleratorConfig, command: Command) -> tuple[list[Access],
 
 def memory_depths(config: AcceleratorConfig) -> dict[str, int]:
     """Rows of every on-chip memory that hazards are tracked in."""
-    loaded = {memory.name: depth for memory, depth in interfaces.memory_depths(config).items()}
+    loaded = {memory.name: depth for memory, depth in memories.memory_depths(config).items()}
     return loaded | {"SCORE": config.score_depth, "ROWMAX": config.max_tokens, "QUEUE": config.max_experts}
 
 

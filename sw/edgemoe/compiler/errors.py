@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["CompileError", "CompilerOptions"]
+__all__ = ["TOO_LARGE", "CompileError", "CompilerOptions"]
+
+TOO_LARGE = "the model is too large for a command"
+"""How a value that no field can hold is explained."""
 
 
 class CompileError(ValueError):

@@ -8,7 +8,7 @@ from edgemoe.compiler.errors import CompileError
 from edgemoe.compiler.naive import gelu_pass
 from edgemoe.compiler.trace import Trace
 from edgemoe.layout import OutputPart, align
-from edgemoe_hw.spec.isa import Base, Mode, Opcode
+from edgemoe_hw.spec.isa import Base, MatMul, Mode, Store
 from edgemoe_models.graph.integer_graph import IntegerGraph
 
 __all__ = ["emit_head"]
@@ -81,13 +81,15 @@ def _hidden_layer(
             chunk,
             group,
             name,
-            src_base=x.row(group.first),
-            src_stride=x.stride,
-            dst_base=hidden.row(group.first),
-            dst_stride=stride,
-            dst_channel=chunk.channel,
-            gelu=1,
-            gelu_shift=shift,
+            MatMul(
+                src_base=x.row(group.first),
+                src_stride=x.stride,
+                dst_base=hidden.row(group.first),
+                dst_stride=stride,
+                dst_channel=chunk.channel,
+                gelu=True,
+                gelu_shift=shift,
+            ),
         )
         trace.add(name, command, _shift(group, first), chunk.channel, chunk.channels)
 
@@ -109,15 +111,7 @@ def _output_layer(
         width = -(-chunk.channels // config.epilogue_lanes)
         limit = max(config.residual_depth // (2 * width), 1)  # tokens at a time, so that STORE overlaps MATMUL
         if chunk.tile == 0 and graph.heads[task].fc1 is not None:
-            gelu_pass(
-                b,
-                name,
-                src_base=source.row(group.first),
-                src_stride=source.stride,
-                k_steps=layout.k_steps,
-                tokens=group.count,
-                weight_base=chunk.weight_row,
-            )
+            gelu_pass(b, name, chunk, group, source)
         for start in range(group.first, group.first + group.count, limit):
             part = Group(start, min(limit, group.first + group.count - start))
             need = part.count * width
@@ -126,14 +120,16 @@ def _output_layer(
                 chunk,
                 part,
                 name,
-                src_base=source.row(part.first),
-                src_stride=source.stride,
-                mode=Mode.RESIDUAL,
-                dst_base=place,
-                dst_stride=width,
+                MatMul(
+                    src_base=source.row(part.first),
+                    src_stride=source.stride,
+                    mode=Mode.RESIDUAL,
+                    dst_base=place,
+                    dst_stride=width,
+                ),
             )
             trace.add(name, command, _shift(part, first), chunk.channel, chunk.channels)
-            b.emit(Opcode.STORE, name, base=Base.OUTPUT, offset=end, row=place, rows=need)
+            b.emit(Store(base=Base.OUTPUT, offset=end, row=place, rows=need), name)
             rows.release(place, need)
             stride = width * config.epilogue_lanes
             parts.append(OutputPart(end, part.first - first, part.count, chunk.channel, chunk.channels, stride))

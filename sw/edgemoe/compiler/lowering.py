@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from edgemoe.compiler.attention import Attention
 from edgemoe.compiler.builder import Builder, Chunk, Group, Job, Region
-from edgemoe.compiler.errors import CompileError, CompilerOptions
+from edgemoe.compiler.errors import TOO_LARGE, CompileError, CompilerOptions
 from edgemoe.compiler.head import emit_head
 from edgemoe.compiler.mlp import MlpPlan, emit_dense, emit_experts
 from edgemoe.compiler.packing import DramImage, DramObject
 from edgemoe.compiler.trace import Trace
 from edgemoe.layout import OutputPart, align
 from edgemoe_hw.spec.config import AcceleratorConfig
-from edgemoe_hw.spec.isa import Base, Mode
+from edgemoe_hw.spec.isa import Base, FieldError, MatMul, Mode
 from edgemoe_models.graph.integer_graph import IntegerBlock, IntegerGraph, IntegerLayerNorm
 
 __all__ = ["LoweredTask", "input_object", "lower_task"]
@@ -195,14 +195,16 @@ class _Lowering:
                     chunk,
                     part,
                     "patch_embed",
-                    unsigned=1,
-                    src_base=patches,
-                    src_stride=stride,
-                    mode=Mode.RESIDUAL,
-                    accumulate=1,
-                    dst_base=self.residual.row(part.first),
-                    dst_stride=self.residual.stride,
-                    dst_channel=chunk.channel,
+                    MatMul(
+                        unsigned=True,
+                        src_base=patches,
+                        src_stride=stride,
+                        mode=Mode.RESIDUAL,
+                        accumulate=True,
+                        dst_base=self.residual.row(part.first),
+                        dst_stride=self.residual.stride,
+                        dst_channel=chunk.channel,
+                    ),
                 )
                 self.trace.add("embed", command, part, chunk.channel, chunk.channels)
 
@@ -230,13 +232,15 @@ class _Lowering:
                 chunk,
                 group,
                 f"{name}.proj",
-                src_base=x.row(group.first),
-                src_stride=x.stride,
-                mode=Mode.RESIDUAL,
-                accumulate=1,
-                dst_base=self.residual.row(group.first),
-                dst_stride=self.residual.stride,
-                dst_channel=chunk.channel,
+                MatMul(
+                    src_base=x.row(group.first),
+                    src_stride=x.stride,
+                    mode=Mode.RESIDUAL,
+                    accumulate=True,
+                    dst_base=self.residual.row(group.first),
+                    dst_stride=self.residual.stride,
+                    dst_channel=chunk.channel,
+                ),
             )
             self.trace.add(f"{name}.residual1", command, group, chunk.channel, chunk.channels)
 
@@ -263,4 +267,8 @@ def lower_task(
     Raises:
         CompileError: the model does not fit the configuration
     """
-    return _Lowering(graph, config, options, image, task).run()
+    lowering = _Lowering(graph, config, options, image, task)
+    try:
+        return lowering.run()
+    except FieldError as error:
+        raise CompileError(f"{lowering.b.phases[-1].name}: {TOO_LARGE}: {error}") from None

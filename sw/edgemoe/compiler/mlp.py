@@ -10,8 +10,8 @@ from edgemoe.compiler.commands import Command
 from edgemoe.compiler.errors import CompileError
 from edgemoe.compiler.naive import gelu_pass, split_groups
 from edgemoe.compiler.trace import Trace
-from edgemoe_hw.engines.matmul.gate import gate_interval
-from edgemoe_hw.spec.isa import Mode, RowFactor
+from edgemoe_hw.spec.isa import MatMul, Mode, RowFactor
+from edgemoe_hw.spec.timing import gate_interval
 from edgemoe_models.graph.integer_graph import IntegerBlock, IntegerLinear
 
 __all__ = ["MlpPlan", "emit_dense", "emit_experts"]
@@ -75,38 +75,34 @@ def emit_dense(
                 chunk,
                 group,
                 f"{name}.fc1",
-                src_base=plan.x.row(group.first),
-                src_stride=plan.x.stride,
-                dst_base=hidden.row(group.first),
-                dst_stride=stride,
-                dst_channel=chunk.channel,
-                gelu=1,
-                gelu_shift=block.gelu.shift,
+                MatMul(
+                    src_base=plan.x.row(group.first),
+                    src_stride=plan.x.stride,
+                    dst_base=hidden.row(group.first),
+                    dst_stride=stride,
+                    dst_channel=chunk.channel,
+                    gelu=True,
+                    gelu_shift=block.gelu.shift,
+                ),
             )
             trace.add(f"{name}.hidden", command, group, chunk.channel, chunk.channels)
 
         def second(chunk: Chunk, group: Group, hidden: Region = hidden) -> None:
             if chunk.tile == 0:
-                gelu_pass(
-                    b,
-                    name,
-                    src_base=hidden.row(group.first),
-                    src_stride=stride,
-                    k_steps=stride,
-                    tokens=group.count,
-                    weight_base=chunk.weight_row,
-                )
+                gelu_pass(b, name, chunk, group, hidden)
             command = b.matmul(
                 chunk,
                 group,
                 f"{name}.fc2",
-                src_base=hidden.row(group.first),
-                src_stride=stride,
-                mode=Mode.RESIDUAL,
-                accumulate=1,
-                dst_base=plan.residual.row(group.first),
-                dst_stride=plan.residual.stride,
-                dst_channel=chunk.channel,
+                MatMul(
+                    src_base=hidden.row(group.first),
+                    src_stride=stride,
+                    mode=Mode.RESIDUAL,
+                    accumulate=True,
+                    dst_base=plan.residual.row(group.first),
+                    dst_stride=plan.residual.stride,
+                    dst_channel=chunk.channel,
+                ),
             )
             trace.add(f"{name}.residual2", command, group, chunk.channel, chunk.channels)
 
@@ -131,14 +127,16 @@ def _emit_gate(
             chunk,
             group,
             f"{name}.gate",
-            src_base=x.row(group.first),
-            src_stride=x.stride,
-            mode=Mode.GATE,
-            min_gap=gap,
-            max_base=group.first,
-            num_experts=b.model.num_experts,
-            top_k=b.model.top_k,
-            gate_first=int(clear),
+            MatMul(
+                src_base=x.row(group.first),
+                src_stride=x.stride,
+                mode=Mode.GATE,
+                min_gap=gap,
+                max_base=group.first,
+                num_experts=b.model.num_experts,
+                top_k=b.model.top_k,
+                gate_first=clear,
+            ),
         )
 
     def emit_traced(chunk: Chunk, group: Group) -> None:
@@ -217,46 +215,40 @@ def _emit_queued(b: Builder, trace: Trace, name: str, block: IntegerBlock, plan:
                 chunk,
                 group,
                 f"{label}.fc1",
-                use_queue=1,
-                gather=1,
-                src_base=plan.x.base,
-                src_stride=plan.x.stride,
-                dst_base=hidden,
-                dst_stride=stride,
-                dst_channel=chunk.channel,
-                gelu=1,
-                gelu_shift=block.gelu.shift,
+                MatMul(
+                    use_queue=True,
+                    gather=True,
+                    src_base=plan.x.base,
+                    src_stride=plan.x.stride,
+                    dst_base=hidden,
+                    dst_stride=stride,
+                    dst_channel=chunk.channel,
+                    gelu=True,
+                    gelu_shift=block.gelu.shift,
+                ),
             )
             if not b.options.moe_group:  # the reference's hidden rows are those of a whole queue
                 trace.add(f"{label}.hidden", command, group, chunk.channel, chunk.channels, expert=number)
 
         def second(chunk: Chunk, group: Group, hidden: int = hidden, label: str = label, last: bool = last) -> None:
             if chunk.tile == 0:
-                gelu_pass(
-                    b,
-                    label,
-                    use_queue=1,
-                    src_base=hidden,
-                    src_stride=stride,
-                    k_steps=stride,
-                    tokens=group.count,
-                    weight_base=chunk.weight_row,
-                    nibbles=chunk.layout.nibbles,
-                )
+                gelu_pass(b, label, chunk, group, Region(hidden, stride), queued=True)
             command = b.matmul(
                 chunk,
                 group,
                 f"{label}.fc2",
-                use_queue=1,
-                scatter=1,
-                src_base=hidden,
-                src_stride=stride,
-                mode=Mode.RESIDUAL,
-                accumulate=1,
-                row_factor=RowFactor.GATE,
-                dst_base=plan.residual.base,
-                dst_stride=plan.residual.stride,
-                dst_channel=chunk.channel,
+                MatMul(
+                    use_queue=True,
+                    scatter=True,
+                    src_base=hidden,
+                    src_stride=stride,
+                    mode=Mode.RESIDUAL,
+                    accumulate=True,
+                    row_factor=RowFactor.GATE,
+                    dst_base=plan.residual.base,
+                    dst_stride=plan.residual.stride,
+                    dst_channel=chunk.channel,
+                ),
             )
             if last:
                 trace.add(f"{name}.residual2", command, group, chunk.channel, chunk.channels)

@@ -6,11 +6,13 @@ that a naive order would fetch again are fetched, beside the ones that are used.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from edgemoe.compiler.builder import Builder, Group
+from edgemoe.compiler.builder import Builder, Chunk, Group, Region
 from edgemoe.compiler.commands import Command
-from edgemoe_hw.spec.isa import Engine, Mode, Source
+from edgemoe_hw.spec.isa import Engine, MatMul
 
 __all__ = ["Refetch", "gelu_pass", "softmax_passes", "split_groups"]
 
@@ -22,36 +24,32 @@ def split_groups(tokens: int, size: int) -> list[Group]:
     return [Group(first, min(size, tokens - first)) for first in range(0, tokens, size)]
 
 
-def _pass(b: Builder, label: str, **payload: int) -> Command:
+def _pass(b: Builder, label: str, operands: MatMul) -> None:
     """Read ``tokens`` rows of ``k_steps`` once, ``lanes_k`` values a cycle."""
-    return b.emit_matmul(
-        label,
-        **(
-            {
-                "tiles": 1,
-                "mode": Mode.ACT,
-                "channels": 0,
-                "dst_base": 0,
-                "dst_stride": 0,
-                "param_base": 0,
-                "param_uniform": 1,
-            }
-            | payload
-        ),
+    b.emit_matmul(label, replace(operands, tiles=1, channels=0, param_uniform=True))
+
+
+def gelu_pass(b: Builder, label: str, chunk: Chunk, group: Group, source: Region, queued: bool = False) -> None:
+    """A pass over the hidden rows that ``chunk`` takes, as GELU needs when it is no part of the epilogue."""
+    if b.options.fused_gelu:
+        return
+    operands = MatMul(
+        use_queue=queued,
+        src_base=source.row(group.first),
+        src_stride=source.stride,
+        k_steps=chunk.layout.k_steps,
+        tokens=group.count,
+        weight_base=chunk.weight_row,
+        nibbles=chunk.layout.nibbles,
     )
+    _pass(b, f"{label}.gelu pass", operands)
 
 
-def gelu_pass(b: Builder, label: str, **payload: int) -> None:
-    """A pass over hidden rows, as GELU needs when it is no part of the epilogue."""
-    if not b.options.fused_gelu:
-        _pass(b, f"{label}.gelu pass", **payload)
-
-
-def softmax_passes(b: Builder, label: str, **payload: int) -> None:
+def softmax_passes(b: Builder, label: str, operands: MatMul) -> None:
     """The passes over a group's scores that find the maxima and the sums of the exponentials."""
     if not b.options.single_pass_softmax:
         for what in ("maximum", "sum"):
-            _pass(b, f"{label}.{what} pass", source=Source.SCORE, unsigned=1, **payload)
+            _pass(b, f"{label}.{what} pass", operands)
 
 
 class Refetch:

@@ -6,18 +6,19 @@ import dataclasses
 from dataclasses import dataclass
 
 from edgemoe.compiler.commands import Command
-from edgemoe.compiler.errors import CompileError, CompilerOptions
+from edgemoe.compiler.errors import TOO_LARGE, CompileError, CompilerOptions
 from edgemoe.compiler.lowering import LoweredTask, input_object, lower_task
 from edgemoe.compiler.packing import DramImage, DramObject
 from edgemoe.compiler.schedule import Timing, dispatch_order, estimate, load_bytes
 from edgemoe.compiler.trace import TracePart
 from edgemoe_hw.spec.config import ISA_VERSION, AcceleratorConfig
-from edgemoe_hw.spec.isa import Engine, Opcode, encode
+from edgemoe_hw.spec.constants import COUNT_BITS
+from edgemoe_hw.spec.isa import Begin, End, Engine, FieldError, Header, Load, encode, waits
 from edgemoe_models.graph.integer_graph import GraphError, IntegerGraph
 
 __all__ = ["CompiledModel", "Program", "compile_graph"]
 
-_MAX_COMMANDS = (1 << 16) - 1  # Begin.commands has 16 bits
+_MAX_COMMANDS = (1 << COUNT_BITS) - 1
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ def _encode(command: Command) -> bytes:
     """The command's bytes; CompileError when the model is larger than its fields can express."""
     try:
         return command.encode()
-    except ValueError as error:
-        raise CompileError(f"{command.label}: the model is too large for a command: {error}") from None
+    except FieldError as error:
+        raise CompileError(f"{command.label}: {TOO_LARGE}: {error}") from None
 
 
 def _assemble(graph: IntegerGraph, config: AcceleratorConfig, task: str, lowered: LoweredTask) -> Program:
@@ -81,11 +82,11 @@ def _assemble(graph: IntegerGraph, config: AcceleratorConfig, task: str, lowered
         raise CompileError(
             f"task {task} needs {count} commands, the limit is {_MAX_COMMANDS}: {count - _MAX_COMMANDS} too many"
         )
-    begin = encode(Opcode.BEGIN, {}, {"isa_version": ISA_VERSION, "config_hash": config.hash32, "commands": count})
-    totals = {f"wait_{engine.name.lower()}": sum(command.engine == engine for command in commands) for engine in Engine}
+    begin = encode(Begin(isa_version=ISA_VERSION, config_hash=config.hash32, commands=count))
+    totals = waits({engine: sum(command.engine == engine for command in commands) for engine in Engine})
     ordered = [commands[index] for index in order]
-    code = begin + b"".join(map(_encode, ordered)) + encode(Opcode.END, totals)
-    fetched = sum(load_bytes(config, command.payload) for command in commands if command.opcode == Opcode.LOAD)
+    code = begin + b"".join(map(_encode, ordered)) + encode(End(), Header(waits=totals))
+    fetched = sum(load_bytes(config, command.payload) for command in commands if isinstance(command.payload, Load))
     return Program(
         task,
         code,

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgemoe.compiler.commands import Command
-from edgemoe_hw.control_plane.command_queue import QUEUE_COMMANDS
 from edgemoe_hw.spec.config import AcceleratorConfig
-from edgemoe_hw.spec.isa import Engine, Memory, Opcode
+from edgemoe_hw.spec.constants import QUEUE_COMMANDS
+from edgemoe_hw.spec.isa import Engine, LayerNorm, Load, MatMul, Store
 from edgemoe_models.config import ModelConfig
 
 __all__ = ["Timing", "dispatch_order", "estimate", "load_bytes"]
@@ -35,27 +35,25 @@ class Timing:
     finish: int
 
 
-def load_bytes(config: AcceleratorConfig, payload: dict[str, int]) -> int:
+def load_bytes(config: AcceleratorConfig, load: Load) -> int:
     """DRAM bytes of a LOAD."""
-    return payload["rows"] * config.row_bytes[Memory(payload["memory"]).name]
+    return load.rows * config.row_bytes[load.memory.name]
 
 
 def _occupancy(config: AcceleratorConfig, model: ModelConfig, command: Command) -> tuple[int, int]:
     """Cycles for which a command holds its engine, and further cycles until its last result."""
     p = command.payload
-    if command.opcode == Opcode.LOAD:
-        beats = load_bytes(config, p) // (config.load_masters(Memory(p["memory"]).name) * config.axi_bytes)
+    if isinstance(p, Load):
+        beats = load_bytes(config, p) // (config.load_masters(p.memory.name) * config.axi_bytes)
         return beats + _COMMAND_OVERHEAD, config.dram_latency
-    if command.opcode == Opcode.STORE:
-        return p["rows"] * 2 * config.epilogue_lanes // config.axi_bytes + _COMMAND_OVERHEAD, config.dram_latency
-    if command.opcode == Opcode.LAYERNORM:
-        vectors = -(-p["dim"] // config.norm_lanes)
-        return p["tokens"] * (vectors + 1), 2 * vectors + _EPILOGUE_LATENCY
-    tokens = p["tokens"]
-    if p.get("use_queue"):
-        tokens = -(-tokens * model.top_k // model.num_experts)
-    gap = max(p["k_steps"], p["min_gap"])
-    return tokens * p["tiles"] * gap + _COMMAND_OVERHEAD, _EPILOGUE_LATENCY
+    if isinstance(p, Store):
+        return p.rows * 2 * config.epilogue_lanes // config.axi_bytes + _COMMAND_OVERHEAD, config.dram_latency
+    if isinstance(p, LayerNorm):
+        vectors = -(-p.dim // config.norm_lanes)
+        return p.tokens * (vectors + 1), 2 * vectors + _EPILOGUE_LATENCY
+    assert isinstance(p, MatMul)
+    tokens = -(-p.tokens * model.top_k // model.num_experts) if p.use_queue else p.tokens
+    return tokens * p.tiles * max(p.k_steps, p.min_gap) + _COMMAND_OVERHEAD, _EPILOGUE_LATENCY
 
 
 def estimate(config: AcceleratorConfig, model: ModelConfig, commands: Sequence[Command]) -> list[Timing]:
@@ -76,12 +74,7 @@ def estimate(config: AcceleratorConfig, model: ModelConfig, commands: Sequence[C
 
 def dispatch_order(commands: Sequence[Command], timings: Sequence[Timing]) -> list[int]:
     """Indices of ``commands`` in program order."""
-    ahead = {
-        Engine.LOAD: _LOAD_AHEAD,
-        Engine.MATMUL: _ISSUE_AHEAD,
-        Engine.NORM: _ISSUE_AHEAD,
-        Engine.STORE: _ISSUE_AHEAD,
-    }
+    ahead = dict.fromkeys(Engine, _ISSUE_AHEAD) | {Engine.LOAD: _LOAD_AHEAD}
     starts: list[list[int]] = [[] for _ in Engine]
     keys: list[list[int]] = [[] for _ in Engine]
     order: list[tuple[int, int]] = []

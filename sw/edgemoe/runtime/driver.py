@@ -28,6 +28,8 @@ from edgemoe.runtime.platforms.base import Buffer, Platform
 from edgemoe.runtime.registers import Registers, mask
 from edgemoe_hw.spec import regs
 from edgemoe_hw.spec.config import ISA_VERSION, PRESETS
+from edgemoe_hw.spec.disassembler import disassemble
+from edgemoe_hw.spec.isa import Engine, EnginePayload, decode_program
 
 __all__ = ["Driver"]
 
@@ -39,7 +41,6 @@ _TIMEOUT, _MARGIN = 1.0, 20  # seconds, and times the compiler's estimate: then 
 _RESET_TIMEOUT, _RESET_POLL, _RESET_POLLS = 0.01, 1e-5, 20  # seconds, each poll's, and the fewest: a host may pause
 _POLLS = 50  # a program's estimated time is divided into as many polls, within these limits:
 _SHORTEST_POLL, _LONGEST_POLL = 2e-5, 1e-3
-_ENGINES = ("LOAD", "MATMUL", "NORM", "STORE")  # in the order of isa.Engine; each has a counter DONE_<engine>
 _INTERRUPT_WAIT = 0.05  # longest sleep, so that a closed stream is noticed
 
 
@@ -217,11 +218,9 @@ class Driver(Executor):
             ) from None
 
     def _describe(self, task: str, command: int) -> str:
-        """A command as text, where the disassembler's own needs are installed (they are not on a board)."""
+        """A command as text."""
         info = self.bundle.task(task)
-        with contextlib.suppress(ImportError, ValueError, IndexError):
-            from edgemoe.compiler.disassembler import disassemble
-
+        with contextlib.suppress(ValueError, IndexError):  # the program itself may be what is wrong
             lines = itertools.islice(disassemble(info.program, [phase.name for phase in info.phases]), command, None)
             return f"task {task}: {' '.join(next(lines, '').split())}"
         return f"task {task}"
@@ -229,19 +228,16 @@ class Driver(Executor):
     def _progress(self, task: str) -> str:
         """How far a program is that does not end: error code, commands finished, and the one it waits for."""
         info = self.bundle.task(task)
-        done = [self._registers.read(f"DONE_{engine}") for engine in _ENGINES]
+        done = {engine: self._registers.read(f"DONE_{engine.name}") for engine in Engine}
         text = (
             f"error code {self._error_code().name}; of its {info.commands} commands these have finished: "
-            + ", ".join(f"{count} {engine}" for count, engine in zip(done, _ENGINES, strict=True))
+            + ", ".join(f"{count} {engine.name}" for engine, count in done.items())
         )
-        with contextlib.suppress(ImportError, ValueError):  # what decodes commands is not installed on a board
-            from edgemoe_hw.spec.isa import COMMAND_BYTES, ENGINES, decode
-
-            for number in range(info.commands):  # each engine finishes its commands in order
-                opcode = decode(info.program[COMMAND_BYTES * number : COMMAND_BYTES * (number + 1)])[0]
-                if opcode in ENGINES:
-                    done[ENGINES[opcode]] -= 1
-                    if done[ENGINES[opcode]] < 0:
+        with contextlib.suppress(ValueError):
+            for number, (_, payload) in enumerate(decode_program(info.program)):  # engines finish theirs in order
+                if isinstance(payload, EnginePayload):
+                    done[payload.engine] -= 1
+                    if done[payload.engine] < 0:
                         return f"{text}; the first that has not: command {number} ({self._describe(task, number)})"
         return text
 

@@ -14,7 +14,7 @@ from edgemoe.runtime.base import Device, Image, Progress, Result, check_image
 from edgemoe.runtime.driver import Driver
 from edgemoe.runtime.platforms.sim import SimPlatform, open_platform
 from edgemoe_hw.spec.config import AcceleratorConfig
-from edgemoe_hw.spec.isa import ENGINES, Engine, Opcode, decode
+from edgemoe_hw.spec.isa import Engine, EnginePayload, decode_program
 from edgemoe_sim.build import build_accelerator
 from edgemoe_sim.pads import RtlPads
 from edgemoe_sim.trace import TraceChecker
@@ -23,11 +23,7 @@ from edgemoe_sim.verilated import ModelError, Stop, VerilatedModel
 __all__ = ["STALLS", "SimDevice", "Waves"]
 
 #: Stall counters by their name in reports.
-STALLS = {
-    "load": "STALL_LOAD",
-    "matmul": "STALL_MATMUL",
-    "norm": "STALL_NORM",
-    "store": "STALL_STORE",
+STALLS = {engine.name.lower(): f"STALL_{engine.name}" for engine in Engine} | {
     "epilogue": "STALL_EPILOGUE",
     "command": "STALL_COMMAND",
 }
@@ -177,11 +173,9 @@ class _Run:
     def _command_numbers(self) -> dict[Engine, list[int]]:
         """Program index of each engine's n-th command."""
         numbers: dict[Engine, list[int]] = {engine: [] for engine in Engine}
-        program = self.task.program
-        for index in range(self.task.commands):
-            opcode = Opcode(decode(program[64 * index : 64 * index + 64])[0])
-            if opcode in ENGINES:
-                numbers[ENGINES[opcode]].append(index)
+        for index, (_, payload) in enumerate(decode_program(self.task.program)):
+            if isinstance(payload, EnginePayload):
+                numbers[payload.engine].append(index)
         return numbers
 
     def _wave_events(self, waves: Waves) -> dict[tuple[Engine, int], Path | None]:

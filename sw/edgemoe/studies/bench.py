@@ -16,7 +16,7 @@ from edgemoe.runtime.reference_device import ReferenceDevice
 from edgemoe.runtime.verify import SimDevice
 from edgemoe.studies.isolated import isolated
 from edgemoe_hw.spec.config import AcceleratorConfig
-from edgemoe_hw.spec.isa import COMMAND_BYTES, Base, Memory, Opcode, decode
+from edgemoe_hw.spec.isa import Base, Load, decode_program
 from edgemoe_models.datasets import scenes
 from edgemoe_models.graph.integer_graph import IntegerGraph
 
@@ -42,16 +42,15 @@ def reloaded_bytes(config: AcceleratorConfig, task: Task) -> int:
     """Bytes of weights and parameters that a program's unconditional LOADs fetch more than once."""
     ranges: dict[int, list[tuple[int, int]]] = {}
     total = 0
-    for place in range(0, len(task.program), COMMAND_BYTES):
-        opcode, header, p = decode(task.program[place : place + COMMAND_BYTES])
-        if opcode != Opcode.LOAD or p["base"] != Base.WEIGHTS or header["predicated"]:
+    for header, p in decode_program(task.program):
+        if not isinstance(p, Load) or p.base != Base.WEIGHTS or header.predicated:
             continue
-        name = Memory(p["memory"]).name
+        name = p.memory.name
         size = config.row_bytes[name] // config.load_masters(name)
         for master in range(config.load_masters(name)):
-            start = p["offset"] + master * p["plane_stride"]
-            ranges.setdefault(master, []).append((start, start + p["rows"] * size))
-            total += p["rows"] * size
+            start = p.offset + master * p.plane_stride
+            ranges.setdefault(master, []).append((start, start + p.rows * size))
+            total += p.rows * size
     unique = 0
     for parts in ranges.values():
         end = 0

@@ -9,12 +9,13 @@ from amaranth.utils import exact_log2
 from edgemoe_hw.engines.matmul.activation import Gelu
 from edgemoe_hw.engines.matmul.issue import TileMeta
 from edgemoe_hw.engines.matmul.requantize import NO_ROW_FACTOR, Requantizer, ValueBits
+from edgemoe_hw.layouts import MatMul
 from edgemoe_hw.primitives.arithmetic import truncate
 from edgemoe_hw.primitives.delay import delay
 from edgemoe_hw.primitives.running_maximum import RunningMaximum
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.constants import ROW_FACTOR_BITS, ROW_SHIFT_BITS, SHIFT_BITS, accumulator_bits
-from edgemoe_hw.spec.isa import MatMul, Mode, RowFactor
+from edgemoe_hw.spec.isa import Mode, RowFactor
 
 __all__ = ["Epilogue", "Parameter"]
 
@@ -218,7 +219,7 @@ class Epilogue(wiring.Component):
     def _drain_control(self, m: Module):
         """Hold the tile being drained and its command; one group a cycle."""
         groups = self._config.epilogue_cycles
-        m.submodules.commands = fifo = SyncFIFOBuffered(width=MatMul.as_shape().size, depth=COMMAND_FIFO_DEPTH)
+        m.submodules.commands = fifo = SyncFIFOBuffered(width=MatMul.size, depth=COMMAND_FIFO_DEPTH)
         m.d.comb += [
             fifo.w_data.eq(self.command.payload),
             fifo.w_en.eq(self.command.valid),

@@ -10,21 +10,12 @@ from amaranth.lib.wiring import In, Out
 from edgemoe_hw.engines.matmul.softmax import Reciprocal
 from edgemoe_hw.primitives.delay import delay
 from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_hw.spec.constants import TOKEN_BITS
 from edgemoe_hw.spec.tables import EXP2G
 
-__all__ = ["GateUnit", "gate_interval"]
+__all__ = ["GateUnit"]
 
-TOKEN_BITS = 11
 _BANKS = 4  # tokens whose logits are kept: arriving, waiting (two), being read
-
-
-def gate_interval(config: AcceleratorConfig, num_experts: int, top_k: int) -> int:
-    """Least cycles between the first (and between the last) groups of two tokens that the gate unit sustains.
-
-    The slower of its stages: collecting groups, one expert a cycle, and the reciprocal followed by one winner a cycle.
-    """
-    groups = -(-num_experts // config.epilogue_lanes)
-    return max(groups, num_experts + 1, top_k + Reciprocal.LATENCY)
 
 
 class _Job(data.Struct):

@@ -5,8 +5,9 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from edgemoe_hw.interfaces import queued_layout
+from edgemoe_hw.layouts import MatMul
 from edgemoe_hw.spec.config import AcceleratorConfig
-from edgemoe_hw.spec.isa import MatMul, RowFactor
+from edgemoe_hw.spec.isa import RowFactor
 
 __all__ = ["MatMulIssue", "StepMeta", "TileMeta"]
 

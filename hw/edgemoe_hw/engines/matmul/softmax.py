@@ -7,6 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from edgemoe_hw.spec.constants import RECIPROCAL_LATENCY
 from edgemoe_hw.spec.tables import EXP2, RECIP
 
 __all__ = ["Exp2Lanes", "Reciprocal", "tree_sum"]
@@ -110,7 +111,7 @@ class Reciprocal(wiring.Component):
         shift: Out, ``floor_log2(n)``
     """
 
-    LATENCY = 3
+    LATENCY = RECIPROCAL_LATENCY
 
     def __init__(self, width: int) -> None:
         if not isinstance(width, int) or width < 11:

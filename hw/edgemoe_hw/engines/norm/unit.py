@@ -8,8 +8,8 @@ from amaranth.lib.wiring import In, Out
 from edgemoe_hw.engines.matmul.softmax import tree_sum
 from edgemoe_hw.engines.norm.lane import NormLane
 from edgemoe_hw.engines.norm.scalar import NormScalar, RowStatistics, RowSums
+from edgemoe_hw.layouts import LayerNorm
 from edgemoe_hw.primitives.delay import delay
-from edgemoe_hw.spec import isa
 from edgemoe_hw.spec.config import AcceleratorConfig
 
 __all__ = ["LayerNormUnit"]
@@ -28,7 +28,7 @@ class LayerNormUnit(wiring.Component):
     in both parameters, and are written as 0.
 
     Members:
-        command: In(stream of isa.LayerNorm); ready while no command is running
+        command: In(stream of layouts.LayerNorm); ready while no command is running
         done: Out(1), one cycle after the last write of a command was accepted
         read_valid: Out(1), read_ready: In(1), read_row: Out(16); read_data: In(signed(16)).array(epilogue_lanes) is the
             row's data in the cycle after the transfer
@@ -47,7 +47,7 @@ class LayerNormUnit(wiring.Component):
         self._param_depth = 2 * rows * self._ratio
         super().__init__(
             {
-                "command": In(stream.Signature(isa.LayerNorm)),
+                "command": In(stream.Signature(LayerNorm)),
                 "done": Out(1),
                 "read_valid": Out(1),
                 "read_ready": In(1),
@@ -76,7 +76,7 @@ class LayerNormUnit(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        command = Signal(isa.LayerNorm)
+        command = Signal(LayerNorm)
         busy = Signal()
         start = Signal()
         m.d.comb += [self.command.ready.eq(~busy), start.eq(self.command.valid & ~busy)]
