@@ -31,9 +31,7 @@ MAY_IMPORT = {
 # that (measurements on the simulated device, programs as text). Every other module of `edgemoe` is
 # runtime, the command line too, and must be importable with nothing but the core dependencies;
 # the PYNQ platform with pynq too (tests/sw/test_pynq.py).
-NOT_RUNTIME = re.compile(
-    r"edgemoe\.(compiler|cli|studies|reports|runtime\.verify|runtime\.platforms\.(sim|pynq))(\.|$)"
-)
+NOT_RUNTIME = re.compile(r"edgemoe\.(cli|studies|reports|runtime\.verify|runtime\.platforms\.(sim|pynq))(\.|$)")
 NOT_ON_BOARD = ["amaranth", "torch", "brevitas", "cocotb", "cocotbext", "edgemoe_sim"]
 
 

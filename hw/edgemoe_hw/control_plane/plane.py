@@ -15,12 +15,15 @@ from edgemoe_hw.control_plane.supervisor import Supervisor
 from edgemoe_hw.engines.load import DmaRead
 from edgemoe_hw.engines.store import DmaWrite
 from edgemoe_hw.interfaces import ERROR_REPORT, beat_layout, queued_layout
-from edgemoe_hw.layouts import ENGINE_PAYLOADS, LayerNorm, MatMul
-from edgemoe_hw.spec import isa, regs
+from edgemoe_hw.layouts import ENGINE_PAYLOADS
+from edgemoe_hw.spec import regs
 from edgemoe_hw.spec.config import ISA_VERSION, AcceleratorConfig
+from edgemoe_hw.spec.constants import COUNT_BITS, ROW_BITS, TOKEN_BITS
+from edgemoe_hw.spec.isa import Engine
 
 __all__ = ["ControlPlane"]
 
+_OUTSIDE = [engine for engine in Engine if engine not in (Engine.LOAD, Engine.STORE)]  # on the compute side
 _FETCH_CLIENT, _LOAD_CLIENT = 0, 1  # of master 0's read port; the program goes first
 
 
@@ -35,8 +38,9 @@ class ControlPlane(wiring.Component):
             its last beat was accepted, and a waiting command starts one cycle later at the earliest
         store_valid, store_row, store_ready, store_data: residual scratchpad read port; data one cycle after valid &
             ready
-        matmul, norm: commands whose waits are over (``interfaces.queued_layout``); skipped ones must be counted as well
-        matmul_done, norm_done: commands that those engines have finished since ``reset_engines``
+        <engine>: for those outside: commands whose waits are over (``interfaces.queued_layout``); skipped ones must be
+            counted as well
+        <engine>_done: commands that those engines have finished since ``reset_engines``
         expert_counts: tokens of each expert
         gate_clear: these are 0 from the next cycle on, because a MoE block's gate begins
         array_busy, stall_epilogue, matmul_idle: see ``Counters``
@@ -55,14 +59,15 @@ class ControlPlane(wiring.Component):
                 "irq": Out(1),
                 "beats": Out(stream.Signature(beat_layout(config))).array(config.axi_masters),
                 "store_valid": Out(1),
-                "store_row": Out(16),
+                "store_row": Out(ROW_BITS),
                 "store_ready": In(1),
                 "store_data": In(16 * config.epilogue_lanes),
-                "matmul": Out(stream.Signature(queued_layout(MatMul))),
-                "norm": Out(stream.Signature(queued_layout(LayerNorm))),
-                "matmul_done": In(16),
-                "norm_done": In(16),
-                "expert_counts": In(11).array(config.max_experts),
+                **{
+                    engine.name.lower(): Out(stream.Signature(queued_layout(ENGINE_PAYLOADS[engine])))
+                    for engine in _OUTSIDE
+                },
+                **{f"{engine.name.lower()}_done": In(COUNT_BITS) for engine in _OUTSIDE},
+                "expert_counts": In(TOKEN_BITS).array(config.max_experts),
                 "gate_clear": In(1),
                 "array_busy": In(1),
                 "stall_epilogue": In(1),
@@ -91,18 +96,11 @@ class ControlPlane(wiring.Component):
         for engine, queue in queues.items():
             m.submodules[f"queue_{engine.name.lower()}"] = stopped(queue)
 
-        done = {
-            isa.Engine.LOAD: load.done,
-            isa.Engine.MATMUL: self.matmul_done,
-            isa.Engine.NORM: self.norm_done,
-            isa.Engine.STORE: store.done,
-        }
-        outputs = {
-            isa.Engine.LOAD: load.commands,
-            isa.Engine.MATMUL: wiring.flipped(self.matmul),
-            isa.Engine.NORM: wiring.flipped(self.norm),
-            isa.Engine.STORE: store.commands,
-        }
+        outputs = {Engine.LOAD: load.commands, Engine.STORE: store.commands}
+        done = {Engine.LOAD: load.done, Engine.STORE: store.done}
+        for engine in _OUTSIDE:
+            outputs[engine] = wiring.flipped(getattr(self, engine.name.lower()))
+            done[engine] = getattr(self, f"{engine.name.lower()}_done")
         for engine, queue in queues.items():
             wiring.connect(m, sequencer.dispatch[engine], queue.commands)
             wiring.connect(m, queue.output, outputs[engine])
@@ -114,9 +112,7 @@ class ControlPlane(wiring.Component):
 
         idle, reads, wrote = self._bus(m, sequencer, load, store)
         self._supervise(m, registers, supervisor, sequencer, load, store)
-        moving = self._count(
-            m, registers, supervisor, counters, sequencer, queues[isa.Engine.MATMUL], done, reads, wrote
-        )
+        moving = self._count(m, registers, supervisor, counters, sequencer, queues[Engine.MATMUL], done, reads, wrote)
         self._expert_loads(m, registers, supervisor)
         m.d.comb += [supervisor.bus_idle.eq(idle), supervisor.progress.eq(moving)]
         return m
@@ -209,7 +205,7 @@ class ControlPlane(wiring.Component):
         changed = []
         for engine, count in done.items():
             # Keeps its last value when a stopped program resets the engines. The simulator watches it by name.
-            engine_done = Signal(16, name=f"engine_done_{engine.name.lower()}")
+            engine_done = Signal(COUNT_BITS, name=f"engine_done_{engine.name.lower()}")
             with m.If(supervisor.running | supervisor.launch):
                 m.d.sync += engine_done.eq(count)
             m.d.comb += getattr(registers, f"done_{engine.name.lower()}").eq(engine_done)
