@@ -312,7 +312,7 @@ class FunctionalModel:
             bits,
             factor[:, None] if scaled else None,
             shift[:, None] if scaled else 0,
-            ops.CONTEXT_LIMIT if p["source"] == Source.SCORE else ops.ACCUMULATOR_LIMIT,
+            ops.CONTEXT_LIMIT if p.source == Source.SCORE else ops.ACCUMULATOR_LIMIT,
         )
         if p.gelu:
             values = ops.gelu(values, pads.gelu.reshape(-1), p.gelu_shift)

@@ -89,15 +89,15 @@ def test_keys_and_values_are_fetched_for_every_group_of_queries(size):
 def test_extra_passes_read_everything_once_and_write_nothing():
     model, product = GRAPH.config, matmuls(CompilerOptions())
     assert all(payload.channels for payload in product)
-    three = [p for p in matmuls(CompilerOptions(single_pass_softmax=False)) if not p["channels"]]
-    assert sum(p["tokens"] for p in three) == 2 * model.depth * model.heads * model.num_tokens
-    unfused = [p for p in matmuls(CompilerOptions(fused_gelu=False)) if not p["channels"]]
+    three = [p for p in matmuls(CompilerOptions(single_pass_softmax=False)) if not p.channels]
+    assert sum(p.tokens for p in three) == 2 * model.depth * model.heads * model.num_tokens
+    unfused = [p for p in matmuls(CompilerOptions(fused_gelu=False)) if not p.channels]
     moe = sum(model.is_moe(i) for i in range(model.depth))
-    queued = [p for p in unfused if p.get("use_queue")]
+    queued = [p for p in unfused if p.use_queue]
     assert len(queued) == moe * model.num_experts
-    hidden = sum(p["tokens"] for p in unfused if not p.get("use_queue"))
+    hidden = sum(p.tokens for p in unfused if not p.use_queue)
     assert hidden == (model.depth - moe) * model.num_tokens + model.num_patches  # dense layers, and the head's
-    assert all(p["tiles"] == 1 for p in three + unfused)
+    assert all(p.tiles == 1 for p in three + unfused)
     assert loads(CompilerOptions(single_pass_softmax=False, fused_gelu=False)) == loads(CompilerOptions())
 
 
