@@ -78,7 +78,7 @@ def test_an_error_names_its_command_without_amaranth():
         + """
 from pathlib import Path
 
-import edgemoe_models
+import edgemoe
 from edgemoe.bundle import Bundle
 from edgemoe.runtime.driver import Driver
 from edgemoe.runtime.executor import ProgramStopped
@@ -90,7 +90,7 @@ class Failing(NullPlatform):
         failed = {"STATUS": 1 << 2, "ERROR_CODE": regs.ErrorCode.READ_BUS, "ERROR_COMMAND": 9}
         return next((value for name, value in failed.items() if regs.find(name).offset == offset), super().read(offset))
 
-bundle = Bundle.load(next(Path(edgemoe_models.__file__).parents[1].glob("bundles/m3vit-micro-w8a8-*.emoe")))
+bundle = Bundle.load(next(Path(edgemoe.__file__).parent.glob("bundles/m3vit-micro-w8a8-*.emoe")))
 driver = Driver(Failing(bundle.config), bundle)
 try:
     driver.execute("depth", 0, 0)

@@ -122,7 +122,7 @@ def split_arrays(config: AcceleratorConfig) -> AcceleratorConfig:
     lanes = config.lanes_n // _ARRAYS
     return dataclasses.replace(
         config,
-        name=f"{config.name}/{_ARRAYS}",
+        name=f"{config.name}-by-{_ARRAYS}",
         lanes_n=lanes,
         weight_depth=config.weight_depth * config.lanes_n // lanes,
     )
