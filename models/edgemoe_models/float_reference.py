@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemoe_models.config import ModelConfig
-from edgemoe_models.integer.reference import patchify
+from edgemoe_models.model_image import patchify
 
 Floats = npt.NDArray[np.float32]
 State = Mapping[str, Floats]

@@ -1,15 +1,13 @@
 """What the whole-network tests share: two small accelerators and one comparison of everything with the reference."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from edgemoe.bundle import Bundle
-from edgemoe.runtime.base import Result
-from edgemoe.runtime.reference_device import ReferenceDevice
-from edgemoe.runtime.verify import SimDevice
+from edgemoe.runtime.verify import VerifiedRun, Verifier
 from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig
+from support.reference import expect
 
 #: Two masters, lanes that are no square and no power of two, memories just large enough, three epilogue cycles a tile.
 ODD = AcceleratorConfig(
@@ -32,7 +30,7 @@ ODD = AcceleratorConfig(
 CONFIGS = {"tiny": PRESETS["tiny"], "odd": ODD}
 _NEVER_STORED = {"probabilities", "gate_logits"}  # go from unit to unit, so there is nothing to read
 
-Check = Callable[[SimDevice, Bundle, np.ndarray, str], Result]
+Check = Callable[[Verifier, np.ndarray, str], VerifiedRun]
 
 
 @pytest.fixture(params=CONFIGS)
@@ -41,23 +39,15 @@ def config(request: pytest.FixtureRequest) -> AcceleratorConfig:
 
 
 @pytest.fixture
-def device(config: AcceleratorConfig) -> Iterator[SimDevice]:
-    """Without stalls."""
-    with SimDevice(config, quiet=True) as device:
-        yield device
-
-
-@pytest.fixture
 def check() -> Check:
     """One inference of which every traced tensor and the outputs equal the integer reference."""
-    reference = ReferenceDevice()
 
-    def run(device: SimDevice, bundle: Bundle, image: np.ndarray, task: str) -> Result:
-        expected = reference.run(bundle, image, task)
-        result = device.run(bundle, image, task, expected=expected.stats["trace"])
-        comparison = result.stats["comparison"]
-        assert comparison.mismatches == 0, comparison.first_mismatch
-        untraced = {name.rsplit(".", 1)[-1] for name in set(expected.stats["trace"]) - comparison.tensors}
+    def run(verifier: Verifier, image: np.ndarray, task: str) -> VerifiedRun:
+        expected = expect(verifier.bundle, image, task)
+        result = verifier.run(image, task, expected=expected.trace)
+        comparison = result.comparison
+        assert comparison is not None and comparison.mismatches == 0, comparison.first_mismatch
+        untraced = {name.rsplit(".", 1)[-1] for name in set(expected.trace) - comparison.tensors}
         assert untraced <= _NEVER_STORED
         np.testing.assert_array_equal(result.outputs, expected.outputs)
         return result

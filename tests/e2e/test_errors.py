@@ -10,15 +10,15 @@ from edgemoe.bundle import Bundle, BundleError
 from edgemoe.compiler import build_bundle
 from edgemoe.errors import DeviceError
 from edgemoe.layout import gather_outputs, pack_patches
-from edgemoe.runtime.base import patchify
-from edgemoe.runtime.reference_device import ReferenceDevice
-from edgemoe.runtime.verify import SimDevice
+from edgemoe.runtime.verify import open_verified
 from edgemoe_hw.spec.config import PRESETS
 from edgemoe_hw.spec.isa import COMMAND_BYTES, Base, Engine, Load, MatMul, Memory, Mode, Store, waits
 from edgemoe_hw.spec.regs import ErrorCode
+from edgemoe_models.model_image import patchify
 from edgemoe_sim.verilated import ProgramError, VerilatedModel
 from support.programs import changed, command, find, forged, rewritten
 from support.random_graphs import random_graph, small_model
+from support.reference import expect
 
 CONFIG = PRESETS["tiny"]
 TASK = "segmentation"
@@ -40,7 +40,7 @@ class Machine:
         self.rtl = VerilatedModel(bundle.config, dram_bytes=SIZE, stall=stall, quiet=True)
         shape = (model.image_height, model.image_width, 3)
         image = np.random.default_rng(7).integers(0, 256, shape).astype(np.uint8)
-        self.expected = ReferenceDevice().run(bundle, image, TASK).outputs
+        self.expected = expect(bundle, image, TASK).outputs
         assert bundle.data.size <= INPUT
         self.fill(WEIGHTS, bundle.data.tobytes())
         self.fill(INPUT, pack_patches(bundle.config, patchify(image, model.patch)))
@@ -95,8 +95,8 @@ def test_program_for_other_hardware(machine):
     """A bundle of another configuration is refused by the device, and by the RTL if its program gets there."""
     other = dataclasses.replace(CONFIG, weight_depth=256)
     foreign = build_bundle(random_graph(small_model()), other)
-    with SimDevice(CONFIG, quiet=True) as device, pytest.raises(BundleError, match="compile the model for it"):
-        device.run(foreign, np.zeros((12, 16, 3), np.uint8), TASK)
+    with pytest.raises(BundleError, match="compile the model for it"):
+        open_verified(foreign, config=CONFIG, quiet=True)
     machine.start(foreign.task(TASK).program)
     machine.expect(ErrorCode.CONFIG_HASH, 0)
     machine.expect_recovery()
@@ -231,15 +231,15 @@ def test_soft_reset_at_any_time(bundle, stall, rng):
     machine.rtl.close()
 
 
-def test_the_device_reports_code_and_command(bundle):
+def test_code_and_command_are_reported(bundle):
     """What the command line prints: one message with command, code and its meaning; the next run works."""
     task = bundle.task(TASK)
     index = find(task.program, Load)[7]
     broken = changed(task.program, index, row=65535)
     wrong = dataclasses.replace(bundle, tasks={**bundle.tasks, TASK: dataclasses.replace(task, program=broken)})
     image = np.zeros((12, 16, 3), np.uint8)
-    with SimDevice(CONFIG, quiet=True) as device:
+    with open_verified(wrong, quiet=True) as verifier:
         with pytest.raises(DeviceError, match=f"command {index}: ADDRESS_RANGE, a command's memory, base or"):
-            device.run(wrong, image, TASK)
-        expected = ReferenceDevice().run(bundle, image, TASK).outputs
-        np.testing.assert_array_equal(device.run(bundle, image, TASK).outputs, expected)
+            verifier.run(image, TASK)
+        other = next(name for name in bundle.tasks if name != TASK)
+        np.testing.assert_array_equal(verifier.run(image, other).outputs, expect(bundle, image, other).outputs)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from edgemoe.compiler import CompilerOptions, build_bundle
-from edgemoe.runtime.reference_device import ReferenceDevice
-from edgemoe.runtime.verify import SimDevice
+from edgemoe.runtime.verify import open_verified
 from edgemoe_hw.spec.config import PRESETS
 from edgemoe_models.config import ModelConfig, TaskConfig
 from edgemoe_models.graph.integer_graph import IntegerGraph, IntegerLinear
 from support.random_graphs import flat_attention, random_graph, small_model
+from support.reference import expect
 
 KINDS = (
     TaskConfig("segmentation", "segmentation", channels=5, head_hidden=20, cells=2),
@@ -48,20 +48,21 @@ def images(model: ModelConfig, seed: int) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_odd_models(config, name, device, check, seed):
+def test_odd_models(config, name, check, seed):
     model = MODELS[name]
     bundle = build_bundle(random_graph(model, seed), config)
-    for task in bundle.tasks:
-        check(device, bundle, images(model, seed)["random"], task)
+    with open_verified(bundle, quiet=True) as verifier:
+        for task in bundle.tasks:
+            check(verifier, images(model, seed)["random"], task)
 
 
 @pytest.mark.parametrize("name", ["heads of 20", "one patch", "four tasks"])
 def test_random_bus_stalls(config, name, check, seed):
     model = MODELS[name]
     bundle = build_bundle(random_graph(model, seed), config, CompilerOptions(group_tokens=5))
-    with SimDevice(config, stall=0.3, seed=seed, quiet=True) as device:
+    with open_verified(bundle, stall=0.3, seed=seed, quiet=True) as verifier:
         for task in bundle.tasks:
-            check(device, bundle, images(model, seed)["random"], task)
+            check(verifier, images(model, seed)["random"], task)
 
 
 def with_gates(graph: IntegerGraph, change) -> IntegerGraph:
@@ -106,37 +107,40 @@ def equal_rows(gate: IntegerLinear) -> IntegerLinear:
         pytest.param(constant_gate([0] * 5), 4, [37, 37, 37, 37, 0], id="all equal, top 4"),
     ],
 )
-def test_queues_empty_and_full(config, gates, top_k, queued, device, check, seed):
+def test_queues_empty_and_full(config, gates, top_k, queued, check, seed):
     """37 tokens: as many as the queues of the odd configuration hold."""
     model = small_model(image_height=24, image_width=24, top_k=top_k)
     bundle = build_bundle(with_gates(random_graph(model, seed), gates), config)
-    result = check(device, bundle, images(model, seed)["random"], "segmentation")
+    with open_verified(bundle, quiet=True) as verifier:
+        result = check(verifier, images(model, seed)["random"], "segmentation")
     assert result.stats["expert_tokens"]["blocks.1.moe"][:5] == queued
 
 
 @pytest.mark.parametrize("name", ["heads of 20", "one patch", "four tasks", "one head, all experts"])
-def test_int4_experts(config, name, device, check, seed):
+def test_int4_experts(config, name, check, seed):
     """1 to 7 steps of int4 weights, odd numbers among them, K no multiple of the lanes."""
     model = MODELS[name]
     bundle = build_bundle(random_graph(model, seed, expert_bits=4), config)
-    for task in bundle.tasks:
-        check(device, bundle, images(model, seed)["random"], task)
+    with open_verified(bundle, quiet=True) as verifier:
+        for task in bundle.tasks:
+            check(verifier, images(model, seed)["random"], task)
 
 
 def test_int4_experts_with_random_bus_stalls(config, check, seed):
     model = MODELS["four tasks"]
     bundle = build_bundle(random_graph(model, seed, expert_bits=4), config, CompilerOptions(group_tokens=5))
-    with SimDevice(config, stall=0.3, seed=seed, quiet=True) as device:
+    with open_verified(bundle, stall=0.3, seed=seed, quiet=True) as verifier:
         for task in bundle.tasks:
-            check(device, bundle, images(model, seed)["random"], task)
+            check(verifier, images(model, seed)["random"], task)
 
 
-def test_int4_experts_halve_the_bytes_that_the_rtl_counts(config, device, check, seed):
+def test_int4_experts_halve_the_bytes_that_the_rtl_counts(config, check, seed):
     """Two of five experts have all tokens, three have none: what is saved is half the steps of two experts, rounded."""
     model, read = small_model(image_height=24, image_width=24), {}
     for bits in (8, 4):
         graph = with_gates(random_graph(model, seed, bits), constant_gate([32767, -32767, -32767, -32767, 32767]))
-        result = check(device, build_bundle(graph, config), images(model, seed)["random"], "segmentation")
+        with open_verified(build_bundle(graph, config), quiet=True) as verifier:
+            result = check(verifier, images(model, seed)["random"], "segmentation")
         assert result.stats["experts_used"] == {"blocks.1.moe": 2}
         read[bits] = result.stats["bytes_read"]
     rows = sum(
@@ -176,13 +180,14 @@ def saturated(graph: IntegerGraph, seed: int) -> IntegerGraph:
 
 
 @pytest.mark.parametrize("expert_bits", [8, 4])
-def test_saturation_and_extreme_pixels(config, expert_bits, device, check, seed):
+def test_saturation_and_extreme_pixels(config, expert_bits, check, seed):
     model = small_model()
     bundle = build_bundle(saturated(random_graph(model, seed, expert_bits), seed), config)
     trace = {}
-    for name, image in images(model, seed).items():
-        check(device, bundle, image, "segmentation")
-        trace[name] = ReferenceDevice().run(bundle, image, "segmentation").stats["trace"]
+    with open_verified(bundle, quiet=True) as verifier:
+        for name, image in images(model, seed).items():
+            check(verifier, image, "segmentation")
+            trace[name] = expect(bundle, image, "segmentation").trace
     values = trace["extremes"]
     clamped = {
         key
@@ -209,9 +214,9 @@ def test_flat_attention_of_many_tokens(check, seed):
         expert_hidden=0,
     )
     bundle = build_bundle(flat_attention(random_graph(model, seed)), config)
-    with SimDevice(config, quiet=True) as device:
-        result = check(device, bundle, images(model, seed)["random"], "segmentation")
-    trace = ReferenceDevice().run(bundle, images(model, seed)["random"], "segmentation").stats["trace"]
+    with open_verified(bundle, quiet=True) as verifier:
+        result = check(verifier, images(model, seed)["random"], "segmentation")
+    trace = expect(bundle, images(model, seed)["random"], "segmentation").trace
     probabilities, values = (np.asarray(trace[f"blocks.0.{name}"], int) for name in ("probabilities", "v"))
     assert probabilities.sum(-1).min() == 577 * 255 >= 1 << 17  # the case is what its name says
     assert np.abs(probabilities[0] @ values).max() >= 1 << 24

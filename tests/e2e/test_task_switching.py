@@ -7,13 +7,12 @@ import pytest
 
 from edgemoe.bundle import Bundle, Task
 from edgemoe.compiler import build_bundle, compile_graph
-from edgemoe.runtime.reference_device import ReferenceDevice
-from edgemoe.runtime.verify import SimDevice
+from edgemoe.runtime.verify import Verifier, open_verified
 from edgemoe_hw.spec.config import PRESETS
 from edgemoe_hw.spec.isa import Base, Load, decode_program
 from edgemoe_models.config import TaskConfig
-from edgemoe_sim.verilated import VerilatedModel
 from support.random_graphs import random_graph, small_model
+from support.reference import expect
 
 CONFIG = PRESETS["tiny"]
 TASKS = (
@@ -48,60 +47,50 @@ def fetched(bundle: Bundle, task: Task, trace: dict) -> int:
 
 
 class Host:
-    """Counts the bytes that a device writes into the accelerator's registers and memory."""
+    """Counts the bytes that are written into the accelerator's registers."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.registers = 0
-        self.models: list[VerilatedModel] = []
-        write, create = VerilatedModel.write_word, VerilatedModel.__init__
+    def __init__(self, verifier: Verifier) -> None:
+        self.written = 0
+        self.write = verifier.platform.write
+        verifier.platform.write = self.counted
 
-        def counted(model: VerilatedModel, offset: int, value: int) -> None:
-            self.registers += 4
-            write(model, offset, value)
-
-        def created(model: VerilatedModel, *arguments: object, **options: object) -> None:
-            self.models.append(model)
-            create(model, *arguments, **options)
-
-        monkeypatch.setattr(VerilatedModel, "write_word", counted)
-        monkeypatch.setattr(VerilatedModel, "__init__", created)
+    def counted(self, offset: int, value: int) -> None:
+        self.written += 4
+        self.write(offset, value)
 
 
-def test_bytes_of_alternating_tasks(bundle, image, monkeypatch):
+def test_bytes_of_alternating_tasks(bundle, image):
     """Each frame reads exactly what its own program needs, whatever ran before it; the host writes the image and
     the registers, nothing else."""
-    host = Host(monkeypatch)
-    reference = ReferenceDevice()
     registers = []
     written: dict[str, set[int]] = {}
-    with SimDevice(CONFIG, quiet=True) as device:
+    with open_verified(bundle, quiet=True) as verifier:
+        host, model = Host(verifier), verifier.platform.model
         for task in FRAMES:
-            expected = reference.run(bundle, image, task)
-            before, host.registers = host.models[0].dram.copy() if host.models else None, 0
-            stats = (result := device.run(bundle, image, task)).stats
+            expected = expect(bundle, image, task)
+            before, host.written = model.dram.copy(), 0
+            stats = (result := verifier.run(image, task)).stats
             np.testing.assert_array_equal(result.outputs, expected.outputs)
-            assert stats["bytes_read"] == fetched(bundle, bundle.task(task), expected.stats["trace"])
-            registers.append(host.registers)
+            assert stats["bytes_read"] == fetched(bundle, bundle.task(task), expected.trace)
+            registers.append(host.written)
             written.setdefault(task, set()).add(stats["bytes_written"])
-            if before is not None:  # the output of the last frame gives way to this one's; nothing else changes
-                changed = np.flatnonzero(host.models[0].dram != before)
-                output = host.models[0].read_reg("BASE_OUTPUT")
-                size = max(info.output_bytes for info in bundle.tasks.values())
-                assert ((changed >= output) & (changed < output + size)).all()
-    assert len(host.models) == 1  # the simulation, and with it the memory's contents, lives through all switches
-    assert set(registers[1:]) == {registers[1]} and registers[0] == registers[1] + 4 < 64  # the driver resets first
+            changed = np.flatnonzero(model.dram != before)  # the last frame's image and output give way to this one's
+            places = [(model.read_reg("BASE_OUTPUT"), max(info.output_bytes for info in bundle.tasks.values()))]
+            if not registers[1:]:
+                places.append((model.read_reg("BASE_INPUT"), bundle.input_bytes))
+            assert np.any([(changed >= base) & (changed < base + size) for base, size in places], axis=0).all()
+    assert len(set(registers)) == 1 and registers[0] < 64
     assert all(len(sizes) == 1 for sizes in written.values())
 
 
-def test_nothing_is_written_again(bundle, image, monkeypatch):
-    """A byte that is changed behind the device's back stays changed over a switch, so nobody reloads it: one in every
+def test_nothing_is_written_again(bundle, image):
+    """A byte that is changed behind the driver's back stays changed over a switch, so nobody reloads it: one in every
     64 bytes of what the next task does not read, and all of the other tasks' programs."""
-    host = Host(monkeypatch)
-    expected = ReferenceDevice().run(bundle, image, "depth").outputs
-    with SimDevice(CONFIG, quiet=True) as device:
-        device.run(bundle, image, "segmentation")
-        dram = host.models[0].dram
-        program = host.models[0].read_reg("PROGRAM_ADDR")
+    expected = expect(bundle, image, "depth").outputs
+    with open_verified(bundle, quiet=True) as verifier:
+        verifier.run(image, "segmentation")
+        dram = verifier.platform.model.dram
+        program = verifier.platform.model.read_reg("PROGRAM_ADDR")
         used = np.zeros(bundle.data.size, bool)
         for _, payload in decode_program(bundle.task("depth").program):
             if isinstance(payload, Load) and payload.base == Base.WEIGHTS:
@@ -113,7 +102,7 @@ def test_nothing_is_written_again(bundle, image, monkeypatch):
         other = program - 8  # the end of the page of the program before
         dram[other] ^= 0xA5
         snapshot = dram[spare].copy(), dram[other]
-        np.testing.assert_array_equal(device.run(bundle, image, "depth").outputs, expected)
+        np.testing.assert_array_equal(verifier.run(image, "depth").outputs, expected)
         np.testing.assert_array_equal(dram[spare], snapshot[0])
         assert dram[other] == snapshot[1]
 

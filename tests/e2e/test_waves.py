@@ -12,11 +12,11 @@ from edgemoe.bundle import Bundle
 from edgemoe.cli import main as cli
 from edgemoe.compiler import build_bundle
 from edgemoe.errors import DeviceError
-from edgemoe.runtime.reference_device import ReferenceDevice
-from edgemoe.runtime.verify import SimDevice, Waves
+from edgemoe.runtime.verify import Waves, open_verified
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_models.config import TaskConfig
 from support.random_graphs import random_graph, small_model
+from support.reference import expect
 
 CONFIG = AcceleratorConfig(
     name="smallest",
@@ -53,12 +53,12 @@ def bundle() -> Bundle:
 def record(bundle: Bundle, waves: Waves) -> tuple[list[int], int]:
     """Half cycles in the file, in order, and the inference's cycles; the outputs stay right."""
     image = np.random.default_rng(3).integers(0, 256, (8, 8, 3)).astype(np.uint8)
-    with SimDevice(CONFIG, quiet=True, waves=waves) as device:
-        result = device.run(bundle, image, "depth")
+    with open_verified(bundle, quiet=True, waves=waves) as verifier:
+        result = verifier.run(image, "depth")
         size = waves.path.stat().st_size
-        device.run(bundle, image, "depth")  # is not recorded
+        verifier.run(image, "depth")  # is not recorded
         assert waves.path.stat().st_size == size
-    np.testing.assert_array_equal(result.outputs, ReferenceDevice().run(bundle, image, "depth").outputs)
+    np.testing.assert_array_equal(result.outputs, expect(bundle, image, "depth").outputs)
     text = waves.path.read_text()
     assert "$enddefinitions" in text and re.search(r"\$var wire +\d+ \S+ m0_axi_araddr ", text)
     return [int(line[1:]) for line in text.splitlines() if line.startswith("#")], result.stats["cycles"]
@@ -104,13 +104,12 @@ def test_command_line(bundle, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("first", "last"), [(5, 4), (-1, None), (0, 100_000), (100_000, None)])
 def test_ranges_that_do_not_exist(bundle, tmp_path, first, last):
-    with SimDevice(CONFIG, waves=Waves(tmp_path / "x.vcd", first, last)) as device:
-        with pytest.raises(ValueError, match="waves must be of commands 0 to "):
-            device.run(bundle, np.zeros((8, 8, 3), np.uint8), "depth")
+    with pytest.raises(ValueError, match="waves must be of commands 0 to "):
+        open_verified(bundle, waves=Waves(tmp_path / "x.vcd", first, last))  # before anything is built
     assert not (tmp_path / "x.vcd").exists()
 
 
 def test_file_that_cannot_be_written(bundle):
-    with SimDevice(CONFIG, quiet=True, waves=Waves(Path("/none/x.vcd"))) as device:
+    with open_verified(bundle, quiet=True, waves=Waves(Path("/none/x.vcd"))) as verifier:
         with pytest.raises(DeviceError, match="cannot write waveforms to /none/x.vcd"):
-            device.run(bundle, np.zeros((8, 8, 3), np.uint8), "depth")
+            verifier.run(np.zeros((8, 8, 3), np.uint8), "depth")

@@ -4,11 +4,11 @@ import pytest
 
 from edgemoe.compiler import build_bundle
 from edgemoe.reports.cycles import Inference, build_report
-from edgemoe.runtime.reference_device import ReferenceDevice
-from edgemoe.runtime.verify import SimDevice
+from edgemoe.runtime.verify import open_verified
 from edgemoe.workloads import load_graph
 from edgemoe_hw.spec.config import PRESETS
 from edgemoe_models.random_weights import random_images
+from support.reference import expect
 
 pytestmark = pytest.mark.slow  # simulators of the large configurations take minutes to build
 
@@ -30,14 +30,10 @@ def test_workload(model, config, expert_bits, tmp_path):
     bundle = build_bundle(graph, PRESETS[config])
     image = random_images(graph.config, 1, seed=3)[0]
     task = graph.config.tasks[0].name
-    expected = ReferenceDevice().run(bundle, image, task).stats["trace"]
-    device = SimDevice(PRESETS[config])
-    try:
-        stats = device.run(bundle, image, task, expected=expected).stats
-    finally:
-        device.close()
-    report = build_report(bundle, [Inference(task, "random", stats)], {}, [stats["comparison"]])
-    assert report["bit_exact"] is True, stats["comparison"].first_mismatch
+    with open_verified(bundle) as verifier:
+        run = verifier.run(image, task, expected=expect(bundle, image, task).trace)
+    report = build_report(bundle, [Inference(task, "random", run.stats)], {}, [run.comparison])
+    assert report["bit_exact"] is True, run.comparison.first_mismatch
     assert report["tensors_compared"] > 100
     efficiency, traffic = LIMITS[model, config, expert_bits]
     assert report["roofline_efficiency"] >= efficiency

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgemoe_models.config import ModelConfig, TaskConfig
-from edgemoe_models.integer import ops, reference, tables
+from edgemoe_models.integer import ops, tables
 from edgemoe_models.integer.postprocess import arrange, postprocess, upsample
+from edgemoe_models.model_image import patchify
 
 # --- The text of docs/numerics.md, one element at a time -----------------------------------------------------------
 
@@ -288,7 +289,7 @@ def _config(**changes):
 
 def test_patchify_orders_channel_row_column():
     image = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
-    patches = reference.patchify(image, 4)
+    patches = patchify(image, 4)
     assert patches.shape == (6, 48) and patches.dtype == np.uint8
     assert np.array_equal(patches[4].reshape(3, 4, 4), image[4:8, 4:8].transpose(2, 0, 1))
 

@@ -9,10 +9,10 @@ from cocotb.triggers import ClockCycles
 
 from edgemoe.bundle import Bundle
 from edgemoe.layout import align, gather_outputs, pack_patches
-from edgemoe.runtime.base import patchify
-from edgemoe.runtime.reference_device import ReferenceDevice
 from edgemoe_hw.spec import regs
+from edgemoe_models.model_image import patchify
 from support.axi_bench import AxiBench
+from support.reference import expect
 
 BUNDLE = Bundle.load(Path(os.environ["BUNDLE"]))
 STALL = float(os.environ["STALL"])
@@ -27,7 +27,6 @@ class Bench(AxiBench):
 
     def __init__(self, dut):
         super().__init__(dut, BUNDLE.config, STALL, BYTES)
-        self.reference = ReferenceDevice()
 
     async def reset(self):
         await super().reset()
@@ -52,7 +51,7 @@ class Bench(AxiBench):
         found = gather_outputs(
             info.outputs, after[OUTPUT:][: info.output_bytes], info.output_rows, info.output_channels
         )
-        np.testing.assert_array_equal(found, self.reference.run(BUNDLE, image, task).outputs)
+        np.testing.assert_array_equal(found, expect(BUNDLE, image, task).outputs)
         changed = np.flatnonzero(before != after)
         assert ((changed >= OUTPUT) & (changed < OUTPUT + info.output_bytes)).all()
 

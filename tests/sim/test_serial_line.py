@@ -9,12 +9,12 @@ import edgemoe
 from edgemoe.compiler import build_bundle
 from edgemoe.errors import DeviceError
 from edgemoe.runtime.platforms.serial import SerialPlatform
-from edgemoe.runtime.reference_device import ReferenceDevice
 from edgemoe_hw.spec import regs
 from edgemoe_hw.spec.config import PRESETS
 from edgemoe_hw.spec.serial_protocol import header
 from edgemoe_sim.serial_line import CLOCK_HZ, SimulatedLine
 from support.random_graphs import random_graph, small_model
+from support.reference import expect
 
 pytestmark = pytest.mark.slow
 TINY = PRESETS["tiny"]
@@ -67,8 +67,7 @@ def test_stream_equals_the_reference(platform: SerialPlatform, rng: np.random.Ge
     """Two frames, two tasks: the second is sent while the first is computed."""
     bundle = build_bundle(random_graph(small_model()), TINY)
     images = rng.integers(0, 256, (2, bundle.model.image_height, bundle.model.image_width, 3), np.uint8)
-    reference = ReferenceDevice()
     with edgemoe.open(platform, bundle) as accelerator:
         for image, frame in zip(images, accelerator.stream(images), strict=True):
             for task in bundle.tasks:
-                np.testing.assert_array_equal(frame[task].raw, reference.run(bundle, image, task).outputs)
+                np.testing.assert_array_equal(frame[task].raw, expect(bundle, image, task).outputs)

@@ -18,10 +18,10 @@ from edgemoe.bundle import Bundle
 from edgemoe.compiler import build_bundle
 from edgemoe.runtime.platforms.base import Platform
 from edgemoe.runtime.platforms.sim import SimPlatform
-from edgemoe.runtime.reference_device import ReferenceDevice
 from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig
 from edgemoe_models.config import TaskConfig
 from support.random_graphs import random_graph, small_model
+from support.reference import expect
 
 KINDS = (
     TaskConfig("segmentation", "segmentation", channels=5, head_hidden=20, cells=2),
@@ -115,5 +115,4 @@ def pictures(rng: np.random.Generator, runtime_bundle: Bundle) -> np.ndarray:
 @pytest.fixture(scope="session")
 def expected(runtime_bundle: Bundle) -> Callable[[Any, str], np.ndarray]:
     """The integer reference's raw outputs of an image and a task."""
-    reference = ReferenceDevice()
-    return lambda image, task: reference.run(runtime_bundle, image, task).outputs
+    return lambda image, task: expect(runtime_bundle, image, task).outputs

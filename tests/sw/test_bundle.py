@@ -12,7 +12,6 @@ import safetensors.numpy
 
 from edgemoe.bundle import METADATA_KEY, Bundle, BundleError
 from edgemoe.compiler import build_bundle
-from edgemoe.runtime.reference_device import ReferenceDevice
 from edgemoe_hw.spec.config import PRESETS
 from edgemoe_hw.spec.disassembler import disassemble
 from support.random_graphs import random_graph, small_model
@@ -98,17 +97,6 @@ def test_other_device(bundle):
     bundle.check_device(dataclasses.replace(bundle.config, name="renamed"), "sim")
 
 
-def test_reference_device(bundle):
-    model = bundle.model
-    device = ReferenceDevice()
-    image = np.zeros((model.image_height, model.image_width, 3), np.uint8)
-    assert device.run(bundle, image, "segmentation").outputs.shape == (model.num_patches, 20)
-    with pytest.raises(BundleError, match="no task 'x'"):
-        device.run(bundle, image, "x")
-    with pytest.raises(ValueError, match="image must be uint8"):
-        device.run(bundle, image[:-1], "segmentation")
-
-
 def test_disassembly_names_every_command(bundle):
     task = bundle.task("segmentation")
     lines = list(disassemble(task.program, [phase.name for phase in task.phases]))
@@ -120,7 +108,7 @@ def test_disassembly_names_every_command(bundle):
 
 def test_runtime_needs_no_toolchain():
     code = (
-        "import sys, edgemoe.bundle, edgemoe.runtime.reference_device; "
+        "import sys, edgemoe.bundle, edgemoe.runtime.reference; "
         "assert not {'amaranth', 'torch', 'cocotb'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -15,13 +15,13 @@ from PIL import Image
 
 from edgemoe.bundle import METADATA_KEY, Bundle
 from edgemoe.cli import main as cli
-from edgemoe.runtime.reference_device import ReferenceDevice
 from edgemoe_hw.spec.config import PRESETS
 from edgemoe_models.config import PRESETS as MODELS
 from edgemoe_models.config import ModelConfig, TaskConfig
 from edgemoe_models.graph.file import write_graph
 from edgemoe_models.random_weights import random_state
 from support.random_graphs import random_graph, small_model
+from support.reference import expect
 
 TASKS = (
     TaskConfig("segmentation", "segmentation", channels=8, head_hidden=20, cells=2),
@@ -175,7 +175,7 @@ def test_run_on_the_reference(edgemoe, bundle, image, tmp_path):
     loaded = Bundle.load(bundle)
     pixels = np.asarray(Image.open(image))
     for name in loaded.tasks:
-        expected = ReferenceDevice().run(loaded, pixels, name).outputs
+        expected = expect(loaded, pixels, name).outputs
         np.testing.assert_array_equal(np.load(tmp_path / "out" / f"scene-{name}.npy"), expected)
     for stem in ("scene", "other"):
         for name in ("segmentation", "depth"):

@@ -7,12 +7,12 @@ import pytest
 
 from edgemoe.compiler import CompileError, CompilerOptions, build_bundle, compile_graph, program
 from edgemoe.layout import gather_outputs, pack_patches
-from edgemoe.runtime.base import patchify
 from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig
 from edgemoe_hw.spec.isa import Engine, EnginePayload, decode_program, encode, waits
 from edgemoe_models.config import PRESETS as MODELS
 from edgemoe_models.config import TaskConfig
 from edgemoe_models.integer import reference
+from edgemoe_models.model_image import patchify
 from edgemoe_sim.command_model import POLICIES, Deadlock, FunctionalModel
 from edgemoe_sim.trace import TraceChecker
 from support.programs import rewritten

@@ -12,8 +12,8 @@ from PIL import Image
 import edgemoe
 from edgemoe import DeviceError, FrameError
 from edgemoe.bundle import BundleError
-from edgemoe.runtime.reference_device import ReferenceDevice
 from edgemoe_models.integer.postprocess import decode_output, postprocess
+from support.reference import expect
 
 FIELDS = {
     "segmentation": "labels",
@@ -32,7 +32,6 @@ def no_thread_is_left():
 
 def test_every_task_equals_the_reference(accelerator, pictures, expected, runtime_bundle):
     graph = runtime_bundle.graph()
-    reference = ReferenceDevice()
     blocks = [block for block in range(runtime_bundle.model.depth) if runtime_bundle.model.is_moe(block)]
     for task in accelerator.tasks:
         found = accelerator.run(pictures[0], task)
@@ -45,7 +44,7 @@ def test_every_task_equals_the_reference(accelerator, pictures, expected, runtim
         np.testing.assert_array_equal(getattr(found, FIELDS[found.kind]), wanted)
         assert found.values.dtype == wanted.dtype and found.values.shape == wanted.shape
         assert sum(found.stats.expert_tokens) == 13 * 2 and len(found.stats.expert_tokens) == 5
-        trace = reference.run(runtime_bundle, pictures[0], task).stats["trace"]
+        trace = expect(runtime_bundle, pictures[0], task).trace
         assert found.stats.expert_loads == {
             block: tuple(len(queue) for queue in trace[f"blocks.{block}.queues"]) for block in blocks
         }

@@ -8,7 +8,6 @@ import pytest
 from edgemoe.bundle import BundleError
 from edgemoe.errors import DeviceError
 from edgemoe.layout import pack_patches
-from edgemoe.runtime.base import patchify
 from edgemoe.runtime.driver import Driver
 from edgemoe.runtime.executor import DeviceTimeout, ProgramStopped
 from edgemoe.runtime.packing import ImagePacker
@@ -17,6 +16,7 @@ from edgemoe.runtime.registers import Registers, mask
 from edgemoe_hw.spec import regs
 from edgemoe_hw.spec.config import ISA_VERSION, PRESETS, AcceleratorConfig
 from edgemoe_hw.spec.isa import ENGINES, Opcode, decode_program
+from edgemoe_models.model_image import patchify
 
 
 class Stuck(NullPlatform):

@@ -19,24 +19,9 @@ from edgemoe_models.graph.integer_graph import (
 )
 from edgemoe_models.integer import ops
 from edgemoe_models.integer.tables import Ints
+from edgemoe_models.model_image import check_image, patchify
 
 Trace = dict[str, Any]
-
-
-def patchify(image: npt.NDArray[np.uint8], patch: int) -> npt.NDArray[np.uint8]:
-    """An RGB image [H, W, 3] as patches [P, 3 * patch * patch], row by row, pixels in (channel, y, x) order."""
-    height, width, channels = image.shape
-    grid = image.reshape(height // patch, patch, width // patch, patch, channels)
-    return np.ascontiguousarray(grid.transpose(0, 2, 4, 1, 3)).reshape(-1, channels * patch * patch)
-
-
-def check_image(graph: IntegerGraph, image: npt.NDArray[Any]) -> None:
-    """Raise ValueError unless ``image`` is what the model takes: uint8 [H, W, 3]."""
-    config = graph.config
-    wanted = (config.image_height, config.image_width, 3)
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != wanted:
-        found = f"{image.dtype.name} {list(image.shape)}" if isinstance(image, np.ndarray) else repr(type(image))
-        raise ValueError(f"image must be uint8 {list(wanted)} (height, width, RGB), not {found}")
 
 
 def attend(scores: Ints, v: Ints, block: IntegerBlock) -> tuple[Ints, Trace]:
@@ -93,8 +78,7 @@ def run(
         ValueError: the image does not fit the model, or there is no such task.
     """
     graph.config.task(task)
-    check_image(graph, image)
-    return run_batch(graph, image[None], task, trace, functions)[0]
+    return run_batch(graph, check_image(graph.config, image)[None], task, trace, functions)[0]
 
 
 def run_batch(

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from edgemoe_models import float_reference
 from edgemoe_models.config import ModelConfig
-from edgemoe_models.float_reference import PIXEL_SCALE, Floats, patchify
+from edgemoe_models.float_reference import PIXEL_SCALE, Floats
 from edgemoe_models.graph.integer_graph import (
     UNSIGNED_MAX,
     IntegerBlock,
@@ -27,6 +27,7 @@ from edgemoe_models.graph.integer_graph import (
     IntegerLinear,
 )
 from edgemoe_models.integer import reference
+from edgemoe_models.model_image import patchify
 from edgemoe_models.ptq.search import (
     SMALLEST_GELU_SCALE,
     InputScale,

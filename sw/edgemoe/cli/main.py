@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 from pathlib import Path
@@ -156,7 +155,7 @@ def sim(
     from edgemoe.cli.simulate import is_trained, simulate
     from edgemoe.compiler import build_bundle
     from edgemoe.reports.cycles import build_report, save_report, table
-    from edgemoe.runtime.verify import SimDevice
+    from edgemoe.runtime.verify import open_verified
     from edgemoe.workloads import load_graph, model_label
 
     accelerator = find_config(config)
@@ -164,20 +163,21 @@ def sim(
         graph = load_graph(model)
         bundle = build_bundle(graph, accelerator)
     bundle.save(out / f"{model_label(model)}-{accelerator.name}.emoe")
-    device = SimDevice(accelerator)
-    with contextlib.closing(device), Progress(console=console, transient=True) as progress:
+    with Progress(console=console, transient=True) as progress:
         bar = progress.add_task("building the simulator", total=1.0)
-        if console.is_terminal:  # elsewhere one line says it
-            device.build(lambda step, share: progress.update(bar, completed=share, description=step))
-        result = simulate(
-            bundle,
-            graph,
-            device,
-            images,
-            out,
-            lambda what, share: progress.update(bar, completed=share, description=f"simulating {what}"),
-            is_trained(model),
-        )
+
+        def building(step: str, share: float) -> None:
+            progress.update(bar, completed=share, description=step)
+
+        with open_verified(bundle, building=building if console.is_terminal else None) as verifier:
+            result = simulate(  # where this is no terminal, one line says that it builds
+                verifier,
+                graph,
+                images,
+                out,
+                lambda what, share: progress.update(bar, completed=share, description=f"simulating {what}"),
+                is_trained(model),
+            )
     report = build_report(bundle, result.runs, result.metrics, result.comparisons)
     save_report(report, out / "report.json")
     console.print(table(report))

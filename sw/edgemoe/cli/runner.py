@@ -16,7 +16,7 @@ from edgemoe.runtime.executor import Measured
 from edgemoe.runtime.images import RGB, prepare
 from edgemoe.runtime.opening import open as open_device
 from edgemoe.runtime.predictions import Prediction, interpret
-from edgemoe.runtime.reference_device import ReferenceDevice
+from edgemoe_models.integer import reference
 from edgemoe_models.pictures import Notes, Resize
 
 __all__ = ["RunOptions", "run_images"]
@@ -74,30 +74,36 @@ def _save(stem: Path, image: RGB, prediction: Prediction) -> None:
 
 
 class _Simulated:
-    """The verifying simulated device with an accelerator's ``run``; keeps what its report needs."""
+    """The verified simulation with an accelerator's ``run``; keeps what its report needs."""
 
     def __init__(self, bundle: Bundle, options: RunOptions) -> None:
-        from edgemoe.runtime.verify import SimDevice, Waves
+        from edgemoe.runtime.verify import VerifiedRun, Waves, open_verified
 
         self._bundle, self._options = bundle, options
-        self._device = SimDevice(bundle.config, waves=None if options.waves is None else Waves(*options.waves))
-        self._reference = ReferenceDevice()
-        self._runs: list[tuple[str, dict[str, Any]]] = []
-        if options.building is not None:
-            self._device.build(options.building)
+        self._graph = bundle.graph()
+        self._runs: list[tuple[str, VerifiedRun]] = []
+        self._verifier = open_verified(
+            bundle,
+            waves=None if options.waves is None else Waves(*options.waves),
+            building=options.building,
+        )
 
     def run(self, image: RGB, task: str) -> Prediction:
-        expected = self._reference.run(self._bundle, image, task).stats["trace"] if self._options.trace else None
-        result = self._device.run(self._bundle, image, task, expected=expected)
-        self._runs.append((task, result.stats))
+        expected: dict[str, Any] | None = None
+        if self._options.trace:
+            reference.run(self._graph, image, task, expected := {})
+        result = self._verifier.run(image, task, expected=expected)
+        self._runs.append((task, result))
         seconds = result.stats["seconds"]
         return interpret(self._bundle, task, result.outputs, Measured(seconds, seconds, result.stats["cycles"]), 0)
 
     def report(self, names: Sequence[str]) -> bool:
         """Write ``report.json`` of all runs, image by image; whether no tensor differed."""
         each = len(self._runs) // len(names)
-        inferences = [Inference(task, names[number // each], stats) for number, (task, stats) in enumerate(self._runs)]
-        comparisons = [stats["comparison"] for _, stats in self._runs] if self._options.trace else []
+        inferences = [
+            Inference(task, names[number // each], run.stats) for number, (task, run) in enumerate(self._runs)
+        ]
+        comparisons = [run.comparison for _, run in self._runs if run.comparison is not None]
         save_report(build_report(self._bundle, inferences, {}, comparisons), self._options.out / "report.json")
         return all(comparison.mismatches == 0 for comparison in comparisons)
 
@@ -105,4 +111,4 @@ class _Simulated:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._device.close()
+        self._verifier.close()

@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from edgemoe.bundle import Bundle
 from edgemoe.reports.cycles import Inference
 from edgemoe.reports.pictures import save_picture
-from edgemoe.runtime.reference_device import ReferenceDevice
-from edgemoe.runtime.verify import SimDevice
+from edgemoe.runtime.verify import Verifier
 from edgemoe_models.config import PRESETS, TaskConfig
 from edgemoe_models.datasets import scenes
 from edgemoe_models.evaluation.metrics import TaskMetrics
 from edgemoe_models.graph.integer_graph import IntegerGraph
+from edgemoe_models.integer import reference
 from edgemoe_models.integer.postprocess import decode_output, postprocess, upsample
 
 __all__ = ["SimulationRun", "has_scenes", "simulate"]
@@ -45,32 +44,31 @@ def has_scenes(task: TaskConfig) -> bool:
 
 
 def simulate(
-    bundle: Bundle, graph: IntegerGraph, device: SimDevice, images: int, out: Path, track: Track, trained: bool
+    verifier: Verifier, graph: IntegerGraph, images: int, out: Path, track: Track, trained: bool
 ) -> SimulationRun:
     """Run ``images`` demo scenes through all tasks; pictures go to ``out``.
 
     ``track(what, share)`` is told the progress of all work, 0..1. Metrics are of a trained model only.
     """
-    model = bundle.model
+    model = graph.config
     result = SimulationRun()
-    reference = ReferenceDevice()
     measures = {task.name: TaskMetrics(task) for task in model.tasks if has_scenes(task)} if trained else {}
     total = images * len(model.tasks)
     for number in range(images):
         scene = scenes.generate_scene(scenes.SPLITS["demo"].start + number, model.image_height, model.image_width)
         for index, task in enumerate(model.tasks):
             done = number * len(model.tasks) + index
-            expected = reference.run(bundle, scene.image, task.name)
-            run = device.run(
-                bundle,
+            expected: dict[str, Any] = {}
+            reference.run(graph, scene.image, task.name, expected)
+            run = verifier.run(
                 scene.image,
                 task.name,
-                expected=expected.stats["trace"],
+                expected=expected,
                 progress=functools.partial(_advance, track, task.name, done, total),
             )
             track(task.name, (done + 1) / total)
             result.runs.append(Inference(task.name, f"demo-{number}", run.stats))
-            result.comparisons.append(run.stats["comparison"])
+            result.comparisons.append(run.comparison)
             output = decode_output(graph, task.name, run.outputs)
             if task.is_dense:
                 label = getattr(scene, task.kind) if has_scenes(task) and trained else None

@@ -7,12 +7,13 @@ import time
 
 from edgemoe.bundle import Bundle
 from edgemoe.errors import DeviceError
-from edgemoe.runtime.executor import Executor, Image
+from edgemoe.runtime.executor import Executor
 from edgemoe.runtime.frames import FrameSource, items
 from edgemoe.runtime.images import ImageLike, prepare
 from edgemoe.runtime.pipeline import Pipeline
 from edgemoe.runtime.predictions import Prediction, interpret
 from edgemoe.runtime.stream import Stream, TaskSource, task_lists
+from edgemoe_models.model_image import ModelImage
 from edgemoe_models.pictures import Notes, Resize
 
 __all__ = ["Accelerator"]
@@ -117,7 +118,7 @@ class Accelerator:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _prepare(self, image: object) -> Image:
+    def _prepare(self, image: object) -> ModelImage:
         return prepare(image, self.bundle.model, self._resize, self._notes)  # type: ignore[arg-type]
 
     def _check_free(self) -> None:

@@ -14,12 +14,10 @@ import numpy.typing as npt
 from edgemoe.bundle import Bundle, BundleError
 from edgemoe.errors import DeviceError
 from edgemoe.layout import ALIGNMENT, gather_outputs
-from edgemoe.runtime.base import check_image
 from edgemoe.runtime.executor import (
     Cancelled,
     DeviceTimeout,
     Executor,
-    Image,
     Measured,
     ProgramStopped,
 )
@@ -30,6 +28,7 @@ from edgemoe_hw.spec import regs
 from edgemoe_hw.spec.config import ISA_VERSION, PRESETS
 from edgemoe_hw.spec.disassembler import disassemble
 from edgemoe_hw.spec.isa import Engine, EnginePayload, decode_program
+from edgemoe_models.model_image import ModelImage
 
 __all__ = ["Driver"]
 
@@ -123,8 +122,7 @@ class Driver(Executor):
         buffer.flush()
         return buffer
 
-    def pack(self, source: int, image: Image) -> None:
-        check_image(self.bundle, image)
+    def pack(self, source: int, image: ModelImage) -> None:
         buffer = self._inputs[source]
         self._packer.pack(image, buffer.array)
         buffer.flush()

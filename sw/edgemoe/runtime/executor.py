@@ -13,10 +13,9 @@ import numpy.typing as npt
 from edgemoe.bundle import Bundle
 from edgemoe.errors import DeviceError
 from edgemoe_hw.spec.regs import ERROR_TEXT, ErrorCode
+from edgemoe_models.model_image import ModelImage
 
 __all__ = ["Cancelled", "DeviceTimeout", "Executor", "Measured", "ProgramStopped"]
-
-Image = npt.NDArray[np.uint8]
 
 
 class Cancelled(DeviceError):
@@ -75,8 +74,8 @@ class Executor(abc.ABC):
     depth: int
 
     @abc.abstractmethod
-    def pack(self, source: int, image: Image) -> None:
-        """Put an image, uint8 [H, W, 3] of the model's size, into an input slot."""
+    def pack(self, source: int, image: ModelImage) -> None:
+        """Put an image into an input slot. It was checked when it was prepared, and is not checked again."""
 
     @abc.abstractmethod
     def execute(self, task: str, source: int, target: int, cancel: threading.Event | None = None) -> Measured:

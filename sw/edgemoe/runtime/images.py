@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemoe_models.config import ModelConfig
+from edgemoe_models.model_image import ModelImage
 from edgemoe_models.pictures import Notes, Resize, fit, read_picture
 
 __all__ = ["ImageLike", "prepare"]
@@ -17,7 +18,9 @@ RGB = npt.NDArray[np.uint8]
 ImageLike: TypeAlias = "RGB | Path | str"
 
 
-def prepare(image: ImageLike, model: ModelConfig, resize: Resize | None = None, notes: Notes | None = None) -> RGB:
+def prepare(
+    image: ImageLike, model: ModelConfig, resize: Resize | None = None, notes: Notes | None = None
+) -> ModelImage:
     """An array, or the file of a picture or an array, as uint8 [H, W, 3] of the model's size.
 
     Args:
@@ -29,5 +32,5 @@ def prepare(image: ImageLike, model: ModelConfig, resize: Resize | None = None, 
     """
     size = (model.image_height, model.image_width)
     if isinstance(image, (str, Path)):
-        return read_picture(image, size, resize, notes=notes)
-    return fit(image, size, resize)
+        return ModelImage(read_picture(image, size, resize, notes=notes))
+    return ModelImage(fit(image, size, resize))

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from edgemoe.bundle import Bundle
 from edgemoe.layout import pack_patches
-from edgemoe.runtime.base import patchify
+from edgemoe_models.model_image import ModelImage, patchify
 
 __all__ = ["ImagePacker"]
 
@@ -32,7 +32,7 @@ class ImagePacker:
             self._order |= np.frombuffer(plane, np.uint8).astype(np.intp) << 8 * byte
         self._pixels = np.zeros(numbers.size + 1, np.uint8)
 
-    def pack(self, image: npt.NDArray[np.uint8], memory: npt.NDArray[np.uint8]) -> None:
+    def pack(self, image: ModelImage, memory: npt.NDArray[np.uint8]) -> None:
         """Write an image of the model's size to the beginning of ``memory``; not for two threads at a time."""
         self._pixels[1:] = image.reshape(-1)
         np.take(self._pixels, self._order, out=memory[: self._order.size], mode="clip")

@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgemoe.runtime.channel import Channel, Closed
-from edgemoe.runtime.executor import Executor, Image, Measured
+from edgemoe.runtime.executor import Executor, Measured
 from edgemoe.runtime.predictions import Prediction, interpret
 from edgemoe.runtime.statistics import Meter
+from edgemoe_models.model_image import ModelImage
 
 __all__ = ["Pipeline", "Work"]
 
@@ -41,7 +42,7 @@ class Work:
     frame: Any = None
     begin: float = 0.0
     tasks: tuple[str, ...] = ()
-    image: Image | None = None
+    image: ModelImage | None = None
     error: BaseException | None = None
     predictions: dict[str, Prediction] = field(default_factory=dict)
     latency: float = 0.0
@@ -83,7 +84,7 @@ class Pipeline:
         executor: Executor,
         frames: Iterator[object],
         tasks: Iterator[tuple[str, ...]],
-        prepare: Callable[[object], Image],
+        prepare: Callable[[object], ModelImage],
         go_on: bool,
         ended: Callable[[], None],
     ) -> None:

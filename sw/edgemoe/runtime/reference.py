@@ -10,15 +10,24 @@ import numpy.typing as npt
 
 from edgemoe.bundle import Bundle
 from edgemoe.errors import DeviceError
-from edgemoe.runtime.base import check_image
-from edgemoe.runtime.executor import Executor, Image, Measured
-from edgemoe.runtime.reference_device import ReferenceDevice
+from edgemoe.runtime.executor import Executor, Measured
+from edgemoe_models.graph.integer_graph import IntegerGraph
+from edgemoe_models.integer import reference
+from edgemoe_models.model_image import ModelImage
 
 __all__ = ["ReferenceExecutor"]
 
 
 class ReferenceExecutor(Executor):
-    """Computes what the accelerator would. ``depth``: number of input and of output slots."""
+    """Computes what the accelerator would, from the bundle's integer graph.
+
+    Args:
+        bundle: what to run
+        depth: number of input and of output slots
+
+    Raises:
+        BundleError: the bundle's integer graph cannot be used
+    """
 
     name = "reference"
 
@@ -26,24 +35,25 @@ class ReferenceExecutor(Executor):
         if depth < 1:
             raise ValueError(f"depth must be at least 1, not {depth!r}")
         self.bundle, self.depth = bundle, depth
-        self._device: ReferenceDevice | None = ReferenceDevice()
-        self._images: dict[int, Image] = {}
+        self._graph: IntegerGraph | None = bundle.graph()
+        self._images: dict[int, ModelImage] = {}
         self._outputs: dict[int, npt.NDArray[np.int16]] = {}
 
-    def pack(self, source: int, image: Image) -> None:
-        check_image(self.bundle, image)
-        self._images[source] = image.copy()
+    def pack(self, source: int, image: ModelImage) -> None:
+        self._images[source] = ModelImage(image.copy())
 
     def execute(self, task: str, source: int, target: int, cancel: threading.Event | None = None) -> Measured:
-        if self._device is None:
+        if self._graph is None:
             raise DeviceError("device reference is closed; open it again")
+        self.bundle.task(task)
         begin = time.perf_counter()
-        result = self._device.run(self.bundle, self._images[source], task)
-        self._outputs[target] = result.outputs
+        trace: reference.Trace = {}
+        outputs = reference.run_batch(self._graph, self._images[source][None], task, trace)[0]
+        self._outputs[target] = outputs.astype(np.int16)
         seconds = time.perf_counter() - begin
         model = self.bundle.model
         loads = {
-            block: tuple(len(queue) for queue in result.stats["trace"][f"blocks.{block}.queues"])
+            block: tuple(len(queue) for queue in trace[f"blocks.{block}.queues"])
             for block in range(model.depth)
             if model.is_moe(block)
         }
@@ -56,6 +66,6 @@ class ReferenceExecutor(Executor):
         """There is nothing that could hang."""
 
     def close(self) -> None:
-        self._device = None
+        self._graph = None
         self._images.clear()
         self._outputs.clear()

@@ -11,10 +11,10 @@ from typing import TypeAlias
 from edgemoe.bundle import Bundle
 from edgemoe.errors import DeviceError
 from edgemoe.runtime.channel import Closed
-from edgemoe.runtime.executor import Image
 from edgemoe.runtime.pipeline import Pipeline
 from edgemoe.runtime.predictions import Prediction
 from edgemoe.runtime.statistics import StreamStats
+from edgemoe_models.model_image import ModelImage
 
 __all__ = ["Frame", "FrameError", "Stream", "TaskSource", "task_lists"]
 
@@ -43,7 +43,7 @@ class Frame:
     """
 
     number: int
-    image: Image | None = field(repr=False)
+    image: ModelImage | None = field(repr=False)
     predictions: Mapping[str, Prediction]
     latency_s: float
     error: BaseException | None = None

@@ -1,4 +1,4 @@
-"""The RTL under Verilator as a device, with every traced tensor compared if asked."""
+"""The driver on the Verilated accelerator, stopped on its way: figures of each phase, every traced tensor compared."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from edgemoe.bundle import Bundle, Task
 from edgemoe.errors import DeviceError
-from edgemoe.runtime.base import Device, Image, Progress, Result, check_image
 from edgemoe.runtime.driver import Driver
 from edgemoe.runtime.platforms.sim import SimPlatform, open_platform
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.isa import Engine, EnginePayload, decode_program
+from edgemoe_models.model_image import check_image
 from edgemoe_sim.build import build_accelerator
 from edgemoe_sim.pads import RtlPads
-from edgemoe_sim.trace import TraceChecker
+from edgemoe_sim.trace import Comparison, TraceChecker
 from edgemoe_sim.verilated import ModelError, Stop, VerilatedModel
 
-__all__ = ["STALLS", "SimDevice", "Waves"]
+__all__ = ["STALLS", "VerifiedRun", "Verifier", "Waves", "open_verified"]
+
+Progress = Callable[[float], None]
 
 #: Stall counters by their name in reports.
 STALLS = {engine.name.lower(): f"STALL_{engine.name}" for engine in Engine} | {
@@ -55,88 +60,136 @@ class Waves:
             )
 
 
-class SimDevice(Device):
-    """Runs bundles on the Verilated accelerator with its DRAM model.
+@dataclass(frozen=True)
+class VerifiedRun:
+    """One inference on the RTL.
 
-    Args:
-        config: the accelerator that is simulated; a bundle for another one is refused
-        stall, seed: random pauses on the bus (see ``VerilatedModel``)
-        waves: record waveforms of the first inference; needs a build of its own, which is slower
+    Attributes:
+        outputs: the head's raw outputs, int16 [rows, channels], as they arrived in DRAM
+        stats: for reports: ``cycles``, ``phases`` (name, cycles, busy, stalls), ``bytes_read``, ``bytes_written``,
+            ``array_busy``, ``experts_used``, ``expert_tokens``, ``seconds``
+        comparison: with the integer reference, of every traced tensor and of the outputs; None: it was not asked for
     """
 
-    name = "sim"
+    outputs: npt.NDArray[np.int16]
+    stats: dict[str, Any]
+    comparison: Comparison | None = None
 
-    def __init__(
-        self,
-        config: AcceleratorConfig,
-        stall: float = 0.0,
-        seed: int = 0,
-        quiet: bool = False,
-        waves: Waves | None = None,
-    ) -> None:
-        self.config = config
+
+class Verifier:
+    """Runs one bundle on the Verilated accelerator through the driver, and looks inside while it runs.
+
+    Made by :func:`open_verified`; a context manager. After a failed run the next one begins with a reset.
+
+    Args:
+        platform: the simulation, with ``bundle``'s configuration; ``close`` closes it
+        bundle: what to run
+        waves: record waveforms of the first run; the simulation must have been built for it
+    """
+
+    def __init__(self, platform: SimPlatform, bundle: Bundle, waves: Waves | None = None) -> None:
+        self.platform, self.bundle = platform, bundle
         self._waves = waves
-        self._options: dict[str, Any] = {"stall": stall, "seed": seed, "quiet": quiet, "trace": waves is not None}
-        self._platform: SimPlatform | None = None
-        self._driver: Driver | None = None
-
-    def build(self, progress: Callable[[str, float], None]) -> None:
-        """Build the simulator unless it is cached; ``progress(step, share)`` is told how far it is."""
-        try:
-            build_accelerator(self.config, trace=self._options["trace"], progress=progress)
-        except (RuntimeError, OSError) as error:
-            raise DeviceError(f"cannot build the simulated accelerator: {error}") from error
-
-    def close(self) -> None:
-        """End the simulation."""
-        if self._platform is not None:  # with all its memory, so that the driver has nothing to free
-            self._platform.close()
-        self._platform = self._driver = None
-
-    def _prepare(self, bundle: Bundle) -> tuple[Driver, VerilatedModel]:
-        """The simulation with the bundle's weights and programs in its DRAM."""
-        if self._driver is None or self._platform is None or self._driver.bundle is not bundle:
-            bundle.check_device(self.config, self.name)
-            self.close()
-            self._platform = open_platform(bundle, config=self.config, **self._options)
-            self._driver = Driver(self._platform, bundle, depth=1, interrupt=True)
-        return self._driver, self._platform.model
+        self._driver = Driver(platform, bundle, depth=1, interrupt=True)
 
     def run(
         self,
-        bundle: Bundle,
-        image: Image,
+        image: npt.NDArray[np.uint8],
         task: str,
-        progress: Progress | None = None,
+        *,
         expected: Mapping[str, Any] | None = None,
-    ) -> Result:
-        """One inference on the RTL.
+        progress: Progress | None = None,
+    ) -> VerifiedRun:
+        """One inference.
 
-        ``stats``: ``cycles``, ``phases`` (name, cycles, stalls), ``bytes_read``, ``bytes_written``, ``experts_used``,
-        ``seconds``; with ``expected`` (the reference's trace) also ``comparison``, of the outputs in DRAM too.
+        Args:
+            image: uint8 [H, W, 3] of the model's size
+            task: of the bundle
+            expected: the integer reference's trace of the same image and task; every traced tensor is compared with it
+                as soon as its command has completed, and the outputs in DRAM at the end
+            progress: told the finished share, 0 to 1
+
+        Raises:
+            BundleError: there is no such task
+            ValueError: the image does not fit, or the waveforms are of commands that the program does not have
+            DeviceError: the run failed
         """
-        info = bundle.task(task)
-        check_image(bundle, image)
+        info = self.bundle.task(task)
+        checked = check_image(self.bundle.model, image)
         waves, self._waves = self._waves, None
         if waves is not None:
             waves.check(info.commands)
-        driver, model = self._prepare(bundle)
-        driver.pack(0, image)
+        driver, model = self._driver, self.platform.model
+        driver.pack(0, checked)
         driver.clear(0)
         begin = time.perf_counter()
         try:
-            run = _Run(bundle, info, model, expected, progress, waves)
+            run = _Run(self.bundle, info, model, expected, progress, waves)
             driver.start(task, 0, 0)
             model.await_launch()
             stats = run.to_end(driver)
         except (ModelError, DeviceError) as error:
-            self.close()
             raise DeviceError(f"simulated accelerator: {error}") from error
         stats["seconds"] = time.perf_counter() - begin
-        result = Result(driver.unpack(task, 0), stats)
-        if expected is not None:  # what arrived in DRAM, beside the tensors on chip
-            stats["comparison"].mismatches += int((result.outputs != expected[f"heads.{task}"]).sum())
-        return result
+        outputs = driver.unpack(task, 0)
+        if expected is None or run.checker is None:
+            return VerifiedRun(outputs, stats)
+        comparison = run.checker.result
+        comparison.mismatches += int((outputs != expected[f"heads.{task}"]).sum())
+        return VerifiedRun(outputs, stats, comparison)
+
+    def close(self) -> None:
+        """End the simulation, with all its memory; a second call does nothing."""
+        self.platform.close()
+
+    def __enter__(self) -> Verifier:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_verified(
+    bundle: Bundle,
+    *,
+    config: AcceleratorConfig | None = None,
+    stall: float = 0.0,
+    seed: int = 0,
+    quiet: bool = False,
+    waves: Waves | None = None,
+    building: Callable[[str, float], None] | None = None,
+) -> Verifier:
+    """The Verilated accelerator with a bundle's weights and programs in its DRAM.
+
+    Args:
+        bundle: what to run
+        config: the accelerator that is simulated; default: the bundle's own. A bundle for another one is refused
+        stall: probability that a channel of the bus pauses in a cycle
+        seed: of these pauses
+        quiet: no message when the simulator has to be built
+        waves: record waveforms of the first run; needs a build of its own, which is slower
+        building: told how far the build of the simulator is (step, share), instead of that message
+
+    Raises:
+        BundleError: the bundle is for another accelerator
+        ValueError: no program of the bundle has the commands of ``waves``
+        DeviceError: the simulator cannot be built
+    """
+    config = config or bundle.config
+    bundle.check_device(config, SimPlatform.name)
+    if waves is not None:
+        waves.check(max(task.commands for task in bundle.tasks.values()))
+    if building is not None:
+        try:
+            build_accelerator(config, trace=waves is not None, progress=building)
+        except (RuntimeError, OSError) as error:
+            raise DeviceError(f"cannot build the simulated accelerator: {error}") from error
+    platform = open_platform(bundle, config=config, stall=stall, seed=seed, quiet=quiet, trace=waves is not None)
+    try:
+        return Verifier(platform, bundle, waves)
+    except BaseException:
+        platform.close()
+        raise
 
 
 class _Run:
@@ -221,7 +274,7 @@ class _Run:
             model.trace(None)
         cycles = model.read_reg("CYCLES")
         self._mark(task.phases[-1].name, cycles)
-        stats = {
+        return {
             "cycles": cycles,
             "phases": self._phases(),
             "experts_used": self.experts_used,
@@ -230,9 +283,6 @@ class _Run:
             "bytes_written": model.read_reg("BYTES_WRITTEN"),
             "array_busy": model.read_reg("ARRAY_BUSY"),
         }
-        if self.checker is not None:
-            stats["comparison"] = self.checker.result
-        return stats
 
     def _visit(self, done: dict[Engine, int], place: dict[Engine, int]) -> None:
         """Handle all events that have happened."""

@@ -12,13 +12,13 @@ from rich.table import Table
 from edgemoe.bundle import Bundle
 from edgemoe.compiler import CompileError, CompilerOptions, build_bundle
 from edgemoe.errors import DeviceError
-from edgemoe.runtime.reference_device import ReferenceDevice
-from edgemoe.runtime.verify import SimDevice
+from edgemoe.runtime.verify import open_verified
 from edgemoe.studies.gelu_forms import compare_gelu
 from edgemoe.studies.isolated import isolated
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_models.datasets import scenes
 from edgemoe_models.graph.integer_graph import IntegerGraph
+from edgemoe_models.integer import reference
 
 __all__ = [
     "VARIANTS",
@@ -194,10 +194,9 @@ def _measure(bundle: Bundle, name: str) -> dict[str, Any]:
     """Statistics of one inference on the RTL."""
     model, task = bundle.model, bundle.model.tasks[0].name
     image = scenes.generate_scene(_SCENE, model.image_height, model.image_width).image
-    expected = ReferenceDevice().run(bundle, image, task)
-    with SimDevice(bundle.config) as device:
-        result = device.run(bundle, image, task)
-    if (result.outputs != expected.outputs).any():
+    with open_verified(bundle) as verifier:
+        result = verifier.run(image, task)
+    if (result.outputs != reference.run(bundle.graph(), image, task)).any():
         raise DeviceError(f"variant {name!r} differs from the integer reference")
     return result.stats
 

@@ -5,7 +5,6 @@ Every row that claims to compute what the integer reference computes (Brevitas, 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -21,7 +20,7 @@ from rich import box
 from rich.table import Table
 
 from edgemoe.compiler import build_bundle
-from edgemoe.runtime.verify import SimDevice
+from edgemoe.runtime.verify import open_verified
 from edgemoe.workloads import QAT_PRECISIONS, QatFiles, qat_files
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_models.datasets.arrays import load_split
@@ -37,6 +36,7 @@ from edgemoe_models.ptq.quantize import (
     quantize,
 )
 from edgemoe_models.studies.compare_ptq import COLUMNS
+from edgemoe_sim.trace import Comparison
 
 __all__ = ["DROPS", "AccuracyOptions", "accuracy_table", "differing", "drop", "run_accuracy", "summary"]
 
@@ -159,25 +159,26 @@ class Study:
         row = self.row(qat.precision, "Brevitas", self.options.brevitas_images, outputs, [qat.latent, qat.graph])
         return row | {"equal": differences == 0, "differences": differences}
 
-    def rtl_row(self, precision: str, graph: IntegerGraph, device: SimDevice, files: Iterable[Path] = ()) -> Row:
+    def rtl_row(self, precision: str, graph: IntegerGraph, files: Iterable[Path] = ()) -> Row:
         """The Verilated accelerator on some scenes: outputs and every traced tensor compared."""
-        bundle = build_bundle(graph, device.config)
-        comparisons = []
+        comparisons: list[Comparison] = []
 
         def outputs(task: str, images: Images) -> Iterator[npt.NDArray[Any]]:
             for image in images:
                 trace: dict[str, Any] = {}
                 reference.run(graph, image, task, trace)
-                result = device.run(bundle, image, task, expected=trace)
-                comparisons.append(result.stats["comparison"])
+                result = verifier.run(image, task, expected=trace)
+                if result.comparison is not None:
+                    comparisons.append(result.comparison)
                 yield decode_output(graph, task, result.outputs)
 
-        row = self.row(precision, "RTL (Verilated)", self.options.rtl_images, outputs, files)
+        with open_verified(build_bundle(graph, self.options.accelerator)) as verifier:
+            row = self.row(precision, "RTL (Verilated)", self.options.rtl_images, outputs, files)
         differences = sum(comparison.mismatches for comparison in comparisons)
         return row | {
             "equal": differences == 0,
             "differences": differences,
-            "config": device.config.name,
+            "config": self.options.accelerator.name,
             "tensors": sum(len(comparison.tensors) for comparison in comparisons),
         }
 
@@ -238,32 +239,27 @@ def run_accuracy(
     study = Study(weights, options, track)
     missing: list[str] = []
     done(study.row("float32", "float (NumPy)", options.scenes))
-    with contextlib.closing(SimDevice(options.accelerator)) as device:
-        for bits, precision in ((8, "PTQ W8A8"), (4, "PTQ W4A8 experts")):
-            track(f"{precision}: quantizing", 0.0)
-            graph = quantize(
-                study.state, study.config, calibration_images(study.config), QuantizeOptions(expert_bits=bits)
-            )
-            done(study.integer_row(precision, graph))
-            done(study.rtl_row(precision, graph, device))
-        for name in QAT_PRECISIONS:
-            qat = qat_files(weights, name)
-            if not qat.graph.is_file():
-                missing.append(f"{qat.precision}: {qat.graph.name} is missing; make it with: {qat.command}")
-                continue
-            graph = read_graph(qat.graph)
-            if graph.config != study.config:
-                raise ValueError(
-                    f"{qat.graph} is of another model than {weights.name}; make it again with: {qat.command}"
-                )
-            done(study.integer_row(qat.precision, graph, [qat.graph]))
-            if not qat.latent.is_file():
-                missing.append(f"{qat.precision}, Brevitas: {qat.latent.name} is missing; make it with: {qat.command}")
-            elif importlib.util.find_spec("brevitas") is None:
-                missing.append(f"{qat.precision}, Brevitas: it is not installed; `make accuracy` installs it")
-            else:
-                done(study.brevitas_row(qat, graph))
-            done(study.rtl_row(qat.precision, graph, device, [qat.graph]))
+    for bits, precision in ((8, "PTQ W8A8"), (4, "PTQ W4A8 experts")):
+        track(f"{precision}: quantizing", 0.0)
+        graph = quantize(study.state, study.config, calibration_images(study.config), QuantizeOptions(expert_bits=bits))
+        done(study.integer_row(precision, graph))
+        done(study.rtl_row(precision, graph))
+    for name in QAT_PRECISIONS:
+        qat = qat_files(weights, name)
+        if not qat.graph.is_file():
+            missing.append(f"{qat.precision}: {qat.graph.name} is missing; make it with: {qat.command}")
+            continue
+        graph = read_graph(qat.graph)
+        if graph.config != study.config:
+            raise ValueError(f"{qat.graph} is of another model than {weights.name}; make it again with: {qat.command}")
+        done(study.integer_row(qat.precision, graph, [qat.graph]))
+        if not qat.latent.is_file():
+            missing.append(f"{qat.precision}, Brevitas: {qat.latent.name} is missing; make it with: {qat.command}")
+        elif importlib.util.find_spec("brevitas") is None:
+            missing.append(f"{qat.precision}, Brevitas: it is not installed; `make accuracy` installs it")
+        else:
+            done(study.brevitas_row(qat, graph))
+        done(study.rtl_row(qat.precision, graph, [qat.graph]))
     return missing
 
 

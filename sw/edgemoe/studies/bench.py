@@ -12,13 +12,13 @@ from edgemoe.bundle import Bundle, Task
 from edgemoe.compiler import build_bundle
 from edgemoe.errors import DeviceError
 from edgemoe.reports.cycles import Inference, build_report
-from edgemoe.runtime.reference_device import ReferenceDevice
-from edgemoe.runtime.verify import SimDevice
+from edgemoe.runtime.verify import open_verified
 from edgemoe.studies.isolated import isolated
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.isa import Base, Load, decode_program
 from edgemoe_models.datasets import scenes
 from edgemoe_models.graph.integer_graph import IntegerGraph
+from edgemoe_models.integer import reference
 
 __all__ = ["CONFIGURATIONS", "MODELS", "bench_row", "bench_table", "reloaded_bytes"]
 
@@ -74,10 +74,9 @@ def _measure(graph: IntegerGraph, config: AcceleratorConfig) -> dict[str, Any]:
     model, task = bundle.model, bundle.model.tasks[0].name
     seed = scenes.SPLITS["demo"].start
     image = scenes.generate_scene(seed, model.image_height, model.image_width).image
-    expected = ReferenceDevice().run(bundle, image, task)
-    with SimDevice(config) as device:
-        result = device.run(bundle, image, task)
-    if (result.outputs != expected.outputs).any():
+    with open_verified(bundle) as verifier:
+        result = verifier.run(image, task)
+    if (result.outputs != reference.run(graph, image, task)).any():
         raise DeviceError(f"{model.name} on {config.name} differs from the integer reference")
     return _row(bundle, task, seed, result.stats)
 
