@@ -220,4 +220,4 @@ def test_flat_attention_of_many_tokens(check, seed):
     probabilities, values = (np.asarray(trace[f"blocks.0.{name}"], int) for name in ("probabilities", "v"))
     assert probabilities.sum(-1).min() == 577 * 255 >= 1 << 17  # the case is what its name says
     assert np.abs(probabilities[0] @ values).max() >= 1 << 24
-    assert result.stats["comparison"].values > 577 * 577
+    assert result.comparison.values > 577 * 577
