@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -12,19 +13,16 @@ from PIL import Image
 
 from edgemoe.bundle import Bundle
 from edgemoe.demo.figures import Figures
-from edgemoe.reports.pictures import colour
+from edgemoe.reports.legends import colour, colours, legend
 from edgemoe.runtime.accelerator import Accelerator
 from edgemoe.runtime.predictions import Classification, Prediction
 from edgemoe.runtime.stream import Frame
 from edgemoe_models.config import TaskConfig
-from edgemoe_models.datasets.scenes import CLASS_NAMES, MAX_DEPTH
+from edgemoe_models.datasets.scenes import MAX_DEPTH
 
 __all__ = ["about", "decode", "encode"]
 
 RGB = npt.NDArray[np.uint8]
-#: Unit vectors in the camera frame (x right, y down, z forward) that the legend of normals explains.
-_FACING = {"right": (1, 0, 0), "left": (-1, 0, 0), "up": (0, -1, 0), "the camera": (0, 0, -1)}
-_LEGEND_CLASSES, _BEST_CLASSES = 24, 5
 
 
 def about(accelerator: Accelerator, source: str, measures_power: bool = False) -> dict[str, Any]:
@@ -52,22 +50,14 @@ def about(accelerator: Accelerator, source: str, measures_power: bool = False) -
 
 def _about_task(bundle: Bundle, task: TaskConfig) -> dict[str, Any]:
     cycles = sum(phase.estimated_cycles for phase in bundle.task(task.name).phases)
-    legend, ramp = [], []
-    if task.kind == "segmentation":
-        known = task.channels == len(CLASS_NAMES)
-        names = CLASS_NAMES if known else [f"class {number}" for number in range(min(task.channels, _LEGEND_CLASSES))]
-        legend = [(name, _hex(colour("segmentation", np.array(number)))) for number, name in enumerate(names)]
-    elif task.kind == "depth":
-        ramp = [(f"{metres:.0f} m", _hex(colour("depth", np.array(metres)))) for metres in np.linspace(0, MAX_DEPTH, 9)]
-    elif task.kind == "normals":
-        legend = [(name, _hex(colour("normals", np.array(vector)))) for name, vector in _FACING.items()]
-    elif task.kind == "edges":
-        legend = [("edge", "#ffffff")]
-    return {"name": task.name, "kind": task.kind, "legend": legend, "ramp": ramp, "estimated_cycles": cycles}
+    names = [(name, _hex(rgb)) for name, rgb in legend(task.kind, task.channels)]
+    metres = np.linspace(0, MAX_DEPTH, 9 if task.kind == "depth" else 0)
+    scale = [(f"{value:.0f} m", _hex(colour("depth", np.array(value)))) for value in metres]
+    return {"name": task.name, "kind": task.kind, "legend": names, "ramp": scale, "estimated_cycles": cycles}
 
 
-def _hex(rgb: RGB) -> str:
-    return "#" + bytes(rgb.reshape(3)).hex()
+def _hex(rgb: Iterable[int]) -> str:
+    return "#" + bytes(int(value) for value in rgb).hex()
 
 
 def encode(frame: Frame, figures: Figures) -> bytes:
@@ -78,11 +68,7 @@ def encode(frame: Frame, figures: Figures) -> bytes:
     """
     assert frame.image is not None
     images = [("input", *_jpeg(frame.image))]
-    images += [
-        (name, *_png(colour(prediction.kind, prediction.values)))
-        for name, prediction in frame.predictions.items()
-        if not isinstance(prediction, Classification)
-    ]
+    images += [(name, *_png(rgb)) for name, rgb in colours(frame.predictions).items()]
     header = {
         "number": frame.number,
         "fps": figures.fps,
@@ -117,8 +103,7 @@ def _run(prediction: Prediction) -> dict[str, Any]:
         "experts": stats.expert_loads,
     }
     if isinstance(prediction, Classification):
-        best = prediction.scores.argsort()[::-1][:_BEST_CLASSES]
-        run["classes"] = [(f"class {number}", float(prediction.scores[number])) for number in best]
+        run["classes"] = [(f"class {number}", score) for number, score in prediction.top()]
     return run
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from edgemoe.bundle import Bundle, BundleError
-from edgemoe.reports.pictures import colour
+from edgemoe.reports.legends import colours
 from edgemoe.runtime.platforms.overlays import FOLDERS
 from edgemoe.runtime.predictions import Classification, Prediction
 from edgemoe_models.datasets.scenes import SPLITS, generate_scene
@@ -64,11 +64,7 @@ def scene(bundle: Bundle, number: int = 0) -> RGB:
 
 def show(image: RGB, predictions: Mapping[str, Prediction] | None = None) -> Image.Image:
     """An image and what is predicted of it, side by side; classes as text."""
-    panels = {"input": image} | {
-        name: colour(prediction.kind, prediction.values)
-        for name, prediction in (predictions or {}).items()
-        if not isinstance(prediction, Classification)
-    }
+    panels = {"input": image} | colours(predictions or {})
     classes = [
         f"{name}: class {prediction.label}"
         for name, prediction in (predictions or {}).items()

@@ -1,73 +1,170 @@
-"""Pictures of inputs, predictions and labels."""
+"""Pictures of inputs, predictions and labels, each with a legend and a caption."""
 
 from __future__ import annotations
 
+import io
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from edgemoe_models.datasets.scenes import CLASS_NAMES, MAX_DEPTH, PALETTE
+from edgemoe.reports.legends import Predicted, Rgb, colour, colours, legend, ramp, unlabelled
+from edgemoe_models.config import ModelConfig
+from edgemoe_models.datasets.scenes import CLASS_NAMES, MAX_DEPTH
+from edgemoe_models.storage.atomic import write_bytes
 
-__all__ = ["colour", "save_picture"]
+__all__ = ["caption_of", "colour", "colours", "save_picture", "save_predictions", "save_scores"]
 
 RGB = npt.NDArray[np.uint8]
-_MINIMUM_HEIGHT, _MARGIN, _LINE = 192, 6, 14
-#: Depth colours from near to far (a dark-to-bright ramp that is monotonic in lightness).
-_RAMP = np.array([(253, 231, 37), (94, 201, 98), (33, 145, 140), (59, 82, 139), (68, 1, 84)], float)
+_MINIMUM_HEIGHT, _MAXIMUM_WIDTH, _MINIMUM_SHEET = 192, 1024, 320
+_MARGIN, _LINE = 6, 14
+_BAR, _BEST = 300, 5  # pixels, classes: at most
+_GREY = (96, 96, 96)
+#: By kind of task its headline metric, and how people write it.
+_METRICS = {
+    "segmentation": ("miou", "mIoU {:.3f}"),
+    "depth": ("rmse", "RMSE {:.2f} m"),
+    "normals": ("mean_angle", "mean error {:.1f}°"),
+    "edges": ("f1", "F1 {:.3f}"),
+}
 
 
-def _ramp(values: npt.NDArray[np.float64]) -> RGB:
-    """Colours of values 0..1."""
-    position = np.clip(values, 0, 1) * (len(_RAMP) - 1)
-    low = np.minimum(position.astype(int), len(_RAMP) - 2)
-    share = (position - low)[..., None]
-    return np.rint(_RAMP[low] * (1 - share) + _RAMP[low + 1] * share).astype(np.uint8)
-
-
-def colour(kind: str, values: npt.NDArray[np.generic]) -> RGB:
-    """A prediction or label as colours [H, W, 3]."""
-    if kind == "segmentation":
-        colours: RGB = PALETTE[np.asarray(values, int) % len(PALETTE)].astype(np.uint8)
-        return colours
-    if kind == "depth":
-        return _ramp(np.asarray(values, float) / MAX_DEPTH)
-    if kind == "normals":
-        return np.rint((np.asarray(values, float) + 1) * 127.5).clip(0, 255).astype(np.uint8)
-    return np.repeat(np.where(np.asarray(values, bool), 255, 0).astype(np.uint8)[..., None], 3, -1)
+def caption_of(model: ModelConfig, task: str, metrics: Mapping[str, float] | None = None) -> str:
+    """Model, task, and the metric of this picture where it is known."""
+    text = f"{model.name}, {task}"
+    name, form = _METRICS.get(model.task(task).kind, ("", ""))
+    value = (metrics or {}).get(name, math.nan)
+    return text if math.isnan(value) else f"{text}: {form.format(value)}"
 
 
 def save_picture(
-    path: Path, kind: str, image: RGB, prediction: npt.NDArray[np.generic], label: npt.NDArray[np.generic] | None = None
+    path: Path,
+    kind: str,
+    image: RGB,
+    prediction: npt.NDArray[np.generic],
+    label: npt.NDArray[np.generic] | None = None,
+    *,
+    without: npt.NDArray[np.bool_] | None = None,
+    channels: int = len(CLASS_NAMES),
+    caption: str = "",
 ) -> None:
-    """Write input | prediction | label side by side, with a legend or colour bar below."""
-    panels = [("input", image), ("prediction", colour(kind, prediction))]
+    """Write input | prediction | label side by side, and below them a legend or colour bar and the caption.
+
+    Args:
+        without: pixels that have no label, grey in prediction and label; where there is a label of normals, those whose
+            label is 0 are
+        channels: classes of a segmentation
+    """
+    if kind == "normals" and label is not None:
+        without = ~np.any(label, -1)
+    panels = [("input", image), ("prediction", colour(kind, prediction, without))]
     if label is not None:
-        panels.append(("label", colour(kind, label)))
-    scale = max(-(-_MINIMUM_HEIGHT // image.shape[0]), 1)
+        panels.append(("label", colour(kind, label, without)))
+    scale = _scale(image)
     height, width = image.shape[0] * scale, image.shape[1] * scale
-    full = Image.new("RGB", (len(panels) * (width + _MARGIN) + _MARGIN, height + 3 * _LINE + 3 * _MARGIN), "white")
-    draw = ImageDraw.Draw(full)
+    sheet = _Sheet(len(panels) * (width + _MARGIN) + _MARGIN)
     for number, (title, pixels) in enumerate(panels):
         left = _MARGIN + number * (width + _MARGIN)
-        draw.text((left, 2), title, "black")
-        full.paste(Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST), (left, _LINE + 4))
-    _legend(full, draw, kind, _LINE + height + 2 * _MARGIN)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    full.save(path)
+        sheet.text(left, 2, title)
+        sheet.paste(left, _LINE + 4, Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST))
+    top = sheet.legend(kind, channels, _LINE + height + 2 * _MARGIN)
+    if caption:
+        sheet.text(_MARGIN, top + 2, caption, _GREY)
+        top += _LINE
+    sheet.save(path, top + _MARGIN)
 
 
-def _legend(full: Image.Image, draw: ImageDraw.ImageDraw, kind: str, top: int) -> None:
-    if kind == "segmentation":
-        left = _MARGIN
-        for name, rgb in zip(CLASS_NAMES, PALETTE, strict=True):
-            draw.rectangle((left, top, left + 10, top + 10), tuple(int(v) for v in rgb), "black")
-            draw.text((left + 14, top - 1), name, "black")
-            left += 26 + int(draw.textlength(name))
-    elif kind == "depth":
-        length = min(full.width - 2 * _MARGIN - 120, 300)
-        bar = np.repeat(_ramp(np.linspace(0, 1, length))[None], 10, 0)
-        full.paste(Image.fromarray(bar), (_MARGIN + 30, top))
-        draw.text((_MARGIN, top - 1), "0 m", "black")
-        draw.text((_MARGIN + 36 + length, top - 1), f"{MAX_DEPTH:.0f} m", "black")
+def save_predictions(stem: Path, image: RGB, predictions: Mapping[str, Predicted]) -> None:
+    """Write ``STEM-TASK.png`` for each prediction of one image, normals without the sky where a segmentation sees it."""
+    for task, found in predictions.items():
+        path, caption = stem.with_name(f"{stem.name}-{task}.png"), caption_of(found.model, task)
+        if found.kind == "classification":
+            best = np.argsort(-np.asarray(found.values, float), kind="stable")[:_BEST]
+            save_scores(path, image, [(f"class {number}", float(found.values[number])) for number in best], caption)
+        else:
+            without, channels = unlabelled(found.kind, predictions), found.model.task(task).channels
+            save_picture(path, found.kind, image, found.values, without=without, channels=channels, caption=caption)
+
+
+def save_scores(path: Path, image: RGB, best: Sequence[tuple[str, float]], caption: str = "") -> None:
+    """Write the input and beside it the best classes with their probabilities as bars."""
+    scale = _scale(image)
+    height, width = image.shape[0] * scale, image.shape[1] * scale
+    left = width + 3 * _MARGIN
+    names = max((round(_length(name)) for name, _ in best), default=0)
+    sheet = _Sheet(left + names + _BAR // 2 + 60)
+    sheet.text(_MARGIN, 2, "input")
+    sheet.paste(_MARGIN, _LINE + 4, Image.fromarray(image).resize((width, height), Image.Resampling.NEAREST))
+    for number, (name, share) in enumerate(best):
+        top, start = _LINE + 6 + number * (_LINE + 6), left + names + _MARGIN
+        sheet.text(left, top, name)
+        sheet.box(start, top + 1, start + max(round(_BAR // 2 * share), 1), top + 11, (0, 114, 178))
+        sheet.text(start + round(_BAR // 2 * share) + 4, top, f"{share:.1%}")
+    top = _LINE + 2 * _MARGIN + max(height, len(best) * (_LINE + 6))
+    if caption:
+        sheet.text(_MARGIN, top, caption, _GREY)
+        top += _LINE
+    sheet.save(path, top + _MARGIN)
+
+
+def _scale(image: RGB) -> int:
+    """How many pixels one becomes, in each direction."""
+    return max(min(-(-_MINIMUM_HEIGHT // image.shape[0]), _MAXIMUM_WIDTH // image.shape[1]), 1)
+
+
+def _length(text: str) -> float:
+    return ImageDraw.Draw(Image.new("RGB", (1, 1))).textlength(text)
+
+
+class _Sheet:
+    """A white picture that gets its height last; text runs on below where the width is too small."""
+
+    def __init__(self, width: int) -> None:
+        self._image = Image.new("RGB", (max(width, _MINIMUM_SHEET), 1), "white")
+        self._draw = ImageDraw.Draw(self._image)
+
+    def _reach(self, bottom: int) -> None:
+        if bottom > self._image.height:
+            taller = Image.new("RGB", (self._image.width, bottom), "white")
+            taller.paste(self._image)
+            self._image, self._draw = taller, ImageDraw.Draw(taller)
+
+    def text(self, left: int, top: int, text: str, fill: Rgb = (0, 0, 0)) -> None:
+        self._reach(top + _LINE)
+        self._draw.text((left, top), text, fill)
+
+    def box(self, left: int, top: int, right: int, bottom: int, fill: Rgb) -> None:
+        self._reach(bottom + 1)
+        self._draw.rectangle((left, top, right, bottom), fill, "black")
+
+    def paste(self, left: int, top: int, image: Image.Image) -> None:
+        self._reach(top + image.height)
+        self._image.paste(image, (left, top))
+
+    def legend(self, kind: str, channels: int, top: int) -> int:
+        """Draw it from ``top`` on, and return where it ends."""
+        if kind == "depth":
+            length = min(self._image.width - 2 * _MARGIN - 70, _BAR)
+            self.paste(_MARGIN + 30, top, Image.fromarray(np.repeat(ramp(np.linspace(0, 1, length))[None], 10, 0)))
+            self.text(_MARGIN, top - 1, "0 m")
+            self.text(_MARGIN + 36 + length, top - 1, f"{MAX_DEPTH:.0f} m")
+            return top + _LINE
+        left, entries = _MARGIN, legend(kind, channels)
+        for name, rgb in entries:
+            width = 26 + round(_length(name))
+            if left > _MARGIN and left + width > self._image.width:
+                left, top = _MARGIN, top + _LINE
+            self.box(left, top, left + 10, top + 10, rgb)
+            self.text(left + 14, top - 1, name)
+            left += width
+        return top + _LINE if entries else top
+
+    def save(self, path: Path, height: int) -> None:
+        """Write it with at least this height."""
+        self._reach(height)
+        file = io.BytesIO()
+        self._image.save(file, "PNG")
+        write_bytes(path, file.getvalue())

@@ -135,6 +135,11 @@ class Classification(Prediction):
     label: int
     scores: Floats
 
+    def top(self, count: int = 5) -> list[tuple[int, float]]:
+        """The most probable classes and their probabilities, the best first; of equal ones the lower number first."""
+        best = np.argsort(-self.scores, kind="stable")[: max(count, 0)]
+        return [(int(number), float(self.scores[number])) for number in best]
+
     @property
     def values(self) -> npt.NDArray[np.generic]:
         return self.scores
