@@ -27,7 +27,7 @@ from edgemoe.demo.player import Player
 from edgemoe.errors import DeviceError
 from edgemoe.reports.pictures import colour
 from edgemoe.runtime.platforms.null import NullPlatform
-from tests.sw.test_demo import serving
+from support.watching import serving
 
 TASKS = ("segmentation", "depth", "normals", "edges", "scene")
 

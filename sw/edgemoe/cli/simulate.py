@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgemoe.reports.cycles import Inference
-from edgemoe.reports.pictures import save_picture
+from edgemoe.reports.pictures import caption_of, save_picture
 from edgemoe.runtime.verify import Verifier
 from edgemoe_models.config import PRESETS, TaskConfig
 from edgemoe_models.datasets import scenes
@@ -70,18 +70,23 @@ def simulate(
             result.runs.append(Inference(task.name, f"demo-{number}", run.stats))
             result.comparisons.append(run.comparison)
             output = decode_output(graph, task.name, run.outputs)
+            label, metrics = None, {}
+            if task.name in measures:
+                label, this = getattr(scene, task.kind), TaskMetrics(task)
+                full = upsample(output.astype(np.float32), model.image_height, model.image_width)
+                for measure in (measures[task.name], this):
+                    measure.update(full[None], label[None])
+                metrics = this.result()
             if task.is_dense:
-                label = getattr(scene, task.kind) if has_scenes(task) and trained else None
                 save_picture(
                     out / f"{model.name}-{task.name}-{number}.png",
                     task.kind,
                     scene.image,
                     postprocess(model, task.name, output),
                     label,
+                    channels=task.channels,
+                    caption=caption_of(model, task.name, metrics),
                 )
-            if task.name in measures:
-                full = upsample(output.astype(np.float32), model.image_height, model.image_width)
-                measures[task.name].update(full[None], getattr(scene, task.kind)[None])
     result.metrics = {name: measure.result() for name, measure in measures.items()}
     return result
 

@@ -36,6 +36,7 @@ class Player:
 
     Attributes:
         count, message: how many frames have been finished, and the newest of them as ``view.encode`` has it
+        accelerator: what runs them
         measures_power: whether this device has sensors
 
     Raises:
@@ -43,7 +44,7 @@ class Player:
     """
 
     def __init__(self, accelerator: Accelerator, pictures: Endless, fps: float, tasks: Sequence[str]) -> None:
-        self._accelerator, self._pictures, self._period = accelerator, pictures, 1 / fps
+        self.accelerator, self._pictures, self._period = accelerator, pictures, 1 / fps
         self._changed = threading.Condition()
         self._listeners: list[Callable[[], object]] = []
         self._is_paused = self._is_closed = self._has_ended = False
@@ -62,11 +63,11 @@ class Player:
     def choose(self, tasks: Sequence[str]) -> None:
         """Run these tasks from the next frame on, in the bundle's order; BundleError when there is no such task."""
         if not tasks:
-            raise BundleError(f"choose at least one task of {', '.join(self._accelerator.tasks)}")
+            raise BundleError(f"choose at least one task of {', '.join(self.accelerator.tasks)}")
         for name in tasks:
-            self._accelerator.bundle.task(name)
+            self.accelerator.bundle.task(name)
         with self._changed:
-            self._tasks = tuple(name for name in self._accelerator.tasks if name in tasks)
+            self._tasks = tuple(name for name in self.accelerator.tasks if name in tasks)
             self._begin_anew()
 
     def switch(self, task: str, is_on: bool) -> None:
@@ -96,6 +97,11 @@ class Player:
             "failures": self._failures,
             "error": self._error,
         }
+
+    @property
+    def viewers(self) -> int:
+        """How many there are."""
+        return len(self._listeners)
 
     @contextlib.contextmanager
     def watched(self, listener: Callable[[], object]) -> Iterator[None]:
@@ -152,7 +158,7 @@ class Player:
     def _measure(self) -> Mapping[str, float]:
         """Samples power; ``PowerMeter`` calls it, in its thread."""
         self.measures_power = True  # also where a sensor does not answer now
-        rails = self._accelerator.power()
+        rails = self.accelerator.power()
         self.measures_power = bool(rails)
         if rails:
             with self._changed:

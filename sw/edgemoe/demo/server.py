@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import functools
 import json
 import signal
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse
-from starlette.routing import Mount, Route, WebSocketRoute
-from starlette.staticfiles import StaticFiles
+from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from edgemoe.bundle import BundleError
+from edgemoe.demo.access import Doorkeeper, strip_brackets
 from edgemoe.demo.player import Player
 
-__all__ = ["application", "listen", "serve", "url_of"]
+__all__ = ["application", "configured", "listen", "serve", "url_of"]
 
 STATIC = Path(__file__).parent / "static"
+_FILES = ("app.js", "icon.svg", "style.css")
+_LONGEST_COMMAND = 65536  # bytes
 # Everything comes from here: the page works without a network, and nothing of a camera's pictures leaves.
 _HEADERS = {"Content-Security-Policy": "default-src 'self'", "Cache-Control": "no-cache"}
 
@@ -37,19 +39,17 @@ def application(player: Player, about: dict[str, Any], host: str = "127.0.0.1") 
     async def page(request: Request) -> FileResponse:
         return FileResponse(STATIC / "index.html", headers=_HEADERS)
 
+    async def file(request: Request) -> Response:
+        name = request.path_params["name"]
+        return FileResponse(STATIC / name) if name in _FILES else PlainTextResponse("not found\n", 404)
+
     async def live(viewer: WebSocket) -> None:
         await _Viewer(viewer, player).serve(about)
 
     return Starlette(
-        routes=[Route("/", page), WebSocketRoute("/live", live), Mount("/static", StaticFiles(directory=STATIC))],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=_names_of(host))],
+        routes=[Route("/", page), Route("/static/{name}", file), WebSocketRoute("/live", live)],
+        middleware=[Middleware(Doorkeeper, host=host)],
     )
-
-
-def _names_of(host: str) -> list[str]:
-    """What a browser may call this server: a stranger's name that leads to this machine is a trick (DNS rebinding)."""
-    local = ["127.0.0.1", "localhost"]
-    return local if host in local else ["*"]
 
 
 class _Viewer:
@@ -60,64 +60,75 @@ class _Viewer:
         self._news = asyncio.Event()
 
     async def serve(self, about: dict[str, Any]) -> None:
-        if not self._is_own_page():
-            await self._viewer.close()
-            return
-        await self._viewer.accept()
-        loop = asyncio.get_running_loop()
-        with self._player.watched(lambda: loop.call_soon_threadsafe(self._news.set)):
-            both = [asyncio.create_task(work) for work in (self._send(about), self._receive())]
-            try:
-                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in both:
-                    task.cancel()
-                await asyncio.gather(*both, return_exceptions=True)
+        """Until the viewer goes, which ends nothing but this."""
+        with contextlib.suppress(WebSocketDisconnect):
+            await self._viewer.accept()
+            with self._player.watched(functools.partial(self._call, asyncio.get_running_loop())):
+                both = [asyncio.create_task(work) for work in (self._send(about), self._receive())]
+                try:
+                    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    for task in both:
+                        task.cancel()
+                    await asyncio.gather(*both, return_exceptions=True)
 
-    def _is_own_page(self) -> bool:
-        """Browsers let any web page open a WebSocket to this machine, but they say which page it was."""
-        origin = self._viewer.headers.get("origin")
-        return origin is None or urlsplit(origin).netloc == self._viewer.headers.get("host")
+    def _call(self, loop: asyncio.AbstractEventLoop) -> None:
+        with contextlib.suppress(RuntimeError):  # the server has ended meanwhile
+            loop.call_soon_threadsafe(self._news.set)
+
+    async def _tell(self, message: Mapping[str, Any]) -> None:
+        await self._viewer.send_text(json.dumps(message))  # in ASCII: a file's name may have no UTF-8
 
     async def _send(self, about: dict[str, Any]) -> None:
-        await self._viewer.send_json(about)
+        await self._tell(about)
         state, count = None, 0
         while True:
             await self._news.wait()
             self._news.clear()
             if (now := self._player.state) != state:
                 state = now
-                await self._viewer.send_json({"type": "state", **state})
+                await self._tell({"type": "state", **state})
             if self._player.count != count:
                 count = self._player.count
                 await self._viewer.send_bytes(self._player.message)
 
     async def _receive(self) -> None:
-        while True:
+        while (message := await self._viewer.receive())["type"] != "websocket.disconnect":
             try:
-                command = json.loads(await self._viewer.receive_text())
-                if "task" in command:
-                    self._player.switch(str(command["task"]), bool(command["on"]))
-                if "paused" in command:
-                    self._player.pause(bool(command["paused"]))
-            except WebSocketDisconnect:
-                return
-            except BundleError as error:
-                await self._viewer.send_json({"type": "refused", "message": str(error)})
-            except (ValueError, TypeError, KeyError):
-                await self._viewer.send_json({"type": "refused", "message": "this is no command"})
+                self._obey(message.get("text"))
+            except ValueError as error:
+                await self._tell({"type": "refused", "message": str(error)})
+
+    def _obey(self, text: str | None) -> None:
+        """``{"task": NAME, "on": true or false}`` or ``{"paused": true or false}``; ValueError says why not."""
+        try:
+            command = json.loads(text or "")
+        except (ValueError, RecursionError):
+            command = None
+        match command:
+            case {"task": str(task), "on": bool(is_on), **others} if not others:
+                self._player.switch(task, is_on)
+            case {"paused": bool(is_paused), **others} if not others:
+                self._player.pause(is_paused)
+            case _:
+                raise ValueError("this is no command")
 
 
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 is any free one.
 
+    Args:
+        host: an address, or a name that has one; empty: all of this machine's
+
     Raises:
         ValueError: it cannot be had; the message says why
     """
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port must be 0 to 65535, not {port}")
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OverflowError:
-        raise ValueError(f"port must be 0 to 65535, not {port}") from None
+        found = socket.getaddrinfo(strip_brackets(host) or "0.0.0.0", port, type=socket.SOCK_STREAM)
+        family, *_, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+        return socket.create_server(address, family=family)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise ValueError(
@@ -125,6 +136,8 @@ def listen(host: str, port: int) -> socket.socket:
             ) from None
         reason = str(error.strerror).partition(" (while")[0]  # Python repeats the address after it
         raise ValueError(f"cannot listen on {host}, port {port}: {reason}") from None
+    except UnicodeError:  # of a name, to its form in the DNS
+        raise ValueError(f"cannot listen on {host!r}: this is no name") from None
 
 
 def url_of(listening: socket.socket) -> str:
@@ -134,18 +147,22 @@ def url_of(listening: socket.socket) -> str:
     return f"http://{shown}:{port}/"
 
 
+def configured(app: Starlette) -> uvicorn.Config:
+    """How the server runs: commands are short, so whoever sends much is sent away, and only that one."""
+    return uvicorn.Config(
+        app,
+        log_level="warning",
+        ws="websockets-sansio",
+        ws_max_size=_LONGEST_COMMAND,
+        lifespan="off",
+        ws_per_message_deflate=False,
+        timeout_graceful_shutdown=2,
+    )
+
+
 def serve(app: Starlette, listening: socket.socket) -> None:
     """Serve until the user interrupts it, or the process is asked to end."""
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            log_level="warning",
-            ws="websockets-sansio",
-            lifespan="off",
-            ws_per_message_deflate=False,
-            timeout_graceful_shutdown=2,
-        )
-    )
+    server = uvicorn.Server(configured(app))
     # uvicorn repeats the signal when it has shut down; both then end here, and what is open is closed.
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -13,7 +13,7 @@ from PIL import Image
 from edgemoe.runtime.frames import frames
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.datasets.scenes import SPLITS, generate_scene
-from edgemoe_models.pictures import PICTURE_SUFFIXES, Notes, Resize, kind_of, picture_files, read_picture
+from edgemoe_models.pictures import PICTURE_SUFFIXES, Notes, Resize, kind_of, picture_files, read_picture, shown
 
 __all__ = ["Endless", "drifting_scenes", "endless"]
 
@@ -94,7 +94,7 @@ def _looped(source: str, opened: Iterator[RGB]) -> Endless:
             if hasattr(opened, "close"):
                 opened.close()
         if is_empty:
-            raise ValueError(f"{source}: it has no frames (any more)")
+            raise ValueError(f"{shown(source)}: it has no frames (any more)")
         opened = _open(source)
 
 

@@ -19,6 +19,7 @@ from edgemoe.runtime.predictions import Classification, Prediction
 from edgemoe.runtime.stream import Frame
 from edgemoe_models.config import TaskConfig
 from edgemoe_models.datasets.scenes import MAX_DEPTH
+from edgemoe_models.pictures import shown
 
 __all__ = ["about", "decode", "encode"]
 
@@ -37,7 +38,7 @@ def about(accelerator: Accelerator, source: str, measures_power: bool = False) -
         "model": model.name,
         "device": accelerator.device,
         "config": bundle.config.name,
-        "source": source,
+        "source": shown(source),
         "width": model.image_width,
         "height": model.image_height,
         "clock_mhz": accelerator.clock_mhz,

@@ -101,7 +101,9 @@ def legend(kind: str, channels: int = len(CLASS_NAMES)) -> list[tuple[str, Rgb]]
         names = CLASS_NAMES if has_scene_classes(channels) else [f"class {number}" for number in range(count)]
         return [(name, _one(colour(kind, np.array(number)))) for number, name in enumerate(names)]
     if kind == "normals":
-        return [(name, _one(colour(kind, np.array(vector)))) for name, vector in _FACING.items()] + [("none", NO_LABEL)]
+        return [(name, _one(colour(kind, np.array(vector)))) for name, vector in _FACING.items()] + [
+            ("no label", NO_LABEL)
+        ]
     return [("edge", (255, 255, 255)), ("no edge", (0, 0, 0))] if kind == "edges" else []
 
 
@@ -110,7 +112,8 @@ def ramp(values: npt.NDArray[np.float64]) -> RGB:
     position = np.clip(values, 0, 1) * (len(_RAMP) - 1)
     low = np.minimum(position.astype(int), len(_RAMP) - 2)
     share = (position - low)[..., None]
-    return np.rint(_RAMP[low] * (1 - share) + _RAMP[low + 1] * share).astype(np.uint8)
+    found: RGB = np.rint(_RAMP[low] * (1 - share) + _RAMP[low + 1] * share).astype(np.uint8)
+    return found
 
 
 def _one(rgb: RGB) -> Rgb:

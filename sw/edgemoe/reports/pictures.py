@@ -78,7 +78,7 @@ def save_picture(
 
 
 def save_predictions(stem: Path, image: RGB, predictions: Mapping[str, Predicted]) -> None:
-    """Write ``STEM-TASK.png`` for each prediction of one image, normals without the sky where a segmentation sees it."""
+    """Write ``STEM-TASK.png`` for each prediction of one image; normals are grey where a segmentation sees sky."""
     for task, found in predictions.items():
         path, caption = stem.with_name(f"{stem.name}-{task}.png"), caption_of(found.model, task)
         if found.kind == "classification":
