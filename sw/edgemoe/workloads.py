@@ -32,6 +32,7 @@ __all__ = [
     "preset_graph",
     "qat_files",
     "read_metadata",
+    "short_path",
     "weights_path",
 ]
 
@@ -72,8 +73,8 @@ def qat_files(weights: Path, suffix: str) -> QatFiles:
     """Where the quantization-aware trained forms of float weights are: beside them."""
     stem = weights.with_name(f"{weights.stem}-{suffix}")
     command = (
-        f"python -m edgemoe_models.qat --weights {_short(weights)} --expert-bits {4 if suffix == 'w4a8' else 8} "
-        f"--out {_short(weights.parent)}"
+        f"edgemoe qat --model {short_path(weights)} --expert-bits {4 if suffix == 'w4a8' else 8} "
+        f"--out {short_path(weights.parent)}"
     )
     return QatFiles(
         QAT_PRECISIONS[suffix],
@@ -83,7 +84,7 @@ def qat_files(weights: Path, suffix: str) -> QatFiles:
     )
 
 
-def _short(path: Path) -> Path:
+def short_path(path: Path) -> Path:
     """As seen from the current folder, where that is shorter."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
@@ -105,7 +106,7 @@ def float_weights(model: str) -> Path:
     if model in PRESETS:
         raise ValueError(
             f"{model} has no trained weights, so it has no accuracy; train it with: "
-            f"python -m edgemoe_models.train --preset {model}, and give the file's name"
+            f"edgemoe train --preset {model}, and give the file's name"
         )
     trained = ", ".join(name for name in PRESETS if weights_path(name).is_file())
     raise ValueError(f"model must be a trained preset ({trained}) or a float checkpoint, not {model!r}")

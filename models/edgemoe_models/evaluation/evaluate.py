@@ -1,14 +1,8 @@
-"""Accuracy of a float checkpoint and of its integer graph on held-out scenes, side by side. NumPy only.
-
-Usage: ``python -m edgemoe_models.evaluation.evaluate [--weights FILE] [--scenes N] [--json FILE]``
-"""
+"""Accuracy of a float checkpoint and of its integer graph on held-out scenes, side by side. NumPy only."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +17,12 @@ from edgemoe_models.float_reference import State
 from edgemoe_models.graph.integer_graph import IntegerGraph
 from edgemoe_models.integer import reference
 from edgemoe_models.integer.postprocess import arrange, decode_output, upsample
-from edgemoe_models.ptq.quantize import QuantizeError, calibration_images, load_checkpoint, quantize
+from edgemoe_models.ptq.quantize import calibration_images, load_checkpoint, quantize
 
-__all__ = ["evaluate", "float_outputs", "integer_outputs", "main"]
+__all__ = ["compare_with_float", "evaluate", "float_outputs", "integer_outputs"]
 
 Floats = npt.NDArray[np.float32]
 Images = npt.NDArray[np.uint8]
-WEIGHTS = Path(__file__).parents[1] / "weights" / "m3vit-micro.safetensors"
 _BATCH = 16
 _INTEGER_BATCH = 8  # the fastest: more do not fit into caches
 
@@ -82,53 +75,26 @@ def evaluate(
     return results
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m edgemoe_models.evaluation.evaluate",
-        description="Accuracy of a float checkpoint and of its integer graph.",
-    )
-    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="float checkpoint with metadata 'config'")
-    parser.add_argument("--scenes", type=int, default=512, help="validation scenes (from the first)")
-    parser.add_argument("--cache", type=Path, default=Path("build/scenes"), help="folder that keeps generated scenes")
-    parser.add_argument("--json", type=Path, help="also write the rows to this file")
-    options = parser.parse_args(arguments)
-    if options.scenes < 1:
-        parser.error(f"--scenes must be at least 1, not {options.scenes}")
-    try:
-        state, config = load_checkpoint(options.weights)
-        graph = quantize(state, config, calibration_images(config))
-    except (QuantizeError, OSError) as error:
-        print(f"evaluate: {error}", file=sys.stderr)
-        return 1
-    data = load_split(
-        options.cache,
-        "val",
-        options.scenes,
-        config.image_height,
-        config.image_width,
-        [task.kind for task in config.tasks],
-    )
+def compare_with_float(weights: Path, count: int, cache: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a float checkpoint and of its integer graph: ``model``, ``executor``, ``images`` and ``metrics`` by task.
+
+    Args:
+        weights: float checkpoint with metadata ``config``
+        count: validation scenes, from the first
+        cache: folder that keeps generated scenes
+
+    Raises:
+        QuantizeError: the checkpoint cannot be read or quantized
+        ValueError: there are not so many scenes, or none for a task
+    """
+    state, config = load_checkpoint(weights)
+    graph = quantize(state, config, calibration_images(config))
+    kinds = [task.kind for task in config.tasks]
+    data = load_split(cache, "val", count, config.image_height, config.image_width, kinds)
     executors: dict[str, Callable[[str, Images], Iterable[Floats]]] = {
         "float": lambda task, images: float_outputs(state, config, task, images),
         "integer (PTQ W8A8)": lambda task, images: integer_outputs(graph, task, images),
     }
-    rows = []
     for name, outputs in executors.items():
-        metrics = evaluate(config, outputs, data, options.scenes)
-        rows.append({"model": config.name, "executor": name, "images": options.scenes, "metrics": metrics})
-        figures = ", ".join(
-            f"{task} {metric} {float(value):.4f}"
-            for task, values in metrics.items()
-            for metric, value in values.items()
-            if np.isscalar(value)
-        )
-        print(f"{config.name}, {name}, {options.scenes} scenes: {figures}", flush=True)
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        metrics = evaluate(config, outputs, data, count)
+        yield {"model": config.name, "executor": name, "images": count, "metrics": metrics}

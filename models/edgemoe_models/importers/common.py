@@ -6,6 +6,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,31 +28,25 @@ class ImportRefused(ValueError):
     """A checkpoint that cannot be imported; the message says why and what to do."""
 
 
+def _option(text: str, default: str | None = None) -> Any:
+    """A field with its line of ``--help`` and its default."""
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
 @dataclasses.dataclass(frozen=True)
 class ImportOptions:
-    """What a checkpoint does not say itself.
+    """What a checkpoint does not say itself; None: the importer's own guess. Each field's ``help`` says what it is."""
 
-    Attributes:
-        name: the model's name
-        heads: attention heads; width / 64 when None
-        image_height, image_width: in pixels; the importer's own guess when None
-        mean, std: of the training images, RGB in 0..1; the format's when None
-        tasks: ``NAME=KIND:CHANNELS`` separated by commas, in the order of the gates
-        top_k: experts a token visits
-        seed_heads: seed of the heads of a checkpoint that has none of ours
-        fill_missing: seed of experts that are missing
-    """
-
-    name: str = "imported"
-    heads: int | None = None
-    image_height: int | None = None
-    image_width: int | None = None
-    mean: Triple | None = None
-    std: Triple | None = None
-    tasks: str | None = None
-    top_k: int | None = None
-    seed_heads: int | None = None
-    fill_missing: int | None = None
+    name: str = _option("the model's name", "imported")
+    heads: int | None = _option("attention heads (default: width / 64; m3vit: must be given)")
+    image_height: int | None = _option("pixels")
+    image_width: int | None = _option("pixels")
+    mean: Triple | None = _option("mean of the training images, RGB in 0..1 (default: ImageNet's; not for edge-moe)")
+    std: Triple | None = _option("their deviation (default: ImageNet's; not for edge-moe)")
+    tasks: str | None = _option("NAME=KIND:CHANNELS,... in the order of the gates (m3vit, edge-moe)")
+    top_k: int | None = _option("experts a token visits (m3vit; edge-moe: 2)")
+    seed_heads: int | None = _option("seed of heads that the checkpoint lacks (m3vit; edge-moe: 0)")
+    fill_missing: int | None = _option("seed of experts that are missing (edge-moe)")
 
 
 @dataclasses.dataclass(frozen=True)

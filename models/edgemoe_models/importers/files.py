@@ -1,7 +1,11 @@
-"""Reading foreign checkpoints without running code that is in them: safetensors, and torch files of tensors only."""
+"""Reading foreign checkpoints without running code that is in them: safetensors, and torch files of tensors only.
+
+And writing what was imported.
+"""
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,8 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import safetensors
+import safetensors.numpy
+from PIL import Image
 
-from edgemoe_models.importers.common import ImportRefused
+from edgemoe_models.importers.common import Imported, ImportRefused
 
 Tensors = dict[str, npt.NDArray[Any]]
 #: Where training scripts keep the state dict: DeiT; M3ViT and many others; DeepSpeed.
@@ -94,3 +100,16 @@ def _numpy(state: Mapping[str, Any]) -> Tensors:
         is_float = value.is_floating_point()
         tensors[name] = (value.detach().float() if is_float else value.detach()).cpu().numpy()
     return tensors
+
+
+def save_imported(imported: Imported, source: Path, out: Path) -> list[Path]:
+    """Write the checkpoint, and the image beside it if there is one; return the files."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    origin = {"source": source.name, "notes": imported.notes, "unused": imported.unused}
+    metadata = {"config": imported.config.to_json(), "imported": json.dumps(origin)}
+    safetensors.numpy.save_file(imported.state, out, metadata)
+    if imported.image is None:
+        return [out]
+    picture = out.with_suffix(".png")
+    Image.fromarray(imported.image).save(picture)
+    return [out, picture]

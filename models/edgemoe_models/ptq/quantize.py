@@ -1,12 +1,7 @@
-"""Post-training quantization: float state dict + calibration images -> integer graph. NumPy only.
-
-Usage: ``python -m edgemoe_models.ptq.quantize CHECKPOINT [--images FOLDER] --out GRAPH``
-"""
+"""Post-training quantization: float state dict + calibration images -> integer graph. NumPy only."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,13 +12,10 @@ import numpy.typing as npt
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.datasets import scenes
 from edgemoe_models.float_reference import Floats, state_shapes
-from edgemoe_models.graph.file import write_graph
-from edgemoe_models.graph.integer_graph import GraphError, IntegerGraph
-from edgemoe_models.pictures import Notes
+from edgemoe_models.graph.integer_graph import IntegerGraph
 from edgemoe_models.ptq.calibrate import calibration_folder
 from edgemoe_models.ptq.quantizer import Quantizer
-from edgemoe_models.ptq.report import report
-from edgemoe_models.ptq.search import DEFAULT, RANGES, QuantizeError, QuantizeOptions
+from edgemoe_models.ptq.search import DEFAULT, QuantizeError, QuantizeOptions
 from edgemoe_models.storage.tensor_file import TensorFileError, read_tensors
 
 __all__ = [
@@ -127,48 +119,3 @@ def quantize(
             f"not {images.dtype.name} {list(images.shape)}"
         )
     return Quantizer(check_state(state, config), config, images, options).graph()
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m edgemoe_models.ptq.quantize",
-        description="Quantize a float checkpoint without training; edgemoe compile takes the integer graph.",
-    )
-    parser.add_argument("checkpoint", type=Path, help="float checkpoint with metadata 'config'")
-    parser.add_argument("--images", type=Path, help="folder of calibration pictures (default: synthetic scenes)")
-    parser.add_argument("--count", type=int, default=16, help="how many of them at most")
-    parser.add_argument("--expert-bits", type=int, choices=(8, 4), default=8, help="bits of the experts' weights")
-    parser.add_argument("--power-of-two", action="store_true", help="make every scale a power of two")
-    parser.add_argument("--ranges", choices=RANGES, default=DEFAULT.ranges, help="how ranges are chosen")
-    parser.add_argument("--out", type=Path, required=True, help="integer graph to write")
-    return parser
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit status."""
-    parser = _parser()
-    chosen = parser.parse_args(arguments)
-    if chosen.count < 1:
-        parser.error(f"--count must be at least 1, not {chosen.count}")
-    options = QuantizeOptions(chosen.expert_bits, chosen.power_of_two, chosen.ranges)
-    try:
-        state, config = load_checkpoint(chosen.checkpoint)
-        if chosen.images is None:
-            images = calibration_images(config, chosen.count)
-        else:
-            images = calibration_folder(
-                chosen.images, config, chosen.count, notes=Notes(lambda text: print(f"note: {text}"))
-            )
-        graph = quantize(state, config, images, options)
-        write_graph(graph, chosen.out)
-    except (QuantizeError, GraphError, OSError) as error:
-        print(f"quantize: {error}", file=sys.stderr)
-        return 1
-    for line in report(state, graph, images):
-        print(line)
-    print(f"{chosen.out}: {config.name} from {len(images)} images, {chosen.out.stat().st_size:,} bytes")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

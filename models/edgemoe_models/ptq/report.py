@@ -85,16 +85,12 @@ def _pairs(graph: IntegerGraph, seen: Observed, trace: Trace) -> Iterator[tuple[
             yield name, wanted.reshape(found.shape), found
 
 
-def report(state: State, graph: IntegerGraph, images: npt.NDArray[np.uint8]) -> Iterator[str]:
-    """:func:`layer_errors` as lines of a table, one a layer."""
+def report(state: State, graph: IntegerGraph, images: npt.NDArray[np.uint8]) -> Iterator[dict[str, Any]]:
+    """:func:`layer_errors` by layer: ``layer``, those of ``COLUMNS`` that it has, ``same_expert`` of a MoE block."""
     ratios, routing = layer_errors(state, graph, images)
-    width = max(len(name) for name in ("layer", *(f"heads.{task.name}" for task in graph.config.tasks)))
-    yield "signal-to-noise ratio of each layer's outputs, float against integer, in dB"
-    yield "  ".join([f"{'layer':{width}}", *(f"{column:>9}" for column in COLUMNS), "same expert"])
     blocks = [f"blocks.{i}" for i in range(graph.config.depth)]
     for layer in ["embed", *blocks, "norm", *(f"heads.{task.name}" for task in graph.config.tasks)]:
         names = {column: f"{layer}.{column}" for column in COLUMNS}
         names["output"] = f"{layer}.residual2" if layer in blocks else layer
-        cells = [f"{ratios[name]:9.1f}" if (name := names[column]) in ratios else 9 * " " for column in COLUMNS]
-        share = f"{100 * routing[layer]:9.1f} %" if layer in routing else ""
-        yield "  ".join([f"{layer:{width}}", *cells, share]).rstrip()
+        found = {column: ratios[name] for column, name in names.items() if name in ratios}
+        yield {"layer": layer, **found} | ({"same_expert": routing[layer]} if layer in routing else {})

@@ -1,4 +1,4 @@
-"""Fine-tuning of the Brevitas model: options, one step, checkpoints."""
+"""Fine-tuning of the Brevitas model: one step, checkpoints."""
 
 from __future__ import annotations
 
@@ -14,56 +14,16 @@ from torch import Tensor
 
 from edgemoe_models.ptq.quantize import calibration_images, load_checkpoint
 from edgemoe_models.qat import storage
+from edgemoe_models.qat.config import QatOptions
 from edgemoe_models.qat.initialize import from_float
 from edgemoe_models.qat.layers import shared_weights
 from edgemoe_models.qat.model import QuantM3ViT
-from edgemoe_models.train import task_loss
-from edgemoe_models.train.config import scheduled_rate
 from edgemoe_models.train.data import draw_batch
+from edgemoe_models.train.losses import task_loss
 
-__all__ = ["QatOptions", "QatTrainer"]
+__all__ = ["QatTrainer"]
 
 Arrays = dict[str, np.ndarray[Any, Any]]
-
-
-@dataclasses.dataclass(frozen=True)
-class QatOptions:
-    """How to fine-tune. ``minutes`` (of training time), when not 0, ends the run and its schedule, not ``steps``.
-
-    Raises:
-        ValueError: a field is out of range.
-    """
-
-    weights: str = "models/edgemoe_models/weights/m3vit-micro.safetensors"
-    expert_bits: int = 8
-    scales: str = "multiplier"
-    steps: int = 1000
-    minutes: float = 0.0
-    batch: int = 16
-    learning_rate: float = 1e-4
-    warmup: int = 20
-    balance: float = 0.001
-    seed: int = 1
-    train_scenes: int = 20000
-    val_scenes: int = 128
-    save_minutes: float = 5.0
-
-    def __post_init__(self) -> None:
-        if self.expert_bits not in (4, 8):
-            raise ValueError(f"expert-bits must be 4 or 8, not {self.expert_bits!r}")
-        if self.scales not in ("multiplier", "power-of-two"):
-            raise ValueError(f"scales must be multiplier or power-of-two, not {self.scales!r}")
-        for field in ("steps", "batch", "train_scenes", "val_scenes"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field.replace('_', '-')} must be at least 1, not {getattr(self, field)!r}")
-        if self.minutes < 0:
-            raise ValueError(f"minutes must be at least 0, not {self.minutes!r}")
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning-rate must be positive, not {self.learning_rate!r}")
-
-    def rate(self, step: int, progress: float) -> float:
-        """Learning rate of a step, see :func:`scheduled_rate`."""
-        return scheduled_rate(self.learning_rate, self.warmup, step, progress)
 
 
 class QatTrainer:

@@ -1,38 +1,31 @@
 """Post-training quantization compared: ours, ours without each of its parts, and other papers' functions. NumPy only.
 
-Usage: ``python -m edgemoe_models.studies.compare_ptq [--weights FILE] [--scenes N] [--json FILE]``
-
 Every row has the same float weights, calibration images and scenes, and changes one thing in the first integer row.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.datasets.arrays import load_split
-from edgemoe_models.evaluation.evaluate import WEIGHTS, evaluate, float_outputs, integer_outputs
+from edgemoe_models.evaluation.evaluate import evaluate, float_outputs, integer_outputs
 from edgemoe_models.float_reference import State
 from edgemoe_models.graph.integer_graph import IntegerGraph
 from edgemoe_models.integer.reference import OURS, Functions
 from edgemoe_models.ptq.quantize import (
     QuantizeOptions,
     calibration_images,
-    load_checkpoint,
     quantize,
 )
 from edgemoe_models.studies.compare_functions import fq_vit_functions, i_vit_functions
 
-__all__ = ["VARIANTS", "Variant", "compare", "main"]
+__all__ = ["COLUMNS", "VARIANTS", "Column", "Row", "Variant", "columns_of", "compare"]
 
 Row = dict[str, Any]
-_NAME_WIDTH, _WIDTH = 24, 28
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,51 +125,3 @@ def compare(
 def _measure(graph: IntegerGraph, variant: Variant, data: dict[str, Any], scenes: int) -> dict[str, dict[str, float]]:
     functions = variant.functions(graph)
     return evaluate(graph.config, lambda task, batch: integer_outputs(graph, task, batch, functions), data, scenes)
-
-
-def heading(config: ModelConfig) -> str:
-    """The table's first line."""
-    titles = [f"{task} {column.title} ({column.unit})" for task, column in columns_of(config).items()]
-    return "  ".join([f"{'':{_NAME_WIDTH}}", *(f"{title:>{_WIDTH}}" for title in titles)])
-
-
-def line(config: ModelConfig, row: Row) -> str:
-    """A row: each task's metric and in brackets its loss against float, more is worse."""
-    cells = []
-    for task, column in columns_of(config).items():
-        value = column.shown(row["metrics"][task][column.metric])
-        cells.append(f"{value:.3f} ({row['drop'][task]:+.2f})")
-    return "  ".join([f"{row['precision']:{_NAME_WIDTH}}", *(f"{cell:>{_WIDTH}}" for cell in cells)])
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m edgemoe_models.studies.compare_ptq", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="float checkpoint with metadata 'config'")
-    parser.add_argument("--scenes", type=int, default=256, help="validation scenes (from the first)")
-    parser.add_argument("--cache", type=Path, default=Path("build/scenes"), help="folder that keeps generated scenes")
-    parser.add_argument("--json", type=Path, help="also write the rows to this file")
-    options = parser.parse_args(arguments)
-    if options.scenes < 1:
-        parser.error(f"--scenes must be at least 1, not {options.scenes}")
-    rows: list[Row] = []
-    try:
-        state, config = load_checkpoint(options.weights)
-        print(f"{config.name}, {options.scenes} validation scenes; in brackets the loss against float")
-        print(heading(config), flush=True)
-        for row in compare(state, config, options.scenes, options.cache):
-            rows.append(row)
-            print(line(config, row), flush=True)
-    except (ValueError, OSError) as error:
-        print(f"compare_ptq: {error}", file=sys.stderr)
-        return 1
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

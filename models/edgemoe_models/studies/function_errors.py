@@ -1,24 +1,16 @@
 """Errors of softmax, GELU and LayerNorm against float64: ours beside I-BERT's, I-ViT's, FQ-ViT's and Edge-MoE's.
 
 Every method gets the same integers, those of the integer graph (docs/functions.md says which). NumPy only.
-
-Usage: ``python -m edgemoe_models.studies.function_errors [--json FILE]``
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
-from rich.table import Table
 
 from edgemoe_models.float_reference import erf
 from edgemoe_models.integer import ops
@@ -34,7 +26,7 @@ from edgemoe_models.studies.published import (
     to_int8,
 )
 
-__all__ = ["TABLES", "cell", "gelu_rows", "layer_norm_rows", "main", "results", "softmax_rows"]
+__all__ = ["TABLES", "cell", "gelu_rows", "layer_norm_rows", "results", "softmax_rows"]
 
 Floats = npt.NDArray[np.float64]
 Row = dict[str, Any]
@@ -295,7 +287,7 @@ def softmax_rows() -> Iterator[Row]:
             }
 
 
-# --- Command line ----------------------------------------------------------------------------------------------------
+# --- Tables ----------------------------------------------------------------------------------------------------------
 
 _INT8 = {
     "own_max": "own max",
@@ -333,43 +325,3 @@ def cell(key: str, value: float) -> str:
     if key in ("rounded_differ", "sum_max", "context_rms"):
         return f"{100 * value:.2f} %"
     return str(value) if isinstance(value, int) else f"{value:.3f}" if "lsb" in key else f"{value:.1e}"
-
-
-def _print(console: Console, title: str, columns: dict[str, str], rows: list[Row]) -> None:
-    table = Table(title=title, title_justify="left", box=None, header_style="bold")
-    for name in ("inputs", "method"):
-        table.add_column(name, no_wrap=True)
-    for name in columns.values():
-        table.add_column(name, justify="right", no_wrap=True)
-    previous = ""
-    for row in rows:
-        inputs = "" if row["inputs"] == previous else row["inputs"]
-        previous = row["inputs"]
-        table.add_row(inputs, row["method"], *(cell(key, row[key]) for key in columns))
-    console.print(table, "")
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m edgemoe_models.studies.function_errors",
-        description="Errors of softmax, GELU and LayerNorm, ours and published ones.",
-    )
-    parser.add_argument("--json", type=Path, help="also write the rows to this file")
-    options = parser.parse_args(arguments)
-    console = Console(width=130, highlight=False)
-    rows = list(results())
-    for name, (_, columns) in TABLES.items():
-        _print(console, name, columns, [row for row in rows if row["function"] == name])
-    if options.json is not None:
-        try:
-            options.json.parent.mkdir(parents=True, exist_ok=True)
-            options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            print(f"function_errors: cannot write {options.json}: {error.strerror}", file=sys.stderr)
-            return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

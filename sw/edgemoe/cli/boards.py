@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.status import Status
-from rich.table import Table
 
-from edgemoe.boards.bitstream import OUT, build_bitstream, find_bitstream
+from edgemoe.boards.bitstream import OUT, build_bitstream, find_bitstream, find_vivado
 from edgemoe.boards.board import Board, board_names, load_board
 from edgemoe.boards.flash import check_host, flash
 from edgemoe.boards.hwh import hwh_text
 from edgemoe.boards.utilisation import utilisation, utilisation_row, utilisation_table
+from edgemoe.cli.options import new_application, write_json
+from edgemoe.cli.output import note, say, show, working
+from edgemoe.cli.outputs import output_file, output_folder
+from edgemoe.extras import require
+from edgemoe.reports.tables import TextTable
 
-__all__ = ["app"]
+__all__ = ["command"]
 
-app = typer.Typer(invoke_without_command=True, help="Boards: list, utilisation, .hwh, bitstream, flash.")
-console = Console()
+command = new_application(invoke_without_command=True, help="Boards: list, utilisation, .hwh, bitstream, flash.")
 
-BoardName = Annotated[str, typer.Argument(help="as `edgemoe boards` lists them", metavar="BOARD")]
+BoardName = Annotated[str, typer.Argument(help="as edgemoe boards lists them", metavar="BOARD", show_default=False)]
 Out = Annotated[Path, typer.Option(help="folder for what is made")]
 
 
-@app.callback()
+@command.callback()
 def boards(
     context: typer.Context,
     measure: Annotated[
@@ -43,28 +43,25 @@ def boards(
     if measure:
         _measure(chosen, path)
     else:
-        console.print(_list(chosen))
+        show(_list(chosen))
+        say()
+        say("images with PYNQ:")
+        for board in chosen:
+            say(f"  {board.name}: {board.pynq}")
 
 
-def _list(boards: list[Board]) -> Table:
-    table = Table(
-        "board",
-        "FPGA",
-        "HP bits",
-        "MHz",
-        "array",
-        "PYNQ image",
-        "status",
-        title="clocks are assumed until placed and routed",
+def _list(boards: list[Board]) -> TextTable:
+    table = TextTable(
+        "clocks are assumed until placed and routed",
+        ["board", "FPGA", ">HP bits", ">MHz", ">array", "status"],
     )
     for board in boards:
-        table.add_row(
+        table.add(
             board.name,
             board.device.name,
             f"{board.hp_ports} x {board.hp_bits}",
             f"{board.clock_mhz:g}",
             f"{board.config.lanes_k}x{board.config.lanes_n}",
-            board.pynq,
             board.status,
         )
     return table
@@ -72,47 +69,58 @@ def _list(boards: list[Board]) -> Table:
 
 def _measure(boards: list[Board], path: Path) -> None:
     """Synthesize, print and write the rows; ValueError if one does not fit."""
+    require("edgemoe boards --utilisation", "sim", "synth")
+    output_file(path)
     rows = []
-    path.parent.mkdir(parents=True, exist_ok=True)
     for board in boards:
-        with console.status("") as status:
-            rows.append(utilisation_row(board, utilisation(board, on_step=_titled(status, f"Yosys, {board.name}"))))
-        path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    console.print(utilisation_table(rows))
+        rows.append(utilisation_row(board, _utilisation(board)))
+        write_json(path, rows)
+    show(utilisation_table(rows))
+    say(f"rows are in {path}")
     if short := [row["board"] for row in rows if not row["fits"]]:
         raise ValueError(f"configurations of {', '.join(short)} do not fit; see {path}")
 
 
-def _titled(status: Status, title: str) -> Callable[[str], None]:
-    return lambda step: status.update(f"{title}: {step}")
+def _utilisation(board: Board) -> dict[str, Any]:
+    title = f"Yosys, {board.name}"
+    with working(title) as work:
+        return utilisation(board, on_step=lambda step: work.step(f"{title}: {step}"))
 
 
-@app.command()
+@command.command()
 def hwh(board: BoardName, out: Out = OUT) -> None:
     """Write a board's hardware handoff without Vivado, for the simulated PYNQ device."""
     chosen = load_board(board)
-    path = out / f"{chosen.name}.hwh"
+    path = output_file(out / f"{chosen.name}.hwh")
     out.mkdir(parents=True, exist_ok=True)
     path.write_text(hwh_text(chosen), encoding="utf-8")
-    console.print(f"{path}: {path.stat().st_size:,} bytes")
+    say(f"{path}: {path.stat().st_size:,} bytes")
 
 
-@app.command()
-def bitstream(board: BoardName, out: Out = OUT) -> None:
+@command.command()
+def bitstream(
+    board: BoardName,
+    out: Out = OUT,
+    check: Annotated[bool, typer.Option("--check", help="only look whether Vivado is here")] = False,
+) -> None:
     """Build a board's bitstream with Vivado."""
     chosen = load_board(board)
-    with console.status(f"bitstream of {chosen.name}") as status:
-        manifest = build_bitstream(chosen, out, status.update)
+    find_vivado(chosen)
+    if check:
+        return
+    require("edgemoe boards bitstream", "sim", "synth")
+    output_folder(out)
+    title = f"bitstream of {chosen.name}"
+    with working(title) as work:
+        manifest = build_bitstream(chosen, out, lambda step: work.step(f"{title}: {step}"))
     found = json.loads(manifest.read_text(encoding="utf-8"))
-    console.print(
-        f"{manifest}: {', '.join(found['files'])}; worst slack {found['wns_ns']} ns at {found['clock_mhz']:g} MHz"
-    )
+    say(f"{manifest}: {', '.join(found['files'])}; worst slack {found['wns_ns']} ns at {found['clock_mhz']:g} MHz")
 
 
-@app.command("flash")
+@command.command("flash")
 def flash_command(
     board: BoardName,
-    host: Annotated[str, typer.Option(help="user@name of the board")],
+    host: Annotated[str, typer.Option(help="user@name of the board", show_default=False)],
     bundle: Annotated[Path | None, typer.Option(help="default: m3vit-micro for the board")] = None,
     out: Out = OUT,
 ) -> None:
@@ -120,7 +128,11 @@ def flash_command(
     chosen = load_board(board)
     check_host(host)  # both before anything is compiled
     find_bitstream(chosen, out)
-    flash(chosen, host, bundle or _bundle(chosen, out), out, lambda step: console.print(step))
+    output_folder(out)
+    if bundle is None:
+        with working(f"compiling for {chosen.name}"):
+            bundle = _bundle(chosen, out)
+    flash(chosen, host, bundle, out, note)
 
 
 def _bundle(board: Board, out: Path) -> Path:

@@ -6,25 +6,22 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from edgemoe.bundle import Bundle
+from edgemoe.cli.output import say, working
 from edgemoe.demo.sources import endless
-from edgemoe.errors import DeviceError
-from edgemoe.extras import install_command
+from edgemoe.extras import require
 from edgemoe.runtime.opening import DEVICES
 from edgemoe.runtime.opening import open as open_device
 from edgemoe_models.pictures import Notes, check_resize
 
-__all__ = ["demo"]
-
-console = Console()
+__all__ = ["command"]
 
 
-def demo(
+def command(
     bundle: Annotated[Path | None, typer.Option(help="bundle (.emoe); default: compile --model")] = None,
     model: Annotated[
-        str | None, typer.Option(help="as `edgemoe compile` takes it; default: m3vit-micro, QAT W8A8 if there")
+        str | None, typer.Option(help="as edgemoe compile takes it; default: m3vit-micro, QAT W8A8 if there")
     ] = None,
     config: Annotated[str, typer.Option(help="configuration to compile for")] = "pynq-z2",
     device: Annotated[str, typer.Option(help=", ".join(DEVICES))] = "reference",
@@ -39,13 +36,9 @@ def demo(
     bitstream: Annotated[Path | None, typer.Option(help="overlay to load (pynq)")] = None,
 ) -> None:
     """Show a stream live on a local web page: predictions, speed and expert loads."""
-    try:
-        from edgemoe.demo.server import application, listen, serve, url_of
-    except ImportError as error:
-        raise DeviceError(
-            f"the demo needs a web server; install it with: {install_command('demo')} ({error})"
-        ) from None
+    require("edgemoe demo", "demo")
     from edgemoe.demo.player import Player
+    from edgemoe.demo.server import application, listen, serve, url_of
     from edgemoe.demo.view import about
 
     if bundle is not None and model is not None:
@@ -59,11 +52,7 @@ def demo(
             open_device(device, loaded, resize=chosen, notes=_note, **options) as accelerator,
             Player(accelerator, pictures, fps, task or accelerator.tasks) as player,
         ):
-            console.print(
-                f"{loaded.model.name} on {device}, {source}: {url_of(listening)}   (Ctrl+C ends it)",
-                highlight=False,
-                soft_wrap=True,
-            )
+            say(f"{loaded.model.name} on {device}, {source}: {url_of(listening)}   (Ctrl+C ends it)")
             serve(application(player, about(accelerator, source, player.measures_power), host), listening)
 
 
@@ -72,13 +61,9 @@ def _note(text: str) -> None:
 
 
 def _compiled(model: str | None, config: str) -> Bundle:
-    try:
-        from edgemoe.cli.main import find_config
-        from edgemoe.compiler import build_bundle
-        from edgemoe.workloads import best_model, load_graph
-    except ImportError as error:
-        raise DeviceError(
-            f"models are compiled where the compiler is installed ({error}); give --bundle FILE"
-        ) from None
-    with console.status("quantizing and compiling"):
+    from edgemoe.compiler import build_bundle
+    from edgemoe.configs import find_config
+    from edgemoe.workloads import best_model, load_graph
+
+    with working("quantizing and compiling"):
         return build_bundle(load_graph(model or best_model()), find_config(config))

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from edgemoe.bundle import Bundle
 from edgemoe.compiler.bound import Bound, phase_bounds, total_bound
+from edgemoe.reports.tables import TextTable, short_name
 
-__all__ = ["Inference", "build_report", "load_report", "save_report", "table"]
+__all__ = ["Inference", "build_report", "load_report", "save_report", "summary", "table"]
 
 
 @dataclass(frozen=True)
@@ -155,6 +154,7 @@ def load_report(path: Path) -> dict[str, Any]:
         "bound_cycles",
         "mac_utilisation",
         "bit_exact",
+        "mismatches",
         "tensors_compared",
         "layers",
         "roofline_efficiency",
@@ -172,24 +172,24 @@ def load_report(path: Path) -> dict[str, Any]:
     return report
 
 
-def table(report: dict[str, Any]) -> Table:
+def table(report: dict[str, Any]) -> TextTable:
     """Cycles of each phase and the totals."""
-    view = Table(title=f"{report['model']} on {report['config']}: {report['cycles']:,} cycles an inference")
-    for name in ("phase", "cycles", "bound", "bound / cycles", "array busy", "largest stall"):
-        view.add_column(name, justify="left" if name in ("phase", "largest stall") else "right")
+    view = TextTable(
+        f"{report['model']} on {report['config']}: {report['cycles']:,} cycles an inference",
+        ["phase", ">cycles", ">bound", ">bound / cycles", ">array busy", "largest stall"],
+    )
     for layer in report["layers"]:
         cause, stall = max(layer["stall_cycles"].items(), key=lambda item: item[1])
         cycles = max(layer["cycles"], 1)
-        view.add_row(
-            layer["name"],
+        view.add(
+            short_name(layer["name"]),
             f"{layer['cycles']:,.0f}",
             f"{layer['bound_cycles']:,.0f}",
             f"{layer['bound_cycles'] / cycles:.3f}",
             f"{layer['busy_cycles'] / cycles:.1%}",
             f"{cause} {stall:,.0f}" if stall >= 1 else "",
         )
-    view.add_section()
-    view.add_row(
+    view.add(
         "total",
         f"{report['cycles']:,}",
         f"{report['bound_cycles']:,}",
@@ -198,3 +198,24 @@ def table(report: dict[str, Any]) -> Table:
         "",
     )
     return view
+
+
+def summary(report: dict[str, Any]) -> list[str]:
+    """The lines below the table: equality, DRAM traffic, time at the assumed clock, metrics."""
+    inferences = f"{report['inferences']} inference{'s' if report['inferences'] > 1 else ''}"
+    tensors = f"{report['tensors_compared']:,} tensors of {inferences}"
+    lines = [
+        {
+            True: f"{tensors} equal the integer reference, bit for bit",
+            False: f"{tensors} do NOT all equal the integer reference: {report['mismatches']:,} values differ",
+        }.get(report["bit_exact"], f"{inferences}; no tensor was compared with the integer reference")
+    ]
+    size = report["dram_bytes_read"] + report["dram_bytes_written"]
+    lines += [
+        f"DRAM {size:,} bytes, {size / report['dram_lower_bound_bytes']:.3f} x the lower bound",
+        f"{report['assumed_latency_ms']:.2f} ms at an assumed {report['assumed_clock_mhz']:g} MHz; "
+        f"simulated {report['sim_cycles_per_second'] / 1e3:,.0f} k cycles/s",
+    ]
+    for task, values in report["metrics"].items():
+        lines.append(f"{task}: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
+    return lines

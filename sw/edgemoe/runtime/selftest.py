@@ -1,7 +1,8 @@
-"""Self-test of a device: ``python -m edgemoe.runtime.selftest --device pynq --bundle FILE --bitstream FILE``.
+"""Self-test of a device: ``edgemoe selftest``, and on a board without a command line this module.
 
 Runs every task of a bundle on fixed images and compares each output with the integer reference, which is computed
-beside it. Needs what the runtime needs and nothing else, so it runs on a board.
+beside it. Boards get only what the runtime needs (``make flash``: no typer, no rich), so there ``selftest.sh`` starts the
+same test as ``python3 -m edgemoe.runtime.selftest --device pynq --bundle FILE --bitstream FILE``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from edgemoe.bundle import Bundle, BundleError
 from edgemoe.errors import DeviceError
 from edgemoe.runtime.opening import DEVICES
 
-__all__ = ["main", "selftest"]
+__all__ = ["main", "selftest", "verdict"]
 
 
 def selftest(device: str, bundle: Bundle, images: int = 2, **options: Any) -> list[dict[str, Any]]:
@@ -53,9 +54,17 @@ def selftest(device: str, bundle: Bundle, images: int = 2, **options: Any) -> li
     return rows
 
 
+def verdict(row: dict[str, Any]) -> str:
+    """A row of :func:`selftest` as a line."""
+    found = f"{row['mismatches']} values DIFFER from" if row["mismatches"] else "equal"
+    return (
+        f"{row['task']}: {row['images']} images, {found} the integer reference; {row['milliseconds']:.2f} ms an image"
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Command line; the exit code is 0 only if every value is equal."""
-    parser = argparse.ArgumentParser(prog="python -m edgemoe.runtime.selftest", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m edgemoe.runtime.selftest", description="Self-test of a device.")
     parser.add_argument("--device", default="pynq", help=", ".join(DEVICES))
     parser.add_argument("--bundle", type=Path, required=True, help="bundle (.emoe)")
     parser.add_argument("--bitstream", type=Path, help="bitstream to load (pynq)")
@@ -69,11 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"edgemoe: {' '.join(str(error).split())}\n")
         return 1
     for row in rows:
-        verdict = f"{row['mismatches']} values DIFFER from" if row["mismatches"] else "equal"
-        sys.stdout.write(
-            f"{row['task']}: {row['images']} images, {verdict} the integer reference; "
-            f"{row['milliseconds']:.2f} ms an image\n"
-        )
+        sys.stdout.write(f"{verdict(row)}\n")
     failed = any(row["mismatches"] for row in rows)
     sys.stdout.write("self-test FAILED\n" if failed else "self-test passed\n")
     return int(failed)

@@ -7,14 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.table import Table
-
 from edgemoe.bundle import Bundle
 from edgemoe.compiler import CompileError, CompilerOptions, build_bundle
 from edgemoe.errors import DeviceError
+from edgemoe.reports.tables import TextTable
 from edgemoe.runtime.verify import open_verified
 from edgemoe.studies.gelu_forms import compare_gelu
-from edgemoe.studies.isolated import isolated
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_models.datasets import scenes
 from edgemoe_models.graph.integer_graph import IntegerGraph
@@ -163,7 +161,7 @@ def run_ablation(
         bundle, options = compile_variant(graph, chosen, variant)
         name = variant.name.format(**dataclasses.asdict(options))
         track(name)
-        stats = isolated(_measure, bundle, name)
+        stats = _measure(bundle, name)
         size = stats["bytes_read"] + stats["bytes_written"]
         base = rows[0] if rows else {"cycles": stats["cycles"], "dram_bytes": size}
         rows.append(
@@ -206,13 +204,15 @@ def _changes(options: CompilerOptions) -> dict[str, Any]:
     return {name: value for name, value in dataclasses.asdict(options).items() if value != product[name]}
 
 
-def ablation_table(result: dict[str, Any]) -> Table:
+def ablation_table(result: dict[str, Any]) -> TextTable:
     """The measured variants."""
-    view = Table(title=f"{result['model']} on {result['config']}, task {result['task']}, all bit-exact")
-    for column in ("#", "variant", "cycles", "x", "DRAM bytes", "x"):
-        view.add_column(column, justify="left" if column in ("#", "variant") else "right")
+    view = TextTable(
+        f"{result['model']} on {result['config']}, task {result['task']}, all bit-exact",
+        ["#", "variant", ">cycles", ">x", ">DRAM bytes", ">x"],
+        caption="#: technique of Edge-MoE that is replaced (docs/architecture.md, section 7)",
+    )
     for row in result["rows"]:
-        view.add_row(
+        view.add(
             str(row["technique"] or ""),
             row["variant"],
             f"{row['cycles']:,}",
@@ -220,22 +220,17 @@ def ablation_table(result: dict[str, Any]) -> Table:
             f"{row['dram_bytes']:,}",
             f"{row['bytes_ratio']:.2f}",
         )
-    view.caption = "#: technique of Edge-MoE that is replaced (docs/architecture.md, section 7)"
     return view
 
 
-def gelu_table_view(result: dict[str, Any]) -> Table:
+def gelu_table_view(result: dict[str, Any]) -> TextTable:
     """The forms of GELU: table bits a lane, and errors in LSB of the output."""
-    view = Table(
-        "scale",
-        "form",
-        "table bits",
-        "largest",
-        "mean",
-        title="GELU (technique 3): errors in LSB of the int8 output, all 11-bit inputs",
+    view = TextTable(
+        "GELU (technique 3): errors in LSB of the int8 output, all 11-bit inputs",
+        [">scale", "form", ">table bits", ">largest", ">mean"],
     )
     for row in result["gelu"]:
-        view.add_row(
+        view.add(
             f"{row['scale']:g}", row["form"], f"{row['table_bits']:,}", f"{row['largest']:.3f}", f"{row['mean']:.3f}"
         )
     return view

@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rich import box
-from rich.table import Table
 
 from edgemoe.compiler import build_bundle
+from edgemoe.reports.tables import TextTable, loss_text
 from edgemoe.runtime.verify import open_verified
 from edgemoe.workloads import QAT_PRECISIONS, QatFiles, qat_files
 from edgemoe_hw.spec.config import AcceleratorConfig
@@ -272,23 +271,25 @@ def differing(rows: Iterable[Row]) -> list[str]:
     ]
 
 
-def accuracy_table(rows: list[Row]) -> Table:
-    """Each task's headline metric, and below it the drop against float on the same images."""
-    title = f"{rows[0]['model']}: metrics on held-out scenes\n(drop against float on the same scenes, + is worse)"
-    view = Table(title=title, box=box.SIMPLE_HEAD, show_lines=True)
-    view.add_column("precision\nexecutor", min_width=17)
-    view.add_column("images", justify="right")
-    for metrics in rows[0]["metrics"].values():
-        rule = headline(metrics)
-        view.add_column(f"{rule.heading}\n({rule.unit})", justify="right")
-    view.add_column("bit-\nexact", justify="right")
+def accuracy_table(rows: list[Row]) -> TextTable:
+    """Each task's headline metric, and in brackets the drop against float on the same images."""
+    rules = [headline(metrics) for metrics in rows[0]["metrics"].values()]
+    view = TextTable(
+        f"{rows[0]['model']}: metrics on held-out scenes",
+        ["", ">images", *(f">{rule.heading}" for rule in rules), "exact"],
+        caption="in brackets the drop against float on the same scenes, positive is worse:\n"
+        + ", ".join(f"{rule.heading} in {rule.unit}" for rule in rules),
+    )
+    precision = ""
     for row in rows:
+        if precision != (precision := row["precision"]):
+            view.heading(precision)
         cells = [
-            f"{values[headline(values).metric]:.4f}\n({row['drop'][task]:+.2f})"
-            for task, values in row["metrics"].items()
+            f"{values[rule.metric]:.{2 if values[rule.metric] >= 10 else 3}f} ({loss_text(row['drop'][task])})"
+            for rule, (task, values) in zip(rules, row["metrics"].items(), strict=True)
         ]
         equal = "" if "equal" not in row else "yes" if row["equal"] else "NO"
-        view.add_row(f"{row['precision']}\n{row['executor']}", str(row["images"]), *cells, equal)
+        view.add(f"  {row['executor'].split()[0]}", str(row["images"]), *cells, equal)
     return view
 
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich import box
-from rich.table import Table
-
 from edgemoe.bundle import Bundle, Task
 from edgemoe.compiler import build_bundle
 from edgemoe.errors import DeviceError
 from edgemoe.reports.cycles import Inference, build_report
+from edgemoe.reports.tables import TextTable
 from edgemoe.runtime.verify import open_verified
-from edgemoe.studies.isolated import isolated
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.isa import Base, Load, decode_program
 from edgemoe_models.datasets import scenes
@@ -66,10 +63,6 @@ def bench_row(graph: IntegerGraph, config: AcceleratorConfig) -> dict[str, Any]:
     Raises:
         DeviceError: the outputs differ from the reference
     """
-    return isolated(_measure, graph, config)
-
-
-def _measure(graph: IntegerGraph, config: AcceleratorConfig) -> dict[str, Any]:
     bundle = build_bundle(graph, config)
     model, task = bundle.model, bundle.model.tasks[0].name
     seed = scenes.SPLITS["demo"].start
@@ -101,15 +94,19 @@ def _row(bundle: Bundle, task: str, seed: int, stats: dict[str, Any]) -> dict[st
     }
 
 
-def bench_table(rows: Sequence[dict[str, Any]]) -> Table:
+def bench_table(rows: Sequence[dict[str, Any]]) -> TextTable:
     """The simulated rows."""
-    view = Table(title="Cycles of the RTL; ms at an ASSUMED clock", box=box.SIMPLE, padding=0)
-    for name in ("model", "experts", "config", "cycles", "ms", "bound", "MACs", "DRAM", "again", "kHz"):
-        view.add_column(name, justify="left" if name in ("model", "experts", "config") else "right", no_wrap=True)
+    view = TextTable(
+        "Cycles of the RTL; ms at an ASSUMED clock",
+        ["model", "experts", "config", ">cycles", ">ms", ">bound", ">MACs", ">DRAM", ">again", ">kHz"],
+        caption="bound: least cycles / cycles; DRAM: bytes / least bytes; again: MB of weights\n"
+        "fetched again; kHz: simulated cycles a millisecond here",
+        gap=1,
+    )
     for row in rows:
         if row["source"] == "simulated":
             experts = f"int{row['expert_bits']}" if row["expert_bits"] else "none"
-            view.add_row(
+            view.add(
                 row["model"],
                 experts,
                 row["config"],
@@ -121,8 +118,4 @@ def bench_table(rows: Sequence[dict[str, Any]]) -> Table:
                 f"{row['reloaded_bytes'] / 1e6:.1f}",
                 f"{row['sim_cycles_per_second'] / 1e3:,.0f}",
             )
-    view.caption = (
-        "bound: least cycles / cycles; DRAM: bytes / least bytes; again: MB of weights fetched again; "
-        "kHz: simulated cycles a millisecond here"
-    )
     return view

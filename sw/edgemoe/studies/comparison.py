@@ -17,8 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.table import Table
+from edgemoe.reports.tables import TextTable
 
 __all__ = ["PUBLISHED", "Entry", "comparison_table", "entries", "load_results", "save_results", "unavailable"]
 
@@ -155,21 +154,24 @@ def _check(row: dict[str, Any]) -> str:
     return f"{row['agreement']:.1%} same" if "agreement" in row else f"{row['max_abs_difference']:.1e}"
 
 
-def comparison_table(results: Results) -> Table:
+def comparison_table(results: Results) -> TextTable:
     """Milliseconds and millijoules an image, in 80 columns."""
-    view = Table(title="Time of one image, one task; of a batch divided by its size", box=box.SIMPLE, padding=0)
-    for name in ("", "numbers", "batch", "ms", "p90", "CPU", "mJ", "vs float"):
-        view.add_column(name, justify="left" if name in ("", "numbers", "vs float") else "right", no_wrap=True)
+    view = TextTable(
+        "Time of one image, one task; of a batch divided by its size",
+        ["", "numbers", ">batch", ">ms", ">p90", ">CPU", ">mJ", "vs float"],
+        caption="MHz: cycles of the simulated RTL at an ASSUMED clock; published: on boards, with\n"
+        "the authors' models; CPU: ms of processor time; mJ: empty where power was not\nmeasured",
+        gap=1,
+    )
     heading = ""
     for entry in entries(results):
         if heading != (heading := entry.model if entry.kind != "published" else "published (arXiv)"):
-            view.add_section()
-            view.add_row(f"[bold]{heading}")
+            view.heading(heading)
         p90, cpu = ("" if value is None else f"{value:.2f}" for value in (entry.p90_ms, entry.cpu_ms))
         millijoules = "" if entry.millijoules is None else f"{entry.millijoules:.0f}"
-        view.add_row(
+        view.add(
             entry.where.removesuffix(" assumed"),
-            f"{entry.numbers} {entry.experts}",
+            f"{entry.numbers.replace(', experts ', '+')} {entry.experts}",
             str(entry.batch),
             f"{entry.ms:.2f}",
             p90,
@@ -177,10 +179,6 @@ def comparison_table(results: Results) -> Table:
             millijoules,
             entry.check.removeprefix("arXiv "),
         )
-    view.caption = (
-        "MHz: cycles of the simulated RTL at an ASSUMED clock; published: on boards, with the authors' "
-        "models; CPU: ms of processor time; mJ: empty where power was not measured"
-    )
     return view
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rich.table import Table
 
+from edgemoe.reports.tables import TextTable
 from edgemoe.workloads import precision_of
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.datasets import scenes
@@ -118,24 +118,24 @@ def held_out_load(model: str, graph: IntegerGraph, count: int, track: Callable[[
     return {"precision": precision_of(model)} | measure_expert_load(graph, images, track)
 
 
-def expert_load_table(statistics: dict[str, Any]) -> Table:
+def expert_load_table(statistics: dict[str, Any]) -> TextTable:
     """How even each block's load is, by task."""
     name = f"{statistics['model']}, {statistics['precision']}"
-    view = Table(
-        title=f"{name}: expert load on {statistics['images']} scenes",
-        caption="busiest / mean, unused: over all images (of one image, on average)",
+    view = TextTable(
+        f"{name}: expert load on {statistics['images']} scenes",
+        ["", ">busiest / mean", ">entropy", ">unused", ">least", ">largest"],
+        caption="busiest expert's load over the mean one, experts that no token chose: over all\n"
+        "images (of one image, on average); entropy in bits; shares of all tokens",
     )
-    for column in ("block", "task", "busiest / mean", "entropy (bits)", "unused", "least .. largest share"):
-        view.add_column(column, justify="left" if column == "task" else "right")
     for block in statistics["blocks"]:
+        view.heading(f"block {block['block']}")
         for task, load in block["tasks"].items():
-            view.add_row(
-                str(block["block"]),
-                task,
+            view.add(
+                f"  {task}",
                 f"{load['busiest_over_mean']:.2f} ({load['image_busiest_over_mean']:.2f})",
                 f"{load['entropy_bits']:.2f}",
                 f"{len(load['unused'])} ({load['image_unused']:.2f})",
-                f"{min(load['share']):.1%} .. {max(load['share']):.1%}",
+                f"{min(load['share']):.1%}",
+                f"{max(load['share']):.1%}",
             )
-        view.add_section()
     return view

@@ -1,19 +1,12 @@
 """The host's own time a frame: everything but the device.
 
-    python -m edgemoe.studies.overhead [bundle] [--frames 300] [--out build/overhead.json]
-
 Runs the driver on an accelerator that needs no time, so what is measured is checking and packing the image, registers,
-unpacking the outputs and making the typed prediction. Without a bundle it compiles ``m3vit-micro`` for ``pynq-z2``,
-which needs the extra ``sim``. Times are this machine's; Python's own, not simulated ones.
+unpacking the outputs and making the typed prediction. Times are this machine's; Python's own, not simulated ones.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +17,7 @@ from edgemoe.runtime.images import prepare
 from edgemoe.runtime.platforms.null import NullPlatform
 from edgemoe.runtime.predictions import interpret
 
-__all__ = ["TARGET_MS", "measure_overhead"]
+__all__ = ["STEPS", "TARGET_MS", "measure_overhead"]
 
 TARGET_MS = 1.0
 _WARM_UP = 20
@@ -73,35 +66,3 @@ def _one(driver: Driver, image: np.ndarray, task: str, slot: int) -> list[float]
     interpret(driver.bundle, task, raw, measured, 0.0)
     marks.append(time.perf_counter())
     return np.diff(marks).tolist()
-
-
-def _default_bundle() -> Bundle:
-    from edgemoe.compiler import build_bundle
-    from edgemoe.workloads import load_graph
-    from edgemoe_hw.spec.config import PRESETS
-
-    return build_bundle(load_graph("m3vit-micro"), PRESETS["pynq-z2"])
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print and write."""
-    parser = argparse.ArgumentParser(
-        prog="python -m edgemoe.studies.overhead",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("bundle", nargs="?", type=Path)
-    parser.add_argument("--frames", type=int, default=300)
-    parser.add_argument("--out", type=Path, default=Path("build/overhead.json"))
-    options = parser.parse_args(arguments)
-    result = measure_overhead(Bundle.load(options.bundle) if options.bundle else _default_bundle(), options.frames)
-    print(f"{result['model']} for {result['config']}, {result['frames']} inferences a task: milliseconds of the host")
-    for task, values in result["tasks"].items():
-        steps = ", ".join(f"{step} {values[f'{step}_ms']:.3f}" for step in STEPS)
-        print(f"{task}: {values['p50_ms']:.3f} (p50), {values['p90_ms']:.3f} (p90); {steps}")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main()

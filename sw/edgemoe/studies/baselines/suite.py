@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.metadata
+import multiprocessing
 import os
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,6 @@ from typing import Any
 from edgemoe.extras import install_command
 from edgemoe.studies.baselines.measurement import Effort, check, measure
 from edgemoe.studies.baselines.workload import Unavailable, Workload, load_workload
-from edgemoe.studies.isolated import isolated
 
 __all__ = ["BASELINES", "Baseline", "differing", "machine", "measure_baseline", "run_baselines"]
 
@@ -143,7 +144,8 @@ def _in_process(
     group: Sequence[Baseline], workload: Workload, batches: Sequence[int], threads: int, effort: Effort
 ) -> list[Row]:
     try:
-        return isolated(_measure_all, group, workload, batches, threads, effort)
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            return pool.submit(_measure_all, group, workload, batches, threads, effort).result()
     except BrokenProcessPool:
         return [
             {

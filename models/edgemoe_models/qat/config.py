@@ -1,0 +1,55 @@
+"""Options of quantization-aware training. Needs no PyTorch."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from edgemoe_models.train.config import scheduled_rate
+
+__all__ = ["QatOptions"]
+
+
+def _option(default: Any, text: str) -> Any:
+    """A field with its default and its line of ``--help``."""
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
+@dataclasses.dataclass(frozen=True)
+class QatOptions:
+    """How to fine-tune the float checkpoint ``weights``.
+
+    Raises:
+        ValueError: a field is out of range.
+    """
+
+    weights: str = _option("", "float checkpoint")
+    expert_bits: int = _option(8, "of the experts' weights, 8 or 4")
+    scales: str = _option("multiplier", "multiplier or power-of-two")
+    steps: int = _option(1000, "length of the run")
+    minutes: float = _option(0.0, "of training time; when not 0, they end the run and its schedule in place of steps")
+    batch: int = _option(16, "pictures of each task in a step")
+    learning_rate: float = _option(1e-4, "highest, after the warm-up")
+    warmup: int = _option(20, "steps of it")
+    balance: float = _option(0.001, "weight of the balance loss")
+    seed: int = _option(1, "of batches and noise")
+    train_scenes: int = _option(20000, "scenes to train on")
+    val_scenes: int = _option(128, "held-out scenes to measure at the end")
+    save_minutes: float = _option(5.0, "of training time between checkpoints")
+
+    def __post_init__(self) -> None:
+        if self.expert_bits not in (4, 8):
+            raise ValueError(f"expert-bits must be 4 or 8, not {self.expert_bits!r}")
+        if self.scales not in ("multiplier", "power-of-two"):
+            raise ValueError(f"scales must be multiplier or power-of-two, not {self.scales!r}")
+        for field in ("steps", "batch", "train_scenes", "val_scenes"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field.replace('_', '-')} must be at least 1, not {getattr(self, field)!r}")
+        if self.minutes < 0:
+            raise ValueError(f"minutes must be at least 0, not {self.minutes!r}")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning-rate must be positive, not {self.learning_rate!r}")
+
+    def rate(self, step: int, progress: float) -> float:
+        """Learning rate of a step, see :func:`scheduled_rate`."""
+        return scheduled_rate(self.learning_rate, self.warmup, step, progress)

@@ -1,0 +1,89 @@
+"""The fine-tuning loop.
+
+The folder ``out`` gets ``checkpoint.safetensors`` (what a resumed run needs), ``log.csv`` and at the end, NAME being
+such as ``m3vit-micro-w4a8``, ``NAME.safetensors`` (the Brevitas model's parameters) and ``NAME.graph.safetensors`` (the
+integer graph to compile).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from edgemoe_models.evaluation.evaluate import evaluate, integer_outputs
+from edgemoe_models.graph.file import write_graph
+from edgemoe_models.graph.integer_graph import IntegerGraph
+from edgemoe_models.qat import storage
+from edgemoe_models.qat.config import QatOptions
+from edgemoe_models.qat.export import export
+from edgemoe_models.qat.trainer import Arrays, QatTrainer
+from edgemoe_models.train.data import load_scenes
+
+__all__ = ["measure", "run"]
+
+Metrics = dict[str, dict[str, float]]
+#: Told what is being done, and the share of it that is done, 0..1.
+Show = Callable[[str, float], None]
+_LOG_STEPS = 10
+
+
+def _quiet(text: str, share: float) -> None:
+    pass
+
+
+def run(options: QatOptions, out: Path, cache: Path, resume: bool, show: Show = _quiet) -> Metrics:
+    """Train to the end, write the model and its graph, and return the graph's metrics on held-out scenes.
+
+    Args:
+        options: how to train
+        out: folder for the files
+        cache: folder that keeps generated scenes
+        resume: go on from the checkpoint in ``out``
+        show: told how far the run is
+
+    Raises:
+        ValueError: bad weights, a bad checkpoint, or a model that scenes cannot train.
+    """
+    checkpoint = out / "checkpoint.safetensors"
+    trainer = QatTrainer.resume(options, checkpoint) if resume else QatTrainer.start(options)
+    config = trainer.model.config.model
+    train = load_scenes(config, cache, "train", options.train_scenes, show)
+    val = load_scenes(config, cache, "val", options.val_scenes, show)
+    out.mkdir(parents=True, exist_ok=True)
+    _train(trainer, train, out, show)
+    trainer.save(checkpoint)
+    graph = export(trainer.model)
+    write_graph(graph, out / f"{trainer.name}.graph.safetensors")
+    metrics = measure(graph, val, options.val_scenes)
+    found = {"metrics": json.dumps(metrics), "metrics_split": f"val, first {options.val_scenes} scenes"}
+    storage.write(out / f"{trainer.name}.safetensors", trainer.model.state_dict(), trainer.metadata() | found)
+    return metrics
+
+
+def measure(graph: IntegerGraph, val: Arrays, count: int) -> Metrics:
+    """Metrics of the integer graph on the first ``count`` scenes."""
+    return evaluate(graph.config, lambda task, images: integer_outputs(graph, task, images), val, count)
+
+
+def _train(trainer: QatTrainer, train: Arrays, out: Path, show: Show) -> None:
+    saved = trainer.seconds
+    while trainer.progress < 1:
+        losses = trainer.train_step(train)
+        text = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
+        show(f"step {trainer.step}: {text}", min(trainer.progress, 1.0))
+        if trainer.step % _LOG_STEPS == 0:
+            _log(out / "log.csv", {"step": trainer.step, "seconds": trainer.seconds, **losses})
+        if trainer.seconds - saved > 60 * trainer.options.save_minutes:
+            saved = trainer.seconds
+            trainer.save(out / "checkpoint.safetensors")
+
+
+def _log(path: Path, row: dict[str, float]) -> None:
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow({name: round(value, 4) for name, value in row.items()})

@@ -1,0 +1,33 @@
+"""``edgemoe compile``: a model for a configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgemoe.cli.options import Config, Model
+from edgemoe.cli.output import say, working
+from edgemoe.cli.outputs import output_file
+from edgemoe.compiler import build_bundle
+from edgemoe.configs import find_config
+from edgemoe.workloads import load_graph, model_label
+
+__all__ = ["command"]
+
+
+def command(
+    model: Model = "m3vit-micro-w8a8",
+    config: Config = "pynq-z2",
+    out: Annotated[
+        Path | None, typer.Option(help="bundle to write (default: build/<model>-<config>.emoe)", show_default=False)
+    ] = None,
+) -> None:
+    """Compile a model for a configuration; run, demo and a board take the bundle."""
+    accelerator = find_config(config)
+    path = output_file(out or Path("build") / f"{model_label(model)}-{accelerator.name}.emoe", [Path(model)])
+    with working(f"quantizing and compiling {model}"):
+        bundle = build_bundle(load_graph(model), accelerator)
+        bundle.save(path)
+    say(f"{path}: {path.stat().st_size:,} bytes, tasks {', '.join(bundle.tasks)}")

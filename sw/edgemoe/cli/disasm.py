@@ -1,0 +1,30 @@
+"""``edgemoe disasm``: a bundle's programs as text."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from edgemoe.bundle import Bundle
+from edgemoe.cli.options import BundlePath
+from edgemoe.cli.output import say
+from edgemoe.compiler.disassembler import disassemble
+
+__all__ = ["command"]
+
+
+def command(
+    bundle: BundlePath,
+    task: Annotated[
+        list[str] | None, typer.Option(help="whose program; several allowed; default: every task's")
+    ] = None,
+) -> None:
+    """A bundle's programs as text, one command a line (docs/isa.md)."""
+    loaded = Bundle.load(bundle)
+    chosen = [loaded.task(name) for name in task] if task else list(loaded.tasks.values())
+    for number, program in enumerate(chosen):
+        if len(chosen) > 1:
+            say(f"{'' if not number else chr(10)}task {program.name}: {program.commands:,} commands")
+        for line in disassemble(program.program, [phase.name for phase in program.phases]):
+            say(line)

@@ -1,0 +1,36 @@
+"""``edgemoe expert-load``: which experts each task uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgemoe.cli.options import write_json
+from edgemoe.cli.output import say, show, working
+from edgemoe.cli.outputs import output_file
+from edgemoe.studies.expert_load import expert_load_table, held_out_load
+from edgemoe.studies.expert_plot import draw_expert_load
+from edgemoe.workloads import best_model, load_graph
+
+__all__ = ["command"]
+
+
+def command(
+    model: Annotated[str | None, typer.Option(help="default: m3vit-micro, QAT W8A8 if there")] = None,
+    scenes: Annotated[int, typer.Option(min=1, help="held-out scenes")] = 64,
+    out: Annotated[Path, typer.Option(help="folder for expert_load.json and .png")] = Path("build"),
+) -> None:
+    """Which experts each task uses, how evenly, and how far the tasks agree; with a picture."""
+    figures, picture = (output_file(out / f"expert_load.{kind}") for kind in ("json", "png"))
+    chosen = model or best_model()
+    with working(f"quantizing {chosen}") as work:
+        graph = load_graph(chosen)
+        statistics = held_out_load(
+            chosen, graph, scenes, lambda share: work.detail(f"expert load on {scenes} scenes", share)
+        )
+        write_json(figures, statistics)
+        draw_expert_load(statistics, picture)
+    show(expert_load_table(statistics))
+    say(f"{figures}, {picture}")

@@ -1,0 +1,72 @@
+"""Options that several verbs have, and options that are made of a dataclass's fields."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import json
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from edgemoe.configs import CONFIGS
+
+__all__ = ["BundlePath", "Config", "Model", "Rows", "Scenes", "fields_as_options", "new_application", "write_json"]
+
+Config = Annotated[str, typer.Option(help=f"{', '.join(CONFIGS)}, a board, or a JSON file")]
+Model = Annotated[str, typer.Option(help="preset, its QAT form (<preset>-w8a8), float checkpoint or integer graph")]
+BundlePath = Annotated[Path, typer.Argument(help="bundle (.emoe)", show_default=False)]
+Rows = Annotated[Path | None, typer.Option("--json", help="also write the rows to this file")]
+Scenes = Annotated[Path, typer.Option("--cache", help="folder that keeps generated scenes")]
+
+
+def fields_as_options(kind: Any, without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a verb an option for each field of a dataclass but some, with the field's ``help`` of its metadata.
+
+    The verb takes them as keywords (``**given``) and gets those that were given on the command line.
+    """
+    hints = get_type_hints(kind)
+    fields = [field for field in dataclasses.fields(kind) if field.name not in without]
+    names = {field.name for field in fields}
+
+    def decorate(verb: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(verb)
+        def command(**values: Any) -> None:
+            return verb(**{name: value for name, value in values.items() if name not in names or value is not None})
+
+        signature = inspect.signature(verb, eval_str=True)
+        own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        made = [_option(field, hints[field.name]) for field in fields]
+        command.__signature__ = signature.replace(parameters=[*own, *made])  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in (*own, *made)}
+        del command.__wrapped__  # type: ignore[attr-defined] # whose annotations would be read instead
+        return command
+
+    return decorate
+
+
+def _option(field: Any, hint: Any) -> inspect.Parameter:
+    text = field.metadata["help"]
+    if field.default not in ("", False, None):
+        text += f" (default: {field.default})"
+    option = typer.Option(help=text, show_default=False)
+    return inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[hint | None, option],
+    )
+
+
+def new_application(**options: Any) -> typer.Typer:
+    """A Typer application whose help is plain text: names of options are never cut, and it fits a pipe."""
+    return typer.Typer(add_completion=False, rich_markup_mode=None, **options)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write figures for other programs."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,64 @@
+"""``edgemoe sim``: a model on the simulated accelerator, every tensor compared."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgemoe.cli.options import Config, Model
+from edgemoe.cli.output import say, show, working
+from edgemoe.cli.outputs import output_folder
+from edgemoe.compiler import build_bundle
+from edgemoe.configs import find_config
+from edgemoe.errors import DeviceError
+from edgemoe.extras import require
+from edgemoe.reports.cycles import build_report, save_report, summary, table
+from edgemoe.workloads import load_graph, model_label
+
+__all__ = ["command"]
+
+
+def command(
+    model: Model = "m3vit-micro-w8a8",
+    config: Config = "pynq-z2",
+    images: Annotated[int, typer.Option(min=1, help="number of scenes")] = 1,
+    out: Annotated[Path, typer.Option(help="folder for the report and the pictures")] = Path("build/sim"),
+) -> None:
+    """Run a model on the Verilated accelerator and compare every tensor with the integer reference."""
+    accelerator = find_config(config)
+    require("edgemoe sim", "sim")
+    output_folder(out)
+    from edgemoe.cli.simulate import is_trained, simulate
+    from edgemoe.runtime.verify import SimDevice
+
+    with working(f"quantizing and compiling {model}") as work:
+        graph = load_graph(model)
+        bundle = build_bundle(graph, accelerator)
+        bundle.save(out / f"{model_label(model)}-{accelerator.name}.emoe")
+        device = SimDevice(accelerator)
+        with contextlib.closing(device):
+            work.step("building the simulator (about a minute, once)")
+            device.build(lambda step, share: work.detail(step, share))
+            work.step("simulating")
+            result = simulate(
+                bundle,
+                graph,
+                device,
+                images,
+                out,
+                lambda what, share: work.detail(f"simulating {what}", share),
+                is_trained(model),
+            )
+        report = build_report(bundle, result.runs, result.metrics, result.comparisons)
+        save_report(report, out / "report.json")
+    show(table(report))
+    for line in summary(report):
+        say(line)
+    say(f"report and pictures are in {out}")
+    if not report["bit_exact"]:
+        raise DeviceError(
+            f"{report['mismatches']} values differ from the integer reference; first: {result.first_mismatch}"
+        )

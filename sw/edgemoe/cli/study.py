@@ -1,0 +1,149 @@
+"""``edgemoe study``: smaller studies, one a sub-verb."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgemoe.bundle import Bundle
+from edgemoe.cli.options import Rows, Scenes, new_application, write_json
+from edgemoe.cli.output import note, say, show, working
+from edgemoe.cli.outputs import output_file, output_folder
+from edgemoe.configs import CONFIGS
+from edgemoe.reports.tables import TextTable, loss_text
+from edgemoe.workloads import best_model, float_weights, load_graph
+from edgemoe_models.config import ModelConfig
+from edgemoe_models.evaluation.evaluate import compare_with_float
+from edgemoe_models.ptq.quantize import load_checkpoint
+from edgemoe_models.studies.compare_ptq import Row, columns_of, compare
+from edgemoe_models.studies.function_errors import TABLES, cell
+
+__all__ = ["command"]
+
+command = new_application(no_args_is_help=True, help="Smaller studies, with tables and rows as JSON.")
+
+Weights = Annotated[str, typer.Option("--model", help="trained preset or float checkpoint")]
+Count = Annotated[int, typer.Option("--scenes", min=1, help="validation scenes, from the first")]
+_CACHE = Path("build/scenes")
+#: Short titles of the columns of the functions' tables.
+_SHORT = {
+    "int8 max, LSB": "int8 max",
+    "mean, LSB": "mean",
+    "from rounded, LSB": "rounded",
+}
+
+
+def _outputs(path: Path | None, cache: Path) -> None:
+    if path is not None:
+        output_file(path)
+    output_folder(cache)
+
+
+@command.command("evaluate")
+def evaluate(model: Weights = "m3vit-micro", scenes: Count = 512, cache: Scenes = _CACHE, path: Rows = None) -> None:
+    """Accuracy of a float checkpoint and of its integer graph, side by side."""
+    _outputs(path, cache)
+    weights = float_weights(model)
+    with working(f"quantizing and measuring {model} on {scenes} scenes"):
+        rows = list(compare_with_float(weights, scenes, cache))
+    table = TextTable(f"{rows[0]['model']}, {scenes} validation scenes", ["", *(f">{row['executor']}" for row in rows)])
+    for task, values in rows[0]["metrics"].items():
+        table.heading(task)
+        for metric, value in values.items():
+            if isinstance(value, float):
+                table.add(f"  {metric}", *(f"{row['metrics'][task][metric]:.4f}" for row in rows))
+    show(table)
+    if path is not None:
+        write_json(path, rows)
+
+
+@command.command("ptq")
+def ptq(model: Weights = "m3vit-micro", scenes: Count = 256, cache: Scenes = _CACHE, path: Rows = None) -> None:
+    """Post-training quantization: ours, ours without each of its parts, and other papers' functions."""
+    _outputs(path, cache)
+    state, config = load_checkpoint(float_weights(model))
+    rows: list[Row] = []
+    with working(f"measuring {config.name} on {scenes} scenes") as work:
+        for row in compare(state, config, scenes, cache):
+            rows.append(row)
+            work.step(f"measured: {row['precision']}")
+    show(_ptq_table(config, rows))
+    if path is not None:
+        write_json(path, rows)
+
+
+def _ptq_table(config: ModelConfig, rows: list[Row]) -> TextTable:
+    """Each task's metric and in brackets its loss against float, more is worse."""
+    columns = columns_of(config)
+    table = TextTable(
+        f"{config.name}, {rows[0]['images']} validation scenes",
+        ["", *(f">{column.title}" for column in columns.values())],
+        caption="in brackets the loss against float:\n"
+        + ", ".join(f"{task} in {column.unit}" for task, column in columns.items()),
+        gap=1,
+    )
+    for row in rows:
+        cells = []
+        for task, column in columns.items():
+            value = column.shown(row["metrics"][task][column.metric])
+            cells.append(f"{value:.{1 if value >= 10 else 3}f} ({loss_text(row['drop'][task])})")
+        table.add(row["precision"], *cells)
+    return table
+
+
+@command.command("functions")
+def functions(path: Rows = None) -> None:
+    """Errors of softmax, GELU and LayerNorm against float64, ours and published ones (docs/functions.md)."""
+    if path is not None:
+        output_file(path)
+    every: list[dict[str, Any]] = []
+    for name, (measure, columns) in TABLES.items():
+        with working(f"measuring {name}"):
+            rows = list(measure())
+        every += rows
+        titles = [_SHORT.get(title, title) for title in columns.values()]
+        table = TextTable(name, ["", *(f">{title}" for title in titles)])
+        inputs = ""
+        for row in rows:
+            if inputs != (inputs := row["inputs"]):
+                table.heading(inputs)
+            table.add(f"  {row['method']}", *(cell(key, row[key]) for key in columns))
+        show(table)
+        say()
+    say("int8 and rounded: in LSB of the int8 output; rounded: distance from float64, rounded")
+    if path is not None:
+        write_json(path, every)
+
+
+@command.command("overhead")
+def overhead(
+    bundle: Annotated[
+        Path | None, typer.Argument(help="bundle (.emoe); default: m3vit-micro for pynq-z2", show_default=False)
+    ] = None,
+    frames: Annotated[int, typer.Option(min=1, help="inferences a task")] = 300,
+    path: Annotated[Path, typer.Option("--json", help="file for the figures")] = Path("build/overhead.json"),
+) -> None:
+    """The host's own time a frame: everything but the device, on an accelerator that needs no time."""
+    from edgemoe.studies.overhead import STEPS, measure_overhead
+
+    output_file(path)
+    with working("measuring the host API"):
+        result = measure_overhead(Bundle.load(bundle) if bundle else _default_bundle(), frames)
+    table = TextTable(
+        f"{result['model']} for {result['config']}, {result['frames']} inferences a task: milliseconds of the host",
+        ["task", ">p50", ">p90", *(f">{step}" for step in STEPS)],
+    )
+    for task, values in result["tasks"].items():
+        names = ("p50_ms", "p90_ms", *(f"{step}_ms" for step in STEPS))
+        table.add(task, *(f"{values[name]:.3f}" for name in names))
+    show(table)
+    write_json(path, result)
+    note(f"figures are in {path}")
+
+
+def _default_bundle() -> Bundle:
+    from edgemoe.compiler import build_bundle
+
+    return build_bundle(load_graph(best_model()), CONFIGS["pynq-z2"])

@@ -1,0 +1,43 @@
+"""The command line in this process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgemoe.cli.main import run
+
+
+@dataclass
+class Outcome:
+    """What a command did: exit code, stdout and stderr."""
+
+    code: int
+    out: str
+    err: str
+
+    def refused(self, *parts: str, code: int = 1) -> None:
+        """One message of one line that contains all ``parts``, nothing on stdout, and the exit code."""
+        assert self.code == code, self
+        assert self.out == ""
+        assert "Traceback" not in self.err
+        assert len(self.err.strip().splitlines()) == 1 and self.err.startswith("edgemoe: "), self.err
+        for part in parts:
+            assert part in self.err, self.err
+
+
+class CommandLine:
+    """``edgemoe`` with arguments; pytest's ``capsys`` gives what it prints."""
+
+    def __init__(self, capsys) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: object) -> Outcome:
+        self._capsys.readouterr()
+        code = run([str(argument) for argument in arguments])
+        return Outcome(code, *self._capsys.readouterr())
+
+    def ok(self, *arguments: object) -> str:
+        """What a command prints that must succeed."""
+        done = self(*arguments)
+        assert done.code == 0, done.err
+        return done.out
