@@ -4,11 +4,9 @@ import dataclasses
 import re
 
 import pytest
-from typer.testing import CliRunner
 
 from edgemoe.boards import BoardError, board_names, load_board
 from edgemoe.boards.board import BOARDS, read_board
-from edgemoe.cli import main as cli
 from edgemoe_hw.spec.config import PRESETS
 
 NAMES = ["aup-zu3", "kr260", "kv260", "pynq-z2", "ultra96v2", "zcu102", "zcu104"]
@@ -28,7 +26,7 @@ def test_board(name):
     assert config.assumed_clock_mhz == board.clock_mhz
     assert len(board.ports) == board.hp_ports and board.sources
     assert board.status == "not run on hardware"
-    assert cli.find_config(name).content_hash == config.content_hash
+    assert find_config(name).content_hash == config.content_hash
 
 
 @pytest.mark.parametrize(
@@ -123,19 +121,15 @@ def test_data_files_are_missing(tmp_path):
         load_board("kv260", tmp_path)
 
 
-def test_list():
-    result = CliRunner().invoke(cli.app, ["boards"])
-    assert result.exit_code == 0
-    assert all(name in result.output for name in NAMES) and "assumed" in result.output
+def test_list(edgemoe):
+    text = edgemoe.ok("boards")
+    assert all(name in text for name in NAMES) and "assumed" in text
+    assert max(map(len, text.splitlines())) <= 80
 
 
-def test_wrong_board_on_the_command_line(monkeypatch, capsys):
+def test_wrong_board_on_the_command_line(edgemoe):
     for command in (["hwh", "zynq"], ["bitstream", "zynq"], ["flash", "zynq", "--host", "h"], ["--only", "zynq"]):
-        monkeypatch.setattr("sys.argv", ["edgemoe", "boards", *command])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        assert end.value.code == 1
-        assert capsys.readouterr().err == f"edgemoe: board must be one of {', '.join(NAMES)}, not 'zynq'\n"
+        edgemoe("boards", *command).refused(f"edgemoe: board must be one of {', '.join(NAMES)}, not 'zynq'\n")
 
 
 def test_table_in_the_documentation():
@@ -154,11 +148,16 @@ def test_table_in_the_documentation():
     }
 
 
-def test_synth_takes_a_boards_device(monkeypatch, tmp_path):
+def test_synth_takes_a_boards_device(edgemoe, monkeypatch, tmp_path):
     chosen = []
-    monkeypatch.setattr(
-        "edgemoe.boards.synth.synth_command", lambda config, out, device: chosen.append((config, device)) or 0
-    )
-    assert CliRunner().invoke(cli.app, ["synth", "--config", "kv260", "--out", str(tmp_path)]).exit_code == 0
+
+    def synthesize(config, out, device, on_step):
+        chosen.append((config, device))
+        used = {"lut": 1, "ff": 1, "dsp": 1, "bram36": 1}
+        return {**used, "units": {"compute": used}, "fits": True, "tool": "yosys", "seconds": 1.0}
+
+    monkeypatch.setattr("edgemoe.cli.synth.synthesize", synthesize)
+    monkeypatch.setattr("edgemoe.cli.synth.require", lambda *_: None)
+    assert "fits, by yosys" in edgemoe.ok("synth", "--config", "kv260", "--out", tmp_path)
     board = load_board("kv260")
     assert chosen == [(board.config, board.device)]

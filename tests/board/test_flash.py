@@ -1,18 +1,17 @@
 """The way onto a board, with an ``ssh`` that runs the commands here; and the self-test that runs there."""
 
+import functools
 import shutil
 import subprocess
 import sys
 
 import pytest
-from typer.testing import CliRunner
 
 import edgemoe
 from edgemoe.boards import BoardError, load_board
 from edgemoe.boards.bitstream import publish
 from edgemoe.boards.flash import flash, stage
 from edgemoe.bundle import BundleError
-from edgemoe.cli import main as cli
 from edgemoe.compiler import build_bundle
 from edgemoe.runtime import selftest
 from edgemoe_hw.spec.config import PRESETS
@@ -140,26 +139,28 @@ def test_host(built, bundle, host):
         flash(BOARD, host, bundle, built)
 
 
-def command(*arguments):
-    return CliRunner().invoke(cli.app, ["boards", "flash", *map(str, arguments)])
+@pytest.fixture
+def command(edgemoe):
+    return functools.partial(edgemoe, "boards", "flash")
 
 
-def test_command(board_here, built, bundle, tmp_path, capfd):
+def test_command(command, board_here, built, bundle, tmp_path, capfd):
     """As `make flash` calls it; folders and bundle with spaces in their names."""
     spaced, out = tmp_path / "my bundle.emoe", tmp_path / "my bitstreams"
     shutil.copy(bundle, spaced)
     shutil.copytree(built, out)
     result = command("pynq-z2", "--host", "xilinx@board", "--bundle", spaced, "--out", out)
-    assert result.exit_code == 0, result.exception
+    assert result.code == 0, result.err
     assert "self-test passed" in capfd.readouterr().out
     (sent,) = (board_here / "edgemoe").iterdir()
     assert (sent / "bundle.emoe").read_bytes() == bundle.read_bytes()
 
 
-def test_command_fails_as_the_selftest_does(program, built, bundle):
+def test_command_fails_as_the_selftest_does(command, program, built, bundle):
     program("ssh", 'case "$*" in *selftest.sh) echo "depth: 3 values DIFFER"; exit 1;; *) cat > /dev/null;; esac')
     result = command("pynq-z2", "--host", "b", "--bundle", bundle, "--out", built)
-    assert result.exit_code == 1 and str(result.exception) == "the self-test failed on b (1); its messages are above"
+    assert result.code == 1
+    assert result.err.endswith("edgemoe: the self-test failed on b (1); its messages are above\n")
 
 
 @pytest.mark.parametrize(
@@ -170,11 +171,10 @@ def test_command_fails_as_the_selftest_does(program, built, bundle):
         (["", "--host", "b"], "board must be one of"),
     ],
 )
-def test_command_refuses(tmp_path, monkeypatch, arguments, message):
+def test_command_refuses(command, tmp_path, monkeypatch, arguments, message):
     """Before a bundle is compiled, which takes long."""
     monkeypatch.setattr("edgemoe.cli.boards._bundle", lambda board, out: pytest.fail("compiled"))
-    result = command(*arguments, "--out", tmp_path)
-    assert result.exit_code == 1 and message in str(result.exception)
+    command(*arguments, "--out", tmp_path).refused(message)
 
 
 def test_flash_again_after_a_run_as_root(board_here, built, bundle):

@@ -10,7 +10,6 @@ from PIL import Image
 from edgemoe_models.config import ModelConfig, TaskConfig
 from edgemoe_models.graph.file import graph_bytes, read_graph
 from edgemoe_models.pictures import Notes
-from edgemoe_models.ptq import quantize as command
 from edgemoe_models.ptq.quantize import (
     QuantizeError,
     QuantizeOptions,
@@ -122,36 +121,32 @@ def _deviation(state, images):
     return np.concatenate([float_reference.forward(state, CONFIG, image[None], "depth")[0] for image in images]).std()
 
 
-def test_command(folder, checkpoint, tmp_path, capsys):
+def test_command(edgemoe, folder, checkpoint, tmp_path):
     out = tmp_path / "new" / "graph.safetensors"
-    options = ["--images", str(folder), "--count", "4", "--expert-bits", "4", "--ranges", "min-max", "--power-of-two"]
-    assert command.main([str(checkpoint), *options, "--out", str(out)]) == 0
-    graph = read_graph(out)
-    assert graph.expert_bits == 4
-    note, *lines = capsys.readouterr().out.splitlines()
-    assert note.startswith("note: grey pictures get equal red, green and blue (")
-    assert [line.split()[0] for line in lines[1:-1]] == [
-        "layer",
-        "embed",
-        "blocks.0",
-        "blocks.1",
-        "norm",
-        "heads.segmentation",
-        "heads.depth",
-    ]
+    options = ["--images", folder, "--count", 4, "--expert-bits", 4, "--ranges", "min-max", "--power-of-two"]
+    done = edgemoe("quantize", checkpoint, *options, "--out", out)
+    assert done.code == 0 and "note: grey pictures get equal red, green and blue (" in done.err
+    assert read_graph(out).expert_bits == 4
+    lines = done.out.splitlines()
+    layers = ["layer", "embed", "0", "1", "norm", "heads.segmentation", "heads.depth"]
+    assert [line.split()[0] for line in lines[1:-1]] == layers
     assert lines[4].endswith("%") and lines[-1].startswith(f"{out}: small from 4 images, ")
+    assert max(map(len, lines[:-1])) <= 80
 
 
-def test_command_without_images(checkpoint, tmp_path):
+def test_command_without_images(edgemoe, checkpoint, tmp_path):
     out = tmp_path / "graph"
-    assert command.main([str(checkpoint), "--count", "3", "--out", str(out)]) == 0
+    edgemoe.ok("quantize", checkpoint, "--count", 3, "--out", out)
     wanted = quantize(random_state(CONFIG), CONFIG, calibration_images(CONFIG, 3))
     assert out.read_bytes() == graph_bytes(wanted)
 
 
-def test_command_refusals(checkpoint, tmp_path, capsys):
-    assert command.main([str(tmp_path / "none"), "--out", str(tmp_path / "g")]) == 1
-    assert command.main([str(checkpoint), "--images", str(tmp_path / "none"), "--out", str(tmp_path / "g")]) == 1
-    assert command.main([str(checkpoint), "--count", "1", "--out", str(tmp_path)]) == 1
-    messages = capsys.readouterr().err.splitlines()
-    assert len(messages) == 3 and all(message.startswith("quantize: ") for message in messages)
+def test_command_refusals(edgemoe, checkpoint, tmp_path):
+    out = ["--out", tmp_path / "g"]
+    edgemoe("quantize", tmp_path / "none", *out).refused("none: not a readable safetensors checkpoint")
+    edgemoe("quantize", checkpoint, "--images", tmp_path / "none", *out).refused(str(tmp_path / "none"))
+    edgemoe("quantize", checkpoint, "--out", tmp_path).refused(f"{tmp_path} is a folder")
+    edgemoe("quantize", checkpoint, "--out", checkpoint).refused("is read and would be replaced")
+    edgemoe("quantize", checkpoint, "--count", 0, *out).refused("'--count'", code=2)
+    edgemoe("quantize", checkpoint, "--expert-bits", 3, *out).refused("expert_bits must be 4 or 8, not 3")
+    edgemoe("quantize", checkpoint, "--ranges", "all", *out).refused("ranges must be one of ", "not 'all'")

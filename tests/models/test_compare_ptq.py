@@ -7,7 +7,6 @@ import safetensors.numpy
 
 from edgemoe_models.config import ModelConfig, TaskConfig
 from edgemoe_models.random_weights import random_state
-from edgemoe_models.studies import compare_ptq
 from edgemoe_models.studies.compare_ptq import COLUMNS, VARIANTS
 
 CONFIG = ModelConfig(
@@ -33,19 +32,19 @@ CONFIG = ModelConfig(
 
 def _checkpoint(path, config):
     safetensors.numpy.save_file(random_state(config), path, {"config": config.to_json()})
-    return ["--weights", str(path), "--cache", str(path.parent)]
+    return ["--model", path, "--cache", path.parent]
 
 
-def test_table(tmp_path, capsys):
+def test_table(edgemoe, tmp_path):
     out = tmp_path / "rows.json"
     arguments = _checkpoint(tmp_path / "small.safetensors", CONFIG)
-    assert compare_ptq.main([*arguments, "--scenes", "2", "--json", str(out)]) == 0
+    lines = edgemoe.ok("study", "ptq", *arguments, "--scenes", 2, "--json", out).splitlines()
     rows = json.loads(out.read_text())
     assert [row["precision"] for row in rows] == ["float", *(variant.name for variant in VARIANTS)]
     assert len({json.dumps(row["metrics"]) for row in rows}) == len(rows)  # every variant computes something else
     assert rows[0]["drop"] == dict.fromkeys(("segmentation", "depth", "normals", "edges"), 0)
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 + len(rows) and lines[3].startswith("ours ")
+    assert max(map(len, lines)) <= 80
+    assert [line[:5].rstrip() for line in lines[1:5]] == ["", "float", "ours", "perce"]
     assert lines[2].count("(+0.00)") == 4
 
 
@@ -58,15 +57,11 @@ def test_losses(kind, better, worse, loss):
 
 
 @pytest.mark.parametrize("case", ["missing", "no labels", "too many"])
-def test_refusals(tmp_path, capsys, case):
+def test_refusals(edgemoe, tmp_path, case):
     task = TaskConfig("label", "classification", 4) if case == "no labels" else CONFIG.tasks[0]
     config = ModelConfig.from_dict(CONFIG.to_dict() | {"tasks": [vars(task)]})
     arguments = _checkpoint(tmp_path / "small.safetensors", config)
     if case == "missing":
-        arguments = ["--weights", str(tmp_path / "none")]
-    assert compare_ptq.main([*arguments, "--scenes", "1000000" if case == "too many" else "1"]) == 1
-    message = capsys.readouterr().err
-    assert message.startswith("compare_ptq: ") and message.count("\n") == 1
-    assert {"missing": "none: not a readable", "no labels": "no labels for label", "too many": "count of val"}[
-        case
-    ] in message
+        arguments = ["--model", tmp_path / "none"]
+    messages = {"missing": "model must be a trained preset", "no labels": "no labels for label", "too many": "count of"}
+    edgemoe("study", "ptq", *arguments, "--scenes", 1_000_000 if case == "too many" else 1).refused(messages[case])

@@ -291,10 +291,9 @@ def test_labels_are_never_converted(tmp_path):
 
 
 @pytest.mark.parametrize("name", TREES)
-def test_a_training_step(name, tmp_path, monkeypatch, capsys):
-    torch = pytest.importorskip("torch")
+def test_a_training_step(name, edgemoe, tmp_path, monkeypatch):
+    pytest.importorskip("torch")
     from edgemoe_models.config import PRESETS, ModelConfig
-    from edgemoe_models.train import main
 
     small = ModelConfig(
         name="small",
@@ -311,22 +310,17 @@ def test_a_training_step(name, tmp_path, monkeypatch, capsys):
         tasks=(TaskConfig("depth", "depth", 1, head_hidden=8, cells=8),),
     )
     monkeypatch.setitem(PRESETS, "small", small)
-    torch.set_num_threads(1)
     TREES[name](tmp_path / "data")
-    options = ["--data", name, "--data-root", str(tmp_path / "data"), "--cache", str(tmp_path)]
+    options = ["--data", name, "--data-root", tmp_path / "data", "--cache", tmp_path]
     tasks = ",".join(DATA_SETS[name].kinds)
-    main(["--preset", "small", "--tasks", tasks, "--steps", "1", "--batch", "2", "--out", str(tmp_path), *options])
-    metrics = json.loads(capsys.readouterr().out[-2000:].partition("{")[2].join(["{", ""]))
+    arguments = ["--preset", "small", "--tasks", tasks, "--steps", 1, "--batch", 2, "--out", tmp_path, *options]
+    metrics = json.loads(edgemoe.ok("train", *arguments))
     assert set(metrics) == set(DATA_SETS[name].kinds)
     assert all(np.isfinite(value) for task in metrics.values() for value in task.values())
-    main(["--evaluate", str(tmp_path / "small.safetensors"), *options])
-    assert json.loads(capsys.readouterr().out.partition("{")[2].join(["{", ""])) == metrics
+    assert json.loads(edgemoe.ok("train", "--evaluate", tmp_path / "small.safetensors", *options)) == metrics
 
 
-def test_training_names_what_is_missing(tmp_path):
+def test_training_names_what_is_missing(edgemoe, tmp_path):
     pytest.importorskip("torch")
-    from edgemoe_models.train import main
-
-    options = ["--data", "cityscapes", "--data-root", str(tmp_path), "--out", str(tmp_path), "--cache", str(tmp_path)]
-    with pytest.raises(SystemExit, match=r"^error: cityscapes: .*leftImg8bit/train is missing; .*cityscapes-dataset"):
-        main(options)
+    options = ["--data", "cityscapes", "--data-root", tmp_path, "--out", tmp_path, "--cache", tmp_path]
+    edgemoe("train", *options).refused("edgemoe: cityscapes: ", "leftImg8bit/train is missing; ", "cityscapes-dataset")

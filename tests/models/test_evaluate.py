@@ -1,23 +1,20 @@
-"""The accuracy command: float and integer rows, and refusals."""
+"""Float and integer accuracy, through ``edgemoe study evaluate``."""
 
 import json
 
-from edgemoe_models.evaluation import evaluate
 
-
-def test_rows(tmp_path, capsys):
+def test_rows(edgemoe, tmp_path):
     out = tmp_path / "rows.json"
-    assert evaluate.main(["--scenes", "4", "--cache", str(tmp_path), "--json", str(out)]) == 0
+    text = edgemoe.ok("study", "evaluate", "--scenes", 4, "--cache", tmp_path, "--json", out)
     rows = json.loads(out.read_text())
     assert [row["executor"] for row in rows] == ["float", "integer (PTQ W8A8)"]
     for row in rows:
         assert row["images"] == 4
         assert 0.2 < row["metrics"]["segmentation"]["miou"] <= 1
         assert 0 < row["metrics"]["depth"]["rmse"] < 2
-    assert "m3vit-micro, float, 4 scenes: segmentation miou" in capsys.readouterr().out
+        assert f"{row['metrics']['depth']['rmse']:.4f}" in text
+    assert text.startswith("m3vit-micro, 4 validation scenes\n")
 
 
-def test_missing_weights(tmp_path, capsys):
-    assert evaluate.main(["--weights", str(tmp_path / "none.safetensors")]) == 1
-    message = capsys.readouterr().err
-    assert message.startswith("evaluate: ") and "none.safetensors" in message
+def test_missing_weights(edgemoe, tmp_path):
+    edgemoe("study", "evaluate", "--model", tmp_path / "none.safetensors").refused("none.safetensors")

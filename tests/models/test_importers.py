@@ -12,7 +12,6 @@ from edgemoe.compiler import build_bundle
 from edgemoe_hw.spec.config import PRESETS
 from edgemoe_models import float_reference
 from edgemoe_models.importers import ImportOptions, ImportRefused, import_checkpoint
-from edgemoe_models.importers.__main__ import main
 from edgemoe_models.importers.common import IMAGENET_MEAN, IMAGENET_STD
 from edgemoe_models.importers.timm import resample
 from edgemoe_models.integer import reference
@@ -354,10 +353,9 @@ def test_edge_moe_tokens_equal_the_raw_files(folder):
     assert 0 < float(differences[1]) < float(differences[2]) < 1e-5
 
 
-def test_edge_moe_from_the_command_line_to_the_device(folder, tmp_path, capsys):
+def test_edge_moe_from_the_command_line_to_the_device(edgemoe, folder, tmp_path):
     out = tmp_path / "new" / "edge-moe.safetensors"
-    assert main([str(folder), "--to", str(out), "--heads", str(HEADS)]) == 0
-    text = capsys.readouterr().out
+    text = edgemoe.ok("import", folder, "--out", out, "--heads", HEADS)
     assert "8 x 16, patch 4, width 24, 4 blocks, 2 heads, MLP 40, 5 experts of 28 (top-2)" in text
     assert "heads drawn with seed 0" in text
     image = np.asarray(Image.open(out.with_suffix(".png")))
@@ -412,9 +410,10 @@ def test_edge_moe_refusals(folder, name, content, message):
         import_checkpoint(folder, EDGE_MOE)
 
 
-def test_command_line_refusal_is_one_line(folder, tmp_path, capsys):
+def test_command_line_refusal_is_one_line(edgemoe, folder, tmp_path):
     (folder / "patch_embed_bias.float32.bin").unlink()
-    assert main([str(folder), "--to", str(tmp_path / "x.safetensors")]) == 1
-    error = capsys.readouterr().err
-    assert error.startswith(f"importers: {folder}: ") and error.count("\n") == 1
-    assert "cannot be told without patch_embed_bias.float32.bin" in error
+    out = tmp_path / "x.safetensors"
+    edgemoe("import", folder, "--out", out).refused(
+        f"edgemoe: {folder}: ", "cannot be told without patch_embed_bias.float32.bin"
+    )
+    edgemoe("import", folder, "--out", out, "--format", "x").refused("format must be one of timm, m3vit, edge-moe")

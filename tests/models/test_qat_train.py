@@ -1,4 +1,4 @@
-"""Fine-tuning: the command line, its files, and a resumed run."""
+"""Fine-tuning: its files, a resumed run, and refusals, through ``edgemoe qat``."""
 
 import csv
 import dataclasses
@@ -11,10 +11,9 @@ import torch
 
 from edgemoe_models.config import ModelConfig, TaskConfig
 from edgemoe_models.graph.file import graph_bytes, read_graph
-from edgemoe_models.qat.command import main
+from edgemoe_models.qat.config import QatOptions
 from edgemoe_models.qat.export import export
 from edgemoe_models.qat.storage import load
-from edgemoe_models.qat.trainer import QatOptions
 from edgemoe_models.random_weights import random_state
 
 CONFIG = ModelConfig(
@@ -45,31 +44,18 @@ def weights(tmp_path_factory):
     return path
 
 
-def _run(weights, out, *options):
-    cache = weights.parent / "scenes"
-    common = [
-        "--weights",
-        weights,
-        "--out",
-        out,
-        "--cache",
-        cache,
-        "--batch",
-        "2",
-        "--train-scenes",
-        "6",
-        "--val-scenes",
-        "2",
-        "--threads",
-        "1",
-        "--learning-rate",
-        "1e-3",
-    ]
+@pytest.fixture
+def qat(edgemoe, weights):
+    """``edgemoe qat`` on the small model, into a folder."""
+
+    def run(out, *options):
+        common = {"--model": weights, "--cache": weights.parent / "scenes", "--batch": 2, "--train-scenes": 6}
+        common |= {"--val-scenes": 2, "--threads": 1, "--learning-rate": 1e-3, "--out": out}
+        return edgemoe("qat", *(word for pair in common.items() for word in pair), *options)
+
     threads = torch.get_num_threads()
-    try:
-        return main([str(option) for option in (*common, *options)])
-    finally:
-        torch.set_num_threads(threads)
+    yield run
+    torch.set_num_threads(threads)
 
 
 def _same(first, second):
@@ -77,9 +63,9 @@ def _same(first, second):
     return one.keys() == two.keys() and all(torch.equal(value, two[name]) for name, value in one.items())
 
 
-def test_files_of_a_run(weights, tmp_path, capsys):
-    assert _run(weights, tmp_path, "--steps", "10", "--expert-bits", "4", "--scales", "power-of-two") == 0
-    assert '"miou"' in capsys.readouterr().out
+def test_files_of_a_run(qat, tmp_path):
+    done = qat(tmp_path, "--steps", 10, "--expert-bits", 4, "--scales", "power-of-two")
+    assert done.code == 0 and "miou" in json.loads(done.out)["segmentation"]
     name = "small-w4a8-power-of-two"
     model = load(tmp_path / f"{name}.safetensors")
     graph = read_graph(tmp_path / f"{name}.graph.safetensors")
@@ -94,15 +80,15 @@ def test_files_of_a_run(weights, tmp_path, capsys):
     assert [row["step"] for row in rows] == ["10"] and np.isfinite(float(rows[0]["edges"]))
 
 
-def test_a_resumed_run_equals_one_that_was_not_interrupted(weights, tmp_path):
+def test_a_resumed_run_equals_one_that_was_not_interrupted(qat, tmp_path):
     for folder, runs in (("whole", [("--steps", 4)]), ("parts", [("--steps", 2), ("--steps", 4, "--resume")])):
         for options in runs:
-            assert _run(weights, tmp_path / folder, "--warmup", 100, *options) == 0
+            assert qat(tmp_path / folder, "--warmup", 100, *options).code == 0
     whole, parts = (load(tmp_path / folder / "small-w8a8.safetensors") for folder in ("whole", "parts"))
     assert _same(whole, parts)
 
 
-def test_bad_input_is_one_message(weights, tmp_path, capsys):
+def test_bad_input_is_one_message(qat, tmp_path):
     cases = [
         (["--expert-bits", "3"], "expert-bits must be 4 or 8, not 3"),
         (["--scales", "any"], "scales must be multiplier or power-of-two, not 'any'"),
@@ -110,24 +96,23 @@ def test_bad_input_is_one_message(weights, tmp_path, capsys):
         (["--learning-rate", "0"], "learning-rate must be positive, not 0.0"),
         (["--minutes", "-1"], "minutes must be at least 0, not -1.0"),
         (["--resume"], "checkpoint.safetensors: not a readable safetensors file"),
-        (["--weights", tmp_path / "none"], "not a readable safetensors checkpoint"),
+        (["--model", tmp_path / "none"], "model must be a trained preset"),
     ]
     for options, message in cases:
-        assert _run(weights, tmp_path, *options) == 1
-        error = capsys.readouterr().err
-        assert message in error and error.count("\n") == 1
-    assert _run(weights, tmp_path, "--steps", "1") == 0
-    assert _run(weights, tmp_path, "--steps", "2", "--resume", "--seed", "5") == 1
-    assert "was made with seed 1, not 5; give the same options to continue it" in capsys.readouterr().err
+        qat(tmp_path, *options).refused(message)
+    assert qat(tmp_path, "--steps", 1).code == 0
+    qat(tmp_path, "--steps", 2, "--resume", "--seed", 5).refused(
+        "was made with seed 1, not 5; give the same options to continue it"
+    )
 
 
-def test_other_files_and_tasks_are_refused(weights, tmp_path):
+def test_other_files_and_tasks_are_refused(qat, weights, tmp_path):
     with pytest.raises(ValueError, match="not a model of edgemoe_models.qat"):
         load(weights)
     classes = dataclasses.replace(CONFIG, tasks=(TaskConfig("classes", "classification", 4),))
     path = tmp_path / "classes.safetensors"
     safetensors.numpy.save_file(random_state(classes), path, {"config": classes.to_json()})
-    assert _run(weights, tmp_path, "--weights", path) == 1
+    qat(tmp_path, "--model", path).refused("the model must have dense tasks only")
 
 
 def test_learning_rate():

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from edgemoe_models.config import ModelConfig, TaskConfig
-from edgemoe_models.export_onnx.__main__ import main
 from edgemoe_models.graph.file import write_graph
 from edgemoe_models.integer import reference
 from edgemoe_models.ptq.quantize import quantize
@@ -132,13 +131,13 @@ def test_weights_and_activations_are_quant_nodes(graph):
     assert weights[24, 72] == weights[24, 40] == 8
 
 
-def test_command_line(graph, tmp_path, capsys):
+def test_command_line(edgemoe, graph, tmp_path):
     path, out = tmp_path / "tiny.safetensors", tmp_path / "new" / "tiny.onnx"
     write_graph(graph, path)
-    assert main([str(path), "--task", "label", "--out", str(out), "--check", "2"]) == 0
-    assert "2 images, 36 tensors" in capsys.readouterr().out
+    arguments = ["export", "--model", path, "--out", out, "--task"]
+    assert "2 images, 36 tensors" in edgemoe.ok(*arguments, "label", "--check", 2)
     onnx.checker.check_model(out)
-    assert main([str(path), "--task", "depth", "--out", str(out)]) == 1
-    assert capsys.readouterr().err == "export_onnx: task must be one of ['segmentation', 'label'], not 'depth'\n"
-    assert main([str(tmp_path / "none.safetensors"), "--task", "label", "--out", str(out)]) == 1
-    assert "not a readable safetensors file" in capsys.readouterr().err
+    edgemoe(*arguments, "depth").refused("edgemoe: task must be one of ['segmentation', 'label'], not 'depth'\n")
+    edgemoe(*arguments, "label", "--executor", "x").refused("executor must be one of onnxruntime, qonnx, not 'x'")
+    missing = tmp_path / "none.safetensors"
+    edgemoe("export", "--model", missing, "--task", "label", "--out", out).refused("none.safetensors")

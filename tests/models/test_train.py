@@ -10,16 +10,11 @@ from safetensors import safe_open  # noqa: E402
 
 import edgemoe_models  # noqa: E402
 from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig  # noqa: E402
-from edgemoe_models.train import (  # noqa: E402
-    TrainConfig,
-    Trainer,
-    augment,
-    load_weights,
-    main,
-    run,
-    score,
-    task_loss,
-)
+from edgemoe_models.train.config import TrainConfig  # noqa: E402
+from edgemoe_models.train.data import augment  # noqa: E402
+from edgemoe_models.train.loop import measure, run  # noqa: E402
+from edgemoe_models.train.losses import task_loss  # noqa: E402
+from edgemoe_models.train.trainer import Trainer, load_weights, score  # noqa: E402
 
 SMALL = ModelConfig(
     name="small",
@@ -46,7 +41,7 @@ def small_preset(monkeypatch):
     monkeypatch.setitem(PRESETS, "small", SMALL)
 
 
-def test_a_short_run_writes_everything(tmp_path, capsys):
+def test_a_short_run_writes_everything(tmp_path):
     torch.set_num_threads(1)  # as the command line does: sums depend on how they are divided
     metrics = run(TrainConfig("small", steps=2, **OPTIONS), tmp_path / "out", tmp_path / "cache", False)
     assert set(metrics) == {"segmentation", "depth", "normals", "edges"}
@@ -57,9 +52,7 @@ def test_a_short_run_writes_everything(tmp_path, capsys):
     assert json.loads(metadata["metrics"]) == metrics
     assert (metadata["steps"], metadata["seed"]) == ("2", "1")
     path = tmp_path / "out" / "small.safetensors"
-    capsys.readouterr()
-    main(["--evaluate", str(path), "--val-scenes", "4", "--cache", str(tmp_path / "cache")])
-    assert json.loads(capsys.readouterr().out) == metrics
+    assert measure(TrainConfig("small", val_scenes=4), path, tmp_path / "cache") == metrics
     model = load_weights(path)
     assert model(torch.zeros(1, 3, 16, 32), "depth").shape == (1, 1, 16, 32)
 
@@ -142,22 +135,6 @@ def test_score_prefers_better_metrics():
     good = {"s": {"miou": 0.6, "pixel_accuracy": 0.1}, "d": {"rmse": 0.5, "abs_rel": 1.0}}
     bad = {"s": {"miou": 0.6, "pixel_accuracy": 0.9}, "d": {"rmse": 0.9, "abs_rel": 0.0}}
     assert score(good) > score(bad)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--preset", "vgg"], "preset must be one of .*, not 'vgg'"),
-        (["--preset", "deit-tiny"], "preset must have dense tasks only to be trained on scenes, not 'deit-tiny'"),
-        (["--steps", "0"], "steps must be at least 1, not 0"),
-        (["--minutes", "-1"], r"minutes must be at least 0, not -1\.0"),
-        (["--resume", "--out", "nowhere"], "nowhere/checkpoint.safetensors"),
-    ],
-)
-def test_command_line_refusals(arguments, message, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match=message):
-        main(arguments)
 
 
 def test_committed_weights_are_of_the_preset():

@@ -13,7 +13,10 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig  # noqa: E402
-from edgemoe_models.train import Processes, TrainConfig, Trainer, run  # noqa: E402
+from edgemoe_models.train.config import TrainConfig  # noqa: E402
+from edgemoe_models.train.loop import run  # noqa: E402
+from edgemoe_models.train.processes import Processes  # noqa: E402
+from edgemoe_models.train.trainer import Trainer  # noqa: E402
 
 SMALL = ModelConfig(
     name="small",

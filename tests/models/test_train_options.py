@@ -1,4 +1,3 @@
-import json
 import sys
 
 import numpy as np
@@ -6,10 +5,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from safetensors import safe_open  # noqa: E402
-
 from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig  # noqa: E402
-from edgemoe_models.train import TrainConfig, Trainer, main, task_loss  # noqa: E402
+from edgemoe_models.train.config import TrainConfig  # noqa: E402
+from edgemoe_models.train.logs import Log  # noqa: E402
+from edgemoe_models.train.losses import task_loss  # noqa: E402
+from edgemoe_models.train.trainer import Trainer  # noqa: E402
 
 ALL = "segmentation,depth,normals,edges"
 SMALL = ModelConfig(
@@ -136,93 +136,10 @@ def test_without_noise_a_step_equals_an_evaluation():
     assert torch.isfinite(trainer.model.balance_loss())
 
 
-def test_options_of_a_file_yield_to_the_command_line(tmp_path):
-    (tmp_path / "run.json").write_text(json.dumps({"preset": "small", "tasks": "edges", "steps": 9, "batch": 2}))
-    common = ["--train-scenes", "3", "--val-scenes", "2", "--cache", str(tmp_path), "--out", str(tmp_path)]
-    main(["--config", str(tmp_path / "run.json"), "--steps", "1", "--tensorboard", *common])
-    with safe_open(tmp_path / "small.safetensors", "np") as file:
-        train = json.loads(file.metadata()["train"])
-    assert (train["tasks"], train["steps"], train["batch"], train["learning_rate"]) == ("edges", 1, 2, 1e-3)
-    (events,) = (tmp_path / "tensorboard").iterdir()
-    assert b"edges/f1" in events.read_bytes()
-
-
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib came with Python 3.11")
-def test_options_of_a_toml_file(tmp_path):
-    (tmp_path / "run.toml").write_text('preset = "small"\nsteps = 0\n')
-    with pytest.raises(SystemExit, match="steps must be at least 1, not 0"):
-        main(["--config", str(tmp_path / "run.toml")])
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("a.json", '{"stpes": 3}', r"a\.json must have keys among .*, not \['stpes'\]"),
-        ("a.json", "[]", r"a\.json must have keys among .*, not \[\]"),
-        ("a.json", "{", r"a\.json must be TOML, or JSON with a name that ends in \.json: "),
-        ("a.toml", "steps = ", r"a\.toml must be TOML, or JSON"),
-        ("a.json", '{"steps": "3"}', "steps must be of type int, not '3'"),
-        ("a.json", '{"steps": true}', "steps must be of type int, not True"),
-    ],
-)
-def test_refusals_of_a_file(name, text, message, tmp_path):
-    (tmp_path / name).write_text(text)
-    with pytest.raises(SystemExit, match=message):
-        main(["--config", str(tmp_path / name)])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--tasks", "depth,colour"], r"tasks of scenes must be among .*, not \['colour'\]"),
-        (["--tasks", "depth,depth"], r"must have different names, not \['depth', 'depth'\]"),
-        (["--tasks-per-step", "3"], "tasks_per_step must be at most the tasks' number 2, not 3"),
-        (["--precision", "int8"], r"precision must be one of \['float32', 'bfloat16', 'float16'\], not 'int8'"),
-        (["--device", "cuda"], "device must be cpu or auto, not cuda: PyTorch finds no GPU here"),
-        (["--init", "no/such.safetensors"], "no/such.safetensors"),
-    ],
-)
-def test_command_line_refusals(arguments, message, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SystemExit, match=message):
-        main(["--preset", "small", *arguments])
-
-
 def test_tensorboard_without_its_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    arguments = ["--preset", "small", "--steps", "1", "--train-scenes", "1", "--val-scenes", "1", "--tensorboard"]
-    with pytest.raises(SystemExit, match="tensorboard needs tensorboardX: pip install tensorboardX"):
-        main([*arguments, "--cache", str(tmp_path), "--out", str(tmp_path)])
-
-
-def test_m3vit_tiny_takes_two_steps(tmp_path):
-    """The command for a GPU (docs/models.md) with everything that makes it long taken small."""
-    main(
-        [
-            "--preset",
-            "m3vit-tiny",
-            "--tasks",
-            ALL,
-            "--precision",
-            "bfloat16",
-            "--tensorboard",
-            "--steps",
-            "2",
-            "--batch",
-            "1",
-            "--train-scenes",
-            "2",
-            "--val-scenes",
-            "1",
-            "--cache",
-            str(tmp_path),
-            "--out",
-            str(tmp_path),
-        ]
-    )
-    with safe_open(tmp_path / "m3vit-tiny.safetensors", "pt") as file:
-        assert file.metadata()["steps"] == "2"
-        assert all(file.get_tensor(key).isfinite().all() for key in file.keys())
+    with pytest.raises(ValueError, match="tensorboard needs tensorboardX: pip install tensorboardX"):
+        Log(tmp_path, ["depth"], True)
 
 
 def test_a_checkpoint_keeps_the_scale_of_float16(tmp_path):

@@ -16,11 +16,16 @@ class Outcome:
     err: str
 
     def refused(self, *parts: str, code: int = 1) -> None:
-        """One message of one line that contains all ``parts``, nothing on stdout, and the exit code."""
-        assert self.code == code, self
+        """As :meth:`failed`, with nothing on stdout."""
         assert self.out == ""
+        self.failed(*parts, code=code)
+
+    def failed(self, *parts: str, code: int = 1) -> None:
+        """A message of one line, the last one, that contains all ``parts``; there may have been results and notes."""
+        assert self.code == code, self
         assert "Traceback" not in self.err
-        assert len(self.err.strip().splitlines()) == 1 and self.err.startswith("edgemoe: "), self.err
+        lines = self.err.splitlines()
+        assert [line for line in lines if line.startswith("edgemoe: ")] == lines[-1:], self.err
         for part in parts:
             assert part in self.err, self.err
 

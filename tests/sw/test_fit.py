@@ -5,13 +5,13 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from edgemoe.boards import fit as flow
 from edgemoe.boards.board import BOARDS, BoardError
-from edgemoe.boards.synth import SynthesisError
-from edgemoe.cli.main import app
+from edgemoe.cli import fit as verb
+from edgemoe.errors import SynthesisError
 from edgemoe_hw.spec.config import PRESETS
+from support.command_line import CommandLine
 
 # What nextpnr 0.11.1 reported of UartTransmitter(25) on an LFE5U-25F, without locations and sources of its signals.
 REPORT = json.loads(Path(__file__).with_name("nextpnr_report.json").read_text(encoding="utf-8"))
@@ -127,21 +127,24 @@ def test_failing_tool_names_its_log(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("clock,code", [(1.0, 0), (1000.0, 1)])
 def test_command_fails_below_the_clock(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clock: float, code: int
+    edgemoe: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clock: float, code: int
 ) -> None:
     fake_tools(monkeypatch)
     target = flow.load_target("ulx3s")
-    monkeypatch.setattr(flow, "load_target", lambda name: dataclasses.replace(target, clock_mhz=clock))
+    monkeypatch.setattr(verb, "load_target", lambda name: dataclasses.replace(target, clock_mhz=clock))
+    monkeypatch.setattr(verb, "require", lambda *_: None)
     path = tmp_path / "fit.json"
-    result = CliRunner().invoke(app, ["fit", "--out", str(tmp_path), "--json", str(path)])
-    assert result.exit_code == code, result.output
+    result = edgemoe("fit", "--out", tmp_path, "--json", path)
+    assert result.code == code, result
     assert json.loads(path.read_text())["meets_clock"] == (code == 0)
-    assert "MHz" in result.output
+    assert "MHz" in result.out and max(map(len, result.out.splitlines())) <= 80
 
 
-def test_a_slower_result_than_before_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_slower_result_than_before_is_an_error(
+    edgemoe: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     fake_tools(monkeypatch)
     target = dataclasses.replace(flow.load_target("ulx3s"), least_mhz=300.0)
-    monkeypatch.setattr(flow, "load_target", lambda name: target)
-    result = CliRunner().invoke(app, ["fit", "--out", str(tmp_path), "--json", str(tmp_path / "fit.json")])
-    assert result.exit_code == 1 and "less than the 300 MHz" in result.output
+    monkeypatch.setattr(verb, "load_target", lambda name: target)
+    monkeypatch.setattr(verb, "require", lambda *_: None)
+    edgemoe("fit", "--out", tmp_path, "--json", tmp_path / "fit.json").failed("less than the 300 MHz")

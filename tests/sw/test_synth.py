@@ -4,10 +4,8 @@ import dataclasses
 import json
 
 import pytest
-from typer.testing import CliRunner
 
 from edgemoe.boards import synth
-from edgemoe.cli.main import app
 from edgemoe_hw.spec.config import PRESETS
 
 CELLS = {
@@ -74,16 +72,14 @@ def test_fits_up_to_the_capacity(monkeypatch, tmp_path, kind, most):
         assert synth.synthesize(PRESETS["tiny"], tmp_path)["fits"] is fits
 
 
-def test_command(monkeypatch, tmp_path):
+def test_command(edgemoe, monkeypatch, tmp_path):
+    monkeypatch.setattr("edgemoe.cli.synth.require", lambda *_: None)
     fake_yosys(monkeypatch, {"DSP48E1": 221})
-    result = CliRunner().invoke(app, ["synth", "--config", "pynq-z2", "--out", str(tmp_path)])
-    assert result.exit_code == 1
-    assert "Does NOT fit" in result.output
+    edgemoe("synth", "--config", "pynq-z2", "--out", tmp_path).failed("pynq-z2 does not fit xc7z020")
     own = tmp_path / "own.json"
     own.write_text(dataclasses.replace(PRESETS["tiny"], name="own").to_json())
     fake_yosys(monkeypatch, CELLS)
-    result = CliRunner().invoke(app, ["synth", "--config", str(own), "--out", str(tmp_path / "out")])
-    assert result.exit_code == 0
+    edgemoe.ok("synth", "--config", own, "--out", tmp_path / "out")
     assert json.loads((tmp_path / "out" / "own.json").read_text())["config"] == "own"
 
 

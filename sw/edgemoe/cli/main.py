@@ -1,6 +1,6 @@
 """The command line: ``edgemoe VERB ...``. It imports the verb that is used and turns what ends it into an exit code.
 
-A refusal is one line on stderr that begins with ``edgemoe: ``, never a traceback; results alone go to stdout. The codes:
+A refusal is one line on stderr that begins with ``edgemoe: ``, never a traceback; only results go to stdout. The codes:
 
     0    done
     1    refused, failed, or what was compared or checked is not as it must be

@@ -62,7 +62,7 @@ def complain(text: str) -> None:
 
 
 class Work:
-    """Says what is being done: a moving line with a bar on a terminal, elsewhere a line for each step that takes time."""
+    """Says what is being done: a moving line with a bar on a terminal, elsewhere a line for each step that lasts."""
 
     def __init__(self, bar: Progress | None) -> None:
         self._bar, self._named, self._text = bar, time.monotonic(), ""

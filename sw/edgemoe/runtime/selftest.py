@@ -1,8 +1,8 @@
 """Self-test of a device: ``edgemoe selftest``, and on a board without a command line this module.
 
 Runs every task of a bundle on fixed images and compares each output with the integer reference, which is computed
-beside it. Boards get only what the runtime needs (``make flash``: no typer, no rich), so there ``selftest.sh`` starts the
-same test as ``python3 -m edgemoe.runtime.selftest --device pynq --bundle FILE --bitstream FILE``.
+beside it. Boards get only what the runtime needs (``make flash``: no typer, no rich), so there ``selftest.sh`` starts
+the same test as ``python3 -m edgemoe.runtime.selftest --device pynq --bundle FILE --bitstream FILE``.
 """
 
 from __future__ import annotations
