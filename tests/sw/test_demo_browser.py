@@ -163,7 +163,7 @@ def demo(folder: Path, port: int = 0, *arguments: str) -> Iterator[str]:
         [
             sys.executable,
             "-m",
-            "edgemoe.cli.main",
+            "edgemoe.cli",
             "demo",
             "--bundle",
             folder / "x.emoe",

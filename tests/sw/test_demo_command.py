@@ -9,7 +9,6 @@ import sys
 import pytest
 from websockets.sync.client import connect
 
-from edgemoe.cli.main import main
 from edgemoe.demo.server import listen
 from edgemoe.demo.view import decode
 from edgemoe.extras import install_command
@@ -26,7 +25,7 @@ def bundle_file(runtime_bundle, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_command_serves_until_it_is_ended(number, bundle_file):
     process = subprocess.Popen(
-        [sys.executable, "-m", "edgemoe.cli.main", "demo", "--bundle", bundle_file, "--port", "0", "--task", "depth"],
+        [sys.executable, "-m", "edgemoe.cli", "demo", "--bundle", bundle_file, "--port", "0", "--task", "depth"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         text=True,
         stdout=subprocess.PIPE,
@@ -54,30 +53,18 @@ def test_command_serves_until_it_is_ended(number, bundle_file):
         (["--port", "65536"], "port must be 0 to 65535, not 65536"),
     ],
 )
-def test_refusals_are_one_line(arguments, message, bundle_file, monkeypatch, capsys):
-    assert refusal(["--port", "0", "--bundle", str(bundle_file), *arguments], monkeypatch, capsys).startswith(message)
+def test_refusals_are_one_line(edgemoe, arguments, message, bundle_file):
+    edgemoe("demo", "--port", 0, "--bundle", bundle_file, *arguments).refused(f"edgemoe: {message}")
 
 
-def refusal(arguments, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["edgemoe", "demo", *arguments])
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert end.value.code == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    return line.removeprefix("edgemoe: ")
-
-
-def test_a_port_in_use(monkeypatch, capsys):
+def test_a_port_in_use(edgemoe):
     with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
-        assert refusal(["--port", str(port)], monkeypatch, capsys) == (
+        edgemoe("demo", "--port", port).refused(
             f"port {port} of 127.0.0.1 is in use; choose another with --port, or 0 for any free one"
         )
 
 
-def test_without_the_extra(monkeypatch, capsys):
-    monkeypatch.delitem(sys.modules, "edgemoe.demo.server")
-    monkeypatch.setitem(sys.modules, "starlette.applications", None)
-    assert refusal([], monkeypatch, capsys).startswith(
-        f"the demo needs a web server; install it with: {install_command('demo')} (import of starlette"
-    )
+def test_without_the_extra(edgemoe, monkeypatch):
+    monkeypatch.setitem(sys.modules, "starlette", None)
+    edgemoe("demo").refused(f"edgemoe: edgemoe demo needs a web server: {install_command('demo')}\n")

@@ -24,6 +24,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgemoe import __version__
 from edgemoe.cli.options import new_application
 from edgemoe.cli.output import complain, say, use_any_encoding
 from edgemoe.cli.verbs import VERBS
@@ -124,9 +125,7 @@ def _without_verb() -> typer.Typer:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from importlib import metadata
-
-        say(f"edgemoe {metadata.version('edgemoe')}")
+        say(f"edgemoe {__version__}")
         raise typer.Exit
 
 
@@ -152,7 +151,3 @@ def _explain(error: Exception, arguments: Sequence[str]) -> tuple[int, str]:
 def _let_go_of_stdout() -> None:
     """Nobody reads it; what is still buffered goes nowhere, so that the interpreter does not complain at its end."""
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-
-
-if __name__ == "__main__":
-    main()

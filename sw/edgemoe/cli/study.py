@@ -104,7 +104,7 @@ def functions(path: Rows = None) -> None:
             rows = list(measure())
         every += rows
         titles = [_SHORT.get(title, title) for title in columns.values()]
-        table = TextTable(name, ["", *(f">{title}" for title in titles)])
+        table = TextTable(name, ["", *(f">{title}" for title in titles)], gap=1)
         inputs = ""
         for row in rows:
             if inputs != (inputs := row["inputs"]):

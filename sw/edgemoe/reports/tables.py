@@ -71,8 +71,8 @@ class TextTable:
 
 
 def short_name(phase: str) -> str:
-    """A phase's or tensor's name for a table: ``blocks.3.attention`` as ``3.attention``."""
-    return phase.removeprefix("blocks.")
+    """A phase's or layer's name for a table: ``blocks.3.attention`` as ``3.attention``, ``heads.depth`` as ``depth``."""
+    return phase.removeprefix("blocks.").removeprefix("heads.")
 
 
 def loss_text(value: float) -> str:
