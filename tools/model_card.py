@@ -25,9 +25,7 @@ __all__ = ["CARDS", "card_problems", "make_card", "update_card"]
 
 CARDS = Path(edgemoe_models.__file__).parents[2] / "docs" / "model_cards"
 _MARK = "<!-- Written by `python tools/model_card.py`; change tools/model_card.py instead. -->"
-_TRAIN_COMMAND = (
-    "edgemoe train --preset {} --steps 100000 --batch 32 --device cuda --precision bfloat16"
-)
+_TRAIN_COMMAND = "edgemoe train --preset {} --steps 100000 --batch 32 --device cuda --precision bfloat16"
 
 _DATA = """\
 Generated scenes (`edgemoe_models.datasets.scenes`, [models](../models.md#scenes)): a walled yard with a road, boxes,

@@ -5,6 +5,7 @@ And writing what was imported.
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ import safetensors.numpy
 from PIL import Image
 
 from edgemoe_models.importers.common import Imported, ImportRefused
+from edgemoe_models.storage.atomic import write_bytes
 
 Tensors = dict[str, npt.NDArray[Any]]
 #: Where training scripts keep the state dict: DeiT; M3ViT and many others; DeepSpeed.
@@ -104,12 +106,12 @@ def _numpy(state: Mapping[str, Any]) -> Tensors:
 
 def save_imported(imported: Imported, source: Path, out: Path) -> list[Path]:
     """Write the checkpoint, and the image beside it if there is one; return the files."""
-    out.parent.mkdir(parents=True, exist_ok=True)
     origin = {"source": source.name, "notes": imported.notes, "unused": imported.unused}
     metadata = {"config": imported.config.to_json(), "imported": json.dumps(origin)}
-    safetensors.numpy.save_file(imported.state, out, metadata)
+    write_bytes(out, safetensors.numpy.save(imported.state, metadata))
     if imported.image is None:
         return [out]
-    picture = out.with_suffix(".png")
-    Image.fromarray(imported.image).save(picture)
+    picture, content = out.with_suffix(".png"), io.BytesIO()
+    Image.fromarray(imported.image).save(content, "PNG")
+    write_bytes(picture, content.getvalue())
     return [out, picture]

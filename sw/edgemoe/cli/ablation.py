@@ -13,6 +13,7 @@ from edgemoe.cli.outputs import output_file
 from edgemoe.configs import find_config
 from edgemoe.extras import require
 from edgemoe.workloads import load_graph
+from edgemoe_models.storage.atomic import write_text
 
 __all__ = ["command"]
 
@@ -31,7 +32,7 @@ def command(
     with working(f"quantizing {model}") as work:
         result = run_ablation(load_graph(model), accelerator, lambda what: work.step(f"simulating: {what}"))
     write_json(rows, result)
-    page.write_text(ablation_markdown(result) + "\n" + gelu_markdown(result), encoding="utf-8")
+    write_text(page, ablation_markdown(result) + "\n" + gelu_markdown(result))
     show(ablation_table(result))
     say()
     show(gelu_table_view(result))

@@ -18,6 +18,7 @@ from edgemoe.cli.output import note, say, show, working
 from edgemoe.cli.outputs import output_file, output_folder
 from edgemoe.extras import require
 from edgemoe.reports.tables import TextTable
+from edgemoe_models.storage.atomic import write_text
 
 __all__ = ["command"]
 
@@ -92,8 +93,7 @@ def hwh(board: BoardName, out: Out = OUT) -> None:
     """Write a board's hardware handoff without Vivado, for the simulated PYNQ device."""
     chosen = load_board(board)
     path = output_file(out / f"{chosen.name}.hwh")
-    out.mkdir(parents=True, exist_ok=True)
-    path.write_text(hwh_text(chosen), encoding="utf-8")
+    write_text(path, hwh_text(chosen))
     say(f"{path}: {path.stat().st_size:,} bytes")
 
 

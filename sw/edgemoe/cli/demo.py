@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edgemoe.bundle import Bundle
-from edgemoe.cli.output import say, working
+from edgemoe.cli.output import hint, say, working
 from edgemoe.demo.sources import endless
 from edgemoe.extras import require
 from edgemoe.runtime.opening import DEVICES
@@ -47,17 +47,13 @@ def command(
     options: dict[str, Any] = {} if bitstream is None else {"bitstream": bitstream}
     with listen(host, port) as listening:
         loaded = Bundle.load(bundle) if bundle is not None else _compiled(model, config)
-        pictures = endless(source, loaded.model, chosen, Notes(_note))
+        pictures = endless(source, loaded.model, chosen, Notes(hint))
         with (
-            open_device(device, loaded, resize=chosen, notes=_note, **options) as accelerator,
+            open_device(device, loaded, resize=chosen, notes=hint, **options) as accelerator,
             Player(accelerator, pictures, fps, task or accelerator.tasks) as player,
         ):
             say(f"{loaded.model.name} on {device}, {source}: {url_of(listening)}   (Ctrl+C ends it)")
             serve(application(player, about(accelerator, source, player.measures_power), host), listening)
-
-
-def _note(text: str) -> None:
-    console.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _compiled(model: str | None, config: str) -> Bundle:

@@ -9,7 +9,7 @@ import typer
 from edgemoe.bundle import Bundle
 from edgemoe.cli.options import BundlePath
 from edgemoe.cli.output import say
-from edgemoe.compiler.disassembler import disassemble
+from edgemoe_hw.spec.disassembler import disassemble
 
 __all__ = ["command"]
 

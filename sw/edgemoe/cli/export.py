@@ -17,6 +17,7 @@ from edgemoe.extras import require
 from edgemoe.workloads import load_graph
 from edgemoe_models.datasets.scenes import SPLITS, generate_scene
 from edgemoe_models.graph.integer_graph import IntegerGraph
+from edgemoe_models.storage.atomic import write_bytes
 
 if TYPE_CHECKING:
     from edgemoe_models.export_onnx.check import Comparison
@@ -41,14 +42,11 @@ def command(
         raise ValueError(f"executor must be one of {', '.join(_EXECUTORS)}, not {executor!r}")
     output_file(out, [Path(model)])
     with working(f"exporting {model}") as work:
-        import onnx
-
         from edgemoe_models.export_onnx.model import export
 
         graph = load_graph(model)
         exported = export(graph, task)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        onnx.save(exported, out)
+        write_bytes(out, exported.SerializeToString())
         begin = time.monotonic()
         result = _check(exported, graph, task, check, executor, work.step) if check else None
         seconds = time.monotonic() - begin

@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from edgemoe.configs import CONFIGS
+from edgemoe_models.storage.atomic import write_text
 
 __all__ = ["BundlePath", "Config", "Model", "Rows", "Scenes", "fields_as_options", "new_application", "write_json"]
 
@@ -68,5 +69,4 @@ def new_application(**options: Any) -> typer.Typer:
 
 def write_json(path: Path, values: Any) -> None:
     """Write figures for other programs."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(values, indent=1) + "\n")

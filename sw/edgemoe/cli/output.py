@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from edgemoe.reports.tables import TextTable
 
-__all__ = ["Work", "complain", "note", "say", "show", "use_any_encoding", "working"]
+__all__ = ["Work", "complain", "hint", "note", "say", "show", "use_any_encoding", "working"]
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
@@ -54,6 +54,11 @@ def note(text: str) -> None:
     if os.environ.get("RANK", "0") == "0":
         sys.stderr.write(_printable(text) + "\n")
         sys.stderr.flush()
+
+
+def hint(text: str) -> None:
+    """A :func:`note` about what was given, of whoever reads it."""
+    note(f"note: {text}")
 
 
 def complain(text: str) -> None:

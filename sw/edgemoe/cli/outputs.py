@@ -21,8 +21,6 @@ def output_file(path: Path, inputs: Iterable[Path] = ()) -> Path:
     """
     if path.is_dir():
         raise ValueError(f"{path} is a folder; give the name of a file to write")
-    if path.exists() and not path.is_file():
-        raise ValueError(f"{path} is not a regular file; give the name of a file to write")
     if path.exists() and any(given.exists() and path.samefile(given) for given in inputs):
         raise ValueError(f"{path} is read and would be replaced by what is written; give another name")
     if path.exists() and not os.access(path, os.W_OK):

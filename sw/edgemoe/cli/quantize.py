@@ -8,9 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from edgemoe.cli.output import say, show, working
+from edgemoe.cli.output import hint, say, show, working
 from edgemoe.cli.outputs import output_file
 from edgemoe.reports.tables import TextTable, short_name
+from edgemoe_models.graph.file import write_graph
+from edgemoe_models.pictures import Notes
 from edgemoe_models.ptq.calibrate import calibration_folder
 from edgemoe_models.ptq.quantize import QuantizeOptions, calibration_images, load_checkpoint, quantize
 from edgemoe_models.ptq.report import COLUMNS, report
@@ -42,10 +44,9 @@ def command(
         if images is None:
             pictures = calibration_images(config, count)
         else:
-            pictures = calibration_folder(images, config, count)
+            pictures = calibration_folder(images, config, count, notes=Notes(hint))
         graph = quantize(state, config, pictures, options)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        graph.save(out)
+        write_graph(graph, out)
         work.step("measuring each layer's errors")
         rows = list(report(state, graph, pictures))
     show(_table(rows))

@@ -9,11 +9,12 @@ import typer
 
 from edgemoe.bundle import Bundle
 from edgemoe.cli.options import BundlePath
-from edgemoe.cli.output import say, working
+from edgemoe.cli.output import hint, say, working
 from edgemoe.cli.outputs import output_file, output_folder
 from edgemoe.errors import DeviceError
 from edgemoe.extras import require
 from edgemoe.runtime.opening import DEVICES
+from edgemoe_models.pictures import check_resize
 
 __all__ = ["command"]
 
@@ -24,7 +25,7 @@ def command(
     device: Annotated[str, typer.Option(help=", ".join(DEVICES))] = "reference",
     task: Annotated[list[str] | None, typer.Option(help="task, default: all")] = None,
     out: Annotated[Path, typer.Option(help="folder for pictures and the report")] = Path("build/run"),
-    resize: Annotated[bool, typer.Option("--resize", help="scale images of another size than the model's")] = False,
+    resize: Annotated[str | None, typer.Option(help="images of another size: crop (the middle) or squeeze")] = None,
     trace: Annotated[bool, typer.Option(help="compare every tensor with the reference (sim)")] = True,
     waves: Annotated[Path | None, typer.Option(help="VCD file of the first inference (sim)")] = None,
     waves_from: Annotated[int, typer.Option(help="first command in it, as disasm numbers them")] = 0,
@@ -49,10 +50,11 @@ def command(
             device,
             out,
             task or [],
-            resize,
+            check_resize(resize),
             trace,
             None if waves is None else (waves, waves_from, waves_to),
-            lambda step, share: work.step(step, share),
+            work.detail,
+            hint,
         )
         exact = run_images(
             Bundle.load(bundle), images, options, lambda share: work.detail(f"running on {device}", share)

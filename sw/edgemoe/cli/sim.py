@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Annotated
 
@@ -32,21 +31,18 @@ def command(
     require("edgemoe sim", "sim")
     output_folder(out)
     from edgemoe.cli.simulate import is_trained, simulate
-    from edgemoe.runtime.verify import SimDevice
+    from edgemoe.runtime.verify import open_verified
 
     with working(f"quantizing and compiling {model}") as work:
         graph = load_graph(model)
         bundle = build_bundle(graph, accelerator)
         bundle.save(out / f"{model_label(model)}-{accelerator.name}.emoe")
-        device = SimDevice(accelerator)
-        with contextlib.closing(device):
-            work.step("building the simulator (about a minute, once)")
-            device.build(lambda step, share: work.detail(step, share))
+        work.step("building the simulator (about a minute, once)")
+        with open_verified(bundle, building=work.detail) as verifier:
             work.step("simulating")
             result = simulate(
-                bundle,
+                verifier,
                 graph,
-                device,
                 images,
                 out,
                 lambda what, share: work.detail(f"simulating {what}", share),

@@ -71,7 +71,7 @@ class TextTable:
 
 
 def short_name(phase: str) -> str:
-    """A phase's or layer's name for a table: ``blocks.3.attention`` as ``3.attention``, ``heads.depth`` as ``depth``."""
+    """A phase or layer for a table: ``blocks.3.attention`` as ``3.attention``, ``heads.depth`` as ``depth``."""
     return phase.removeprefix("blocks.").removeprefix("heads.")
 
 
