@@ -17,7 +17,7 @@ from edgemoe.studies.accuracy import AccuracyOptions, accuracy_table, differing,
 from edgemoe.studies.expert_plot import draw_expert_load
 from edgemoe_hw.spec.config import PRESETS as CONFIGS
 from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig
-from edgemoe_models.graph.file import read_graph
+from edgemoe_models.graph.file import read_graph, write_graph
 from edgemoe_models.integer import reference
 from edgemoe_models.ptq.quantize import calibration_images, load_checkpoint
 from edgemoe_models.random_weights import random_state
@@ -66,7 +66,7 @@ def weights(tmp_path_factory) -> Path:
     model = from_float(load_checkpoint(path)[0], MODEL, calibration_images(MODEL, 4)).eval()
     files = workloads.qat_files(path, "w8a8")
     storage.write(files.latent, model.state_dict(), metadata | storage.model_metadata(model.config))
-    export(model).save(files.graph)
+    write_graph(export(model), files.graph)
     return path
 
 
@@ -137,7 +137,7 @@ def test_a_difference_is_found(weights, measured, monkeypatch, tmp_path):
 def test_graph_of_other_weights(weights, tmp_path):
     for path in weights.parent.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    random_graph(small_model(tasks=TASKS)).save(tmp_path / "small-w8a8.graph.safetensors")
+    write_graph(random_graph(small_model(tasks=TASKS)), tmp_path / "small-w8a8.graph.safetensors")
     options = AccuracyOptions(CONFIGS["tiny"], scenes=1, rtl_images=1, brevitas_images=1, cache=tmp_path)
     with pytest.raises(ValueError, match="is of another model than small.safetensors; make it again with: edgemoe qat"):
         run_accuracy(tmp_path / "small.safetensors", options, lambda what, share: None, lambda row: None)

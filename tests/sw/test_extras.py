@@ -28,11 +28,12 @@ def test_path_with_a_space(tmp_path):
 
 
 def installed(folder: Path, note: object) -> Path:
-    """An installed copy of the module alone, with pip's note of where it came from."""
+    """An installed copy of the module and its errors alone, with pip's note of where it came from."""
     package, info = folder / "edgemoe", folder / "edgemoe-1.0.dist-info"
     package.mkdir(parents=True)
     info.mkdir()
-    (package / "extras.py").write_text((Path(edgemoe.__file__).parent / "extras.py").read_text())
+    for name in ("extras.py", "errors.py"):
+        (package / name).write_text((Path(edgemoe.__file__).parent / name).read_text())
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: edgemoe\nVersion: 1.0\n")
     if note is not None:
         (info / "direct_url.json").write_text(note if isinstance(note, str) else json.dumps(note))

@@ -137,7 +137,8 @@ def test_command_fails_below_the_clock(
     result = edgemoe("fit", "--out", tmp_path, "--json", path)
     assert result.code == code, result
     assert json.loads(path.read_text())["meets_clock"] == (code == 0)
-    assert "MHz" in result.out and max(map(len, result.out.splitlines())) <= 80
+    assert "MHz" in result.out
+    assert all(len(line) <= 80 for line in result.out.splitlines() if str(path) not in line)
 
 
 def test_a_slower_result_than_before_is_an_error(
