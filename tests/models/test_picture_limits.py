@@ -1,6 +1,7 @@
 """What a picture may cost: sizes are looked at before anything is decoded, and whatever is wrong is one line."""
 
 import io
+import logging
 import os
 import random
 import resource
@@ -199,9 +200,10 @@ def test_a_larger_limit_than_pillows(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        filters = list(warnings.filters)
+        filters, level = list(warnings.filters), logging.getLogger("PIL").level
         assert read_picture(path).shape == (50, 60, 3)
         assert Image.MAX_IMAGE_PIXELS == 100 and warnings.filters == filters
+        assert logging.getLogger("PIL").level == level
 
 
 def test_a_long_file_of_few_pixels(tmp_path):
@@ -269,8 +271,8 @@ def test_what_is_no_regular_file(tmp_path, monkeypatch):
         read_picture(tmp_path / "x.png")
 
 
-def test_any_damage_is_a_refusal_or_a_picture(tmp_path):
-    """Bytes changed, cut and put in, in files of every format; warnings count as errors."""
+def test_any_damage_is_a_refusal_or_a_picture(tmp_path, caplog, capfd):
+    """Bytes changed, cut and put in, in files of every format; warnings count as errors, and nothing is printed."""
     random.seed(5)
     seeds = [saved(form) for form in FORMATS] + [saved("PNG", save_all=True, append_images=[Image.new("RGB", (9, 9))])]
     for mode in ("1", "P", "LA", "I;16", "F", "CMYK"):
@@ -301,6 +303,7 @@ def test_any_damage_is_a_refusal_or_a_picture(tmp_path):
                 assert str(error).startswith(f"{path}: ") and str(error).isprintable()
                 counts[False] += 1
     assert min(counts.values()) > 200  # it was not all one or the other
+    assert not caplog.records and capfd.readouterr() == ("", "")
 
 
 def test_readers_in_threads(tmp_path):

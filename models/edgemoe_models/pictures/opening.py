@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 import warnings
@@ -24,7 +25,7 @@ _SHARE = {"WEBP": 4}
 #: Bytes of a file that a pixel of the limit may take.
 _BYTES = 8
 _BITS, _TILE_WIDTH, _TILE_LENGTH = 258, 322, 323  # tags of TIFF
-#: Python's filters of warnings and Pillow's limit are the whole process's.
+#: Python's filters of warnings, and Pillow's limit and log, are the whole process's.
 _GLOBALS = threading.Lock()
 
 
@@ -62,15 +63,18 @@ def opened(path: Path | str, limit: int) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _quiet(pillow: Any, limit: int) -> Iterator[None]:
-    """No warnings of Pillow's, and its own limit of pixels not below ours."""
+    """No warnings and no log of Pillow's, and its own limit of pixels not below ours."""
+    log = logging.getLogger("PIL")
     with _GLOBALS, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
-        before = pillow.MAX_IMAGE_PIXELS
-        pillow.MAX_IMAGE_PIXELS = None if before is None else max(before, limit)
+        most, level = pillow.MAX_IMAGE_PIXELS, log.level
+        pillow.MAX_IMAGE_PIXELS = None if most is None else max(most, limit)
+        log.setLevel(logging.CRITICAL + 1)
         try:
             yield
         finally:
-            pillow.MAX_IMAGE_PIXELS = before
+            pillow.MAX_IMAGE_PIXELS = most
+            log.setLevel(level)
 
 
 def _reason(error: Exception, limit: int) -> str:
@@ -81,7 +85,7 @@ def _reason(error: Exception, limit: int) -> str:
         return f"it has several times the pixels that are read, {allowed(limit)}"
     if isinstance(error, MemoryError):
         return "there is not enough memory"
-    text = " ".join(str(error).split())
+    text = shown(" ".join(str(error).split()))
     return text if text and isinstance(error, (OSError, SyntaxError, ValueError)) else f"damaged: {name} {text}".strip()
 
 

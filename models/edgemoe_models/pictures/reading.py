@@ -23,7 +23,7 @@ RGB = npt.NDArray[np.uint8]
 _TURNED = "pictures are turned upright, as their EXIF orientation says"
 _DAMAGED = "the EXIF orientation is damaged: the picture is taken as it lies"
 _FIRST = "of several pictures or frames in a file the first is taken"
-_ORIENTATION = 274  # tag of TIFF
+_WIDTH, _LENGTH, _ORIENTATION = 256, 257, 274  # tags of TIFF
 
 
 def read_picture(
@@ -120,7 +120,9 @@ def _orientation(image: Any) -> int:
 
 def _upright_size(image: Any, orientation: int) -> tuple[int, int]:
     size: tuple[int, int] = image.size
-    return size if image.format == "TIFF" else turned_size(size, orientation)
+    if image.format == "TIFF":  # Pillow tells the upright size only in later versions
+        size = image.tag_v2[_WIDTH], image.tag_v2[_LENGTH]
+    return turned_size(size, orientation)
 
 
 def _sized_array(path: Path | str, size: Size | None, resize: Resize | None, limit: int) -> RGB:
