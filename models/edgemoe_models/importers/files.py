@@ -8,22 +8,27 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import safetensors
-import safetensors.numpy
 from PIL import Image
 
 from edgemoe_models.importers.common import Imported, ImportRefused
+from edgemoe_models.storage import tensor_file
 from edgemoe_models.storage.atomic import write_bytes
+from edgemoe_models.storage.checks import shown
 
 Tensors = dict[str, npt.NDArray[Any]]
 #: Where training scripts keep the state dict: DeiT; M3ViT and many others; DeepSpeed.
 _NESTINGS = ("model", "state_dict", "module")
+_RANK = re.compile(r"\d{1,4}", re.ASCII)
+_MOST_USES = 4  # times that a byte of the file may be part of a tensor: layers that share weights
+_LONGEST_NAME = 300
 
 
 def read_tensors(path: Path) -> Tensors:
@@ -34,11 +39,21 @@ def read_tensors(path: Path) -> Tensors:
     """
     if path.suffix == ".safetensors":
         try:
-            with safetensors.safe_open(path, framework="numpy") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}
-        except (safetensors.SafetensorError, OSError, TypeError) as error:
+            return tensor_file.read_tensors(path)[0]
+        except (tensor_file.TensorFileError, OSError) as error:
             raise ImportRefused(f"not a safetensors file that NumPy can hold ({error})") from None
-    return _numpy(_state_dict(_load(path)))
+    if not path.is_file():  # a pipe would be waited for
+        raise ImportRefused(f"{path.name} is no file")
+    state = _state_dict(_load(path))
+    size = path.stat().st_size
+    tensors, total = {}, 0
+    for name, value in state.items():
+        _check_tensor(name, value)
+        total += value.numel() * value.element_size()
+        if total > _MOST_USES * size:
+            raise ImportRefused(f"{name} and those before it claim {total:,} bytes, but {path.name} has {size:,}")
+        tensors[name] = _numpy(name, value)
+    return tensors
 
 
 def read_ranks(folder: Path) -> Tensors:
@@ -47,9 +62,8 @@ def read_ranks(folder: Path) -> Tensors:
     Raises:
         ImportRefused: a file is missing, or a rank's experts do not fit to the others'.
     """
-    ranks = sorted(int(path.stem) for path in folder.glob("*.pth") if path.stem.isdigit())
-    if ranks != list(range(len(ranks))) or not ranks:
-        missing = sorted(set(range(max(ranks, default=0) + 1)) - set(ranks))
+    ranks = sorted(int(path.stem) for path in folder.glob("*.pth") if _RANK.fullmatch(path.stem))
+    if missing := sorted(set(range(max(ranks, default=0) + 1)) - set(ranks)):
         raise ImportRefused(f"missing: {', '.join(f'{rank}.pth' for rank in missing)}")
     parts = [read_tensors(folder / f"{rank}.pth") for rank in ranks]
     tensors = dict(parts[0])
@@ -72,6 +86,7 @@ def _load(path: Path) -> Any:
         raise ImportRefused(
             "reading a torch file needs PyTorch (pip install torch); a .safetensors file needs nothing more"
         ) from None
+    _check_archive(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
@@ -85,6 +100,19 @@ def _load(path: Path) -> Any:
         raise ImportRefused(f"{path.name} is no readable torch file ({reason})") from None
 
 
+def _check_archive(path: Path) -> None:
+    """A torch file is a zip archive without compression; a compressed one could hold any amount of memory."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):  # of the form before zip, or damaged
+        return
+    if any(entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size for entry in entries):
+        raise ImportRefused(f"{path.name} is a compressed archive, and torch writes none: save it with torch.save")
+    if (total := sum(entry.file_size for entry in entries)) > path.stat().st_size:
+        raise ImportRefused(f"{path.name} is damaged: its parts have {total:,} bytes, more than the file")
+
+
 def _state_dict(content: Any) -> Mapping[str, Any]:
     for key in _NESTINGS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -94,21 +122,43 @@ def _state_dict(content: Any) -> Mapping[str, Any]:
     return content
 
 
-def _numpy(state: Mapping[str, Any]) -> Tensors:
-    tensors = {}
-    for name, value in state.items():
-        if not (isinstance(name, str) and hasattr(value, "detach")):
-            raise ImportRefused(f"{name!r} is no tensor but {type(value).__name__}: save the state dict alone")
-        is_float = value.is_floating_point()
-        tensors[name] = (value.detach().float() if is_float else value.detach()).cpu().numpy()
-    return tensors
+def _check_tensor(name: Any, value: Any) -> None:
+    """Refuse what is not simply an array of numbers in memory."""
+    if not isinstance(name, str) or not name.isprintable() or len(name) > _LONGEST_NAME:
+        raise ImportRefused(f"a name must be a line of text, not {shown(name)}: save the state dict alone")
+    if not hasattr(value, "detach"):
+        raise ImportRefused(f"{name!r} is no tensor but {type(value).__name__}: save the state dict alone")
+    layout, kind = str(value.layout).removeprefix("torch."), str(value.dtype).removeprefix("torch.")
+    if value.is_nested:
+        raise ImportRefused(f"{name} is a nested tensor: save the padded one")
+    if layout != "strided":
+        raise ImportRefused(f"{name} is a sparse tensor ({layout}): save {name}.to_dense()")
+    if value.device.type == "meta":
+        raise ImportRefused(f"{name} is on the device 'meta', so it has a shape but no values: save the loaded model")
+    if value.is_quantized:
+        raise ImportRefused(f"{name} is quantized already ({kind}): save the float model, which is quantized here")
+    if value.is_complex():
+        raise ImportRefused(f"{name} is complex ({kind}), and no tensor of a vision transformer is")
+    own, needed = value.untyped_storage().nbytes(), value.numel() * value.element_size()
+    if needed > own:
+        raise ImportRefused(f"{name} {list(value.shape)} needs {needed:,} bytes, but its storage has {own:,}")
+
+
+def _numpy(name: str, value: Any) -> npt.NDArray[Any]:
+    try:
+        plain = value.detach().float() if value.is_floating_point() else value.detach()
+        array: npt.NDArray[Any] = plain.cpu().numpy()
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ImportRefused(f"{name} ({value.dtype}) cannot become an array ({reason})") from None
+    return array
 
 
 def save_imported(imported: Imported, source: Path, out: Path) -> list[Path]:
     """Write the checkpoint, and the image beside it if there is one; return the files."""
     origin = {"source": source.name, "notes": imported.notes, "unused": imported.unused}
     metadata = {"config": imported.config.to_json(), "imported": json.dumps(origin)}
-    write_bytes(out, safetensors.numpy.save(imported.state, metadata))
+    tensor_file.write_tensors(out, imported.state, metadata)
     if imported.image is None:
         return [out]
     picture, content = out.with_suffix(".png"), io.BytesIO()
