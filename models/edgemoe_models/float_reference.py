@@ -93,6 +93,23 @@ def state_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def check_shapes(config: ModelConfig, found: Mapping[str, tuple[int, ...]]) -> None:
+    """Hold a config against the tensors of its file, before anything is allocated for it.
+
+    Raises:
+        ValueError: names the first tensor that is missing, unexpected or of a wrong shape.
+    """
+    shapes = state_shapes(config)
+    for name in found:
+        if name not in shapes:
+            raise ValueError(f"state dict has an unexpected tensor {name}; is it a checkpoint of {config.name}?")
+    for name, shape in shapes.items():
+        if name not in found:
+            raise ValueError(f"state dict lacks {name} {list(shape)}; is it a checkpoint of {config.name}?")
+        if found[name] != shape:
+            raise ValueError(f"{name} must have the shape {list(shape)}, not {list(found[name])}")
+
+
 def forward(
     state: State, config: ModelConfig, images: npt.NDArray[np.uint8], task: str, observed: Observed | None = None
 ) -> Floats:

@@ -7,6 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from safetensors import safe_open  # noqa: E402
+from safetensors.numpy import save_file  # noqa: E402
 
 import edgemoe_models  # noqa: E402
 from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig  # noqa: E402
@@ -14,7 +15,7 @@ from edgemoe_models.train.config import TrainConfig  # noqa: E402
 from edgemoe_models.train.data import augment  # noqa: E402
 from edgemoe_models.train.loop import measure, run  # noqa: E402
 from edgemoe_models.train.losses import task_loss  # noqa: E402
-from edgemoe_models.train.trainer import Trainer, load_weights, score  # noqa: E402
+from edgemoe_models.train.trainer import Trainer, export, load_weights, score  # noqa: E402
 
 SMALL = ModelConfig(
     name="small",
@@ -85,8 +86,76 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
 
 def test_resume_refuses_another_model(tmp_path):
     Trainer(TrainConfig("small", **OPTIONS)).save(tmp_path / "checkpoint.safetensors")
-    with pytest.raises(ValueError, match=r"must be a checkpoint of .*m3vit-micro.*, not .*small"):
+    with pytest.raises(
+        ValueError,
+        match="it must be of m3vit-micro, not of small with another name, image_height",
+    ):
         Trainer(TrainConfig("m3vit-micro", **OPTIONS)).load(tmp_path / "checkpoint.safetensors")
+
+
+def rewrite(path, change):
+    """Write a file again with changed tensors and metadata."""
+    with safe_open(path, "np") as file:
+        metadata, tensors = dict(file.metadata()), {name: file.get_tensor(name) for name in file.keys()}
+    change(tensors, metadata)
+    save_file(tensors, path, metadata)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t, m: m.pop("state"), "'state'"),
+        (lambda t, m: m.pop("config"), "'config'"),
+        (lambda t, m: m.update(config="[" * 100_000), "must be JSON text"),
+        (lambda t, m: m.update(state="[" * 100_000), "deep within each other"),
+        (lambda t, m: m.update(state=m["state"].replace('"step": 0', '"step": true')), "step must be an integer"),
+        (lambda t, m: t.pop("random.data"), "'random.data'"),
+        (lambda t, m: t.update({"random.data": np.zeros(3, np.uint8)}), "RNG state"),
+        (lambda t, m: t.pop("model.cls_token"), "it lacks 1 tensors: cls_token"),
+        (lambda t, m: t.update({"model.more": np.zeros(3)}), "it has 1 tensors of another model: more"),
+        (lambda t, m: t.update({"model.cls_token": np.zeros(3)}), r"cls_token must have the shape \[16\], not \[3\]"),
+        (lambda t, m: t.update({"optimizer.x.step": np.zeros(3)}), "invalid literal"),
+        (lambda t, m: t.update({"optimizer.1": np.zeros(3)}), "not enough values"),
+    ],
+)
+def test_a_damaged_checkpoint_is_one_line(tmp_path, change, message):
+    trainer, path = Trainer(TrainConfig("small", **OPTIONS)), tmp_path / "checkpoint.safetensors"
+    trainer.save(path)
+    trainer.load(path)
+    rewrite(path, change)
+    with pytest.raises(
+        ValueError, match=f"checkpoint.safetensors: not a checkpoint of a training run .*{message}"
+    ) as it:
+        trainer.load(path)
+    assert "\n" not in str(it.value)
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(ValueError, match="checkpoint.safetensors: not a readable safetensors file"):
+        trainer.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda c: c.update(depth=200, dim=8192, heads=1),
+            "cls_token must have the shape",
+        ),  # nothing of that is allocated
+        (lambda c: c.update(depth=10**9), "depth must be at most"),
+    ],
+)
+def test_weights_are_held_against_their_config_first(tmp_path, change, message):
+    trainer, path = Trainer(TrainConfig("small", **OPTIONS)), tmp_path / "x.safetensors"
+    export(trainer, path, {}, 1)
+    load_weights(path)
+
+    def changed(tensors, metadata):
+        config = json.loads(metadata["config"])
+        change(config)
+        metadata["config"] = json.dumps(config)
+
+    rewrite(path, changed)
+    with pytest.raises(ValueError, match=f"x.safetensors: .*{message}"):
+        load_weights(path)
 
 
 def test_a_model_learns_one_scene(tmp_path):

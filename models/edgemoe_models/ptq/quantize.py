@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.datasets import scenes
-from edgemoe_models.float_reference import Floats, state_shapes
+from edgemoe_models.float_reference import Floats, check_shapes, state_shapes
 from edgemoe_models.graph.integer_graph import IntegerGraph
 from edgemoe_models.ptq.calibrate import calibration_folder
 from edgemoe_models.ptq.quantizer import Quantizer
@@ -38,24 +38,20 @@ def check_state(state: Mapping[str, npt.NDArray[Any]], config: ModelConfig) -> d
     Raises:
         QuantizeError: names the first tensor that is missing, unexpected, of a wrong shape or type, or not finite.
     """
-    shapes = state_shapes(config)
-    for name in state:
-        if name not in shapes:
-            raise QuantizeError(f"state dict has an unexpected tensor {name}; is it a checkpoint of {config.name}?")
+    try:
+        check_shapes(config, {name: np.shape(array) for name, array in state.items()})
+    except ValueError as error:
+        raise QuantizeError(str(error)) from None
     result = {}
-    for name, shape in shapes.items():
-        if name not in state:
-            raise QuantizeError(f"state dict lacks {name} {list(shape)}; is it a checkpoint of {config.name}?")
+    for name in state_shapes(config):
         array = np.asarray(state[name])
-        if array.shape != shape:
-            raise QuantizeError(f"{name} must have the shape {list(shape)}, not {list(array.shape)}")
         if not np.issubdtype(array.dtype, np.floating):
             raise QuantizeError(f"{name} must be floating point, not {array.dtype.name}")
         array = array.astype(np.float32)
         if not np.isfinite(array).all():
             bad = int((~np.isfinite(array)).sum())
             raise QuantizeError(f"{name} holds {bad} NaN or infinite values; the checkpoint is broken, train it again")
-        if (peak := float(np.abs(array).max())) > LARGEST_WEIGHT:
+        if (peak := float(np.abs(array).max(initial=0))) > LARGEST_WEIGHT:
             raise QuantizeError(f"{name} holds values up to {peak:.3g}, weights must be at most {LARGEST_WEIGHT:.0e}")
         result[name] = array
     return result

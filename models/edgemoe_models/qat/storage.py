@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
-import safetensors
-from safetensors import safe_open
 from torch import Tensor
 
-from edgemoe_models.config import ModelConfig
+from edgemoe_models.config import LIMITS, ModelConfig
+from edgemoe_models.float_reference import state_shapes
 from edgemoe_models.qat.model import QatConfig, QuantM3ViT
-from edgemoe_models.train.trainer import write_tensors as write
+from edgemoe_models.storage import checks
+from edgemoe_models.storage.json_text import parse_json
+from edgemoe_models.storage.torch_tensors import load_state, read_torch
+from edgemoe_models.storage.torch_tensors import write_torch as write
 
 __all__ = ["load", "model_metadata", "read", "rebuild", "write"]
+
+_QUANTIZED = tuple(field.name for field in dataclasses.fields(QatConfig) if field.name != "model")
 
 
 def model_metadata(config: QatConfig) -> dict[str, str]:
     """What :func:`rebuild` needs to know besides the parameters."""
-    quantized = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name != "model"}
+    quantized = {name: getattr(config, name) for name in _QUANTIZED}
     return {"config": config.model.to_json(), "qat": json.dumps(quantized)}
 
 
@@ -31,21 +36,34 @@ def rebuild(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Quant
         ValueError: the metadata or the tensors are not those of such a model.
     """
     try:
-        quantized = json.loads(metadata["qat"])
-        quantized["score_shifts"] = tuple(quantized["score_shifts"])
-        model = QuantM3ViT(QatConfig(ModelConfig.from_json(metadata["config"]), **quantized))
-        model.load_state_dict(dict(tensors))
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(f"not a model of edgemoe_models.qat: {error}") from None
+        quantized = checks.record(parse_json(metadata["qat"]), "qat", _QUANTIZED)
+        shifts = checks.items(quantized["score_shifts"], "score_shifts", 1, LIMITS["depth"])
+        quantized["score_shifts"] = tuple(checks.integer(shift, "score_shifts", 0, 3) for shift in shifts)
+        checks.integer(quantized["expert_bits"], "expert_bits", 4, 8)
+        checks.boolean(quantized["power_of_two"], "power_of_two")
+        config = ModelConfig.from_json(metadata["config"])
+        _check_size(config, tensors)
+        model = QuantM3ViT(QatConfig(config, **quantized))
+        load_state(model, tensors)
+    except (KeyError, TypeError, RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"not a model of edgemoe_models.qat: {reason}") from None
     return model
+
+
+def _check_size(config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a config that tells of more weights than the file has, before they are allocated."""
+    needed = sum(math.prod(shape) for shape in state_shapes(config).values())
+    found = sum(tensor.numel() for tensor in tensors.values())
+    if found < needed:
+        raise ValueError(f"its config tells of {needed:,} weights, and it has {found:,} values")
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a file; ValueError when it cannot be read."""
     try:
-        with safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
-    except (safetensors.SafetensorError, OSError) as error:
+        return read_torch(path)
+    except OSError as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error})") from None
 
 

@@ -18,6 +18,8 @@ from edgemoe_models.qat.config import QatOptions
 from edgemoe_models.qat.initialize import from_float
 from edgemoe_models.qat.layers import shared_weights
 from edgemoe_models.qat.model import QuantM3ViT
+from edgemoe_models.storage import checks
+from edgemoe_models.storage.json_text import parse_json
 from edgemoe_models.train.data import draw_batch
 from edgemoe_models.train.losses import task_loss
 
@@ -108,11 +110,22 @@ class QatTrainer:
             ValueError: it cannot be read, or was made with other options (an end or intervals may differ).
         """
         tensors, metadata = storage.read(path)
-        wanted, found = dataclasses.asdict(options), json.loads(metadata.get("train", "{}"))
+        try:
+            return cls._resumed(options, path, tensors, metadata)
+        except (KeyError, TypeError, RuntimeError, ValueError, OverflowError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"{path}: not a checkpoint of this training ({reason})") from None
+
+    @classmethod
+    def _resumed(
+        cls, options: QatOptions, path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]
+    ) -> QatTrainer:
+        wanted = dataclasses.asdict(options)
+        found = checks.record(parse_json(metadata.get("train", "{}")), "train", (), others=True)
         for field in ("weights", "expert_bits", "scales", "batch", "learning_rate", "balance", "seed", "train_scenes"):
             if found.get(field) != wanted[field]:
                 raise ValueError(
-                    f"{path} was made with {field.replace('_', '-')} {found.get(field)!r}, "
+                    f"it was made with {field.replace('_', '-')} {checks.shown(found.get(field))}, "
                     f"not {wanted[field]!r}; give the same options to continue it"
                 )
         model = storage.rebuild({name[6:]: v for name, v in tensors.items() if name.startswith("model.")}, metadata)

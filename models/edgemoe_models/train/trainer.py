@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,18 +13,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from edgemoe_models.config import DEPTH_SCALE, ModelConfig, TaskConfig
 from edgemoe_models.datasets.arrays import Arrays
 from edgemoe_models.evaluation.evaluate import evaluate as measure
+from edgemoe_models.float_reference import check_shapes
 from edgemoe_models.m3vit import M3ViT, MoE
+from edgemoe_models.storage import checks
+from edgemoe_models.storage.json_text import parse_json
+from edgemoe_models.storage.torch_tensors import load_state, read_torch, write_torch
 from edgemoe_models.train.config import TrainConfig
 from edgemoe_models.train.data import draw_batch, pixels
 from edgemoe_models.train.losses import task_loss
 from edgemoe_models.train.processes import Processes
+
+_STATE = ("step", "seconds", "best", "scaler")  # of a checkpoint, besides its tensors
 
 
 class Trainer:
@@ -126,19 +129,28 @@ class Trainer:
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{k}": v for k, v in state.items()}
         tensors["random.data"] = self.generator.get_state()
-        state = {"step": self.step, "seconds": self.seconds, "best": self.best, "scaler": self.scaler.state_dict()}
+        best = self.best if math.isfinite(self.best) else None
+        state = {"step": self.step, "seconds": self.seconds, "best": best, "scaler": self.scaler.state_dict()}
         metadata = {"config": self.model_config.to_json(), "train": json.dumps(dataclasses.asdict(self.config))}
-        write_tensors(path, tensors, metadata | {"state": json.dumps(state)})
+        write_torch(path, tensors, metadata | {"state": json.dumps(state, allow_nan=False)})
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint; ValueError if it is of another model."""
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
-        found = metadata.get("config", "")
-        if found != self.model_config.to_json():
-            raise ValueError(f"{path} must be a checkpoint of {self.model_config.to_json()}, not {found!r}")
-        self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+        tensors, metadata = read_torch(path)
+        try:
+            found, own = ModelConfig.from_json(metadata["config"]), self.model_config
+            if other := [f.name for f in dataclasses.fields(own) if getattr(found, f.name) != getattr(own, f.name)]:
+                raise ValueError(f"it must be of {own.name}, not of {found.name} with another {', '.join(other)}")
+            self._restore(tensors, checks.record(parse_json(metadata["state"]), "state", _STATE))
+        except (KeyError, TypeError, RuntimeError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"{path}: not a checkpoint of a training run ({reason})") from None
+
+    def _restore(self, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> None:
+        """Take everything over from a checkpoint's tensors and state."""
+        step = checks.integer(state["step"], "step", 0, 1 << 40)
+        seconds, best = checks.number(state["seconds"], "seconds", 0), _best(state["best"])
+        load_state(self.model, {k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("optimizer."):
@@ -146,17 +158,14 @@ class Trainer:
                 moments.setdefault(int(index), {})[name] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         self.generator.set_state(tensors["random.data"])
-        state = json.loads(metadata["state"])
-        self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
+        self.step, self.seconds, self.best = step, seconds, best
         if state.get("scaler"):
             self.scaler.load_state_dict(state["scaler"])
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file whole or not at all."""
-    partial = path.with_suffix(".partial")
-    save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, partial, metadata)
-    os.replace(partial, path)
+def _best(value: object) -> float:
+    """The best score so far; JSON has no -infinity, so null says that there is none."""
+    return -math.inf if value is None else checks.number(value, "best")
 
 
 @torch.no_grad()
@@ -190,13 +199,12 @@ def export(trainer: Trainer, path: Path, metrics: dict[str, dict[str, float]], c
         "steps": str(trainer.step),
         "train_seconds": f"{trainer.seconds:.0f}",
     }
-    write_tensors(path, trainer.model.state_dict(), metadata)
+    write_torch(path, trainer.model.state_dict(), metadata)
 
 
 def take_weights(model: M3ViT, path: Path) -> None:
     """Start from a weights file: tensors of the same name and shape are taken, the rest stays as drawn."""
-    with safe_open(path, "pt") as file:
-        found = {key: file.get_tensor(key).float() for key in file.keys()}
+    found = {key: value.float() for key, value in read_torch(path)[0].items()}
     own = model.state_dict()
     fitting = {key: value for key, value in found.items() if key in own and own[key].shape == value.shape}
     if not fitting:
@@ -205,11 +213,20 @@ def take_weights(model: M3ViT, path: Path) -> None:
 
 
 def load_weights(path: Path) -> M3ViT:
-    """The model of an exported weights file, ready to evaluate."""
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata() or {}
-        if "config" not in metadata:
-            raise ValueError(f"{path} must have metadata 'config', not only {sorted(metadata)!r}")
-        model = M3ViT(ModelConfig.from_json(metadata["config"]))
-        model.load_state_dict({key: file.get_tensor(key).float() for key in file.keys()})
+    """The model of an exported weights file, ready to evaluate.
+
+    Raises:
+        FileNotFoundError: there is no such file
+        ValueError: it cannot be read, or its tensors are not those of its config
+    """
+    tensors, metadata = read_torch(path)
+    if "config" not in metadata:
+        raise ValueError(f"{path} must have metadata 'config', not only {sorted(metadata)!r}")
+    try:
+        config = ModelConfig.from_json(metadata["config"])
+        check_shapes(config, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+        model = M3ViT(config)
+        load_state(model, {name: tensor.float() for name, tensor in tensors.items()})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return model.eval()
