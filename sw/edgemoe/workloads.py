@@ -17,8 +17,8 @@ from edgemoe_models.config import PRESETS
 from edgemoe_models.graph.file import graph_bytes, is_graph_file, read_graph
 from edgemoe_models.graph.integer_graph import IntegerGraph
 from edgemoe_models.ptq import quantize
+from edgemoe_models.storage import tensor_file
 from edgemoe_models.storage.cache import cache_root, cached
-from edgemoe_models.storage.tensor_file import TensorFileError, read_header
 
 __all__ = [
     "QAT_PRECISIONS",
@@ -64,8 +64,8 @@ def read_metadata(path: Path) -> dict[str, str]:
         ValueError: it cannot be read; the message names it
     """
     try:
-        return read_header(path)[1]
-    except (TensorFileError, OSError) as error:
+        return tensor_file.read_metadata(path)
+    except (tensor_file.TensorFileError, OSError) as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error})") from None
 
 

@@ -36,7 +36,7 @@ from edgemoe_models.storage.json_text import JsonError, parse_json
 from edgemoe_models.storage.tensor_file import (
     TensorFileError,
     parse_tensors,
-    read_header,
+    read_metadata,
     read_tensors,
     tensor_bytes,
 )
@@ -101,7 +101,7 @@ def is_graph_file(metadata: Mapping[str, str]) -> bool:
 
 def read_outline(content: bytes) -> tuple[ModelConfig, dict[str, Any]]:
     """The model and the scalars of a graph's file, without its tensors; raises GraphError."""
-    _, text = _checked_tensors(lambda: read_header(content))
+    _, text = _checked_tensors(lambda: (None, read_metadata(content)))
     document = _document(text)
     return _config(document), checks.record(document.get("scalars"), "scalars", (), others=True)
 

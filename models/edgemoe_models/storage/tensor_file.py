@@ -25,9 +25,8 @@ from edgemoe_models.storage.json_text import JsonError, parse_json
 
 __all__ = [
     "TensorFileError",
-    "TensorInfo",
     "parse_tensors",
-    "read_header",
+    "read_metadata",
     "read_tensors",
     "tensor_bytes",
     "write_tensors",
@@ -59,7 +58,7 @@ class TensorFileError(ValueError):
 
 
 @dataclass(frozen=True)
-class TensorInfo:
+class _Tensor:
     """What the header says of a tensor.
 
     Attributes:
@@ -94,11 +93,10 @@ def parse_tensors(content: bytes) -> tuple[dict[str, Array], dict[str, str]]:
     return _read(io.BytesIO(content))
 
 
-def read_header(source: Path | str | bytes) -> tuple[dict[str, TensorInfo], dict[str, str]]:
-    """What the header of a file, or of its content, says of the tensors, and the metadata; raises as the others."""
+def read_metadata(source: Path | str | bytes) -> dict[str, str]:
+    """The metadata of a file, or of its content; raises as the others, but does not look at the tensors."""
     with io.BytesIO(source) if isinstance(source, bytes) else _open(source) as file:
-        infos, metadata, _ = _header(file)
-        return infos, metadata
+        return _header(file)[1]
 
 
 def tensor_bytes(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
@@ -127,15 +125,19 @@ def _open(path: Path | str) -> io.BufferedIOBase:
 
 
 def _read(file: io.BufferedIOBase) -> tuple[dict[str, Array], dict[str, str]]:
-    infos, metadata, start = _header(file)
+    header, metadata, start = _header(file)
     try:
+        infos = {name: _info(name, value) for name, value in header.items()}
+        _check_layout(infos, file.seek(0, io.SEEK_END) - start)
         return {name: _tensor(file, start, info) for name, info in infos.items()}, metadata
+    except checks.FieldError as error:
+        raise TensorFileError(f"its header is wrong: {error}") from None
     except OSError as error:
         raise TensorFileError(str(error)) from None
 
 
-def _header(file: io.BufferedIOBase) -> tuple[dict[str, TensorInfo], dict[str, str], int]:
-    """The tensors, the metadata, and where the tensors' bytes begin in the file."""
+def _header(file: io.BufferedIOBase) -> tuple[dict[str, Any], dict[str, str], int]:
+    """What the header says of the tensors, unchecked; the metadata; where the tensors' bytes begin in the file."""
     try:
         size = file.seek(0, io.SEEK_END)
         file.seek(0)
@@ -146,16 +148,14 @@ def _header(file: io.BufferedIOBase) -> tuple[dict[str, TensorInfo], dict[str, s
         metadata = checks.record(header.pop("__metadata__", {}), "metadata", (), others=True)
         if not all(isinstance(value, str) for value in metadata.values()):
             raise TensorFileError("its metadata must be strings")
-        infos = {name: _info(name, value) for name, value in header.items()}
     except TensorFileError:
         raise
     except (OSError, JsonError, checks.FieldError) as error:
         raise TensorFileError(f"its header is wrong: {error}") from None
-    _check_layout(infos, size - 8 - length)
-    return infos, metadata, 8 + length
+    return header, metadata, 8 + length
 
 
-def _info(name: str, value: object) -> TensorInfo:
+def _info(name: str, value: object) -> _Tensor:
     entry = checks.record(value, f"tensor {checks.shown(name)}", ("dtype", "shape", "data_offsets"))
     if not isinstance(entry["dtype"], str) or entry["dtype"] not in _DTYPES:
         raise TensorFileError(f"tensor {name} has the type {checks.shown(entry['dtype'])}, which is not read")
@@ -163,13 +163,13 @@ def _info(name: str, value: object) -> TensorInfo:
     extents = tuple(checks.integer(extent, f"shape of {name}", 0, _LARGEST_EXTENT) for extent in shape)
     offsets = checks.items(entry["data_offsets"], f"data_offsets of {name}", 2, 2)
     begin, end = (checks.integer(offset, f"data_offsets of {name}", 0, 1 << 62) for offset in offsets)
-    info = TensorInfo(entry["dtype"], extents, begin)
+    info = _Tensor(entry["dtype"], extents, begin)
     if end - begin != info.size or math.prod(max(extent, 1) for extent in extents) > _LARGEST_EXTENT:
         raise TensorFileError(f"tensor {name} has {end - begin} bytes, and its shape {list(extents)} needs {info.size}")
     return info
 
 
-def _check_layout(infos: Mapping[str, TensorInfo], size: int) -> None:
+def _check_layout(infos: Mapping[str, _Tensor], size: int) -> None:
     """Refuse gaps, overlaps, and bytes that are not there or belong to no tensor."""
     place = 0
     for name, info in sorted(infos.items(), key=lambda item: (item[1].begin, item[1].size)):
@@ -182,7 +182,7 @@ def _check_layout(infos: Mapping[str, TensorInfo], size: int) -> None:
         raise TensorFileError(f"it has {size} bytes of tensors, but its header tells of {place}")
 
 
-def _tensor(file: io.BufferedIOBase, start: int, info: TensorInfo) -> Array:
+def _tensor(file: io.BufferedIOBase, start: int, info: _Tensor) -> Array:
     array: Array = np.empty(info.shape, _DTYPES[info.dtype])
     flat = array.reshape(-1).view(np.uint8)
     file.seek(start + info.begin)

@@ -18,45 +18,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgemoe.bundle.contents import check_contents
+from edgemoe.bundle.document import Phase, TaskTable, read_options, read_task, write_task
 from edgemoe.layout import OutputPart
 from edgemoe_hw.spec.config import ISA_VERSION, AcceleratorConfig, ConfigError
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.graph.file import parse_graph
 from edgemoe_models.graph.integer_graph import GraphError, IntegerGraph
+from edgemoe_models.storage import checks
+from edgemoe_models.storage.json_text import JsonError, parse_json
 from edgemoe_models.storage.tensor_file import TensorFileError, read_tensors, write_tensors
 
-__all__ = ["FORMAT_VERSION", "Bundle", "BundleError", "Phase", "Task"]
+__all__ = ["FORMAT_VERSION", "METADATA_KEY", "Bundle", "BundleError", "Task", "digest"]
 
 FORMAT_VERSION = 1
 METADATA_KEY = "edgemoe_bundle"
+_DOCUMENT = ("format_version", "isa_version", "config", "config_hash", "model", "input_bytes", "tasks", "options")
 Bytes = npt.NDArray[np.uint8]
 
 
 class BundleError(ValueError):
     """A bundle that cannot be used; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One phase of an inference.
-
-    Attributes:
-        name: ``embed``, ``blocks.{i}.attention``, ``blocks.{i}.mlp`` or ``.moe``, ``head``
-        macs, bytes_read, bytes_written: what the model needs at least, whatever the image, without padding
-        expert_macs: on top for each queued token (tokens * top_k of them)
-        expert_bytes: on top for each expert that the image uses
-        matmuls: MATMULs that have finished when the phase has
-        estimated_cycles: of the analytic model
-    """
-
-    name: str
-    macs: int
-    bytes_read: int
-    bytes_written: int
-    expert_macs: int
-    expert_bytes: int
-    matmuls: int
-    estimated_cycles: int
 
 
 @dataclass(frozen=True)
@@ -128,16 +110,6 @@ class Bundle:
             raise BundleError(f"the bundle's integer graph is unusable: {error}") from None
 
     def _document(self) -> dict[str, Any]:
-        tasks = {}
-        for name, task in self.tasks.items():
-            values = {
-                f.name: getattr(task, f.name)
-                for f in dataclasses.fields(task)
-                if f.name not in ("name", "program", "trace")
-            }
-            values["outputs"] = [part.to_list() for part in task.outputs]
-            values["phases"] = [dataclasses.asdict(phase) for phase in task.phases]
-            tasks[name] = values
         return {
             "format_version": FORMAT_VERSION,
             "isa_version": ISA_VERSION,
@@ -145,9 +117,20 @@ class Bundle:
             "config_hash": self.config.content_hash,
             "model": self.model.to_dict(),
             "input_bytes": self.input_bytes,
-            "tasks": tasks,
+            "tasks": {name: write_task(task) for name, task in self.tasks.items()},
             "options": dict(self.options),
         }
+
+    def check(self) -> None:
+        """Hold all parts against each other, and every command of the programs against what it may do.
+
+        Raises:
+            BundleError: one line says what contradicts what; of a program, it names the command
+        """
+        try:
+            check_contents(self)
+        except (ValueError, ConfigError) as error:
+            raise BundleError(f"the bundle is inconsistent ({error}); compile it again with edgemoe compile") from None
 
     def save(self, path: Path | str) -> None:
         """Write the bundle whole or not at all; equal bundles give equal bytes.
@@ -160,66 +143,84 @@ class Bundle:
             tensors[f"program.{name}"] = np.frombuffer(task.program, np.uint8)
             tensors[f"trace.{name}"] = np.frombuffer(json.dumps(task.trace).encode(), np.uint8)
         text = json.dumps(self._document(), sort_keys=True, allow_nan=False)
-        stored = json.dumps({"document": text, "sha256": _digest(tensors, text)})  # safetensors does not order keys
+        stored = json.dumps({"document": text, "sha256": digest(tensors, text)})  # safetensors does not order keys
         write_tensors(path, tensors, {METADATA_KEY: stored})
 
     @classmethod
     def load(cls, path: Path | str) -> Bundle:
-        """Read and check a bundle.
+        """Read a bundle and check all of it, programs too; the integer graph's tensors are checked by :meth:`graph`.
 
         Raises:
-            BundleError: the file is missing, damaged, of another version or inconsistent
+            BundleError: the file is missing, damaged, of another version or inconsistent; one line says how
         """
         tensors, metadata = _read(Path(path))
         try:
-            stored = json.loads(metadata[METADATA_KEY])
-            text = stored["document"]
-            document = json.loads(text)
-            _check_versions(path, document)
-            found, expected = stored["sha256"], _digest(tensors, text)
-            if found != expected:
-                raise BundleError(
-                    f"{path}: its contents have sha256 {expected[:16]}, but the file says "
-                    f"{str(found)[:16]}: it is damaged; copy it again, or compile it again "
-                    f"with edgemoe compile"
-                )
-            config = AcceleratorConfig.from_dict(document["config"])
-            if config.content_hash != document["config_hash"]:
-                raise BundleError(
-                    f"{path}: its config has hash {config.content_hash[:16]}, but the file says "
-                    f"{document['config_hash'][:16]}; compile it again with edgemoe compile"
-                )
-            model = ModelConfig.from_dict(document["model"])
-            tasks = {task.name: _task(task.name, document["tasks"][task.name], tensors) for task in model.tasks}
-            return cls(
-                config, model, tensors["data"], tensors["graph"], document["input_bytes"], tasks, document["options"]
-            )
-        except BundleError:
-            raise
-        except (KeyError, TypeError, ValueError, ConfigError) as error:
+            bundle = _parse(tensors, metadata[METADATA_KEY])
+            bundle.check()
+        except BundleError as error:
+            raise BundleError(f"{path}: {error}") from None
+        except (ValueError, ConfigError) as error:
             raise BundleError(
                 f"{path}: the bundle is inconsistent ({error}); compile it again with edgemoe compile"
             ) from None
+        return bundle
 
 
-def _task(name: str, values: dict[str, Any], tensors: Mapping[str, Bytes]) -> Task:
-    values = dict(values)
-    values["outputs"] = tuple(OutputPart(*part) for part in values["outputs"])
-    values["phases"] = tuple(Phase(**phase) for phase in values["phases"])
-    return Task(
-        name=name,
-        program=tensors[f"program.{name}"].tobytes(),
-        trace=json.loads(tensors[f"trace.{name}"].tobytes()),
-        **values,
-    )
+def _parse(tensors: Mapping[str, Bytes], text: str) -> Bundle:
+    """The bundle, its fields of the right types and in themselves possible; raises ValueError."""
+    stored = checks.record(parse_json(text), "metadata", ("document", "sha256"))
+    document_text = stored["document"]
+    if not isinstance(document_text, str):
+        raise checks.FieldError("document must be JSON text")
+    document = parse_json(document_text)
+    _check_versions(document)
+    found, expected = stored["sha256"], digest(tensors, document_text)
+    if found != expected:
+        raise BundleError(
+            f"its contents have sha256 {expected[:16]}, but the file says {checks.shown(str(found)[:16])}: it is "
+            f"damaged; copy it again, or compile it again with edgemoe compile"
+        )
+    document = checks.record(document, "document", _DOCUMENT)
+    config = AcceleratorConfig.from_dict(document["config"])
+    if config.content_hash != document["config_hash"]:
+        raise checks.FieldError(f"its config has hash {config.content_hash[:16]}, but config_hash is another")
+    model = ModelConfig.from_dict(document["model"])
+    input_bytes = checks.integer(document["input_bytes"], "input_bytes", 1, 1 << 32)
+    names = [task.name for task in model.tasks]
+    entries = checks.record(document["tasks"], "tasks", names)
+    _check_tensors(tensors, names)
+    tasks = {name: _task(name, read_task(entries[name], f"tasks.{name}"), tensors) for name in names}
+    options = read_options(document["options"])
+    return Bundle(config, model, tensors["data"], tensors["graph"], input_bytes, tasks, options)
 
 
-def _check_versions(path: Path | str, document: Any) -> None:
+def _check_tensors(tensors: Mapping[str, Bytes], tasks: list[str]) -> None:
+    """The tensors of a bundle, no other, all of them rows of bytes."""
+    wanted = {"data", "graph", *(f"{kind}.{name}" for name in tasks for kind in ("program", "trace"))}
+    for name in sorted(wanted ^ tensors.keys()):
+        raise checks.FieldError(f"tensor {name} is missing" if name in wanted else f"tensor {name} is unexpected")
+    for name, tensor in tensors.items():
+        if tensor.dtype != np.uint8 or tensor.ndim != 1:
+            raise checks.FieldError(f"tensor {name} must be uint8 [N], not {tensor.dtype.name} {list(tensor.shape)}")
+
+
+def _task(name: str, table: TaskTable, tensors: Mapping[str, Bytes]) -> Task:
+    try:
+        trace = parse_json(tensors[f"trace.{name}"].tobytes())
+    except JsonError as error:
+        raise checks.FieldError(f"tensor trace.{name} is damaged: {error}") from None
+    values = {field.name: getattr(table, field.name) for field in dataclasses.fields(table)}
+    return Task(name=name, program=tensors[f"program.{name}"].tobytes(), trace=trace, **values)
+
+
+def _check_versions(document: object) -> None:
     versions = (("format_version", FORMAT_VERSION, "bundle format"), ("isa_version", ISA_VERSION, "ISA version"))
     for key, own, what in versions:
         found = document.get(key) if isinstance(document, dict) else None
-        if found != own:
-            raise BundleError(f"{path}: {what} {found!r}, but this edgemoe has {own}; compile the model again with it")
+        if type(found) is not int or found != own:
+            raise BundleError(
+                f"{what} {checks.shown(found)}, but this edgemoe has {own}; compile the model again with it"
+            )
 
 
 def _read(path: Path) -> tuple[dict[str, Bytes], dict[str, str]]:
@@ -237,9 +238,10 @@ def _read(path: Path) -> tuple[dict[str, Bytes], dict[str, str]]:
     return tensors, metadata
 
 
-def _digest(tensors: Mapping[str, Bytes], text: str) -> str:
-    digest = hashlib.sha256(text.encode())
+def digest(tensors: Mapping[str, Bytes], text: str) -> str:
+    """sha256 over the document's text and every tensor, with its name and shape."""
+    result = hashlib.sha256(text.encode())
     for name in sorted(tensors):
-        digest.update(f"{name} {tensors[name].shape}".encode())
-        digest.update(np.ascontiguousarray(tensors[name]).data)
-    return digest.hexdigest()
+        result.update(f"{name} {tensors[name].shape}".encode())
+        result.update(np.ascontiguousarray(tensors[name]).data)
+    return result.hexdigest()

@@ -1,0 +1,144 @@
+"""What holds between the parts of a bundle, checked when it is loaded: tables, programs, model and integer graph.
+
+The numbers that a host allocates and reads by are recomputed from the model and the programs, never believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgemoe.bundle.fields import ProgramError
+from edgemoe.bundle.program import Checked, Limits, check_program
+from edgemoe.bundle.trace import check_trace
+from edgemoe.layout import OutputPart, align
+from edgemoe_models.graph.file import read_outline
+from edgemoe_models.storage.checks import FieldError
+
+if TYPE_CHECKING:
+    from edgemoe.bundle.bundle import Bundle, Task
+
+__all__ = ["check_contents", "phase_names"]
+
+
+def phase_names(depth: int, moe_blocks: Sequence[int]) -> list[str]:
+    """Names of a program's phases, in order, for a model of ``depth`` blocks of which some have experts."""
+    names = ["embed"]
+    for block in range(depth):
+        names += [f"blocks.{block}.attention", f"blocks.{block}.{'moe' if block in moe_blocks else 'mlp'}"]
+    return [*names, "head"]
+
+
+def check_contents(bundle: Bundle) -> None:
+    """Hold a bundle's parts against each other.
+
+    Raises:
+        ValueError: names the part that contradicts another; of a program, the command
+    """
+    model, config = bundle.model, bundle.config
+    for what, value, limit in (
+        ("channels", model.dim, config.max_dim),
+        ("tokens", model.num_tokens, config.max_tokens),
+        ("experts", model.num_experts, config.max_experts),
+        ("experts a token", model.top_k, config.max_top_k),
+    ):
+        if value > limit:
+            raise FieldError(f"model {model.name} has {value} {what}, but config {config.name} allows {limit}")
+    rows = model.num_patches * -(-model.patch_inputs // config.lanes_k)
+    needed = config.axi_masters * align(rows * config.lanes_k // config.axi_masters)
+    if bundle.input_bytes != needed:
+        raise FieldError(f"input_bytes is {bundle.input_bytes}, but an image of the model needs {needed}")
+    if list(bundle.tasks) != [task.name for task in model.tasks]:
+        raise FieldError(f"tasks must be those of the model, not {', '.join(bundle.tasks)}")
+    _check_graph(bundle)
+    for task in bundle.tasks.values():
+        try:
+            _check_task(bundle, task)
+        except ProgramError as error:
+            raise ProgramError(f"program of task {task.name}: {error}") from None
+        except FieldError as error:
+            raise FieldError(f"tasks.{task.name}.{error}") from None
+
+
+def _check_graph(bundle: Bundle) -> None:
+    """The graph's own model and output scales are the bundle's; all of it is checked where it is used."""
+    config, scalars = read_outline(bundle.graph_file.tobytes())
+    if config != bundle.model:
+        raise FieldError("model differs from the model of the integer graph")
+    for name, task in bundle.tasks.items():
+        if scalars.get(f"heads.{name}.output_scale") != task.output_scale:
+            raise FieldError(f"tasks.{name}.output_scale is not that of the integer graph")
+
+
+def _check_task(bundle: Bundle, task: Task) -> None:
+    model = bundle.model
+    info = model.task(task.name)
+    rows = model.num_patches if info.is_dense else 1
+    for name, found, wanted in (
+        ("output_rows", task.output_rows, rows),
+        ("output_channels", task.output_channels, info.head_outputs),
+    ):
+        if found != wanted:
+            raise FieldError(f"{name} is {found}, but the model's head has {wanted}")
+    names = phase_names(model.depth, [block for block in range(model.depth) if model.is_moe(block)])
+    if [phase.name for phase in task.phases] != names:
+        raise FieldError(f"phases must be {names[0]}, {names[1]}, ... {names[-1]}: {len(names)} of them, in this order")
+    _check_outputs(task)
+    limits = Limits(bundle.config, model, bundle.data.size, bundle.input_bytes, task.output_bytes, len(task.phases))
+    checked = check_program(task.program, limits)
+    _check_tables(bundle, task, checked)
+    check_trace(task.trace, checked, bundle.config, model, task.name)
+
+
+def _check_tables(bundle: Bundle, task: Task, checked: Checked) -> None:
+    """What the document says of the program is what the program does."""
+    if task.load_bytes != checked.load_bytes:
+        raise FieldError(f"load_bytes is {task.load_bytes}, but the program's LOADs read {checked.load_bytes}")
+    last = 0
+    for number, (phase, matmuls) in enumerate(zip(task.phases, checked.matmuls, strict=True)):
+        if phase.matmuls != matmuls or matmuls <= last:
+            raise FieldError(f"phases[{number}].matmuls is {phase.matmuls}, but the program has {matmuls} by then")
+        last = matmuls
+        is_moe = phase.name.endswith(".moe")
+        if not is_moe and (phase.expert_macs or phase.expert_bytes):
+            raise FieldError(f"phases[{number}] has experts' MACs or bytes, but {phase.name} has no experts")
+    for number, part in enumerate(task.outputs):
+        end = part.offset + 2 * part.tokens * part.stride
+        inside = (checked.stored[:, 0] <= part.offset) & (checked.stored[:, 1] >= end)
+        if not inside.any():
+            raise FieldError(f"outputs[{number}] is at bytes {part.offset} to {end}, which no STORE writes")
+
+
+def _check_outputs(task: Task) -> None:
+    """The parts lie inside the output, apart from each other, and are the head's rows and channels, each once."""
+    seen = np.zeros((task.output_rows, task.output_channels), bool)
+    for number, part in enumerate(task.outputs):
+        name = f"outputs[{number}]"
+        if part.token + part.tokens > task.output_rows or part.channel + part.channels > task.output_channels:
+            raise FieldError(
+                f"{name} has rows to {part.token + part.tokens} and channels to {part.channel + part.channels} of "
+                f"{task.output_rows} x {task.output_channels}"
+            )
+        if part.stride < part.channels or part.offset % 2:
+            raise FieldError(f"{name} has stride {part.stride} at offset {part.offset} for {part.channels} channels")
+        if _end(part) > task.output_bytes:
+            raise FieldError(f"{name} ends at byte {_end(part)}, beyond output_bytes {task.output_bytes}")
+        place = seen[part.token : part.token + part.tokens, part.channel : part.channel + part.channels]
+        if place.any():
+            raise FieldError(f"{name} has values that are in an earlier one already")
+        place[:] = True
+    if not seen.all():
+        row, channel = (int(index) for index in np.argwhere(~seen)[0])
+        raise FieldError(f"outputs lack channel {channel} of row {row}")
+    ordered = sorted(task.outputs, key=lambda part: part.offset)
+    for before, after in zip(ordered, ordered[1:], strict=False):
+        if _end(before) > after.offset:
+            raise FieldError(f"outputs overlap at byte {after.offset}")
+    if task.output_bytes != _end(ordered[-1]):
+        raise FieldError(f"output_bytes is {task.output_bytes}, but the outputs end at byte {_end(ordered[-1])}")
+
+
+def _end(part: OutputPart) -> int:
+    return part.offset + 2 * part.tokens * part.stride
