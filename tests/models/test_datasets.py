@@ -278,6 +278,19 @@ def test_an_orientation_beside_labels_is_refused(load, tmp_path, file):
         load("nyudv2")
 
 
+@pytest.mark.parametrize(
+    ("file", "name", "found"), [("segmentation/12.png", "segmentation", "RGB"), ("normals/12.npy", "normals", "L")]
+)
+def test_labels_of_a_wrong_form_are_refused(load, tmp_path, file, name, found):
+    """A mask that was saved in colours, normals of one channel: never converted, never a broadcast."""
+    load("nyudv2", "val")
+    path = tmp_path / "nyudv2" / file
+    array = np.asarray(Image.new(found, (WIDTH, HEIGHT)))
+    save_image(path, array) if path.suffix == ".png" else save_array(path, array)
+    with pytest.raises(ValueError, match=f"nyudv2: {name} of 12 must be .* at this size, not "):
+        load("nyudv2")
+
+
 def test_labels_are_never_converted(tmp_path):
     """Classes of a palette, 16 bits and bytes come as the file stores them, and scaled by taking the nearest."""
     indices = np.arange(24, dtype=np.uint8).reshape(4, 6)

@@ -155,6 +155,11 @@ class Folder:
 
     def _read(self, root: Path, split: str, picture: str, size: tuple[int, int], name: str) -> Array:
         array = self.readers[name](root, split, picture, size)
+        if array.shape != (wanted := size + ((3,) if name in ("image", "normals") else ())):
+            form = "a colour picture is no label" if array.ndim > len(wanted) else "one channel is too few"
+            raise ValueError(
+                f"{self.name}: {name} of {picture} must be {list(wanted)} at this size, not {list(array.shape)}: {form}"
+            )
         if name == "segmentation":
             classes = len(self.class_names)
             wrong = (array >= classes) & (array != IGNORE)
