@@ -28,7 +28,7 @@ __all__ = ["application", "configured", "listen", "serve", "url_of"]
 
 STATIC = Path(__file__).parent / "static"
 _FILES = ("app.js", "icon.svg", "style.css")
-_LONGEST_COMMAND = 65536  # bytes
+_LONGEST_COMMAND, _LONGEST_ANSWER = 1 << 20, 300  # bytes, characters
 # Everything comes from here: the page works without a network, and nothing of a camera's pictures leaves.
 _HEADERS = {"Content-Security-Policy": "default-src 'self'", "Cache-Control": "no-cache"}
 
@@ -97,7 +97,7 @@ class _Viewer:
             try:
                 self._obey(message.get("text"))
             except ValueError as error:
-                await self._tell({"type": "refused", "message": str(error)})
+                await self._tell({"type": "refused", "message": str(error)[:_LONGEST_ANSWER]})
 
     def _obey(self, text: str | None) -> None:
         """``{"task": NAME, "on": true or false}`` or ``{"paused": true or false}``; ValueError says why not."""
