@@ -93,6 +93,16 @@ class Work:
             self._named = time.monotonic()
             note(f"{share:.0%}: {text}")
 
+    def say(self, *lines: str) -> None:
+        """Lines of results before the work is over."""
+        if self._bar is not None:
+            self._bar.stop()
+        for line in lines:
+            say(line)
+        sys.stdout.flush()
+        if self._bar is not None:
+            self._bar.start()
+
     def stop(self) -> None:
         """The last step is over."""
         if self._timer is not None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,52 +15,107 @@ from edgemoe.cli.output import hint, say, working
 from edgemoe.cli.outputs import output_file, output_folder
 from edgemoe.errors import DeviceError
 from edgemoe.extras import require
+from edgemoe.jobs.picture_run import PictureResult, PictureRun, RunOptions, TaskResult
+from edgemoe.reports.findings import finding
+from edgemoe.reports.legends import unlabelled
 from edgemoe.runtime.opening import DEVICES
-from edgemoe_models.pictures import check_resize
+from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_models.pictures import RESIZES, PictureError, check_resize
 
 __all__ = ["command"]
+
+_WIDTH = 80
+_STARTING = {"sim": "running on sim, after building the simulator (about a minute, once)"}
 
 
 def command(
     bundle: BundlePath,
-    images: Annotated[list[Path], typer.Argument(help="image files", show_default=False)],
+    images: Annotated[list[Path], typer.Argument(help="pictures, and folders of pictures", show_default=False)],
     device: Annotated[str, typer.Option(help=", ".join(DEVICES))] = "reference",
-    task: Annotated[list[str] | None, typer.Option(help="task, default: all")] = None,
-    out: Annotated[Path, typer.Option(help="folder for pictures and the report")] = Path("build/run"),
-    resize: Annotated[str | None, typer.Option(help="images of another size: crop (the middle) or squeeze")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="task; several allowed; default: all")] = None,
+    out: Annotated[Path, typer.Option(help="folder for raw outputs, pictures and the report")] = Path("build/run"),
+    resize: Annotated[
+        str | None,
+        typer.Option(help=f"pictures of another size: {' or '.join(RESIZES)} (crop: the middle); default: refuse them"),
+    ] = None,
     trace: Annotated[bool, typer.Option(help="compare every tensor with the reference (sim)")] = True,
     waves: Annotated[Path | None, typer.Option(help="VCD file of the first inference (sim)")] = None,
     waves_from: Annotated[int, typer.Option(help="first command in it, as disasm numbers them")] = 0,
     waves_to: Annotated[int | None, typer.Option(help="last command in it, default: END")] = None,
+    bitstream: Annotated[Path | None, typer.Option(help="bitstream to load (pynq)")] = None,
+    port: Annotated[str | None, typer.Option(help="serial port of the board (serial)")] = None,
 ) -> None:
-    """Run images through a bundle's tasks."""
+    """Run pictures through a bundle's tasks and say what is found in each.
+
+    The folder gets, for each picture and task, the raw outputs (.npy) and a picture, and of --device sim report.json.
+    """
     if device not in DEVICES:
         raise ValueError(f"device must be one of {', '.join(DEVICES)}, not {device!r}")
     if waves is None and (waves_from or waves_to is not None):
         raise ValueError("--waves-from and --waves-to choose a part of --waves FILE, which is missing")
     if waves is not None and device != "sim":
         raise ValueError(f"--waves needs --device sim, not {device}")
-    if waves is not None:
-        output_file(waves, images)
     if device == "sim":
         require("edgemoe run --device sim", "sim")
     output_folder(out)
-    from edgemoe.cli.runner import RunOptions, run_images
-
-    with working(f"running on {device}") as work:
-        options = RunOptions(
-            device,
-            out,
-            task or [],
-            check_resize(resize),
-            trace,
-            None if waves is None else (waves, waves_from, waves_to),
-            work.detail,
-            hint,
+    options: dict[str, Any] = {"bitstream": bitstream, "port": port}
+    given = {name: value for name, value in options.items() if value is not None}
+    if given and device == "sim":
+        raise ValueError(f"--device sim has no use for --{next(iter(given))}")
+    with working("reading") as work:
+        run = PictureRun(
+            Bundle.load(bundle),
+            images,
+            RunOptions(
+                device,
+                out,
+                task or [],
+                check_resize(resize),
+                trace,
+                None if waves is None else (output_file(waves, images), waves_from, waves_to),
+                given,
+                work.detail,
+                hint,
+            ),
         )
-        exact = run_images(
-            Bundle.load(bundle), images, options, lambda share: work.detail(f"running on {device}", share)
-        )
+        work.step(_STARTING.get(device, f"running on {device}"))
+        tensors = wrong = 0
+        for number, result in enumerate(run.results(), 1):
+            work.say(*_lines(result, run.bundle.config, device))
+            work.detail(f"running on {device}", number / len(run.paths))
+            tensors += sum(found.tensors for found in result.tasks.values())
+            wrong += sum(found.mismatches for found in result.tasks.values())
+    if tensors and not wrong:
+        say(f"{tensors:,} tensors equal the integer reference, bit for bit")
     say(f"results are in {out}")
-    if not exact:
-        raise DeviceError("tensors differ from the integer reference; see the report")
+    if wrong:
+        raise DeviceError(f"{wrong:,} values differ from the integer reference; edgemoe report {out / 'report.json'}")
+    if run.skipped:
+        raise PictureError(f"{len(run.skipped)} of {len(run.paths)} pictures could not be read; their names are above")
+
+
+def _lines(result: PictureResult, config: AcceleratorConfig, device: str) -> Iterator[str]:
+    """What was found in one picture."""
+    yield str(result.path)
+    width = max(map(len, result.tasks))
+    predictions = {name: found.prediction for name, found in result.tasks.items()}
+    for name, found in result.tasks.items():
+        first = f"  {name:{width}}  "
+        text = finding(found.prediction, unlabelled(found.prediction.kind, predictions))
+        yield from textwrap.wrap(text, _WIDTH, initial_indent=first, subsequent_indent=" " * len(first))
+        if cost := _cost(found, config, device):
+            yield " " * len(first) + cost
+
+
+def _cost(found: TaskResult, config: AcceleratorConfig, device: str) -> str:
+    """Cycles, time and equality, as far as they are known."""
+    stats, parts = found.prediction.stats, []
+    if device == "sim" and stats.cycles is not None:
+        mhz = config.assumed_clock_mhz
+        parts.append(f"{stats.cycles:,} cycles, {stats.cycles / mhz / 1e3:.2f} ms at an assumed {mhz:g} MHz")
+    elif device != "reference":
+        parts.append(f"{1e3 * stats.device_seconds:.2f} ms on the device")
+    if found.tensors:
+        equal = f"{found.mismatches:,} values DIFFER" if found.mismatches else f"{found.tensors} tensors equal"
+        parts.append(equal)
+    return "; ".join(parts)

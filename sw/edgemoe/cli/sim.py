@@ -30,7 +30,7 @@ def command(
     accelerator = find_config(config)
     require("edgemoe sim", "sim")
     output_folder(out)
-    from edgemoe.cli.simulate import is_trained, simulate
+    from edgemoe.jobs.scene_run import is_trained, simulate
     from edgemoe.runtime.verify import open_verified
 
     with working(f"quantizing and compiling {model}") as work:

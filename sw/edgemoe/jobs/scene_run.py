@@ -1,4 +1,4 @@
-"""``edgemoe sim``: a model's tasks on the Verilated accelerator, every tensor compared with the integer reference."""
+"""Generated scenes through a model's tasks on the simulated accelerator, every tensor compared with the reference."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from edgemoe.reports.cycles import Inference
 from edgemoe.reports.pictures import caption_of, save_picture
 from edgemoe.runtime.verify import Verifier
+from edgemoe.workloads import weights_path
 from edgemoe_models.config import PRESETS, TaskConfig
 from edgemoe_models.datasets import scenes
 from edgemoe_models.evaluation.metrics import TaskMetrics
@@ -20,7 +21,7 @@ from edgemoe_models.graph.integer_graph import IntegerGraph
 from edgemoe_models.integer import reference
 from edgemoe_models.integer.postprocess import decode_output, postprocess, upsample
 
-__all__ = ["SimulationRun", "has_scenes", "simulate"]
+__all__ = ["SimulationRun", "has_scenes", "is_trained", "simulate"]
 
 Track = Callable[[str, float], None]
 
@@ -97,6 +98,4 @@ def _advance(track: Track, name: str, done: int, total: int, share: float) -> No
 
 def is_trained(model: str) -> bool:
     """Whether a name stands for trained weights: a file, or a preset whose weights are committed."""
-    from edgemoe.workloads import weights_path
-
     return model not in PRESETS or weights_path(model).is_file()

@@ -1,0 +1,70 @@
+"""What a prediction found, in a line for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from edgemoe.reports.legends import legend
+from edgemoe.runtime.predictions import Classification, Depth, Edges, Normals, Prediction, Segmentation
+
+__all__ = ["finding"]
+
+_MOST = 5  # classes that are named
+_LEAST = 0.0005  # share that is named
+#: Where a surface faces whose normal is most along -x, -y, -z, x, y, z of the camera (x right, y down, z forward).
+_DIRECTIONS = ("facing left", "facing up", "facing the camera", "facing right", "facing down", "facing away")
+
+
+def finding(prediction: Prediction, without: npt.NDArray[np.bool_] | None = None) -> str:
+    """Of a class its number and probability, the best five; of a dense prediction its statistics.
+
+    Args:
+        prediction: of any kind
+        without: pixels [H, W] whose normals mean nothing, as ``reports.legends.unlabelled`` gives them
+    """
+    if isinstance(prediction, Classification):
+        return ", ".join(f"class {number} {share:.1%}" for number, share in prediction.top(_MOST))
+    if isinstance(prediction, Segmentation):
+        return _shares(prediction)
+    if isinstance(prediction, Depth):
+        low, middle, high = (float(value) for value in np.percentile(prediction.metres, (0, 50, 100)))
+        return f"{low:.2f} to {high:.2f} m, median {middle:.2f} m"
+    if isinstance(prediction, Edges):
+        return f"{prediction.mask.mean():.1%} of the pixels are edges"
+    if isinstance(prediction, Normals):
+        return _facing(prediction, without)
+    raise TypeError(f"there are no words for {type(prediction).__name__}")
+
+
+def _shares(prediction: Segmentation) -> str:
+    """The largest classes and their shares of the pixels; how many others there are."""
+    channels = prediction.model.task(prediction.task).channels
+    counts = np.bincount(prediction.labels.ravel(), minlength=channels)
+    best = [int(number) for number in np.argsort(-counts, kind="stable") if counts[number]]
+    names = [name for name, _ in legend("segmentation", channels)]
+    parts = [f"{_name(names, number)} {counts[number] / counts.sum():.1%}" for number in best[:_MOST]]
+    return _with_rest(parts, len(best) - _MOST, "classes")
+
+
+def _name(names: list[str], number: int) -> str:
+    return names[number] if number < len(names) else f"class {number}"
+
+
+def _with_rest(parts: Iterable[str], rest: int, what: str) -> str:
+    return ", ".join([*parts, *([f"{rest} more {what}"] if rest > 0 else [])])
+
+
+def _facing(prediction: Normals, without: npt.NDArray[np.bool_] | None) -> str:
+    """The pixels' shares by the direction that their surface faces most."""
+    vectors = prediction.vectors.reshape(-1, 3)
+    if without is not None:
+        vectors = vectors[~without.ravel()]
+    axis = np.abs(vectors).argmax(1)
+    positive = np.take_along_axis(vectors, axis[:, None], 1)[:, 0] > 0
+    counts = np.bincount(axis + 3 * positive, minlength=len(_DIRECTIONS))
+    shares = counts / max(len(vectors), 1)
+    best = [int(number) for number in np.argsort(-counts, kind="stable") if shares[number] >= _LEAST]
+    return ", ".join(f"{_DIRECTIONS[number]} {shares[number]:.1%}" for number in best) or "no surface"
