@@ -20,6 +20,8 @@ from edgemoe.runtime.platforms.base import Platform
 from edgemoe.runtime.platforms.sim import SimPlatform
 from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig
 from edgemoe_models.config import TaskConfig
+from edgemoe_models.graph.file import write_graph
+from support import small_bundle
 from support.random_graphs import random_graph, small_model
 from support.reference import expect
 
@@ -116,3 +118,33 @@ def pictures(rng: np.random.Generator, runtime_bundle: Bundle) -> np.ndarray:
 def expected(runtime_bundle: Bundle) -> Callable[[Any, str], np.ndarray]:
     """The integer reference's raw outputs of an image and a task."""
     return lambda image, task: expect(runtime_bundle, image, task).outputs
+
+
+@pytest.fixture(scope="session")
+def graph_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The integer graph of the command line's small model."""
+    path = tmp_path_factory.mktemp("graph") / "small.safetensors"
+    write_graph(random_graph(small_bundle.MODEL), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The command line's small model, compiled for ``tiny``."""
+    path = tmp_path_factory.mktemp("bundle") / "small.emoe"
+    build_bundle(random_graph(small_bundle.MODEL), PRESETS["tiny"]).save(path)
+    return path
+
+
+@pytest.fixture
+def bundle(compiled: Path, tmp_path: Path) -> Path:
+    """A copy of it, which may be damaged."""
+    path = tmp_path / "small.emoe"
+    path.write_bytes(compiled.read_bytes())
+    return path
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """A picture of the small model's size."""
+    return small_bundle.picture(tmp_path / "scene.png")

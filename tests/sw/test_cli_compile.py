@@ -1,0 +1,144 @@
+"""``edgemoe compile``, ``info`` and ``disasm``, and models and configurations that are refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from edgemoe.bundle import Bundle
+from edgemoe_hw.spec.config import PRESETS
+from edgemoe_models.config import PRESETS as MODELS
+from edgemoe_models.config import ModelConfig
+from edgemoe_models.graph.file import write_graph
+from edgemoe_models.random_weights import random_state
+from support.random_graphs import random_graph
+from support.small_bundle import MODEL, TASKS
+
+CHECKPOINT_MODEL = ModelConfig(
+    name="float",
+    image_height=16,
+    image_width=16,
+    patch=8,
+    dim=16,
+    depth=2,
+    heads=2,
+    mlp_hidden=24,
+    num_experts=3,
+    top_k=1,
+    expert_hidden=16,
+    tasks=TASKS[1:2],
+)
+
+
+def save_checkpoint(path: Path, change) -> None:
+    state = random_state(CHECKPOINT_MODEL, 0)
+    change(state)
+    safetensors.numpy.save_file(state, path, {"config": CHECKPOINT_MODEL.to_json()})
+
+
+def test_compile_info_and_disassembly(edgemoe, graph_file, tmp_path):
+    path = tmp_path / "new" / "x.emoe"
+    done = edgemoe("compile", "--model", graph_file, "--config", "tiny", "--out", path)
+    assert done.code == 0 and f"{path}: {path.stat().st_size:,} bytes, tasks segmentation, depth, scene" in done.out
+    loaded = Bundle.load(path)
+    shown = edgemoe("info", path)
+    assert shown.code == 0 and max(map(len, shown.out.splitlines())) <= 80
+    for text in (
+        "16x12 pixels, 13 tokens of 40, 2 blocks",
+        "5 experts, top 2",
+        "8x8 MACs",
+        PRESETS["tiny"].content_hash[:16],
+        f"{loaded.data.size:,} bytes",
+        *loaded.tasks,
+    ):
+        assert text in shown.out
+    lines = edgemoe("disasm", path, "--task", "depth").out.splitlines()
+    assert len(lines) == loaded.task("depth").commands and "BEGIN" in lines[0] and "END" in lines[-1]
+    everything = edgemoe("disasm", path).out.splitlines()
+    headings = [line for line in everything if line.startswith("task ")]
+    assert headings == [f"task {task.name}: {task.commands:,} commands" for task in loaded.tasks.values()]
+    assert len(everything) == sum(task.commands for task in loaded.tasks.values()) + 2 * len(headings) - 1
+
+
+def test_int4_experts_need_no_option(edgemoe, image, tmp_path):
+    write_graph(random_graph(MODEL, expert_bits=4), tmp_path / "small.safetensors")
+    assert (
+        edgemoe(
+            "compile", "--model", tmp_path / "small.safetensors", "--config", "tiny", "--out", tmp_path / "x.emoe"
+        ).code
+        == 0
+    )
+    assert "5 experts, top 2, expert weights int4" in edgemoe("info", tmp_path / "x.emoe").out
+    assert "nibbles=1" in edgemoe("disasm", tmp_path / "x.emoe").out
+    assert edgemoe("run", tmp_path / "x.emoe", image, "--out", tmp_path / "run").code == 0
+
+
+def test_compile_for_a_configuration_file(edgemoe, graph_file, tmp_path):
+    (tmp_path / "mine.json").write_text(PRESETS["zcu102"].to_json())
+    assert (
+        edgemoe("compile", "--model", graph_file, "--config", tmp_path / "mine.json", "--out", tmp_path / "x.emoe").code
+        == 0
+    )
+    assert Bundle.load(tmp_path / "x.emoe").config == PRESETS["zcu102"]
+
+
+def test_compile_a_checkpoint(edgemoe, tmp_path):
+    save_checkpoint(tmp_path / "float.safetensors", lambda state: None)
+    assert (
+        edgemoe(
+            "compile", "--model", tmp_path / "float.safetensors", "--config", "tiny", "--out", tmp_path / "x.emoe"
+        ).code
+        == 0
+    )
+    assert Bundle.load(tmp_path / "x.emoe").model == CHECKPOINT_MODEL
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "mine.json: it is not JSON"),
+        ("[" * 100_000, "mine.json: its lists and objects lie more than 32 deep"),
+        ('{"lanes_k": 16, "lanes_k": 8}', "mine.json: the key 'lanes_k' comes twice"),
+        ("[1]", "config must be a JSON object"),
+        ('{"lanes": 3}', "unknown fields lanes"),
+        ('{"lanes_k": 12}', "lanes_k must be a power of two, not 12"),
+        ('{"lanes_n": "8"}', "lanes_n must be a positive"),
+    ],
+)
+def test_wrong_configuration_file(edgemoe, graph_file, tmp_path, text, message):
+    (tmp_path / "mine.json").write_text(text)
+    edgemoe("compile", "--model", graph_file, "--config", tmp_path / "mine.json").refused(message)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers(edgemoe, tmp_path, value):
+    def spoil(state):
+        state["blocks.1.norm1.weight"] = state["blocks.1.norm1.weight"].copy()
+        state["blocks.1.norm1.weight"][3] = value
+
+    save_checkpoint(tmp_path / "nan.safetensors", spoil)
+    edgemoe(
+        "compile", "--model", tmp_path / "nan.safetensors", "--config", "tiny", "--out", tmp_path / "x.emoe"
+    ).refused("nan.safetensors", "blocks.1.norm1.weight")
+    assert not (tmp_path / "x.emoe").exists()
+
+
+def test_unusable_model_files(edgemoe, tmp_path, graph_file):
+    def compile_it(name):
+        return edgemoe("compile", "--model", tmp_path / name, "--config", "tiny", "--out", tmp_path / "x.emoe")
+
+    (tmp_path / "text").write_text("no checkpoint")
+    compile_it("text").refused("text")
+    (tmp_path / "cut").write_bytes(graph_file.read_bytes()[:-9])
+    compile_it("cut").refused("cut")
+    save_checkpoint(tmp_path / "part", lambda state: state.pop("blocks.0.norm1.weight"))
+    compile_it("part").refused("part", "blocks.0.norm1.weight")
+
+
+def test_model_that_is_too_large(edgemoe, tmp_path):
+    write_graph(random_graph(MODELS["m3vit-tiny"]), tmp_path / "large")
+    edgemoe("compile", "--model", tmp_path / "large", "--config", "tiny", "--out", tmp_path / "x.emoe").refused(
+        "129 tokens of 192 channels need 3096 rows of the residual scratchpad, which has 2048: 1048 too few"
+    )
+    assert not (tmp_path / "x.emoe").exists()
