@@ -11,13 +11,13 @@ import sys
 import threading
 import time
 import warnings
-import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from edgemoe_models.pictures import FORMATS, MAX_PIXELS, Notes, PictureError, kind_of, read_picture, read_values
+from support.picture_files import png_bytes
 
 HUGE = 12_000  # squared it is more than twice the limit
 
@@ -26,15 +26,6 @@ def saved(form, **options):
     file = io.BytesIO()
     Image.fromarray(np.arange(12 * 20 * 3, dtype=np.uint8).reshape(12, 20, 3)).save(file, form, **options)
     return bytearray(file.getvalue())
-
-
-def chunk(name, data):
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-
-def png_of(width, height, rows=b""):
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def jpeg_of(width, height):
@@ -77,7 +68,7 @@ def tiff_of(width, height, tags=(), data=b"\0" * 64, bits=8):
 
 HEADERS = {
     "JPEG": jpeg_of(HUGE, HUGE),
-    "PNG": png_of(HUGE, HUGE),
+    "PNG": png_bytes(HUGE, HUGE, 8, 2, b""),
     "BMP": bmp_of(HUGE, HUGE),
     "BMP from the top": bmp_of(HUGE, -HUGE),
     "GIF": gif_of(HUGE, HUGE),
@@ -88,8 +79,8 @@ HEADERS = {
     "TIFF, one pixel wide": tiff_of(1, HUGE * HUGE),
     "TIFF of tiles": tiff_of(16, 16, {322: HUGE, 323: HUGE, 324: 200, 325: 64, 259: 5}),
     "TIFF of 16 bits": tiff_of(HUGE, HUGE, bits=16),
-    "PNG of 2 gigapixels": png_of(2**31 - 1, 1),
-    "PNG beyond all": png_of(2**31 - 1, 2**31 - 1),
+    "PNG of 2 gigapixels": png_bytes(2**31 - 1, 1, 8, 2, b""),
+    "PNG beyond all": png_bytes(2**31 - 1, 2**31 - 1, 8, 2, b""),
     "BMP beyond all": bmp_of(2**31 - 1, 2**31 - 1),
     "PPM beyond all": b"P6 9999999999 9999999999 255\n",
     "TIFF beyond all": tiff_of(2**31, 2**31),
@@ -147,9 +138,7 @@ def largest(tmp_path_factory):
     side = 8192
     assert side * side == MAX_PIXELS
     path = tmp_path_factory.mktemp("largest") / "grey.png"
-    rows = zlib.compress(bytes(side * side + side), 9)
-    head = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
-    path.write_bytes(head + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
+    path.write_bytes(png_bytes(side, side, 8, 0, bytes(side * side + side)))
     return path
 
 
@@ -196,7 +185,7 @@ def test_the_limit_is_an_option(tmp_path, monkeypatch):
 def test_a_larger_limit_than_pillows(tmp_path, monkeypatch):
     """Its own limit stays what it was, and its warnings too."""
     path = tmp_path / "x.png"
-    path.write_bytes(png_of(60, 50, bytes(50 * 181)))
+    path.write_bytes(png_bytes(60, 50, 8, 2, bytes(50 * 181)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -228,6 +217,9 @@ def test_one_line_names_the_file(tmp_path):
         ("pdf.png", b"%PDF-1.4\n", "it is none of"),
         ("svg.png", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "it is none of"),
         ("cut.png", good[:60], "not a readable image"),
+        ("no pixels.ppm", b"P6 0 5 255\n", "it has 0x5 pixels|not a readable image"),
+        ("float.tif", tiff_of(2, 2, {277: 3, 258: 32, 339: 3, 262: 2}), "header is damaged, or .* form of pixels"),
+        ("sum.png", good[:29] + b"\0\0" + good[31:], "header is damaged, or"),
         ("cut.jpg", saved("JPEG")[:-30], "not a readable image .image file is truncated"),
         ("cut.tif", saved("TIFF")[:-30], "not a readable image"),
         ("cut.bmp", saved("BMP")[:-30], "not a readable image .image file is truncated"),

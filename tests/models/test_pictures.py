@@ -1,138 +1,19 @@
-"""The one reader of pictures: orientation, modes, frames, sizes, and what it says of them."""
+"""The one reader of pictures: modes, frames, sizes, and what it says of them."""
 
-import io
 import struct
-import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms
 
 from edgemoe_models.pictures import Notes, PictureError, PictureWarning, fit, kind_of, picture_files, read_picture
 from edgemoe_models.pictures.modes import to_rgb
-
-ORIENTATION, DESCRIPTION = 0x112, 0x10E
+from support.picture_files import big_endian_tiff, gradient, png_bytes, png_chunk, read, tiff_bytes
 
 
 @pytest.fixture
 def rgb():
-    """20 x 12 pixels, all different."""
-    y, x = np.mgrid[:12, :20]
-    return np.stack([12 * x, 20 * y, 5 * x + 9 * y], -1).astype(np.uint8)
-
-
-def read(path, *arguments, **options):
-    """The pixels, and what was said of them without the file's name."""
-    said = []
-    pixels = read_picture(path, *arguments, notes=Notes(said.append), **options)
-    assert pixels.dtype == np.uint8 and pixels.shape[2] == 3
-    assert all(text.endswith(f" ({path}, and others like it)") for text in said)
-    return pixels, [text.removesuffix(f" ({path}, and others like it)") for text in said]
-
-
-def exif(kind=3, count=1, value=6, order="<", name="orientation"):
-    """EXIF data with one entry of any form."""
-    head = {"<": b"II*\0", ">": b"MM\0*"}[order]
-    code = {1: "B3x", 2: "4s", 3: "H2x", 4: "I", 5: "I"}[kind]
-    tag = ORIENTATION if name == "orientation" else DESCRIPTION
-    return b"Exif\0\0" + head + struct.pack(f"{order}IHHHI{code}I", 8, 1, tag, kind, count, value, 0)
-
-
-# Orientation
-
-
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_orientation_is_set_upright(rgb, tmp_path, form, orientation):
-    data = Image.Exif()
-    data[ORIENTATION] = orientation
-    path = tmp_path / "x"
-    Image.fromarray(rgb).save(path, form, exif=data, **({"lossless": True} if form == "WEBP" else {"quality": 100}))
-    with Image.open(path) as image:
-        wanted = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    pixels, said = read(path)
-    np.testing.assert_array_equal(pixels, wanted)
-    assert pixels.shape == ((20, 12, 3) if orientation > 4 else (12, 20, 3))
-    assert said == ([] if orientation == 1 else ["pictures are turned upright, as their EXIF orientation says"])
-    np.testing.assert_array_equal(read(path, pixels.shape[:2])[0], pixels)  # of the wanted size as it is shown
-    with pytest.raises(PictureError, match=f"it is {pixels.shape[1]}x{pixels.shape[0]} pixels, but .* 7x5"):
-        read(path, (5, 7))
-
-
-@pytest.mark.parametrize(
-    ("data", "orientation"),
-    [
-        (exif(order=">"), 6),
-        (exif(kind=4), 6),  # a number of 32 bits is one too
-        (exif(value=0), 1),  # what cameras write for unknown
-        (exif(name="description", kind=2, count=4, value=b"hay\0"), 1),
-        (exif()[:-4] + bytes(4), 6),
-        (exif(value=9), None),
-        (exif(value=65535), None),
-        (exif(kind=2, count=2, value=b"6\0\0\0"), None),
-        (exif(kind=1), None),
-        (exif(kind=5, value=8), None),
-        (exif(count=2), None),
-        (exif(count=0), None),
-        (exif(kind=3)[:20], None),  # truncated
-        (b"Exif\0\0II*\0\xff\xff\xff\xff", None),
-        (b"Exif\0\0hello world", None),
-    ],
-)
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
-def test_damaged_exif_leaves_the_picture_as_it_lies(rgb, tmp_path, form, data, orientation):
-    path = tmp_path / "x.bin"
-    Image.fromarray(rgb).save(path, form, exif=data)
-    pixels, said = read(path)
-    assert pixels.shape == ((20, 12, 3) if orientation == 6 else (12, 20, 3))
-    assert (
-        said
-        == {
-            None: ["the EXIF orientation is damaged: the picture is taken as it lies"],
-            6: ["pictures are turned upright, as their EXIF orientation says"],
-            1: [],
-        }[orientation]
-    )
-
-
-def test_other_damage_of_exif_does_not_matter(rgb, tmp_path):
-    """A description that lies outside the data, which Pillow's own reader stumbles over; the orientation is intact."""
-    entries = struct.pack("<HHIIHHIH2x", DESCRIPTION, 2, 99, 4000, ORIENTATION, 3, 1, 8)
-    Image.fromarray(rgb).save(tmp_path / "x.jpg", exif=b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + bytes(4))
-    assert read(tmp_path / "x.jpg")[0].shape == (20, 12, 3)
-
-
-def test_orientation_in_a_tiff_of_a_wrong_type(rgb, tmp_path):
-    data = bytearray(tiff(rgb, {ORIENTATION: 6}))
-    at = data.index(struct.pack("<HHIH", ORIENTATION, 3, 1, 6))
-    data[at : at + 12] = struct.pack("<HHI4s", ORIENTATION, 2, 2, b"6\0\0\0")
-    (tmp_path / "x.tif").write_bytes(data)
-    pixels, said = read(tmp_path / "x.tif")
-    np.testing.assert_array_equal(pixels, rgb)
-    assert said == ["the EXIF orientation is damaged: the picture is taken as it lies"]
-
-
-def test_orientation_of_a_png_may_come_last_and_in_xmp(rgb, tmp_path):
-    plain, late = tmp_path / "plain.png", tmp_path / "late.png"
-    Image.fromarray(rgb).save(plain)
-    Image.fromarray(rgb).save(late, exif=exif())
-    chunk = late.read_bytes()
-    begin = chunk.index(b"eXIf") - 4
-    end = begin + 12 + struct.unpack(">I", chunk[begin : begin + 4])[0]
-    last = chunk.index(b"IEND") - 4
-    late.write_bytes(chunk[:begin] + chunk[end:last] + chunk[begin:end] + chunk[last:])
-    assert read(late, (20, 12))[0].shape == (20, 12, 3)
-    with pytest.raises(PictureError, match="it is 12x20 pixels, but the model takes 20x12"):
-        read(late, (12, 20))
-    xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="3"/></x:xmpmeta>'
-    Image.fromarray(rgb).save(tmp_path / "xmp.webp", lossless=True, xmp=xmp)
-    np.testing.assert_array_equal(read(tmp_path / "xmp.webp")[0], rgb[::-1, ::-1])
-
-
-def tiff(array, tags=None, **options):
-    file = io.BytesIO()
-    Image.fromarray(array).save(file, "TIFF", tiffinfo=tags or {}, **options)
-    return file.getvalue()
+    return gradient()
 
 
 # Modes
@@ -222,19 +103,17 @@ def test_16_bits_are_scaled_not_clipped(tmp_path):
         pixels, said = read(tmp_path / name)
         assert said == [DEEP]
         np.testing.assert_array_equal(pixels, np.repeat(wanted[..., None], 3, -1))
-    (tmp_path / "white.tif").write_bytes(tiff(values, {262: 0}))  # 0 is white
+    (tmp_path / "white.tif").write_bytes(tiff_bytes(values, {262: 0}))  # 0 is white
     np.testing.assert_array_equal(read(tmp_path / "white.tif")[0][..., 0], 255 - wanted)
-    (tmp_path / "big.tif").write_bytes(b"MM\0*" + struct.pack(">I", 8) + big_endian(values))
+    (tmp_path / "big.tif").write_bytes(big_endian_tiff(values))
     np.testing.assert_array_equal(read(tmp_path / "big.tif")[0][..., 0], wanted)
 
 
-def big_endian(values):
-    """The rest of a TIFF of 16 bits whose directory is at 8."""
-    height, width = values.shape
-    entries = [(256, width), (257, height), (258, 16), (259, 1), (262, 1), (273, 200), (277, 1), (278, height)]
-    entries.append((279, 2 * values.size))
-    body = struct.pack(">H", len(entries)) + b"".join(struct.pack(">HHII", tag, 4, 1, value) for tag, value in entries)
-    return body.ljust(200 - 8, b"\0") + values.astype(">u2").tobytes()
+def test_a_transparent_grey_of_16_bits(tmp_path):
+    rows = b"\0" + np.array([0, 1000, 65535], ">u2").tobytes()
+    (tmp_path / "x.png").write_bytes(png_bytes(3, 1, 16, 0, rows, png_chunk(b"tRNS", struct.pack(">H", 1000))))
+    pixels, said = read(tmp_path / "x.png")
+    assert said == [DEEP, WHITE] and list(pixels[0, :, 0]) == [0, 255, 255]
 
 
 def test_colours_of_16_bits(tmp_path):
@@ -242,19 +121,10 @@ def test_colours_of_16_bits(tmp_path):
     values = np.array([[[0, 256, 65535], [32768, 511, 65280]]], np.uint16)
     (tmp_path / "x.ppm").write_bytes(b"P6 2 1 65535\n" + values.astype(">u2").tobytes())
     np.testing.assert_array_equal(read(tmp_path / "x.ppm")[0], np.rint(values / 257))
-    (tmp_path / "x.png").write_bytes(png(2, 1, 16, 2, b"\0" + values.astype(">u2").tobytes()))
+    (tmp_path / "x.png").write_bytes(png_bytes(2, 1, 16, 2, b"\0" + values.astype(">u2").tobytes()))
     pixels, said = read(tmp_path / "x.png")
     np.testing.assert_array_equal(pixels, values >> 8)
     assert said == ["colours of 16 bits are scaled to 8"]
-
-
-def png(width, height, bits, colour, rows):
-    def chunk(name, data):
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
-    data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + data
 
 
 def test_32_bits(tmp_path):
@@ -273,11 +143,11 @@ def test_32_bits(tmp_path):
         (np.array([[-10, 0, 10]], np.int32), [0, 128, 255]),
         (np.array([[70000, 70000]], np.int32), [0, 0]),
     ):
-        (tmp_path / "x.tif").write_bytes(tiff(values))
+        (tmp_path / "x.tif").write_bytes(tiff_bytes(values))
         pixels, said = read(tmp_path / "x.tif")
         assert said == [WIDE]
         np.testing.assert_array_equal(pixels[0], np.repeat(np.array(wanted)[:, None], 3, -1), err_msg=str(values))
-    unsigned = bytearray(tiff(np.array([[0, 2**31 - 1, -1]], np.int32)))
+    unsigned = bytearray(tiff_bytes(np.array([[0, 2**31 - 1, -1]], np.int32)))
     at = unsigned.index(struct.pack("<HHIH", 339, 3, 1, 2))
     unsigned[at : at + 10] = struct.pack("<HHIH", 339, 3, 1, 1)
     (tmp_path / "x.tif").write_bytes(unsigned)

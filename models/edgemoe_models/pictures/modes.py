@@ -109,14 +109,16 @@ def _scaled(image: Any, say: Say) -> Callable[[Array], Array]:
     else:
         raise ValueError(f"no rule for its mode {image.mode}")
     is_inverted = tags.get(262) == 0 and image.mode != "I"  # WhiteIsZero, which Pillow obeys below 16 bits
-    unsigned = _is_unsigned(image)
+    unsigned, transparent = _is_unsigned(image), image.info.get("transparency")  # the latter of a PNG, one number
+    if transparent is not None:
+        say(_TRANSPARENT)
 
     def scale(values: Array) -> Array:
         values = values.view(np.uint32) if unsigned else values
         with np.errstate(all="ignore"):  # a file may hold anything that has 32 bits
             share = np.nan_to_num((values.astype(np.float64) - low) / ((high - low) or 1.0), nan=0.0).clip(0, 1)
         scaled = np.rint(255 * (1 - share if is_inverted else share)).astype(np.uint8)
-        return np.asarray(scaled)
+        return np.asarray(scaled if transparent is None else np.where(values == transparent, np.uint8(255), scaled))
 
     return scale
 

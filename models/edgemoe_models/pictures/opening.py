@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from edgemoe_models.pictures.files import PictureError, open_regular, shown
+from edgemoe_models.pictures.files import PictureError, kind_of, open_regular, shown
 from edgemoe_models.pictures.fitting import load_pillow
 
 __all__ = ["FORMATS", "MAX_PIXELS", "opened", "pixel_limit"]
@@ -58,7 +58,7 @@ def opened(path: Path | str, limit: int) -> Iterator[Any]:
         except PictureError:
             raise
         except Exception as error:  # a decoder may raise anything on bytes that were not made for it
-            raise PictureError(f"{shown(path)}: not a readable image ({_reason(error, limit)})") from None
+            raise PictureError(f"{shown(path)}: not a readable image ({_reason(path, error, limit)})") from None
 
 
 @contextlib.contextmanager
@@ -77,8 +77,10 @@ def _quiet(pillow: Any, limit: int) -> Iterator[None]:
             log.setLevel(level)
 
 
-def _reason(error: Exception, limit: int) -> str:
+def _reason(path: Path | str, error: Exception, limit: int) -> str:
     name = type(error).__name__
+    if name == "UnidentifiedImageError" and kind_of(path) == "picture":
+        return "its header is damaged, or it has a form of pixels that is not supported"
     if name == "UnidentifiedImageError":
         return f"it is none of {', '.join(FORMATS)}"
     if name == "DecompressionBombError":
@@ -98,6 +100,8 @@ def _too_large(image: Any, file: BinaryIO, limit: int) -> str:
     """What is too much, by the header; empty when nothing is."""
     width, height = image.size
     share = _SHARE.get(image.format, 1)
+    if min(width, height) < 1:
+        return f"it has {width}x{height} pixels"
     if width * height * share > limit:
         return f"it has {width}x{height} pixels" + (f", each of which counts {share} times" if share > 1 else "")
     if (tags := getattr(image, "tag_v2", None)) is not None:
