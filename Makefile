@@ -1,16 +1,9 @@
 # `make` lists the targets. Each does its own set-up in .venv and a warm one costs nothing.
 
 PYTHON ?= python3
-MODEL  ?= m3vit-micro
-CONFIG ?= pynq-z2
-IMAGES ?=
-OUT    ?=
-ONLY   ?=
 WORKERS ?= 2
-BOARD  ?=
-HOST   ?=
-BUNDLE ?=
 PYTEST_ARGS ?=
+# For the verbs of edgemoe, which have their own defaults: MODEL, CONFIG, IMAGES, OUT, ONLY, BOARD, HOST, BUNDLE, and ARGS.
 
 VENV := .venv
 BIN  := $(VENV)/bin
@@ -18,28 +11,69 @@ PIP  := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.
 PINS := pyproject.toml constraints.txt
 PACKAGES := hw/edgemoe_hw models/edgemoe_models sim/edgemoe_sim sw/edgemoe
 
-# MODEL=, CONFIG= as options, but only where the user gave them; the commands have their own defaults.
-given = $(if $(filter command environment,$(firstword $(origin $(1)))),$(2) $($(1)))
-SELECTED = $(call given,MODEL,--model) $(call given,CONFIG,--config)
+# A value for the shell, whatever is in it: names of files may have spaces and quotes.
+quoted = '$(subst ','\'',$(1))'
+# MODEL=... as --model ..., but only where it is given.
+option = $(if $($(1)),--$(2) $(call quoted,$($(1))))
+MODEL_OPTION = $(call option,MODEL,model)
+CONFIG_OPTION = $(call option,CONFIG,config)
+OUT_OPTION = $(call option,OUT,out)
 
 export PYTHON
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help sim test test-all test-pynq lint bench ablation accuracy synth fit hwh bitstream flash utilisation docs clean tools
+.PHONY: help sim demo bench ablation accuracy synth fit utilisation hwh bitstream flash test test-all test-pynq lint docs clean \
+    board vivado tools
 
-help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r t d; do \
-	    printf '  make %-11s %s\n' "$$t" "$$d"; done
+help:
+	@awk -F ':.*## ' '/^##@ / { printf "\n%s:\n", substr($$0, 5) } \
+	    /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo '  MODEL=$(MODEL)  CONFIG=$(CONFIG)  IMAGES=number of images  OUT=folder  WORKERS=$(WORKERS) test processes'
-	@echo '  ONLY=accelerator or baselines (make bench)'
-	@echo '  BOARD=one of: edgemoe boards  HOST=user@name of a board  BUNDLE=file for it'
-	@echo '  PYTHON=$(PYTHON), 3.10 or newer, used when .venv is made'
+	@echo 'MODEL, CONFIG  as `edgemoe sim --help` has them; OUT, a folder for what is made'
+	@echo 'IMAGES         number of scenes (make sim); ONLY=accelerator or baselines (make bench)'
+	@echo 'BOARD          one of `edgemoe boards`; HOST=user@name of a board, BUNDLE=file'
+	@echo 'ARGS           further options of the verb that a target calls'
+	@echo 'PYTHON         $(PYTHON), 3.10 or newer, used when .venv is made'
 
-sim: tools $(VENV)/.sim ## run MODEL on the Verilated accelerator (CONFIG), compare every tensor
-	$(BIN)/edgemoe sim --model $(MODEL) --config $(CONFIG) $(if $(IMAGES),--images $(IMAGES)) $(if $(OUT),--out $(OUT))
+##@ Run it
+sim: tools $(VENV)/.sim ## MODEL on the simulated accelerator (CONFIG), every tensor compared
+	$(BIN)/edgemoe sim $(MODEL_OPTION) $(CONFIG_OPTION) $(call option,IMAGES,images) $(OUT_OPTION) $(ARGS)
 
+demo: $(VENV)/.demo ## a stream, live on a local web page
+	$(BIN)/edgemoe demo $(MODEL_OPTION) $(CONFIG_OPTION) $(call option,BUNDLE,bundle) $(ARGS)
+
+##@ Measure
+bench: tools $(VENV)/.$(if $(filter accelerator,$(ONLY)),sim,baselines) ## cycles on the simulated RTL, the same models on CPU and GPU
+	$(BIN)/edgemoe bench $(MODEL_OPTION) $(CONFIG_OPTION) $(call option,ONLY,only) $(OUT_OPTION) $(ARGS)
+
+ablation: tools $(VENV)/.sim ## cycles and DRAM bytes with each technique replaced by its naive form
+	$(BIN)/edgemoe ablation $(MODEL_OPTION) $(CONFIG_OPTION) $(OUT_OPTION) $(ARGS)
+
+accuracy: tools $(VENV)/.test ## metrics of float, PTQ, QAT, Brevitas and RTL on held-out scenes; expert loads
+	OMP_NUM_THREADS=1 $(BIN)/edgemoe accuracy $(MODEL_OPTION) $(CONFIG_OPTION) $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/edgemoe expert-load $(MODEL_OPTION)
+
+##@ Hardware
+synth: $(VENV)/.synth ## resources of CONFIG by Yosys
+	$(BIN)/edgemoe synth $(CONFIG_OPTION) $(OUT_OPTION) $(ARGS)
+
+fit: $(VENV)/.fit ## place and route for an ULX3S (ECP5) with open tools: a quarter of an hour
+	$(BIN)/edgemoe fit $(OUT_OPTION) $(ARGS)
+
+utilisation: $(VENV)/.synth ## resources of every board's configuration (or BOARD's) by Yosys
+	$(BIN)/edgemoe boards --utilisation $(call option,BOARD,only)
+
+hwh: board $(VENV)/.sim ## hardware handoff of BOARD for PYNQ, without Vivado
+	@$(BIN)/edgemoe boards hwh $(call quoted,$(BOARD)) $(ARGS)
+
+bitstream: board vivado $(VENV)/.synth ## bitstream of BOARD with Vivado, if its configuration fits
+	@$(BIN)/edgemoe boards bitstream $(call quoted,$(BOARD)) $(ARGS)
+
+flash: board $(VENV)/.sim ## BOARD's bitstream, BUNDLE and runtime to HOST (user@name); self-test there
+	@$(BIN)/edgemoe boards flash $(call quoted,$(BOARD)) --host $(call quoted,$(HOST)) $(call option,BUNDLE,bundle) $(ARGS)
+
+##@ Develop
 test: tools $(VENV)/.test ## fast tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow" $(PYTEST_ARGS) \
 	    && echo 'make test: all passed' || { echo 'make test: FAILED' >&2; exit 1; }
@@ -51,7 +85,7 @@ test-all: tools $(VENV)/.test $(VENV)/.synth ## all tests, the slow ones too
 # The PYNQ that Zynq-7000 boards have. It needs setuptools < 82 (pkg_resources) and pycparser < 3; constraints.txt has both.
 test-pynq: tools ## tests of the PYNQ device with pynq 3.1.2, in build/pynq3
 	@test -x build/pynq3/bin/pytest || { echo 'Set-up: pynq 3.1.2 in build/pynq3 (once, some minutes)'; \
-	    rm -rf build/pynq3 && $(PYTHON) -m venv build/pynq3 && grep -v '^pynq==' constraints.txt > build/pynq3/pins.txt \
+	    rm -rf build/pynq3 && $(call quoted,$(PYTHON)) -m venv build/pynq3 && grep -v '^pynq==' constraints.txt > build/pynq3/pins.txt \
 	    && build/pynq3/bin/python -m pip install --quiet --disable-pip-version-check -c build/pynq3/pins.txt \
 	        setuptools pynq==3.1.2 hypothesis pytest -e '.[sim]'; }
 	@build/pynq3/bin/python -m pytest -q tests/sw/test_pynq.py tests/sw/test_runtime_contract.py \
@@ -62,40 +96,20 @@ lint: $(VENV)/.lint ## ruff and mypy
 	$(BIN)/ruff format --check $(PACKAGES) tests tools
 	$(BIN)/mypy $(PACKAGES)
 
-bench: tools $(VENV)/.$(if $(filter accelerator,$(ONLY)),sim,baselines) ## cycles on the simulated RTL, the same models on CPU and GPU
-	$(BIN)/edgemoe bench $(SELECTED) $(if $(ONLY),--only $(ONLY)) $(if $(OUT),--out $(OUT))
-
-ablation: tools $(VENV)/.sim ## cycles and DRAM bytes with each technique replaced by its naive form
-	$(BIN)/edgemoe ablation $(SELECTED) $(if $(OUT),--out $(OUT))
-
-accuracy: tools $(VENV)/.test ## metrics of float, PTQ, QAT, Brevitas and RTL on held-out scenes, and expert loads
-	OMP_NUM_THREADS=1 $(BIN)/edgemoe accuracy $(SELECTED)
-	OMP_NUM_THREADS=1 $(BIN)/edgemoe expert-load $(call given,MODEL,--model)
-
-synth: $(VENV)/.synth ## resources of CONFIG by Yosys
-	$(BIN)/edgemoe synth --config $(CONFIG) $(if $(OUT),--out $(OUT))
-
-fit: $(VENV)/.fit ## place and route for an ULX3S (ECP5) with open tools only: clock, bitstream; a quarter of an hour
-	$(BIN)/edgemoe fit $(if $(OUT),--out $(OUT))
-
-utilisation: $(VENV)/.synth ## resources of every board's configuration (or BOARD's) by Yosys
-	$(BIN)/edgemoe boards --utilisation $(if $(BOARD),--only "$(BOARD)")
-
-hwh: $(VENV)/.sim ## hardware handoff of BOARD for PYNQ, without Vivado
-	@$(BIN)/edgemoe boards hwh "$(BOARD)"
-
-bitstream: $(VENV)/.synth ## bitstream of BOARD with Vivado, if its configuration fits
-	@$(BIN)/edgemoe boards bitstream "$(BOARD)"
-
-flash: $(VENV)/.sim ## copy BOARD's bitstream, BUNDLE and runtime to HOST (user@name), run the self-test there
-	@$(BIN)/edgemoe boards flash "$(BOARD)" --host "$(HOST)" $(if $(BUNDLE),--bundle "$(BUNDLE)")
-
 docs: $(VENV)/.docs ## the documentation as a site, in build/site; a broken link is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet && echo 'The site is in build/site: open build/site/index.html'
 
 clean: ## remove build results and caches, keep .venv
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find $(wildcard hw models sim sw tests boards) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Before anything is downloaded.
+board:
+	@test -n $(call quoted,$(BOARD)) -a -f boards/$(call quoted,$(BOARD))/board.toml || { \
+	    echo edgemoe: BOARD must be one of $(patsubst boards/%/board.toml,%,$(wildcard boards/*/board.toml)) >&2; exit 1; }
+
+vivado:
+	@.ci/check-tools vivado
 
 tools:
 	@.ci/check-tools $(if $(wildcard $(VENV)/.base),,python) g++ perl
@@ -104,7 +118,7 @@ tools:
 $(VENV)/.base: $(PINS)
 	@.ci/check-tools python
 	@$(BIN)/python -c 'import pip' 2>/dev/null || { \
-	    echo 'Set-up: virtual environment in $(VENV)'; rm -rf $(VENV); $(PYTHON) -m venv $(VENV); }
+	    echo 'Set-up: virtual environment in $(VENV)'; rm -rf $(VENV); $(call quoted,$(PYTHON)) -m venv $(VENV); }
 	@touch $@
 
 $(VENV)/.sim: $(VENV)/.base
@@ -128,6 +142,11 @@ $(VENV)/.baselines: $(VENV)/.base
 	@$(PIP) --quiet -e '.[sim,baselines]'
 	@touch $@ $(VENV)/.sim
 
+$(VENV)/.demo: $(VENV)/.sim
+	@echo 'Set-up: web server (once)'
+	@$(PIP) --quiet -e '.[sim,demo]'
+	@touch $@
+
 $(VENV)/.docs: $(VENV)/.base
 	@echo 'Set-up: mkdocs (once, about a minute)'
 	@$(PIP) --quiet -e '.[docs]'
@@ -150,4 +169,4 @@ $(VENV)/.test: $(VENV)/.base
 	@$(PIP) torch==2.13.0
 	@echo 'Set-up: test dependencies (once, about a minute)'
 	@$(PIP) --quiet -e '.[sim,train,onnx,baselines,board,serial,demo,notebooks,video,dev]'
-	@touch $@ $(VENV)/.sim $(VENV)/.baselines $(VENV)/.lint
+	@touch $@ $(VENV)/.sim $(VENV)/.baselines $(VENV)/.lint $(VENV)/.demo

@@ -98,16 +98,10 @@ def hwh(board: BoardName, out: Out = OUT) -> None:
 
 
 @command.command()
-def bitstream(
-    board: BoardName,
-    out: Out = OUT,
-    check: Annotated[bool, typer.Option("--check", help="only look whether Vivado is here")] = False,
-) -> None:
+def bitstream(board: BoardName, out: Out = OUT) -> None:
     """Build a board's bitstream with Vivado."""
     chosen = load_board(board)
     find_vivado(chosen)
-    if check:
-        return
     require("edgemoe boards bitstream", "sim", "synth")
     output_folder(out)
     title = f"bitstream of {chosen.name}"
