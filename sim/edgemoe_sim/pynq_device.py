@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -37,6 +39,7 @@ from edgemoe_sim.verilated import Stop, VerilatedModel
 __all__ = ["ACCESS_CYCLES", "SimulatedDevice"]
 
 ACCESS_CYCLES = 1000
+_NUMBERS = itertools.count()
 _ARCHITECTURES = {"processing_system7": "armv7l", "zynq_ultra_ps_e": "aarch64"}
 # What PYNQ reads to know the PL's clocks, as after a boot. Zynq-7000 (UG585, appendix B.28): all three PLLs are
 # 20 x 50 MHz, FPGA0 to 3 divide the IO PLL by 10. ZynqMP (UG1087): IOPLL is 45 x 33.333 MHz, PL0 to 3 divide it by 15.
@@ -136,7 +139,7 @@ class SimulatedDevice(pynq.Device):
     """
 
     def __init__(self, *, dram_bytes: int = 256 << 20, **options: Any) -> None:
-        super().__init__("edgemoe")
+        super().__init__(f"simulated-{os.getpid()}-{next(_NUMBERS)}")  # no process has another's
         self.name, self.arch = "simulated", ""
         self.capabilities = {"REGISTER_RW": True}
         self.is_open = True

@@ -2,7 +2,8 @@
 
 import edgemoe
 
-with edgemoe.open("sim", "model.emoe") as accelerator:
+bundle = edgemoe.compile(edgemoe.quantize("model.safetensors", "pictures"), "pynq-z2")
+with edgemoe.open("sim", bundle) as accelerator:
     print(accelerator.run("scene.png", "depth").metres)
     for frame in accelerator.stream("video.mp4", ["segmentation", "depth"]):
         print(frame.number, frame["segmentation"].labels)
@@ -20,10 +21,16 @@ if sys.version_info < (3, 10):  # noqa: UP036
     )
 
 from edgemoe.bundle import Bundle, BundleError
-from edgemoe.errors import DeviceError
+from edgemoe.deploy import compile, quantize
+from edgemoe.errors import DeviceError, DeviceInUse
+from edgemoe.packaged_bundles import bundle_names, find_bundle
 from edgemoe.runtime.accelerator import Accelerator
+from edgemoe.runtime.executor import DeviceTimeout, ProgramStopped
 from edgemoe.runtime.frames import frames
-from edgemoe.runtime.opening import open
+from edgemoe.runtime.opening import DEVICES, open
+from edgemoe.runtime.options import DriverOptions, PynqOptions, ReferenceOptions, SerialOptions, SimOptions
+from edgemoe.runtime.platforms.base import Buffer, Platform
+from edgemoe.runtime.platforms.lock import AcceleratorLock
 from edgemoe.runtime.predictions import (
     Classification,
     Depth,
@@ -33,23 +40,44 @@ from edgemoe.runtime.predictions import (
     Segmentation,
 )
 from edgemoe.runtime.stream import Frame, FrameError, Stream
+from edgemoe_hw.spec.config import PRESETS as CONFIGS
+from edgemoe_hw.spec.config import AcceleratorConfig
 
 __version__ = "0.2.0"
 
 __all__ = [
+    "CONFIGS",
+    "DEVICES",
     "Accelerator",
+    "AcceleratorConfig",
+    "AcceleratorLock",
+    "Buffer",
     "Bundle",
     "BundleError",
     "Classification",
     "Depth",
     "DeviceError",
+    "DeviceInUse",
+    "DeviceTimeout",
+    "DriverOptions",
     "Edges",
     "Frame",
     "FrameError",
     "Normals",
+    "Platform",
     "Prediction",
+    "ProgramStopped",
+    "PynqOptions",
+    "ReferenceOptions",
     "Segmentation",
+    "SerialOptions",
+    "SimOptions",
     "Stream",
+    "__version__",
+    "bundle_names",
+    "compile",
+    "find_bundle",
     "frames",
     "open",
+    "quantize",
 ]

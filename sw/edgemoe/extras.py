@@ -15,7 +15,10 @@ from urllib.parse import unquote, urlsplit
 
 from edgemoe.errors import MissingExtraError
 
-__all__ = ["EXTRAS", "Extra", "extra_of", "install_command", "installed_from", "needs", "require"]
+__all__ = ["EXTRAS", "PYNQ_PINS", "Extra", "extra_of", "install_command", "installed_from", "needs", "require"]
+
+#: Without these pynq is there and cannot be imported: newer ones lack what it uses.
+PYNQ_PINS = "pip install 'pycparser<3' 'setuptools<82'"
 
 _CHECKOUT = Path(__file__).parents[2]
 

@@ -7,7 +7,7 @@ import pytest
 import edgemoe
 from edgemoe import DeviceError
 from edgemoe.runtime.platforms.null import NullPlatform
-from edgemoe.runtime.power import PowerMeter, hwmon_rails, pynq_rails
+from edgemoe.runtime.platforms.power import PowerMeter, hwmon_rails, pynq_rails
 from edgemoe.runtime.statistics import StreamStats
 
 

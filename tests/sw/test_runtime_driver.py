@@ -12,7 +12,7 @@ from edgemoe.runtime.driver import Driver
 from edgemoe.runtime.executor import DeviceTimeout, ProgramStopped
 from edgemoe.runtime.packing import ImagePacker
 from edgemoe.runtime.platforms.null import NullPlatform
-from edgemoe.runtime.registers import Registers, mask
+from edgemoe.runtime.platforms.registers import Registers, mask
 from edgemoe_hw.spec import regs
 from edgemoe_hw.spec.config import ISA_VERSION, PRESETS, AcceleratorConfig
 from edgemoe_hw.spec.isa import ENGINES, Opcode, decode_program

@@ -19,6 +19,7 @@ from edgemoe.bundle import BundleError
 from edgemoe.runtime import selftest
 from edgemoe.runtime.opening import DEVICES
 from edgemoe.runtime.platforms import serial as serial_platform
+from edgemoe.runtime.platforms.lock import AcceleratorLock
 from edgemoe.runtime.platforms.null import NullPlatform
 from edgemoe.runtime.platforms.serial import SerialPlatform, open_platform
 from edgemoe_hw.spec.config import PRESETS
@@ -64,8 +65,8 @@ class Line:
 
     def __init__(self, board):
         self.board, self.received, self.late, self.fault = board, b"", b"", ""
-        self.is_open, self.time = True, 0.0
-        self.lock = threading.Lock()
+        self.is_open, self.time, self.lock = True, 0.0, AcceleratorLock()
+        self.mutex = threading.Lock()
 
     def write(self, data):
         fault = ""
@@ -74,12 +75,12 @@ class Line:
         if fault == "unplugged":
             raise OSError(5, "Input/output error")
         answer = self.board.take(data)
-        with self.lock:
+        with self.mutex:
             self.late = answer if fault == "late" else b""
             self.received += {"late": b"", "short": answer[:-1], "noise": answer[:-1] + b"\xff"}.get(fault, answer)
 
     def read(self, count, seconds):
-        with self.lock:
+        with self.mutex:
             found, self.received = self.received[:count], self.received[count:] + self.late
             self.late = b""
         return found

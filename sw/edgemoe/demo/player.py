@@ -16,7 +16,7 @@ from edgemoe.demo.figures import figures_of
 from edgemoe.demo.sources import Endless
 from edgemoe.demo.view import encode
 from edgemoe.runtime.accelerator import Accelerator
-from edgemoe.runtime.power import PowerMeter
+from edgemoe.runtime.platforms.power import PowerMeter
 from edgemoe.runtime.stream import Frame
 
 __all__ = ["Player"]

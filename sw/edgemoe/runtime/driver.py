@@ -23,7 +23,7 @@ from edgemoe.runtime.executor import (
 )
 from edgemoe.runtime.packing import ImagePacker
 from edgemoe.runtime.platforms.base import Buffer, Platform
-from edgemoe.runtime.registers import Registers, mask
+from edgemoe.runtime.platforms.registers import Registers, mask
 from edgemoe_hw.spec import regs
 from edgemoe_hw.spec.config import ISA_VERSION, PRESETS
 from edgemoe_hw.spec.disassembler import disassemble
@@ -57,6 +57,7 @@ class Driver(Executor):
 
     Raises:
         BundleError: the bundle is for another configuration or ISA version; the message has both values
+        DeviceInUse: the accelerator has a driver, here or in another process; it has not been touched
         DeviceError: there is no accelerator, it does not become idle, or memory is short
     """
 
@@ -87,12 +88,14 @@ class Driver(Executor):
         self._must_reset = True
         self._closed = False
         self._failure = ""  # of the last program, where it failed
-        check_identity(self._registers, bundle, platform.name)
-        self.reset()  # a program that a killed process has left must end before its memory is used again
+        platform.lock.claim()
         try:
+            check_identity(self._registers, bundle, platform.name)
+            self.reset()  # a program that a killed process has left must end before its memory is used again
             self._load()
         except BaseException:
             self._free()
+            platform.lock.unclaim()
             raise
 
     def _load(self) -> None:
@@ -156,6 +159,7 @@ class Driver(Executor):
         """Start a task's program; nothing may be running. Switching tasks is the program's address, nothing else."""
         if self._closed:
             raise DeviceError(f"device {self.name} is closed; open it again")
+        self._platform.lock.check()
         info = self.bundle.task(task)
         if self._must_reset:
             self.reset()
@@ -256,6 +260,7 @@ class Driver(Executor):
         return self._platform.power()
 
     def reset(self) -> None:
+        self._platform.lock.check()
         self._registers.write("CONTROL", _SOFT_RESET)
         end, polls = self._platform.now() + _RESET_TIMEOUT, 0
         while self._registers.read("STATUS") & _BUSY:
@@ -273,6 +278,8 @@ class Driver(Executor):
         if self._closed:
             return
         self._closed = True
+        if self._platform.lock.is_lost:  # the process that has opened it goes on using it
+            return
         try:
             if self._registers.read("STATUS") & _BUSY:
                 self.reset()
@@ -281,6 +288,7 @@ class Driver(Executor):
         else:
             self._free()
         self._platform.close()
+        self._platform.lock.release()
 
     def _free(self) -> None:
         for buffer in self._buffers:

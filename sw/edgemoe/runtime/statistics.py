@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgemoe.runtime.power import PowerMeter
+from edgemoe.runtime.platforms.power import PowerMeter
 
 __all__ = ["FrameEnergy", "Meter", "StreamStats"]
 

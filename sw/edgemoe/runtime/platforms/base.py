@@ -7,6 +7,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edgemoe.runtime.platforms.lock import AcceleratorLock
+
 __all__ = ["Buffer", "Platform"]
 
 
@@ -41,11 +43,14 @@ class Platform(Protocol):
         name: for messages
         has_interrupt: ``wait`` returns at the accelerator's interrupt
         clock_mhz: the accelerator's clock
+        lock: who may use it: made with a name that the accelerator has for every process of this machine, or without
+            one where no other process can reach it. The driver claims it first of all, and releases it after ``close``
     """
 
     name: str
     has_interrupt: bool
     clock_mhz: float
+    lock: AcceleratorLock
 
     def read(self, offset: int) -> int:
         """32 bits of the register map (``edgemoe_hw.spec.regs``)."""

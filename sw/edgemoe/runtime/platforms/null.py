@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemoe.layout import align
-from edgemoe.runtime.registers import mask
+from edgemoe.runtime.platforms.lock import AcceleratorLock
+from edgemoe.runtime.platforms.registers import mask
 from edgemoe_hw.spec import regs
 from edgemoe_hw.spec.config import ISA_VERSION, AcceleratorConfig
 from edgemoe_hw.spec.pages import PAGE
@@ -52,7 +53,7 @@ class NullPlatform:
     has_interrupt = False
 
     def __init__(self, config: AcceleratorConfig, base: int = 0) -> None:
-        self.clock_mhz = config.assumed_clock_mhz
+        self.clock_mhz, self.lock = config.assumed_clock_mhz, AcceleratorLock()
         self.registers = {
             regs.find(name).offset: value
             for name, value in (("ID", regs.ID), ("ISA_VERSION", ISA_VERSION), ("CONFIG_HASH", config.hash32))

@@ -10,7 +10,6 @@ import operator
 import threading
 import time
 import warnings
-import weakref
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,11 @@ import pynq.ps
 from edgemoe.boards.zynq import IP_VLNV, MODULE_VLNV
 from edgemoe.bundle import Bundle
 from edgemoe.errors import DeviceError
-from edgemoe.runtime.opening import PYNQ_PINS
+from edgemoe.extras import PYNQ_PINS
+from edgemoe.runtime.platforms.lock import AcceleratorLock
 from edgemoe.runtime.platforms.overlays import OverlayFiles, find_overlay
-from edgemoe.runtime.power import Rails, hwmon_rails, pynq_rails
-from edgemoe.runtime.registers import mask
+from edgemoe.runtime.platforms.power import Rails, hwmon_rails, pynq_rails
+from edgemoe.runtime.platforms.registers import mask
 from edgemoe_hw.spec import regs
 
 __all__ = ["BoardBuffer", "EdgeMoeIP", "PynqPlatform", "open_platform"]
@@ -77,23 +77,25 @@ class PynqPlatform:
         ip: ``overlay.edgemoe_0``
         loop: the event loop in which ``ip`` was made; only there do PYNQ's interrupts work. None: there is no interrupt
         rails: the supply rails that count
-
-    Raises:
-        DeviceError: this process has opened the accelerator already; two drivers would start each other's programs
+        lock: of the whole device, by whoever has loaded the overlay; default: of this accelerator, so that a process
+            may drive another one of the same overlay, but nobody may load another overlay meanwhile
     """
 
     name = "pynq"
-    _opened: weakref.WeakSet[PynqPlatform] = weakref.WeakSet()
 
     def __init__(
-        self, ip: EdgeMoeIP, *, loop: asyncio.AbstractEventLoop | None = None, rails: Rails | None = None
+        self,
+        ip: EdgeMoeIP,
+        *,
+        loop: asyncio.AbstractEventLoop | None = None,
+        rails: Rails | None = None,
+        lock: AcceleratorLock | None = None,
     ) -> None:
         self._ip, self._loop, self._rails = ip, loop, rails or {}
         self._waits_for_interrupt = False
         self.has_interrupt = loop is not None and getattr(ip, "irq", None) is not None
         self.clock_mhz = float(pynq.Clocks.fclk0_mhz)
-        refuse_opened(ip.device, ip.mmio.base_addr)
-        self._opened.add(self)
+        self.lock = lock or AcceleratorLock(f"at {ip.mmio.base_addr:#x}", part_of=_device_key(ip.device))
 
     def read(self, offset: int) -> int:
         return int(self._ip.mmio.read(offset))
@@ -132,20 +134,7 @@ class PynqPlatform:
 
     def close(self) -> None:
         """The overlay stays loaded; its buffers are the driver's."""
-        self._opened.discard(self)
-
-
-def refuse_opened(device: Any, address: int | None = None) -> None:
-    """Raise DeviceError if this process has an accelerator of the device open; only the one at ``address``, if given.
-
-    Other processes are not known: PYNQ does not keep them apart.
-    """
-    for platform in PynqPlatform._opened:
-        if platform._ip.device is device and address in (None, platform._ip.mmio.base_addr):
-            raise DeviceError(
-                f"this process has opened the accelerator at {platform._ip.mmio.base_addr:#x} already; "
-                f"close that first (accelerator.close(), or the end of its with)"
-            )
+        self.lock.release()
 
 
 def open_platform(
@@ -160,11 +149,28 @@ def open_platform(
 
     Raises:
         BundleError: the overlay has another configuration
-        DeviceError: there is no overlay, no board, PYNQ cannot load it, or this process has an accelerator open there
+        DeviceInUse: somebody drives an accelerator of the device, here or in another process; nothing was loaded
+        DeviceError: there is no overlay, no board, or PYNQ cannot load it
     """
     files = find_overlay(bundle, bitstream)
     _check_device()
-    refuse_opened(pynq.Device.active_device)
+    lock = AcceleratorLock(_device_key(pynq.Device.active_device))
+    lock.reserve()
+    try:
+        return _open_overlay(files, bundle, download, rails, lock)
+    except BaseException:
+        lock.release()
+        raise
+
+
+def _device_key(device: Any) -> str:
+    """A name that the device has in every process: PYNQ's own."""
+    return f"pynq {device.tag}"
+
+
+def _open_overlay(
+    files: OverlayFiles, bundle: Bundle, download: bool, rails: Collection[str] | None, lock: AcceleratorLock
+) -> PynqPlatform:
     with _pynq_errors(f"PYNQ {pynq.__version__} cannot load {files.bitstream}"):
         overlay = _load(files, bundle.config.assumed_clock_mhz, download)
     kinds = {name: details["type"] for name, details in overlay.ip_dict.items()}
@@ -177,7 +183,7 @@ def open_platform(
     loop = _event_loop()
     with _pynq_errors(f"PYNQ {pynq.__version__} cannot bind the driver of {found[0]}"):
         ip = _call(loop, lambda: operator.attrgetter(found[0].replace("/", "."))(overlay))
-    return PynqPlatform(ip, loop=loop, rails=_rails(rails))
+    return PynqPlatform(ip, loop=loop, rails=_rails(rails), lock=lock)
 
 
 def _check_device() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from typing import Protocol
@@ -13,6 +14,7 @@ from edgemoe.bundle import Bundle
 from edgemoe.errors import DeviceError
 from edgemoe.extras import install_command
 from edgemoe.layout import align
+from edgemoe.runtime.platforms.lock import AcceleratorLock
 from edgemoe_hw.spec.pages import Pages
 from edgemoe_hw.spec.serial_protocol import ANSWER, header
 
@@ -51,8 +53,13 @@ class SerialPort:
 
     Args:
         port: its name; None: the only one that this computer has
+        baud: bits a second
+
+    Attributes:
+        lock: of the port, whatever name it was opened by; it is taken before the port is touched
 
     Raises:
+        DeviceInUse: another process drives the board at this port, or another part of this one
         DeviceError: there is no such port, or it cannot be used
     """
 
@@ -70,9 +77,12 @@ class SerialPort:
                     f"{', '.join(found)}; name the board's with port=..., for example /dev/ttyUSB0"
                 )
             (port,) = found
+        self.lock = AcceleratorLock(f"serial {os.path.realpath(port)}")
+        self.lock.reserve()
         try:
             self._port = serial.Serial(port, baud, exclusive=True)
         except (OSError, ValueError) as error:
+            self.lock.release()
             raise DeviceError(
                 f"serial port {port}: {error}; give the board's with port=..., for example /dev/ttyUSB0"
             ) from None
@@ -97,6 +107,7 @@ class SerialPort:
 
     def close(self) -> None:
         self._port.close()
+        self.lock.release()
 
 
 def _patience(nbytes: int) -> float:
@@ -131,6 +142,7 @@ class SerialPlatform:
         line: to the board
         clock_mhz: of the accelerator
         memory_bytes: of its memory, at address 0
+        lock: of the port; default: no other process can reach this line
 
     Raises:
         DeviceError: the line is gone; and from every method, if the board does not answer. It answers nothing more
@@ -140,8 +152,10 @@ class SerialPlatform:
     name = "serial"
     has_interrupt = False
 
-    def __init__(self, line: Line, clock_mhz: float, memory_bytes: int = _MEMORY_BYTES) -> None:
-        self._line, self.clock_mhz = line, clock_mhz
+    def __init__(
+        self, line: Line, clock_mhz: float, memory_bytes: int = _MEMORY_BYTES, *, lock: AcceleratorLock | None = None
+    ) -> None:
+        self._line, self.clock_mhz, self.lock = line, clock_mhz, lock or AcceleratorLock()
         self._pages = Pages(memory_bytes, "the board's memory")
         self._is_open, self._failure = True, ""
         self._lock = threading.Lock()  # a stream's threads share the line
@@ -226,6 +240,7 @@ class SerialPlatform:
     def close(self) -> None:
         self._is_open = False
         self._line.close()
+        self.lock.release()
 
 
 def open_platform(
@@ -238,6 +253,8 @@ def open_platform(
         clock_mhz: of the accelerator
 
     Raises:
+        DeviceInUse: somebody drives the board at this port already
         DeviceError: pyserial is missing, or there is no such port
     """
-    return SerialPlatform(SerialPort(port, baud), clock_mhz)
+    line = SerialPort(port, baud)
+    return SerialPlatform(line, clock_mhz, lock=line.lock)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from edgemoe.bundle import Bundle
 from edgemoe.errors import DeviceError
 from edgemoe.layout import align
+from edgemoe.runtime.platforms.lock import AcceleratorLock
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.pages import PAGE, Pages
 from edgemoe_sim.verilated import ModelError, VerilatedModel
@@ -63,7 +64,7 @@ class SimPlatform:
     has_interrupt = True
 
     def __init__(self, config: AcceleratorConfig, *, dram_bytes: int = _FRAME_BYTES, **options: Any) -> None:
-        self.clock_mhz = config.assumed_clock_mhz
+        self.clock_mhz, self.lock = config.assumed_clock_mhz, AcceleratorLock()
         try:
             self.model = VerilatedModel(config, dram_bytes=align(dram_bytes, PAGE), **options)
         except (RuntimeError, OSError) as error:

@@ -1,0 +1,84 @@
+"""From a trained model to what a device runs: ``edgemoe.quantize`` and ``edgemoe.compile``.
+
+Quantizer and compiler are imported when they are called, so that ``import edgemoe`` stays light on a board.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from edgemoe.bundle import Bundle
+from edgemoe_hw.spec.config import AcceleratorConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from edgemoe_models.graph.integer_graph import IntegerGraph
+    from edgemoe_models.pictures import Resize
+
+__all__ = ["compile", "quantize"]
+
+
+def quantize(
+    checkpoint: Path | str,
+    images: Path | str | npt.NDArray[np.uint8] | None = None,
+    *,
+    count: int = 16,
+    resize: Resize = "squeeze",
+    expert_bits: Literal[8, 4] = 8,
+    notes: Callable[[str], None] | None = None,
+) -> IntegerGraph:
+    """Quantize a float model without training it: int8 activations, int8 weights, int8 or int4 experts.
+
+    Args:
+        checkpoint: float weights as safetensors, as training or ``edgemoe import`` writes them
+        images: what calibrates it: a folder of typical pictures, or an array of them, uint8 [B, H, W, 3] of the model's
+            size; None: generated scenes, which are right for the packaged models only
+        count: as many pictures of the folder are taken, evenly spaced; 8 to 16 are enough
+        resize: how they get the model's size: ``crop`` or ``squeeze``
+        expert_bits: of the experts' weights
+        notes: told once for each kind of thing that is done to files of pictures; default: Python warnings
+
+    Returns:
+        The integer graph, for :func:`compile`; its ``save`` writes it
+
+    Raises:
+        ValueError: the checkpoint or the pictures cannot be used; the message says which and why
+    """
+    from edgemoe_models.pictures import Notes
+    from edgemoe_models.ptq import quantize as ptq
+    from edgemoe_models.ptq.calibrate import calibration_folder
+
+    state, config = ptq.load_checkpoint(checkpoint)
+    if isinstance(images, (str, Path)):
+        images = calibration_folder(images, config, count, resize, None if notes is None else Notes(notes))
+    elif images is None:
+        images = ptq.calibration_images(config, count)
+    return ptq.quantize(state, config, images, ptq.QuantizeOptions(expert_bits=expert_bits))
+
+
+def compile(model: IntegerGraph | Path | str, config: AcceleratorConfig | Path | str = "pynq-z2") -> Bundle:
+    """Compile a model for an accelerator.
+
+    Args:
+        model: an integer graph, its file, or the name of a packaged model, as ``m3vit-micro-w8a8``; a float checkpoint
+            or a preset is quantized first (:func:`quantize`)
+        config: of the accelerator: one of ``edgemoe.CONFIGS``, its name, a board's name, or a JSON file
+
+    Returns:
+        The bundle, for :func:`edgemoe.open`; its ``save`` writes it
+
+    Raises:
+        ValueError: there is no such model or configuration, or the model does not fit the accelerator; the message says
+            what is too large, and by how much
+    """
+    from edgemoe.compiler import build_bundle
+    from edgemoe.configs import find_config
+    from edgemoe.workloads import load_graph
+
+    accelerator = config if isinstance(config, AcceleratorConfig) else find_config(str(config))
+    graph = load_graph(str(model)) if isinstance(model, (str, Path)) else model
+    return build_bundle(graph, accelerator)
