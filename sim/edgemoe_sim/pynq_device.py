@@ -120,6 +120,7 @@ class _SimulatedUio:
         loop.call_soon_threadsafe(self._set)
 
     def _set(self) -> None:
+        self._device.interrupts += 1
         events, self._events = self._events, []
         for event in events:
             event.set()
@@ -131,18 +132,23 @@ class SimulatedDevice(pynq.Device):
     The configuration comes from the ``.json`` beside the bitstream, which ``edgemoe.boards`` writes.
 
     Args:
-        dram_bytes: memory for buffers; pages that nobody uses cost nothing
+        dram_bytes: size of the memory; pages that nobody uses cost nothing
+        dram_begin: first address that is given to buffers
+        has_uio: whether the kernel has a ``/dev/uio`` for the accelerator's interrupt
         options: ``stall``, ``seed``, ``quiet`` and ``trace`` of ``VerilatedModel``
 
     Attributes:
         model: the simulation of the overlay that was loaded last
+        interrupts: how many PYNQ has been told of
     """
 
-    def __init__(self, *, dram_bytes: int = 256 << 20, **options: Any) -> None:
+    def __init__(
+        self, *, dram_bytes: int = 256 << 20, dram_begin: int = 0, has_uio: bool = True, **options: Any
+    ) -> None:
         super().__init__(f"simulated-{os.getpid()}-{next(_NUMBERS)}")  # no process has another's
         self.name, self.arch = "simulated", ""
         self.capabilities = {"REGISTER_RW": True}
-        self.is_open = True
+        self.is_open, self.interrupts = True, 0
         self._dram_bytes, self._options = dram_bytes, options
         self._pages = Pages(dram_bytes, "the simulated DRAM")
         self._registers = dict(_BOOTED)
@@ -151,7 +157,9 @@ class SimulatedDevice(pynq.Device):
         self._controller = _AxiInterruptController()
         self._config: AcceleratorConfig | None = None
         self._model: VerilatedModel | None = None
-        self._uio = _SimulatedUio(self)
+        if dram_begin:
+            self._pages.take(dram_begin)
+        self._uio = _SimulatedUio(self) if has_uio else None
         pynq.Device.active_device = self
 
     @property
@@ -194,7 +202,9 @@ class SimulatedDevice(pynq.Device):
         with contextlib.suppress(AttributeError):  # the clocks of the device that was active before
             del pynq.Clocks._real_instance
         for entry in parser.interrupt_controllers.values():  # here PYNQ looks before it asks for /dev/uio
-            _InterruptController._uio_devices[entry["raw_irq"]] = self._uio
+            _InterruptController._uio_devices.pop(entry["raw_irq"], None)
+            if self._uio is not None:
+                _InterruptController._uio_devices[entry["raw_irq"]] = self._uio
         return parser
 
     def download(self, bitstream: pynq.Bitstream, parser: RuntimeMetadataParser | None = None) -> None:

@@ -28,7 +28,7 @@ class DeviceInUse(DeviceError):
         if is_fork:
             text = f"was opened by process {process}, of which this one is a fork; open it in the process that uses it"
         elif process == os.getpid():
-            text = f"is in use by process {process}, this one; close it first (accelerator.close(), or the end of its with)"
+            text = f"is in use by process {process}, this one; close it first (close(), or the end of its with)"
         elif process:
             text = f"is in use by process {process}; close it there first, or end that process"
         else:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -148,3 +149,26 @@ def bundle(compiled: Path, tmp_path: Path) -> Path:
 def image(tmp_path: Path) -> Path:
     """A picture of the small model's size."""
     return small_bundle.picture(tmp_path / "scene.png")
+
+
+@pytest.fixture
+def device() -> Iterator[Any]:
+    """A simulated board, which is PYNQ's."""
+    from edgemoe_sim.pynq_device import SimulatedDevice
+
+    device = SimulatedDevice(quiet=True)
+    yield device
+    device.close()
+
+
+@pytest.fixture
+def files(tmp_path: Path, runtime_bundle: Bundle) -> Path:
+    """An overlay of one's own to break: its .bit."""
+    for path in overlay(runtime_bundle.config).parent.glob(f"{overlay(runtime_bundle.config).stem}.*"):
+        shutil.copy(path, tmp_path)
+    return tmp_path / overlay(runtime_bundle.config).name
+
+
+def open_here(bundle: Bundle, bitstream: Path | None, **options: Any) -> edgemoe.Accelerator:
+    """PYNQ with the board of the fixture ``device``."""
+    return edgemoe.open("pynq", bundle, bitstream=bitstream, timeout=60, **options)

@@ -1,5 +1,6 @@
 """Measured power, and energy computed from nothing else."""
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -68,7 +69,7 @@ def test_meter():
         return value
 
     meter = PowerMeter(read)
-    meter._stop.wait(0.25)
+    time.sleep(0.25)
     meter.close()
     meter.close()
     assert meter.watts == 3.0  # of the one sample that was taken in the thread

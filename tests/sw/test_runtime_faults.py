@@ -45,7 +45,7 @@ class Machine:
             for _, payload in decode_program(program)
             if isinstance(payload, kind) and payload.base == (Base.WEIGHTS if kind is Load else Base.OUTPUT)
         ][-1]
-        buffer = self.driver._outputs[target] if kind is Store else self.driver._weights
+        buffer = self.driver.memory.outputs[target] if kind is Store else self.driver.memory.weights
         return buffer.physical_address + offset, buffer.physical_address + offset + 8
 
     def inject(self, monkeypatch: pytest.MonkeyPatch, kind: str, task: str, starts: set[int]) -> None:
@@ -120,7 +120,7 @@ def test_hang_without_a_watchdog(runtime_bundle, simulate, pictures, expected):
     """The host's own timeout says what has finished; memory that still does not answer is said at the next start."""
     platform, simulation = simulate(runtime_bundle)
     driver = Driver(platform, runtime_bundle, watchdog=0, timeout=0.002)
-    begin = driver._weights.physical_address
+    begin = driver.memory.weights.physical_address
     with Accelerator(driver) as accelerator:
         simulation.model.inject("hang", (begin, begin + 64))
         with pytest.raises(
@@ -132,7 +132,7 @@ def test_hang_without_a_watchdog(runtime_bundle, simulate, pictures, expected):
         with pytest.raises(DeviceError, match="still busy 0.01 s after a soft reset: memory does not answer"):
             accelerator.run(pictures[0], "depth")
         simulation.model.inject("hang", None)
-        driver._timeout = 60
+        driver.timeout = 60
         np.testing.assert_array_equal(accelerator.run(pictures[0], "depth").raw, expected(pictures[0], "depth"))
 
 
@@ -171,12 +171,13 @@ def test_killed_in_the_middle(machine, pictures, expected):
     machine.driver.start("segmentation", 0, 0)
     machine.simulation.model.run(500)
     assert machine.simulation.model.read_field("STATUS", "busy")
+    machine.platform.lock.release()  # as the end of its process does
     successor = Driver(machine.platform, machine.bundle)
     assert not machine.simulation.model.read_field("STATUS", "busy")
     successor.pack(1, pictures[2])
     successor.execute("depth", 1, 1)
     np.testing.assert_array_equal(successor.unpack("depth", 1), expected(pictures[2], "depth"))
-    successor._free()
+    successor.memory.free()
 
 
 def test_closing_while_it_hangs(runtime_bundle, simulate, pictures, expected):
@@ -186,7 +187,7 @@ def test_closing_while_it_hangs(runtime_bundle, simulate, pictures, expected):
     with Accelerator(driver) as accelerator:
         stream = accelerator.stream(itertools.cycle(pictures), "depth")
         next(stream)
-        begin = driver._weights.physical_address
+        begin = driver.memory.weights.physical_address
         simulation.model.inject("hang", (begin, begin + runtime_bundle.data.size))
         stream.close()
         simulation.model.inject("hang", None)
@@ -196,9 +197,9 @@ def test_closing_while_it_hangs(runtime_bundle, simulate, pictures, expected):
 def test_memory_above_4_gib(runtime_bundle, pictures, expected):
     """As DDR_HIGH of a ZynqMP board: addresses of more than 32 bits get through to the RTL's masters."""
     platform = SimPlatform(runtime_bundle.config, dram_bytes=5 << 30, quiet=True)
-    platform._pages.take(4 << 30)  # pages that nobody touches cost nothing
+    platform.allocate(4 << 30)  # pages that nobody touches cost nothing
     with edgemoe.open(platform, runtime_bundle) as accelerator:
-        assert all(buffer.physical_address >= 4 << 30 for buffer in accelerator._executor._buffers)
+        assert all(buffer.physical_address >= 4 << 30 for buffer in accelerator.executor.memory.buffers)
         for task in accelerator.tasks:
             np.testing.assert_array_equal(accelerator.run(pictures[0], task).raw, expected(pictures[0], task))
 

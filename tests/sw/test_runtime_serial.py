@@ -116,14 +116,14 @@ def test_opened_by_name(ports, line, runtime_bundle, pictures):
     """Weights, programs and images go over the line; outputs are what the board's memory has."""
     with edgemoe.open("serial", runtime_bundle, port="/dev/ttyUSB7", baud=9600, clock_mhz=12.5, retries=1) as opened:
         assert ports == [("/dev/ttyUSB7", 9600)] and line.board.breaks == 1 and opened.device == "serial"
-        driver = opened._executor
-        assert driver._platform.clock_mhz == 12.5 and driver._retries == 1
-        begin = driver._weights.physical_address
+        assert opened.clock_mhz == 12.5
+        memory = opened.executor.memory
+        begin = memory.weights.physical_address
         assert line.board.memory[begin : begin + runtime_bundle.data.size] == runtime_bundle.data.tobytes()
         frames = list(opened.stream(pictures, ["depth", "edges"]))
         assert [list(frame.predictions) for frame in frames] == [["depth", "edges"]] * 8
         for slot in range(2):
-            output = driver._outputs[slot].physical_address
+            output = memory.outputs[slot].physical_address
             line.board.memory[output : output + 2] = (-7).to_bytes(2, "little", signed=True)
         assert opened.run(pictures[0], "depth").raw.flat[0] == -7
         assert opened.power() == {}
@@ -249,7 +249,7 @@ def test_real_pyserial(runtime_bundle, pictures):
     server.start()
     with edgemoe.open("serial", runtime_bundle, port=name) as opened:
         assert [frame.number for frame in opened.stream(pictures, "depth")] == list(range(8))
-        with pytest.raises(DeviceError, match=f"serial port {name}: .*"):
+        with pytest.raises(DeviceError, match=f"serial {name} is in use by process {os.getpid()}, this one; close"):
             edgemoe.open("serial", runtime_bundle, port=name)
         assert opened.run(pictures[0], "depth").task == "depth"
     os.write(slave, b"quit")
@@ -273,7 +273,7 @@ def test_outputs_of_the_board(ports, line, runtime_bundle, pictures):
     """int16 of the accelerator's memory, every value in its place."""
     with edgemoe.open("serial", runtime_bundle, port="x") as opened:
         for task, info in runtime_bundle.tasks.items():
-            output = opened._executor._outputs[0].physical_address
+            output = opened.executor.memory.outputs[0].physical_address
             values = np.arange(info.output_bytes // 2, dtype="<i2")
             line.board.memory[output : output + info.output_bytes] = values.tobytes()
             raw = opened.run(pictures[0], task).raw

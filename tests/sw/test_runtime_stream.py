@@ -13,6 +13,7 @@ from edgemoe import DeviceError, FrameError
 from edgemoe.runtime.accelerator import Accelerator
 from edgemoe.runtime.executor import Executor, Measured
 from edgemoe.runtime.platforms.null import NullPlatform
+from edgemoe.runtime.statistics import Meter
 from edgemoe_hw.spec import regs
 
 SECONDS = 10  # for what must happen; a stage that does not overlap fails after it
@@ -197,6 +198,11 @@ def test_a_step_that_exits(runtime_bundle, pictures, step):
         accelerator.run(pictures[0], "depth")
 
 
+def stream_threads() -> list[threading.Thread]:
+    """The threads of all streams that run."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith("edgemoe")]
+
+
 def test_a_thread_that_breaks(runtime_bundle, pictures, monkeypatch):
     """What no frame is to blame for is raised too, and nothing hangs."""
     with Accelerator(Recorder(runtime_bundle)) as accelerator:
@@ -206,7 +212,7 @@ def test_a_thread_that_breaks(runtime_bundle, pictures, monkeypatch):
         def broken(*_):
             raise ArithmeticError("no clock")
 
-        monkeypatch.setattr(stream._pipeline.meter, "add", broken)
+        monkeypatch.setattr(Meter, "add", broken)
         with pytest.raises(DeviceError, match="the stream broke off: ArithmeticError: no clock"):
             for _ in stream:
                 pass
@@ -235,7 +241,7 @@ def test_close_that_is_interrupted(runtime_bundle, pictures, monkeypatch):
     with pytest.raises(DeviceError, match="a stream is using"):
         accelerator.run(pictures[0], "depth")
     accelerator.close()
-    assert executor.closed == 1 and not any(thread.is_alive() for thread in stream._pipeline._threads)
+    assert executor.closed == 1 and not stream_threads()
 
 
 def test_close_in_two_threads(runtime_bundle, pictures):
@@ -270,7 +276,7 @@ def test_dropped_in_its_own_thread(runtime_bundle, pictures):
 
     accelerator = Accelerator(Recorder(runtime_bundle, 2, hook))
     cell.append(accelerator.stream(itertools.cycle(pictures), "depth"))
-    threads = cell[0]._pipeline._threads
+    threads = stream_threads()
     next(cell[0])
     ended.set()
     for thread in threads:

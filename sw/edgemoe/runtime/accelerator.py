@@ -24,12 +24,14 @@ class Accelerator:
 
     Attributes:
         bundle: what it runs
-        device: ``reference``, ``sim`` or ``pynq``
+        device: ``reference``, ``sim``, ``pynq``, ``serial``, or the name of a Platform of one's own
         tasks: names of the bundle's tasks
+        executor: what runs the programs, for measurements; a :class:`~edgemoe.runtime.driver.Driver` unless it is the
+            reference
     """
 
     def __init__(self, executor: Executor, resize: Resize | None = None, notes: Notes | None = None) -> None:
-        self._executor, self._resize, self._notes = executor, resize, notes or Notes()
+        self.executor, self._resize, self._notes = executor, resize, notes or Notes()
         self.bundle: Bundle = executor.bundle
         self.device = executor.name
         self.tasks = tuple(self.bundle.tasks)
@@ -56,9 +58,9 @@ class Accelerator:
         with self._lock:
             self._check_free()
             begin = time.perf_counter()
-            self._executor.pack(0, self._prepare(image))
-            measured = self._executor.execute(task, 0, 0)
-            raw = self._executor.unpack(task, 0)
+            self.executor.pack(0, self._prepare(image))
+            measured = self.executor.execute(task, 0, 0)
+            raw = self.executor.unpack(task, 0)
             spent = time.perf_counter() - begin - measured.wall_seconds
         return interpret(self.bundle, task, raw, measured, spent)
 
@@ -83,7 +85,7 @@ class Accelerator:
         with self._lock:
             self._check_free()
             self._active = Pipeline(
-                self._executor, items(source), lists, self._prepare, on_error == "report", self._stream_ended
+                self.executor, items(source), lists, self._prepare, on_error == "report", self._stream_ended
             )
             return Stream(self._active, on_error == "report")
 
@@ -91,16 +93,16 @@ class Accelerator:
         """Forget errors, and stop what another program may have left running; DeviceError while a stream runs."""
         with self._lock:
             self._check_free()
-            self._executor.reset()
+            self.executor.reset()
 
     @property
     def clock_mhz(self) -> float:
         """The device's clock; a simulation has the configuration's assumed one, and so has the reference."""
-        return self._executor.clock_mhz
+        return self.executor.clock_mhz
 
     def power(self) -> dict[str, float]:
         """Watts of each supply rail that the board measures, now; empty: nothing is measured. At any time."""
-        return self._executor.power()
+        return self.executor.power()
 
     def close(self) -> None:
         """End a running stream and free everything; a second call does nothing."""
@@ -110,7 +112,7 @@ class Accelerator:
         if active is not None:
             active.close()
         with self._lock:
-            self._executor.close()
+            self.executor.close()
 
     def __enter__(self) -> Accelerator:
         return self

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from edgemoe.bundle import Bundle, BundleError
 from edgemoe.errors import DeviceError
-from edgemoe.layout import ALIGNMENT, gather_outputs
+from edgemoe.layout import gather_outputs
 from edgemoe.runtime.executor import (
     Cancelled,
     DeviceTimeout,
@@ -21,8 +21,9 @@ from edgemoe.runtime.executor import (
     Measured,
     ProgramStopped,
 )
+from edgemoe.runtime.memory import BundleMemory
 from edgemoe.runtime.packing import ImagePacker
-from edgemoe.runtime.platforms.base import Buffer, Platform
+from edgemoe.runtime.platforms.base import Platform
 from edgemoe.runtime.platforms.registers import Registers, mask
 from edgemoe_hw.spec import regs
 from edgemoe_hw.spec.config import ISA_VERSION, PRESETS
@@ -55,6 +56,11 @@ class Driver(Executor):
         retries: times that a program is started again after a bus error, a watchdog's stop or a timeout
         interrupt: wait for the interrupt instead of polling
 
+    Attributes:
+        platform: the accelerator
+        timeout: as above; it may be changed
+        memory: where everything is in the accelerator's memory
+
     Raises:
         BundleError: the bundle is for another configuration or ISA version; the message has both values
         DeviceInUse: the accelerator has a driver, here or in another process; it has not been touched
@@ -79,12 +85,10 @@ class Driver(Executor):
                 f"below {limit}, not {depth!r}, {retries!r}, {timeout!r} and {watchdog!r}"
             )
         self.name, self.bundle, self.depth = platform.name, bundle, depth
-        self._platform, self._registers = platform, Registers(platform)
-        self._timeout, self._watchdog, self._retries = timeout, watchdog, retries
-        self._interrupt = interrupt
+        self.platform, self._registers, self._packer = platform, Registers(platform), ImagePacker(bundle)
+        self.timeout, self._watchdog, self._retries, self._interrupt = timeout, watchdog, retries, interrupt
         if interrupt and not platform.has_interrupt:
             raise DeviceError(f"device {platform.name} has no interrupt; open it with interrupt=False")
-        self._buffers: list[Buffer] = []
         self._must_reset = True
         self._closed = False
         self._failure = ""  # of the last program, where it failed
@@ -92,61 +96,33 @@ class Driver(Executor):
         try:
             check_identity(self._registers, bundle, platform.name)
             self.reset()  # a program that a killed process has left must end before its memory is used again
-            self._load()
+            self.memory = BundleMemory(platform, bundle, depth)
         except BaseException:
-            self._free()
             platform.lock.unclaim()
             raise
 
-    def _load(self) -> None:
-        """Allocate all buffers and fill those that never change."""
-        bundle = self.bundle
-        self._packer = ImagePacker(bundle)
-        self._weights = self._filled(bundle.data)
-        self._programs = {
-            name: self._filled(np.frombuffer(task.program, np.uint8)) for name, task in bundle.tasks.items()
-        }
-        zeros = np.zeros(bundle.input_bytes, np.uint8)
-        self._inputs = [self._filled(zeros) for _ in range(self.depth)]
-        # Flushed like the others: a dirty line that is written back later would overwrite outputs.
-        zeros = np.zeros(max(task.output_bytes for task in bundle.tasks.values()), np.uint8)
-        self._outputs = [self._filled(zeros) for _ in range(self.depth)]
-
-    def _filled(self, content: npt.NDArray[np.uint8]) -> Buffer:
-        buffer = self._platform.allocate(max(content.size, 1))
-        self._buffers.append(buffer)
-        address, limit = buffer.physical_address, 1 << regs.find("BASE_WEIGHTS").width
-        if address % ALIGNMENT or address + content.size > limit:
-            raise DeviceError(
-                f"device {self.name} allocated {content.size} bytes at {address:#x}; the accelerator "
-                f"needs addresses that are multiples of {ALIGNMENT} and end at or below {limit:#x}"
-            )
-        buffer.array[: content.size] = content
-        buffer.flush()
-        return buffer
-
     def pack(self, source: int, image: ModelImage) -> None:
-        buffer = self._inputs[source]
+        buffer = self.memory.inputs[source]
         self._packer.pack(image, buffer.array)
         buffer.flush()
 
     def unpack(self, task: str, target: int) -> npt.NDArray[np.int16]:
-        info, buffer = self.bundle.task(task), self._outputs[target]
+        info, buffer = self.bundle.task(task), self.memory.outputs[target]
         buffer.invalidate()
         return gather_outputs(info.outputs, buffer.array, info.output_rows, info.output_channels)
 
     def clear(self, target: int) -> None:
         """Zero an output slot, so that what a program fails to write is seen; for checks."""
-        self._outputs[target].array[:] = 0
-        self._outputs[target].flush()
+        self.memory.outputs[target].array[:] = 0
+        self.memory.outputs[target].flush()
 
     def execute(self, task: str, source: int, target: int, cancel: threading.Event | None = None) -> Measured:
         for attempt in itertools.count(1):
             try:
-                wall, begin = time.perf_counter(), self._platform.now()
+                wall, begin = time.perf_counter(), self.platform.now()
                 self.start(task, source, target)
                 self.finish(task, cancel)
-                seconds, wall = self._platform.now() - begin, time.perf_counter() - wall
+                seconds, wall = self.platform.now() - begin, time.perf_counter() - wall
                 return Measured(seconds, wall, self._registers.read("CYCLES"), self._expert_loads(), attempt)
             except (ProgramStopped, DeviceTimeout) as error:
                 self._failure = str(error)
@@ -159,17 +135,17 @@ class Driver(Executor):
         """Start a task's program; nothing may be running. Switching tasks is the program's address, nothing else."""
         if self._closed:
             raise DeviceError(f"device {self.name} is closed; open it again")
-        self._platform.lock.check()
+        self.platform.lock.check()
         info = self.bundle.task(task)
         if self._must_reset:
             self.reset()
         self._must_reset = True  # until it is known to have ended
         for name, value in (
-            ("PROGRAM_ADDR", self._programs[task].physical_address),
+            ("PROGRAM_ADDR", self.memory.programs[task].physical_address),
             ("PROGRAM_COMMANDS", info.commands),
-            ("BASE_WEIGHTS", self._weights.physical_address),
-            ("BASE_INPUT", self._inputs[source].physical_address),
-            ("BASE_OUTPUT", self._outputs[target].physical_address),
+            ("BASE_WEIGHTS", self.memory.weights.physical_address),
+            ("BASE_INPUT", self.memory.inputs[source].physical_address),
+            ("BASE_OUTPUT", self.memory.outputs[target].physical_address),
             ("WATCHDOG", self._watchdog),
             ("CONTROL", _START | (_IRQ_ENABLE if self._interrupt else 0)),
         ):
@@ -178,12 +154,12 @@ class Driver(Executor):
     def finish(self, task: str, cancel: threading.Event | None = None) -> None:
         """Wait for the end of a started program; raises as ``execute``."""
         info = self.bundle.task(task)
-        estimate = sum(phase.estimated_cycles for phase in info.phases) / (self._platform.clock_mhz * 1e6)
-        limit = _TIMEOUT + _MARGIN * estimate if self._timeout is None else self._timeout
+        estimate = sum(phase.estimated_cycles for phase in info.phases) / (self.platform.clock_mhz * 1e6)
+        limit = _TIMEOUT + _MARGIN * estimate if self.timeout is None else self.timeout
         pause = _INTERRUPT_WAIT if self._interrupt else min(max(estimate / _POLLS, _SHORTEST_POLL), _LONGEST_POLL)
-        end = self._platform.now() + limit
+        end = self.platform.now() + limit
         while True:
-            late = self._platform.now() >= end  # before the status, so that a late host still sees a timely end
+            late = self.platform.now() >= end  # before the status, so that a late host still sees a timely end
             status = self._registers.read("STATUS")
             if status & _ERROR or not status & _BUSY:  # busy with an error: its transfers may never be answered
                 break
@@ -194,7 +170,7 @@ class Driver(Executor):
             if cancel is not None and cancel.is_set():
                 self.reset()
                 raise Cancelled(f"device {self.name}: task {task} was given up")
-            self._platform.wait(min(pause, limit))
+            self.platform.wait(min(pause, limit))
         self._acknowledge(task, status)
 
     def _acknowledge(self, task: str, status: int) -> None:
@@ -254,31 +230,31 @@ class Driver(Executor):
 
     @property
     def clock_mhz(self) -> float:
-        return self._platform.clock_mhz
+        return self.platform.clock_mhz
 
     def power(self) -> dict[str, float]:
-        return self._platform.power()
+        return self.platform.power()
 
     def reset(self) -> None:
-        self._platform.lock.check()
+        self.platform.lock.check()
         self._registers.write("CONTROL", _SOFT_RESET)
-        end, polls = self._platform.now() + _RESET_TIMEOUT, 0
+        end, polls = self.platform.now() + _RESET_TIMEOUT, 0
         while self._registers.read("STATUS") & _BUSY:
             polls += 1
-            if polls > _RESET_POLLS and self._platform.now() >= end:
+            if polls > _RESET_POLLS and self.platform.now() >= end:
                 why = f" (the reset was because: {self._failure})" if self._failure else ""
                 raise DeviceError(
                     f"device {self.name} is still busy {_RESET_TIMEOUT} s after a soft reset: memory "
                     f"does not answer its transfers; load the overlay again{why}"
                 )
-            self._platform.wait(_RESET_POLL)
+            self.platform.wait(_RESET_POLL)
         self._must_reset, self._failure = False, ""
 
     def close(self) -> None:
         if self._closed:
             return
         self._closed = True
-        if self._platform.lock.is_lost:  # the process that has opened it goes on using it
+        if self.platform.lock.is_lost:  # the process that has opened it goes on using it
             return
         try:
             if self._registers.read("STATUS") & _BUSY:
@@ -286,14 +262,9 @@ class Driver(Executor):
         except DeviceError as error:  # what it may still write to must not become somebody else's memory
             warnings.warn(f"{error}; its buffers stay allocated until the process ends", ResourceWarning, stacklevel=2)
         else:
-            self._free()
-        self._platform.close()
-        self._platform.lock.release()
-
-    def _free(self) -> None:
-        for buffer in self._buffers:
-            buffer.free()
-        self._buffers.clear()
+            self.memory.free()
+        self.platform.close()
+        self.platform.lock.release()
 
 
 def check_identity(registers: Registers, bundle: Bundle, device: str) -> None:

@@ -1,0 +1,74 @@
+"""What a bundle needs in an accelerator's memory: weights and programs, and slots for images and outputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from edgemoe.bundle import Bundle
+from edgemoe.errors import DeviceError
+from edgemoe.layout import ALIGNMENT
+from edgemoe.runtime.platforms.base import Buffer, Platform
+from edgemoe_hw.spec import regs
+
+__all__ = ["BundleMemory"]
+
+
+class BundleMemory:
+    """Buffers of one bundle on one platform.
+
+    Args:
+        platform: where they are allocated
+        bundle: what to load
+        depth: number of input and of output slots
+
+    Attributes:
+        weights: the image of weights and parameters, shared by all tasks
+        programs: of each task, by name
+        inputs: slots for images
+        outputs: slots for outputs
+
+    Raises:
+        DeviceError: memory is short, or where the accelerator cannot reach it; nothing stays allocated
+    """
+
+    def __init__(self, platform: Platform, bundle: Bundle, depth: int) -> None:
+        self._platform = platform
+        self._buffers: list[Buffer] = []
+        try:
+            self.weights = self._filled(bundle.data)
+            self.programs = {
+                name: self._filled(np.frombuffer(task.program, np.uint8)) for name, task in bundle.tasks.items()
+            }
+            zeros = np.zeros(bundle.input_bytes, np.uint8)
+            self.inputs = tuple(self._filled(zeros) for _ in range(depth))
+            # Flushed like the others: a dirty line that is written back later would overwrite outputs.
+            zeros = np.zeros(max(task.output_bytes for task in bundle.tasks.values()), np.uint8)
+            self.outputs = tuple(self._filled(zeros) for _ in range(depth))
+        except BaseException:
+            self.free()
+            raise
+
+    def _filled(self, content: npt.NDArray[np.uint8]) -> Buffer:
+        buffer = self._platform.allocate(max(content.size, 1))
+        self._buffers.append(buffer)
+        address, limit = buffer.physical_address, 1 << regs.find("BASE_WEIGHTS").width
+        if address % ALIGNMENT or address + content.size > limit:
+            raise DeviceError(
+                f"device {self._platform.name} allocated {content.size} bytes at {address:#x}; the accelerator "
+                f"needs addresses that are multiples of {ALIGNMENT} and end at or below {limit:#x}"
+            )
+        buffer.array[: content.size] = content
+        buffer.flush()
+        return buffer
+
+    @property
+    def buffers(self) -> tuple[Buffer, ...]:
+        """All of them, in the order of their allocation."""
+        return tuple(self._buffers)
+
+    def free(self) -> None:
+        """Give everything back; a second call does nothing."""
+        for buffer in self._buffers:
+            buffer.free()
+        self._buffers.clear()
