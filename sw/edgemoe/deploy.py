@@ -43,7 +43,7 @@ def quantize(
         notes: told once for each kind of thing that is done to files of pictures; default: Python warnings
 
     Returns:
-        The integer graph, for :func:`compile`; its ``save`` writes it
+        The integer graph, for :func:`compile`; ``edgemoe_models.graph.file.write_graph`` writes it to a file
 
     Raises:
         ValueError: the checkpoint or the pictures cannot be used; the message says which and why

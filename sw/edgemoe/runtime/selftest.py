@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-import edgemoe
 from edgemoe.bundle import Bundle, BundleError
 from edgemoe.errors import DeviceError
 from edgemoe.runtime.opening import DEVICES
+from edgemoe.runtime.opening import open as open_device
 
 __all__ = ["main", "selftest", "verdict"]
 
@@ -40,7 +40,7 @@ def selftest(device: str, bundle: Bundle, images: int = 2, **options: Any) -> li
     generator = np.random.default_rng(0)
     pictures = [generator.integers(0, 256, size, dtype=np.uint8) for _ in range(images)]
     rows = []
-    with edgemoe.open("reference", bundle) as reference, edgemoe.open(device, bundle, **options) as accelerator:
+    with open_device("reference", bundle) as reference, open_device(device, bundle, **options) as accelerator:
         for task in bundle.tasks:
             mismatches, times = 0, []
             for picture in pictures:
