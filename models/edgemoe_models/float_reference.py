@@ -1,11 +1,12 @@
 """The float model in NumPy: the shapes of a state dict, and its forward with observers. Needs no torch.
 
-The quantizer calibrates with it, and reports compare the integer graph with it.
+The quantizer calibrates with it, and reports compare the integer graph with it. It gives the same bits on every machine
+(:mod:`edgemoe_models.exact`): operands of products are rounded to 20 bits or more of their row's peak, and all else is
+float64.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemoe_models.config import ModelConfig
+from edgemoe_models.exact.functions import LOG2_E, gelu, softmax
+from edgemoe_models.exact.sums import Doubles, mean, product
 from edgemoe_models.model_image import patchify
 
 Floats = npt.NDArray[np.float32]
@@ -21,39 +24,11 @@ Observed = dict[str, Any]
 
 PIXEL_SCALE = 1.0 / 256.0
 
-# erf on a grid, interpolated by cubic Hermite polynomials (its derivative is known exactly): error below 1e-10.
-_ERF_STEPS, _ERF_END = 128, 6
-_ERF_GRID = np.arange(_ERF_END * _ERF_STEPS + 2) / _ERF_STEPS
-_ERF = np.array([math.erf(x) for x in _ERF_GRID])
-_ERF_SLOPE = 2.0 / math.sqrt(math.pi) * np.exp(-(_ERF_GRID**2)) / _ERF_STEPS
 
-
-def erf(x: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """The error function, absolute error below 1e-9."""
-    position = np.minimum(np.abs(x.astype(np.float64)), _ERF_END) * _ERF_STEPS
-    i = position.astype(np.int64)
-    t = position - i
-    y0, y1, d0, d1 = _ERF[i], _ERF[i + 1], _ERF_SLOPE[i], _ERF_SLOPE[i + 1]
-    y = y0 + t * (d0 + t * (3 * (y1 - y0) - 2 * d0 - d1 + t * (2 * (y0 - y1) + d0 + d1)))
-    return np.copysign(y, x)
-
-
-def gelu(x: Floats) -> Floats:
-    """Exact GELU."""
-    return (0.5 * x * (1.0 + erf(x * math.sqrt(0.5)))).astype(np.float32)
-
-
-def layer_norm(x: Floats, weight: Floats, bias: Floats, eps: float) -> Floats:
+def layer_norm(x: Doubles, weight: Floats, bias: Floats, eps: float) -> Doubles:
     """LayerNorm over the last axis."""
-    centred = x - x.mean(-1, keepdims=True)
-    variance = np.square(centred).mean(-1, keepdims=True)
-    return centred / np.sqrt(variance + np.float32(eps)) * weight + bias
-
-
-def softmax(x: Floats) -> Floats:
-    """Softmax over the last axis."""
-    exponentials = np.exp(x - x.max(-1, keepdims=True))
-    return exponentials / exponentials.sum(-1, keepdims=True)
+    centred = x - mean(x)[..., None]
+    return centred / np.sqrt(mean(np.square(centred))[..., None] + eps) * weight + bias
 
 
 def state_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -112,7 +87,7 @@ def check_shapes(config: ModelConfig, found: Mapping[str, tuple[int, ...]]) -> N
 
 def forward(
     state: State, config: ModelConfig, images: npt.NDArray[np.uint8], task: str, observed: Observed | None = None
-) -> Floats:
+) -> Doubles:
     """Head outputs [B, rows, outputs] of uint8 images [B, H, W, 3]; rows as in the integer reference.
 
     Args:
@@ -138,42 +113,42 @@ def forward(
     return y.reshape(len(images), -1, y.shape[-1])
 
 
-def embed(state: State, config: ModelConfig, images: npt.NDArray[np.uint8]) -> Floats:
+def embed(state: State, config: ModelConfig, images: npt.NDArray[np.uint8]) -> Doubles:
     """Images [B, H, W, 3] -> tokens [B, T, D] before the first block."""
-    patches = np.stack([patchify(image, config.patch) for image in images]).astype(np.float32) * PIXEL_SCALE
-    x = np.empty((len(images), config.num_tokens, config.dim), np.float32)
+    patches = np.stack([patchify(image, config.patch) for image in images]) * PIXEL_SCALE
+    x = np.empty((len(images), config.num_tokens, config.dim))
     x[:, 0] = state["cls_token"]
-    x[:, 1:] = patches @ state["patch_embed.weight"].T + state["patch_embed.bias"]
+    x[:, 1:] = product(patches, state["patch_embed.weight"]) + state["patch_embed.bias"]
     return x + state["pos_embed"]
 
 
-def _linear(state: State, x: Floats, name: str) -> Floats:
-    return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
+def _linear(state: State, x: Doubles, name: str) -> Doubles:
+    return product(x, state[f"{name}.weight"]) + state[f"{name}.bias"]
 
 
-def _norm(state: State, config: ModelConfig, x: Floats, name: str, seen: Observed) -> Floats:
+def _norm(state: State, config: ModelConfig, x: Doubles, name: str, seen: Observed) -> Doubles:
     y = layer_norm(x, state[f"{name}.weight"], state[f"{name}.bias"], config.eps).reshape(-1, config.dim)
     seen[name] = y
     return y
 
 
-def attention(state: State, config: ModelConfig, x: Floats, i: int, seen: Observed) -> Floats:
+def attention(state: State, config: ModelConfig, x: Doubles, i: int, seen: Observed) -> Doubles:
     """The first half of block ``i``: tokens [B, T, D] -> tokens."""
     name, (batch, tokens, d) = f"blocks.{i}", x.shape
     qkv = _linear(state, _norm(state, config, x, f"{name}.norm1", seen), f"{name}.attn.qkv")
     seen |= {f"{name}.{part}": value for part, value in zip("qkv", np.split(qkv, 3, axis=1), strict=True)}
     split = qkv.reshape(batch, tokens, 3, config.heads, config.head_dim).transpose(2, 0, 3, 1, 4)
     q, k, v = (np.ascontiguousarray(part) for part in split)  # [B, heads, T, head_dim]
-    scores = q @ k.swapaxes(-1, -2) * np.float32(config.head_dim**-0.5)
-    seen[f"{name}.scores"] = scores * np.float32(math.log2(math.e))
-    context = (softmax(scores) @ v).transpose(0, 2, 1, 3).reshape(-1, d)
+    scores = product(q, k) / np.sqrt(config.head_dim)
+    seen[f"{name}.scores"] = scores * LOG2_E
+    context = product(softmax(scores), v.swapaxes(-1, -2)).transpose(0, 2, 1, 3).reshape(-1, d)
     seen[f"{name}.context"] = context
     x = x + _linear(state, context, f"{name}.attn.proj").reshape(x.shape)
     seen[f"{name}.residual1"] = x.reshape(-1, d)
     return x
 
 
-def mlp(state: State, config: ModelConfig, x: Floats, i: int, task: str, seen: Observed) -> Floats:
+def mlp(state: State, config: ModelConfig, x: Doubles, i: int, task: str, seen: Observed) -> Doubles:
     """The second half of block ``i``, dense or experts: tokens [B, T, D] -> tokens."""
     name = f"blocks.{i}"
     y = _norm(state, config, x, f"{name}.norm2", seen)
@@ -183,13 +158,13 @@ def mlp(state: State, config: ModelConfig, x: Floats, i: int, task: str, seen: O
     return x
 
 
-def _dense(state: State, y: Floats, name: str, seen: Observed) -> Floats:
+def _dense(state: State, y: Doubles, name: str, seen: Observed) -> Doubles:
     hidden = seen[f"{name}.hidden"] = gelu(_linear(state, y, f"{name}.mlp.fc1"))
     return _linear(state, hidden, f"{name}.mlp.fc2")
 
 
-def _experts(state: State, config: ModelConfig, y: Floats, task: str, name: str, seen: Observed) -> Floats:
-    logits = y @ state[f"{name}.moe.gate.{task}"].T
+def _experts(state: State, config: ModelConfig, y: Doubles, task: str, name: str, seen: Observed) -> Doubles:
+    logits = product(y, state[f"{name}.moe.gate.{task}"])
     scores = softmax(logits)
     chosen = np.argsort(-logits, axis=1, kind="stable")[:, : config.top_k]
     queues = [np.flatnonzero((chosen == e).any(1)) for e in range(config.num_experts)]
@@ -201,6 +176,6 @@ def _experts(state: State, config: ModelConfig, y: Floats, task: str, name: str,
     out = np.zeros_like(y)
     for e, queue in enumerate(queues):
         w1, b1, w2, b2 = (state[f"{name}.moe.{part}"][e] for part in ("w1", "b1", "w2", "b2"))
-        hidden = seen[f"{name}.experts.{e}.hidden"] = gelu(y[queue] @ w1.T + b1)
-        out[queue] += (hidden @ w2.T + b2) * scores[queue, e : e + 1]
+        hidden = seen[f"{name}.experts.{e}.hidden"] = gelu(product(y[queue], w1) + b1)
+        out[queue] += (product(hidden, w2) + b2) * scores[queue, e : e + 1]
     return out

@@ -14,6 +14,9 @@ import numpy.typing as npt
 
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.datasets.scenes import generate_scene
+from edgemoe_models.exact.functions import LOG2_E, exp, standard_normal, uniforms
+from edgemoe_models.exact.linear_algebra import eigen, matrix_product, solve
+from edgemoe_models.exact.sums import Doubles, mean, product, total, variance
 from edgemoe_models.float_reference import (
     Floats,
     Observed,
@@ -36,7 +39,11 @@ OUTLIER_SHARE = 0.02
 
 def _truncated(rng: np.random.Generator, shape: tuple[int, ...], deviation: float) -> Floats:
     """Normal values cut at three deviations."""
-    return (np.clip(rng.standard_normal(shape), -3, 3) * deviation).astype(np.float32)
+    return (np.clip(standard_normal(rng, shape), -3, 3) * deviation).astype(np.float32)
+
+
+def _log_normal(rng: np.random.Generator, shape: tuple[int, ...], deviation: float) -> Floats:
+    return exp(_truncated(rng, shape, deviation).astype(np.float64)).astype(np.float32)
 
 
 def _outliers(rng: np.random.Generator, dim: int) -> npt.NDArray[np.int64]:
@@ -60,7 +67,7 @@ def random_state(config: ModelConfig, seed: int = 0) -> dict[str, Floats]:
             state[name] = _truncated(rng, shape, 0.3 if name == "pos_embed" else 0.08)
     state["patch_embed.bias"][outliers] += 2.0
     weight = state["patch_embed.weight"]  # trained filters hardly see a patch's mean
-    weight -= np.float32(0.9) * weight.mean(1, keepdims=True)
+    weight -= np.float32(0.9) * mean(weight)[:, None]
     _settle(state, config, rng)
     return state
 
@@ -68,8 +75,8 @@ def random_state(config: ModelConfig, seed: int = 0) -> dict[str, Floats]:
 def _norm(rng: np.random.Generator, shape: tuple[int, ...], leaf: str, outliers: npt.NDArray[np.int64]) -> Floats:
     if leaf == "bias":
         return _truncated(rng, shape, 0.15)
-    gain = np.exp(_truncated(rng, shape, 0.35))
-    gain[outliers] *= rng.uniform(2.5, 6.0, len(outliers)).astype(np.float32)
+    gain = _log_normal(rng, shape, 0.35)
+    gain[outliers] *= uniforms(rng, 2.5, 6.0, len(outliers)).astype(np.float32)
     return gain
 
 
@@ -79,7 +86,7 @@ def _weight(rng: np.random.Generator, config: ModelConfig, name: str, shape: tup
         deviation *= 6.0  # pixels vary little
     elif name.endswith(("attn.proj.weight", "mlp.fc2.weight", "moe.w2")):
         deviation *= 2.0 / math.sqrt(config.depth)  # each block adds a part of the residual stream
-    rows = np.exp(_truncated(rng, (*shape[:-1], 1), 0.25))  # output channels differ in size
+    rows = _log_normal(rng, (*shape[:-1], 1), 0.25)  # output channels differ in size
     return _truncated(rng, shape, deviation) * rows
 
 
@@ -104,15 +111,16 @@ def _settle(state: dict[str, Floats], config: ModelConfig, rng: np.random.Genera
         streams = {task: mlp(state, config, x, i, task, {}) for task, x in streams.items()}
 
 
-def _sharpen_attention(rng: np.random.Generator, config: ModelConfig, qkv: Floats, scores: Floats) -> None:
+def _sharpen_attention(rng: np.random.Generator, config: ModelConfig, qkv: Floats, scores: Doubles) -> None:
     """Scale each head's q and k so that its scores [B, heads, T, T] (base 2) spread as wanted. Changes ``qkv``."""
-    deviation = scores.std(-1).mean((0, 2)) * math.log(2)
-    factor = np.sqrt(rng.uniform(*SCORE_DEVIATIONS, config.heads) / np.maximum(deviation, 1e-6)).astype(np.float32)
+    deviation = mean(mean(np.sqrt(variance(scores)), 2), 0) / LOG2_E
+    wanted = uniforms(rng, *SCORE_DEVIATIONS, config.heads)
+    factor = np.sqrt(wanted / np.maximum(deviation, 1e-6)).astype(np.float32)
     rows = qkv[: 2 * config.dim].reshape(2, config.heads, config.head_dim, config.dim)
     rows *= factor[None, :, None, None]
 
 
-def _gate(rng: np.random.Generator, config: ModelConfig, tokens: Floats) -> Floats:
+def _gate(rng: np.random.Generator, config: ModelConfig, tokens: Doubles) -> Floats:
     """A gate [E, D] that spreads the tokens [B, T, D] of every picture over all experts.
 
     A balance loss (Shazeer et al. 2017) makes trained gates do so. Without it a random gate sends most of a picture to
@@ -120,25 +128,36 @@ def _gate(rng: np.random.Generator, config: ModelConfig, tokens: Floats) -> Floa
     E directions in which tokens differ most by their place, which every picture has alike, for what else they vary by
     (linear discriminant analysis); they are uncorrelated, of deviation 1, and their mean over all tokens is 0.
     """
-    mean = tokens.mean((0, 1), dtype=np.float64)
-    place, picture = tokens.mean(0, dtype=np.float64) - mean, tokens.mean(1, dtype=np.float64) - mean
-    rest = (tokens - tokens.mean(0)).reshape(-1, config.dim).astype(np.float64)
-    signal, noise = place.T @ place / len(place), rest.T @ rest / len(rest)
+    by_place = mean(tokens, 0)
+    centre = mean(by_place, 0)
+    place, picture = by_place - centre, mean(tokens, 1) - centre
+    signal, noise = _second_moment(place), _second_moment((tokens - by_place).reshape(-1, config.dim))
     covariance = signal + noise
-    noise += PICTURE_WEIGHT * picture.T @ picture / len(picture)
-    noise += GATE_RIDGE * np.trace(noise) / config.dim * np.eye(config.dim)
-    values, vectors = np.linalg.eigh(noise)
-    whiten = (vectors * values**-0.5) @ vectors.T
-    values, vectors = np.linalg.eigh(whiten @ signal @ whiten)
+    noise += PICTURE_WEIGHT * _second_moment(picture)
+    noise += GATE_RIDGE * mean(noise.diagonal()) * np.eye(config.dim)
+    whiten = _inverse_root(noise)
+    values, vectors = eigen(np.eye(config.dim) + matrix_product(matrix_product(whiten, signal), whiten))
     values, vectors = values[-config.num_experts :], vectors[:, -config.num_experts :]
     # The nearest matrix with orthogonal rows: whatever signs the eigenvectors have got, the gate is the same.
-    left, _, right = np.linalg.svd(rng.standard_normal((config.num_experts, config.dim)) @ vectors, full_matrices=False)
-    weight = left @ right @ (vectors * (1 + values) ** -0.5).T @ whiten
-    weight /= np.sqrt(((weight @ covariance) * weight).sum(1, keepdims=True))
+    mixture = matrix_product(standard_normal(rng, (config.num_experts, config.dim)), vectors)
+    mixture = matrix_product(_inverse_root(matrix_product(mixture, mixture.T)), mixture)
+    weight = matrix_product(matrix_product(mixture, (vectors / np.sqrt(values)).T), whiten)
+    weight /= np.sqrt(total(matrix_product(weight, covariance) * weight))[:, None]
     # The direction that moves the mean logit and the others least.
-    constant = np.linalg.solve(covariance + 0.02 * np.eye(config.dim), mean)
-    weight -= np.outer(weight @ mean, constant / (mean @ constant))
+    constant = solve(covariance + 0.02 * np.eye(config.dim), centre[:, None])[:, 0]
+    weight -= np.multiply.outer(total(weight * centre), constant / total(centre * constant))
     return weight.astype(np.float32)
+
+
+def _second_moment(rows: Doubles) -> Doubles:
+    """The mean of rows [N, D] times themselves, [D, D]."""
+    return product(rows.T, rows.T) / len(rows)
+
+
+def _inverse_root(matrix: Doubles) -> Doubles:
+    """The symmetric inverse square root of a symmetric positive definite matrix."""
+    values, vectors = eigen(matrix)
+    return matrix_product(vectors / np.sqrt(values), vectors.T)
 
 
 def random_images(config: ModelConfig, count: int, seed: int = 0) -> npt.NDArray[np.uint8]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgemoe_models.float_reference import erf
+from edgemoe_models.exact.functions import erf
 from edgemoe_models.integer import ops
 from edgemoe_models.integer.tables import gelu_table
 from edgemoe_models.ptq.search import SMALLEST_GELU_SCALE

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from edgemoe_models.float_reference import erf
+from edgemoe_models.exact.functions import erf
 from edgemoe_models.studies.published import edge_moe, fq_vit, i_bert, i_vit, to_int8
 
 SCALE = math.log(2) / 64

@@ -15,6 +15,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edgemoe_models.exact.functions import arc_tangent, sine_cosine
+
 Floats = npt.NDArray[np.float32]
 
 #: A ray that leaves a surface ignores hits nearer than this (metres along unit directions).
@@ -45,7 +47,7 @@ class Camera:
 
     def axes(self) -> Floats:
         """Rows: the camera's x (right), y (down) and z (forward) axes in the world frame, [3, 3]."""
-        sin, cos = math.sin(self.pitch), math.cos(self.pitch)
+        sin, cos = sine_cosine(self.pitch)
         return np.array([[1, 0, 0], [0, -sin, -cos], [0, cos, -sin]], np.float32)
 
     def directions(self, rows: int, columns: int) -> Floats:
@@ -56,7 +58,7 @@ class Camera:
         local = np.ones((rows, columns, 3), np.float32)
         local[..., 0] = x
         local[..., 1] = y[:, None]
-        return local.reshape(-1, 3) @ self.axes()
+        return along(local.reshape(-1, 3), self.axes().T)
 
     @property
     def origin(self) -> Floats:
@@ -68,10 +70,27 @@ def _nearest(t: Floats, valid: npt.NDArray[np.bool_]) -> Floats:
     return np.where(valid & (t > EPSILON), t, _INF)
 
 
+def dot(a: Floats, b: Floats) -> Floats:
+    """Inner products over the last axis, of 2 or 3, added in its order: what BLAS gives depends on the machine."""
+    products: list[Floats] = [a[..., i] * b[..., i] for i in range(a.shape[-1])]
+    return sum(products[1:], products[0])
+
+
+def along(vectors: Floats, axes: Floats) -> Floats:
+    """Vectors [..., 3] by their components along axes [3, 3], one a row."""
+    return np.stack([dot(vectors, axis) for axis in axes], -1)
+
+
+def length(vectors: Floats) -> Floats:
+    """Euclidean lengths over the last axis, kept."""
+    squares = dot(vectors, vectors)
+    return np.sqrt(squares)[..., None]
+
+
 def _turned(vectors: Floats, yaw: float) -> Floats:
     """Vectors [..., 3] seen from a frame turned by ``yaw`` about z."""
-    sin, cos = math.sin(yaw), math.cos(yaw)
-    return vectors @ np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]], np.float32)
+    sin, cos = sine_cosine(yaw)
+    return along(vectors, np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]], np.float32))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,10 +118,10 @@ class Wall:
 
     @property
     def _heading(self) -> Floats:
-        return np.array([math.sin(self.yaw), math.cos(self.yaw), 0], np.float32)
+        return np.array([*sine_cosine(self.yaw), 0], np.float32)
 
     def hit(self, origin: Floats, direction: Floats) -> Floats:
-        t = (self.distance - origin @ self._heading) / (direction @ self._heading)
+        t = (np.float32(self.distance) - dot(origin, self._heading)) / dot(direction, self._heading)
         z = origin[..., 2] + t * direction[..., 2]
         return _nearest(t, (z >= 0) & (z <= self.height))
 
@@ -110,8 +129,8 @@ class Wall:
         return np.broadcast_to(-self._heading, points.shape)
 
     def surface(self, points: Floats) -> Floats:
-        along = points @ np.array([math.cos(self.yaw), -math.sin(self.yaw), 0], np.float32)
-        return np.stack([along, points[:, 2]], 1)
+        sin, cos = sine_cosine(self.yaw)
+        return np.stack([dot(points, np.array([cos, -sin, 0], np.float32)), points[:, 2]], 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +148,7 @@ class Standing:
 
     def surface(self, points: Floats) -> Floats:
         local = self._local(points)
-        angle = np.arctan2(local[:, 1], local[:, 0]) + np.float32(self.yaw)
+        angle = arc_tangent(local[:, 1], local[:, 0]).astype(np.float32) + np.float32(self.yaw)
         return np.stack([angle * np.float32(self.radius), local[:, 2]], 1)
 
 
@@ -141,7 +160,7 @@ class Box(Standing):
 
     @property
     def _half(self) -> Floats:
-        width = self.radius / math.hypot(1.0, self.aspect)
+        width = self.radius / math.sqrt(1 + self.aspect * self.aspect)
         return np.array([width, width * self.aspect, self.height / 2], np.float32)
 
     def _centred(self, points: Floats) -> Floats:
@@ -180,15 +199,14 @@ class Sphere(Standing):
 
     def hit(self, origin: Floats, direction: Floats) -> Floats:
         start = self._centred(origin)
-        a = (direction * direction).sum(-1)
-        b = (start * direction).sum(-1)
-        c = (start * start).sum(-1) - np.float32(self.radius**2)
+        a, b = dot(direction, direction), dot(start, direction)
+        c = dot(start, start) - np.float32(self.radius * self.radius)
         square = b * b - a * c
         return _nearest((-b - np.sqrt(np.maximum(square, 0))) / a, square >= 0)
 
     def normal(self, points: Floats) -> Floats:
         local = self._centred(points)
-        return local / np.linalg.norm(local, axis=1, keepdims=True)
+        return local / length(local)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,14 +215,14 @@ class Cylinder(Standing):
 
     def hit(self, origin: Floats, direction: Floats) -> Floats:
         start = self._local(origin)
-        a = (direction[..., :2] ** 2).sum(-1)
-        b = (start[..., :2] * direction[..., :2]).sum(-1)
-        c = (start[..., :2] ** 2).sum(-1) - np.float32(self.radius**2)
+        flat, flat_start = direction[..., :2], start[..., :2]
+        a, b = dot(flat, flat), dot(flat_start, flat)
+        c = dot(flat_start, flat_start) - np.float32(self.radius * self.radius)
         square = b * b - a * c
         side = (-b - np.sqrt(np.maximum(square, 0))) / a
         z = start[..., 2] + side * direction[..., 2]
         side = _nearest(side, (square >= 0) & (z >= 0) & (z <= self.height))
-        top = (self.height - start[..., 2]) / direction[..., 2]
+        top = (np.float32(self.height) - start[..., 2]) / direction[..., 2]
         within = a * top * top + 2 * b * top + c <= 0
         return np.minimum(side, _nearest(top, within & (direction[..., 2] < 0)))
 
@@ -213,10 +231,10 @@ class Cylinder(Standing):
         normal = local / np.float32(self.radius)
         normal[:, 2] = 0
         # A point on the top is the one that is as high as the cylinder and not on its side.
-        on_top = (local[:, :2] ** 2).sum(1) < np.float32(self.radius**2 * 0.9999)
+        on_top = dot(local[:, :2], local[:, :2]) < np.float32(self.radius * self.radius * 0.9999)
         on_top &= local[:, 2] > np.float32(self.height * 0.999)
         normal[on_top] = (0, 0, 1)
-        return normal / np.linalg.norm(normal, axis=1, keepdims=True)
+        return normal / length(normal)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,13 +242,15 @@ class Cone(Standing):
     """An upright cone with its apex on top."""
 
     def hit(self, origin: Floats, direction: Floats) -> Floats:
-        slope = np.float32((self.radius / self.height) ** 2)
+        ratio = self.radius / self.height
+        slope = np.float32(ratio * ratio)
         start = self._local(origin)
-        below = self.height - start[..., 2]
+        below = np.float32(self.height) - start[..., 2]
         dz = direction[..., 2]
-        a = (direction[..., :2] ** 2).sum(-1) - slope * dz * dz
-        b = (start[..., :2] * direction[..., :2]).sum(-1) + slope * below * dz
-        c = (start[..., :2] ** 2).sum(-1) - slope * below * below
+        flat, flat_start = direction[..., :2], start[..., :2]
+        a = dot(flat, flat) - slope * dz * dz
+        b = dot(flat_start, flat) + slope * below * dz
+        c = dot(flat_start, flat_start) - slope * below * below
         square = b * b - a * c
         root = np.sqrt(np.maximum(square, 0))
         a = np.where(np.abs(a) < 1e-6, np.float32(1e-6), a)
@@ -245,7 +265,7 @@ class Cone(Standing):
     def normal(self, points: Floats) -> Floats:
         local = self._local(points)
         flat = local[:, :2]
-        flat = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), np.float32(1e-9))
-        length = math.hypot(self.radius, self.height)
-        up = np.full(len(points), self.radius / length, np.float32)
-        return np.column_stack([flat * np.float32(self.height / length), up])
+        flat = flat / np.maximum(length(flat), np.float32(1e-9))
+        side = math.sqrt(self.radius * self.radius + self.height * self.height)
+        up = np.full(len(points), self.radius / side, np.float32)
+        return np.column_stack([flat * np.float32(self.height / side), up])

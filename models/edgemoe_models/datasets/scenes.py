@@ -24,7 +24,10 @@ from edgemoe_models.datasets.raycast import (
     Solid,
     Sphere,
     Wall,
+    along,
+    dot,
 )
+from edgemoe_models.exact.functions import sine_cosine, standard_normal, uniform, uniforms
 
 CLASS_NAMES = ("sky", "ground", "road", "wall", "box", "sphere", "cylinder", "cone")
 SKY, GROUND, ROAD, WALL, BOX, SPHERE, CYLINDER, CONE = range(len(CLASS_NAMES))
@@ -134,18 +137,18 @@ def _pattern(texture: str, uv: Floats, salt: int) -> Floats:
 def _material(rng: np.random.Generator, class_id: int, usual: bool) -> _Material:
     colours, textures = _USUAL[class_id]
     if usual:
-        first = np.array(colours[rng.integers(len(colours))]) + rng.uniform(-0.1, 0.1, 3)
+        first = np.array(colours[rng.integers(len(colours))]) + uniforms(rng, -0.1, 0.1, 3)
         texture = textures[rng.integers(len(textures))]
     else:
-        first = rng.uniform(0.1, 0.95, 3)
+        first = uniforms(rng, 0.1, 0.95, 3)
         texture = _TEXTURES[rng.integers(len(_TEXTURES))]
-    contrast = rng.uniform(0.5, 1.5)
-    second = np.clip(first * contrast + rng.uniform(-0.1, 0.1, 3), 0, 1)
+    contrast = uniform(rng, 0.5, 1.5)
+    second = np.clip(first * contrast + uniforms(rng, -0.1, 0.1, 3), 0, 1)
     return _Material(
         texture,
         np.clip(first, 0, 1).astype(np.float32),
         second.astype(np.float32),
-        float(rng.uniform(0.3, 0.8)),
+        float(uniform(rng, 0.3, 0.8)),
         int(rng.integers(1 << 30)),
     )
 
@@ -167,12 +170,12 @@ class _Layout:
 
 def _walls(rng: np.random.Generator, eye: float) -> tuple[list[Wall], float, list[float]]:
     """The walls, all higher than ``eye``, and how far objects may stand forward, and to the left and right."""
-    back = Wall(rng.uniform(4.5, 7.6), rng.uniform(-0.26, 0.26), eye + rng.uniform(0.1, 1.0))
+    back = Wall(uniform(rng, 4.5, 7.6), uniform(rng, -0.26, 0.26), eye + uniform(rng, 0.1, 1.0))
     walls, sides = [back], [math.inf, math.inf]
     for side, sign in enumerate((-1, 1)):
         if rng.random() < 0.4:
-            distance = rng.uniform(2.2, 4.0)
-            walls.append(Wall(distance, sign * (math.pi / 2) + rng.uniform(-0.1, 0.1), eye + rng.uniform(0.1, 1.0)))
+            distance = uniform(rng, 2.2, 4.0)
+            walls.append(Wall(distance, sign * (math.pi / 2) + uniform(rng, -0.1, 0.1), eye + uniform(rng, 0.1, 1.0)))
             sides[side] = distance - 0.6
     return walls, back.distance - 1.0, sides
 
@@ -184,14 +187,14 @@ def _objects(rng: np.random.Generator, far: float, sides: list[float]) -> tuple[
     taken: list[tuple[float, float, float]] = []
     for _ in range(int(rng.integers(4, 9))):
         class_id = int(rng.choice([BOX, SPHERE, CYLINDER, CONE]))
-        radius = rng.uniform(0.3, 0.75)
-        height = 2 * radius if class_id == SPHERE else rng.uniform(0.5, 1.9)
-        yaw, aspect = rng.uniform(-math.pi, math.pi), rng.uniform(0.5, 1.6)
+        radius = uniform(rng, 0.3, 0.75)
+        height = 2 * radius if class_id == SPHERE else uniform(rng, 0.5, 1.9)
+        yaw, aspect = uniform(rng, -math.pi, math.pi), uniform(rng, 0.5, 1.6)
         for _ in range(12):
-            y = rng.uniform(2.0, far)
-            x = rng.uniform(-1, 1) * (0.6 * y + 0.2)
+            y = uniform(rng, 2.0, far)
+            x = uniform(rng, -1, 1) * (0.6 * y + 0.2)
             inside = -sides[0] + radius < x < sides[1] - radius
-            if inside and all(math.hypot(x - a, y - b) > radius + r + 0.05 for a, b, r in taken):
+            if inside and all(_apart(x - a, y - b) > radius + r + 0.05 for a, b, r in taken):
                 taken.append((x, y, radius))
                 extra = {"aspect": aspect} if class_id == BOX else {}
                 solids.append(_SOLIDS[class_id](x, y, radius, height, yaw, **extra))
@@ -200,29 +203,33 @@ def _objects(rng: np.random.Generator, far: float, sides: list[float]) -> tuple[
     return solids, classes
 
 
+def _apart(x: float, y: float) -> float:
+    return math.sqrt(x * x + y * y)
+
+
 def _layout(rng: np.random.Generator) -> _Layout:
-    camera = Camera(rng.uniform(1.3, 1.9), rng.uniform(0.08, 0.26), 0.75)
+    camera = Camera(uniform(rng, 1.3, 1.9), uniform(rng, 0.08, 0.26), 0.75)
     walls, far, sides = _walls(rng, camera.height)
     objects, object_classes = _objects(rng, far, sides)
     classes = [GROUND] + [WALL] * len(walls) + object_classes
     wall_material = _material(rng, WALL, True)
     materials = [_material(rng, GROUND, True)] + [wall_material] * len(walls)
     materials += [_material(rng, class_id, rng.random() < 0.5) for class_id in object_classes]
-    half_width = rng.uniform(0.4, 1.0) if rng.random() < 0.8 else 0.0
-    elevation, azimuth = rng.uniform(0.5, 1.2), rng.uniform(-math.pi, math.pi)
-    flat = math.cos(elevation)
-    sun = np.array([flat * math.cos(azimuth), flat * math.sin(azimuth), math.sin(elevation)], np.float32)
-    zenith = np.array([0.35, 0.55, 0.85]) + rng.uniform(-0.15, 0.15, 3)
-    horizon = np.array([0.75, 0.8, 0.9]) + rng.uniform(-0.15, 0.1, 3)
+    half_width = uniform(rng, 0.4, 1.0) if rng.random() < 0.8 else 0.0
+    elevation, azimuth = uniform(rng, 0.5, 1.2), uniform(rng, -math.pi, math.pi)
+    (up, flat), (sin, cos) = sine_cosine(elevation), sine_cosine(azimuth)
+    sun = np.array([flat * cos, flat * sin, up], np.float32)
+    zenith = np.array([0.35, 0.55, 0.85]) + uniforms(rng, -0.15, 0.15, 3)
+    horizon = np.array([0.75, 0.8, 0.9]) + uniforms(rng, -0.15, 0.1, 3)
     return _Layout(
         camera,
         [Ground(), *walls, *objects],
         classes,
         materials,
-        (rng.uniform(-1.2, 1.2), rng.uniform(-1.0, 1.0), half_width),
+        (uniform(rng, -1.2, 1.2), uniform(rng, -1.0, 1.0), half_width),
         _material(rng, ROAD, True),
         sun,
-        rng.uniform(0.3, 0.5),
+        uniform(rng, 0.3, 0.5),
         np.clip([horizon, zenith], 0, 1).astype(np.float32),
     )
 
@@ -230,7 +237,7 @@ def _layout(rng: np.random.Generator) -> _Layout:
 def _on_road(road: tuple[float, float, float], points: Floats) -> tuple[npt.NDArray[np.bool_], Floats]:
     """Which ground points [P, 3] the road covers, and their coordinates across and along it [P, 2]."""
     heading, offset, half_width = road
-    sin, cos = math.sin(heading), math.cos(heading)
+    sin, cos = sine_cosine(heading)
     x, y = points[:, 0], points[:, 1] - np.float32(4)
     across = x * np.float32(cos) - y * np.float32(sin) - np.float32(offset)
     along = x * np.float32(sin) + y * np.float32(cos)
@@ -290,12 +297,12 @@ def _render(layout: _Layout, directions: Floats, rng: np.random.Generator, heigh
     colour[road] = layout.road_material.albedo(surface[covered])
     colour[road[np.abs(surface[covered][:, 0]) > layout.road[2] - 0.08]] = np.float32(0.85)  # its white borders
     lit = np.flatnonzero(~is_sky)
-    facing = np.maximum(normals[lit] @ layout.sun, 0)
+    facing = np.maximum(dot(normals[lit], layout.sun), 0)
     facing[_shadowed(layout, points[lit], normals[lit])] = 0
     colour[lit] *= (np.float32(layout.ambient) + np.float32(0.75) * facing)[:, None]
     rise = np.clip(directions[is_sky, 2:] * 3, 0, 1)
     colour[is_sky] = layout.sky[0] + (layout.sky[1] - layout.sky[0]) * rise
-    colour += rng.standard_normal(colour.shape, np.float32) * np.float32(0.012)
+    colour += standard_normal(rng, colour.shape, np.float32) * np.float32(0.012)
     image = np.clip(np.rint(colour * 255), 0, 255).astype(np.uint8)
     instances = instance.reshape(height, width)
     edges = np.zeros((height, width), bool)
@@ -305,7 +312,7 @@ def _render(layout: _Layout, directions: Floats, rng: np.random.Generator, heigh
         image.reshape(height, width, 3),
         segmentation.reshape(height, width),
         depth.reshape(height, width).astype(np.float32),
-        (normals @ layout.camera.axes().T).reshape(height, width, 3),
+        along(normals, layout.camera.axes()).reshape(height, width, 3),
         edges,
         layout.camera,
     )

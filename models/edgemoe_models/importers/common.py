@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemoe_models.config import TASK_KINDS, ModelConfig, TaskConfig
+from edgemoe_models.exact.functions import standard_normal
+from edgemoe_models.exact.sums import total
 from edgemoe_models.float_reference import Floats, state_shapes
 
 #: Of RGB in 0..1, what timm, DeiT and M3ViT train with.
@@ -165,7 +167,7 @@ def fold_normalization(weight: Floats, bias: Floats, mean: Triple, std: Triple) 
         raise ImportRefused(f"--mean must be finite and --std positive, not {mean} and {std}")
     channels = weight.astype(np.float64).reshape(len(weight), 3, -1) / np.asarray(std)[:, None]
     folded = (channels * (256 / 255)).reshape(weight.shape)
-    offset = (channels.sum(2) * np.asarray(mean)).sum(1)
+    offset = total(total(channels) * np.asarray(mean))
     return folded.astype(np.float32), (bias - offset).astype(np.float32)
 
 
@@ -238,4 +240,4 @@ def draw_weights(rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
     """Weights [..., outputs, inputs] of variance 1 / inputs; zeros for a bias."""
     if len(shape) == 1:
         return np.zeros(shape, np.float32)
-    return (rng.standard_normal(shape) / math.sqrt(shape[-1])).astype(np.float32)
+    return (standard_normal(rng, shape) / math.sqrt(shape[-1])).astype(np.float32)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from edgemoe_models import float_reference
 from edgemoe_models.config import ModelConfig
+from edgemoe_models.exact.sums import mean, variance
 from edgemoe_models.float_reference import Floats
 from edgemoe_models.importers.common import (
     Imported,
@@ -180,6 +181,6 @@ def _compare(
         return f"{name}{SUFFIX} has {wanted.size} values, not {tokens.size}: not compared"
     difference = np.abs(tokens.reshape(-1) - wanted)
     return (
-        f"the last block's tokens, computed in float32, and {name}{SUFFIX} differ by {difference.mean():.3g} on "
-        f"average, {difference.max():.3g} at most (their deviation is {wanted.std():.3g})"
+        f"the last block's tokens, computed in float32, and {name}{SUFFIX} differ by {mean(difference):.3g} on "
+        f"average, {difference.max():.3g} at most (their deviation is {np.sqrt(variance(wanted)):.3g})"
     )

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemoe_models.config import ModelConfig, TaskConfig
+from edgemoe_models.exact.linear_algebra import matrix_product
+from edgemoe_models.exact.sums import total
 from edgemoe_models.float_reference import Floats
 from edgemoe_models.importers.common import (
     Imported,
@@ -98,8 +100,9 @@ def resample(values: npt.NDArray[np.floating], size: int) -> npt.NDArray[np.floa
     scale = len(values) / size
     centres = (np.arange(size) + 0.5) * scale
     distance = np.abs(np.arange(len(values)) + 0.5 - centres[:, None]) / max(scale, 1.0)
-    near = (_CUBIC + 2) * distance**3 - (_CUBIC + 3) * distance**2 + 1
-    far = _CUBIC * (distance**3 - 5 * distance**2 + 8 * distance - 4)
+    near = ((_CUBIC + 2) * distance - (_CUBIC + 3)) * distance * distance + 1
+    far = _CUBIC * (((distance - 5) * distance + 8) * distance - 4)
     weights = np.where(distance < 1, near, np.where(distance < 2, far, 0.0))
-    weights /= weights.sum(1, keepdims=True)
-    return np.tensordot(weights, values.astype(np.float64), 1)
+    weights /= total(weights)[:, None]
+    flat = values.reshape(len(values), -1)
+    return matrix_product(weights, flat).reshape(size, *values.shape[1:])

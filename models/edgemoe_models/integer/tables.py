@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
+
+from edgemoe_models.exact.functions import erf_exact
 
 Ints = npt.NDArray[np.int64]
 
@@ -14,6 +17,7 @@ GELU_ENTRIES = 512
 MAX_GELU_SHIFT = 3
 #: Where GELU's delta has become smaller than half of any useful int8 step.
 GELU_SUPPORT = 4.2
+_LIBRARY_ERROR = 1e-9  # in units of the table; erfc of C libraries is better by orders
 
 
 def rsqrt_table() -> Ints:
@@ -61,8 +65,17 @@ def gelu_table(output_scale: float) -> tuple[npt.NDArray[np.uint8], int]:
     fits = [g for g in range(MAX_GELU_SHIFT + 1) if (GELU_ENTRIES - 1) * output_scale / 2**g >= GELU_SUPPORT]
     shift = max(fits, default=0)
     unit = output_scale / 2**shift
-    delta = (0.5 * i * math.erfc(i * unit / math.sqrt(2)) for i in range(GELU_ENTRIES))  # in units
-    return np.array([min(255, round(value)) for value in delta], np.uint8), shift
+    delta = (_gelu_delta(i, i * unit / math.sqrt(2)) for i in range(GELU_ENTRIES))
+    return np.array([min(255, value) for value in delta], np.uint8), shift
+
+
+def _gelu_delta(i: int, x: float) -> int:
+    """``i / 2 * erfc(x)``, rounded."""
+    value = 0.5 * i * math.erfc(x)
+    if abs(value - math.floor(value) - 0.5) > _LIBRARY_ERROR:
+        return round(value)
+    exact = i * (1 - erf_exact(Decimal(x))) / 2  # so near to a tie, C libraries may differ
+    return int(exact.to_integral_value())
 
 
 RSQRT = rsqrt_table()

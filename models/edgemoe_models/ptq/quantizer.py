@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 from edgemoe_models import float_reference
 from edgemoe_models.config import ModelConfig
+from edgemoe_models.exact.functions import LOG2_E
+from edgemoe_models.exact.sums import Doubles, mean, total
 from edgemoe_models.float_reference import PIXEL_SCALE, Floats
 from edgemoe_models.graph.integer_graph import (
     UNSIGNED_MAX,
@@ -44,7 +46,6 @@ from edgemoe_models.ptq.search import (
     smooth,
 )
 
-LOG2_E = math.log2(math.e)
 RESIDUAL_HEADROOM = 1.5
 OUTPUT_HEADROOM = 1.5
 SCORE_HEADROOM = 1.15
@@ -54,9 +55,9 @@ GATE_UNIT = 1024
 _ENOUGH_ROWS = 64
 
 
-def observe(state: dict[str, Floats], config: ModelConfig, images: npt.NDArray[np.uint8]) -> dict[str, Floats]:
+def observe(state: dict[str, Floats], config: ModelConfig, images: npt.NDArray[np.uint8]) -> dict[str, Doubles]:
     """Activations of all images and tasks, joined, by trace name, with ``.experts.{e}.input`` added."""
-    parts: dict[str, list[Floats]] = {}
+    parts: dict[str, list[Doubles]] = {}
     for task in config.tasks:
         seen: dict[str, Any] = {}
         float_reference.forward(state, config, images, task.name, seen)
@@ -126,7 +127,7 @@ class Quantizer:
         return self.scales | {name: np.float32(self.residual_scale).reshape(()) for name in residuals}
 
     def _linear(
-        self, name: str, index: int | None, inputs: InputScale, out_scale: npt.NDArray[Any] | float, x: Floats | None
+        self, name: str, index: int | None, inputs: InputScale, out_scale: npt.NDArray[Any] | float, x: Doubles | None
     ) -> IntegerLinear:
         """A layer of the state dict (of expert ``index``, if given) whose calibration inputs are ``x``."""
         if index is None:
@@ -141,21 +142,22 @@ class Quantizer:
         bias: Floats,
         inputs: InputScale,
         out_scale: npt.NDArray[Any] | float,
-        x: Floats | None,
+        x: Doubles | None,
         bits: int = 8,
     ) -> IntegerLinear:
         if x is None or len(x) < _ENOUGH_ROWS:
             return make_linear(weight, bias, inputs, out_scale, self.options, bits)
-        power = np.square(InputScale.integers(x, inputs.mean, inputs.unit)).mean(0)
-        mean = weight.astype(np.float64) @ x.mean(0, dtype=np.float64) if self.options.correct_bias else None
-        return make_linear(weight, bias, inputs.of_rows(x), out_scale, self.options, bits, out_mean=mean, power=power)
+        power = mean(np.square(InputScale.integers(x, inputs.mean, inputs.unit)), 0)
+        out_mean = total(weight * mean(x, 0)) if self.options.correct_bias else None
+        inputs = inputs.of_rows(x)
+        return make_linear(weight, bias, inputs, out_scale, self.options, bits, out_mean=out_mean, power=power)
 
     def _patch_embed(self) -> IntegerLinear:
         patches = np.concatenate([patchify(image, self.config.patch) for image in self.images]).astype(np.float64)
-        inputs = InputScale(np.zeros(patches.shape[1]), np.full(patches.shape[1], PIXEL_SCALE), patches.mean(0))
+        inputs = InputScale(np.zeros(patches.shape[1]), np.full(patches.shape[1], PIXEL_SCALE), mean(patches, 0))
         weight, bias = self.state["patch_embed.weight"], self.state["patch_embed.bias"]
-        mean = weight.astype(np.float64) @ (inputs.x_mean * PIXEL_SCALE) if self.options.correct_bias else None
-        power = np.square(patches).mean(0)
+        out_mean = total(weight * (inputs.x_mean * PIXEL_SCALE)) if self.options.correct_bias else None
+        power = mean(np.square(patches), 0)
         return make_linear(
             weight,
             bias,
@@ -163,22 +165,22 @@ class Quantizer:
             self.residual_scale,
             self.options,
             max_activation=UNSIGNED_MAX,
-            out_mean=mean,
+            out_mean=out_mean,
             power=power,
         )
 
-    def _mean(self, x: Floats) -> npt.NDArray[np.float64]:
+    def _mean(self, x: Doubles) -> Doubles:
         """The mean [K] of rows [N, K] that equalization moves out of them."""
-        return x.mean(0, dtype=np.float64) if self.options.equalize else np.zeros(x.shape[1])
+        return mean(x, 0) if self.options.equalize else np.zeros(x.shape[1])
 
     def _norm(
         self, trace: str, name: str, weights: list[Floats], bits: tuple[int, ...] = ()
     ) -> tuple[IntegerLayerNorm, InputScale]:
         """A LayerNorm and the scale of its outputs, for the layers ``weights`` of ``bits`` that consume them."""
         x = self.seen[trace]
-        mean = self._mean(x)
-        a, s = smooth(x - mean.astype(np.float32), weights, self.options, bits)
-        inputs = InputScale.fit(x, a * s, mean)
+        moved = self._mean(x)
+        a, s = smooth(x - moved, weights, self.options, bits)
+        inputs = InputScale.fit(x, a * s, moved)
         self.scales[trace] = inputs.unit.astype(np.float32)
         weight, bias = self.state[f"{name}.weight"], self.state[f"{name}.bias"]
         return make_norm(weight, bias, inputs, self.residual_scale, self.config.eps), inputs
@@ -202,7 +204,7 @@ class Quantizer:
             fc2=self._linear(fc2, None, middle, self.residual_scale, hidden),
         )
 
-    def _hidden(self, trace: str, hidden: Floats, weights: list[Floats], bits: int = 8) -> tuple[InputScale, float]:
+    def _hidden(self, trace: str, hidden: Doubles, weights: list[Floats], bits: int = 8) -> tuple[InputScale, float]:
         """The scale of a GELU's outputs, one for all channels."""
         _, scale = smooth(hidden, weights, self.options, (bits,), allow_channels=False)
         # A finer one than the smallest would cut the table's tail off.
@@ -215,17 +217,17 @@ class Quantizer:
         q, k, v = (self.seen[f"{name}.{part}"] for part in "qkv")
         # Softmax ignores what all keys share, and probabilities sum to one: k and v may lose their means.
         k_mean, v_mean = self._mean(k), self._mean(v)
-        k, v = k - k_mean.astype(np.float32), v - v_mean.astype(np.float32)
+        k, v = k - k_mean, v - v_mean
         context = self.seen[f"{name}.context"]
         shape = len(self.images) * len(self.config.tasks), -1, heads, head_dim
         # What makes base-2 logarithms of q . k is in the multiplier or, no power of two, in q's weights.
         factor = LOG2_E / math.sqrt(head_dim)
         folded = factor if self.options.power_of_two else 1.0
         balance, s_q, s_k = attention_scales(
-            q.reshape(shape) * np.float32(folded), k.reshape(shape), factor / folded / LOG2_E, self.options
+            q.reshape(shape) * folded, k.reshape(shape), factor / folded / LOG2_E, self.options
         )
         proj = self.state[f"{name}.attn.proj.weight"]
-        a, s_context = smooth(context - v_mean.astype(np.float32), [proj], self.options)
+        a, s_context = smooth(context - v_mean, [proj], self.options)
         s_v = activation_scale(v / a, self.options)
         out_scale = np.concatenate([s_q / balance, s_k * balance, s_v * a])
         fold = np.repeat([folded, 1.0, 1.0], dim)
@@ -248,12 +250,12 @@ class Quantizer:
             "proj": self._linear(f"{name}.attn.proj", None, after, self.residual_scale, context),
         }
 
-    def _score_shift(self, name: str, q: Floats, k_mean: npt.NDArray[np.float64]) -> int:
+    def _score_shift(self, name: str, q: Doubles, k_mean: Doubles) -> int:
         """The smallest ``score_shift`` at which no score saturates, after the keys have lost their mean."""
         config = self.config
         scores = self.seen[f"{name}.scores"]  # [B, heads, T, T], base 2
         heads = q.reshape(len(scores), config.num_tokens, config.heads, config.head_dim)
-        common = np.einsum("bthd,hd->bht", heads, k_mean.reshape(config.heads, -1))
+        common = total(heads * k_mean.reshape(config.heads, -1)).transpose(0, 2, 1)
         common = common * LOG2_E / math.sqrt(config.head_dim)
         peak = SCORE_HEADROOM * float(np.abs(scores - common[..., None]).max()) * SCORE_UNIT
         return next((shift for shift in range(3) if peak <= SCORE_MAX << shift), 3)
@@ -262,7 +264,7 @@ class Quantizer:
         state, experts = self.state, range(self.config.num_experts)
         gates = {task.name: state[f"{name}.moe.gate.{task.name}"] for task in self.config.tasks}
         # Softmax ignores what all experts share. Logits are base-2 logarithms.
-        gates = {task: (gate - gate.mean(0)) * np.float32(LOG2_E) for task, gate in gates.items()}
+        gates = {task: (gate - mean(gate.astype(np.float64), 0)) * LOG2_E for task, gate in gates.items()}
         w1, w2 = state[f"{name}.moe.w1"], state[f"{name}.moe.w2"]
         layers = [np.concatenate(list(gates.values())), w1.reshape(-1, w1.shape[-1])]
         bits = self.options.expert_bits
@@ -312,17 +314,17 @@ class Quantizer:
         if len(integers) < _ENOUGH_ROWS:
             return head
         last = f"{name}.fc2" if head.fc1 is not None else name
-        bias, outputs = self.state[f"{last}.bias"], self.seen[name].reshape(len(integers), -1).astype(np.float64)
+        bias, outputs = self.state[f"{last}.bias"], self.seen[name].reshape(len(integers), -1)
         weight = refit_weights(self.state[f"{last}.weight"], integers * inputs.unit, outputs)
         return dataclasses.replace(
             head,
             out=make_linear(
                 weight,
                 bias,
-                dataclasses.replace(inputs, x_mean=integers.mean(0)),
+                dataclasses.replace(inputs, x_mean=mean(integers, 0)),
                 head.output_scale,
                 self.options,
-                out_mean=outputs.mean(0) - bias,
-                power=np.square(integers).mean(0),
+                out_mean=mean(outputs, 0) - bias,
+                power=mean(np.square(integers), 0),
             ),
         )

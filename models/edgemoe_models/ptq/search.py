@@ -1,4 +1,7 @@
-"""The quantizer's numeric core: scale searches and the step from real layers to integer ones. NumPy only."""
+"""The quantizer's numeric core: scale searches and the step from real layers to integer ones. NumPy only.
+
+Everything is computed with :mod:`edgemoe_models.exact`, so that the same scales win on every machine.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from edgemoe_models.exact.functions import softmax
+from edgemoe_models.exact.linear_algebra import solve
+from edgemoe_models.exact.sums import integer_product, mean, product, total, variance
 from edgemoe_models.graph.integer_graph import Gelu, IntegerLayerNorm, IntegerLinear, Requant
 from edgemoe_models.integer.ops import ACCUMULATOR_LIMIT, MAX_SHIFT
 from edgemoe_models.integer.tables import GELU_ENTRIES, GELU_SUPPORT, gelu_table, norm_constants
@@ -18,13 +24,18 @@ Floats = npt.NDArray[np.floating[Any]]
 LIMIT = 127
 TINY = 1e-12
 _SAMPLE_ROWS, _SAMPLE_OUTPUTS, _SAMPLE_VALUES, _SAMPLE_QUERIES = 512, 384, 1 << 17, 32
-#: Exponents (activations, weights) of the candidates for moving a channel's range between activation and weight.
-_SMOOTHING = ((0.0, 0.0), (0.25, 0.0), (0.5, 0.0), (0.75, 0.0), (1.0, 0.0), (0.5, 0.5), (0.75, 0.25))
+#: Exponents (activations, weights), in quarters, of the candidates for moving a channel's range between activation and
+#: weight: powers that square roots give, because a library's power is not the same everywhere.
+_SMOOTHING = ((0, 0), (1, 0), (2, 0), (3, 0), (4, 0), (2, 2), (3, 1))
 _CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
 _ATTENTION_CLIPS = (1.0, 0.9, 0.8, 0.65)
-_TENSOR_CLIPS = tuple(np.geomspace(1.0, 0.25, 16))
+#: From 1 to 1/4 in 15 equal ratios.
+_TENSOR_CLIPS = (
+    *(1.0, 0.9117, 0.8312, 0.7579, 0.691, 0.63, 0.5743, 0.5236),
+    *(0.4774, 0.4353, 0.3969, 0.3618, 0.3299, 0.3008, 0.2742, 0.25),
+)
 #: By bits of the weights.
-_WEIGHT_CLIPS = {8: (1.0, 0.96, 0.92, 0.88, 0.84, 0.8), 4: tuple(np.linspace(1.0, 0.4, 16))}
+_WEIGHT_CLIPS = {8: (1.0, 0.96, 0.92, 0.88, 0.84, 0.8), 4: tuple(1 - 0.04 * step for step in range(16))}
 #: Percentile of the activations' magnitudes for "percentile" ranges (one of those of Wu et al. 2020, arXiv 2004.09602).
 _PERCENTILE = 99.99
 #: Ridges to try, in multiples of what as many rows as there are inputs say.
@@ -81,17 +92,28 @@ class QuantizeOptions:
 
     def factors(self, a: Floats) -> Floats:
         """Equalization's factors as they may be: the nearest powers of two where all must be."""
-        return np.exp2(np.rint(np.log2(a))).astype(a.dtype) if self.power_of_two else a
+        if not self.power_of_two:
+            return a
+        fraction, exponent = np.frexp(a)  # fraction in [0.5, 1)
+        return np.ldexp(1.0, exponent - (fraction < math.sqrt(0.5))).astype(a.dtype)
 
     def scales(self, x: Floats, peak: float, clips: tuple[float, ...]) -> list[float]:
         """The int8 scales to try for values x whose largest magnitude is ``peak``."""
         if self.ranges == "percentile":
-            peak = float(np.percentile(np.abs(x), _PERCENTILE))
+            peak = _percentile(np.abs(x).reshape(-1), _PERCENTILE)
         tried = [max(peak * clip, TINY) / LIMIT for clip in (clips if self.ranges == "mse" else (1.0,))]
         return list(dict.fromkeys(float(self.rounded(scale)) for scale in tried))
 
 
 DEFAULT = QuantizeOptions()
+
+
+def _percentile(x: Floats, percent: float) -> float:
+    """Between the two values around it in the order of size, linearly."""
+    position = (len(x) - 1) * (percent / 100)
+    below = int(position)
+    low, high = np.partition(x, (below, min(below + 1, len(x) - 1)))[[below, min(below + 1, len(x) - 1)]]
+    return float(low + (high - low) * (position - below))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +132,7 @@ class InputScale:
         """For calibration rows x [N, K] and a unit (scalar or [K]); ``mean`` 0 unless given."""
         mean = np.zeros(x.shape[1]) if mean is None else mean
         unit = np.broadcast_to(np.asarray(unit, np.float64), (x.shape[1],))
-        return cls(mean, unit, cls.integers(x, mean, unit).mean(0) if len(x) else np.zeros(x.shape[1]))
+        return cls(mean, unit, _mean_rows(cls.integers(x, mean, unit)) if len(x) else np.zeros(x.shape[1]))
 
     @staticmethod
     def integers(x: Floats, mean: Floats, unit: Floats) -> Floats:
@@ -118,7 +140,11 @@ class InputScale:
 
     def of_rows(self, x: Floats) -> InputScale:
         """The same scale with the mean integer of other calibration rows."""
-        return dataclasses.replace(self, x_mean=self.integers(x, self.mean, self.unit).mean(0))
+        return dataclasses.replace(self, x_mean=_mean_rows(self.integers(x, self.mean, self.unit)))
+
+
+def _mean_rows(x: Floats) -> Floats:
+    return mean(x, 0)
 
 
 def sample_rows(x: Floats, rows: int = _SAMPLE_ROWS) -> Floats:
@@ -134,7 +160,7 @@ def activation_scale(x: Floats, options: QuantizeOptions) -> float:
     if peak < TINY:
         return float(options.rounded(1.0 / LIMIT))
     scales = options.scales(flat, peak, _TENSOR_CLIPS)
-    errors = [np.square(np.clip(np.rint(flat / s), -LIMIT, LIMIT) * s - flat).mean() for s in scales]
+    errors = [float(total(np.square(np.clip(np.rint(flat / s), -LIMIT, LIMIT) * s - flat))) for s in scales]
     return scales[int(np.argmin(errors))]
 
 
@@ -144,23 +170,33 @@ def refit_weights(weight: Floats, inputs: Floats, outputs: Floats) -> Floats:
     Least squares a layer as in AdaQuant (Hubara et al. 2021), but in closed form: ridge regression, with the ridge that
     does best when half of the rows predict the other half; ``weight`` itself if none does better.
     """
-    inputs = inputs - inputs.mean(0)
-    missing = outputs - inputs @ weight.T
-    missing = missing - missing.mean(0)
-    half = np.arange(len(inputs)) < len(inputs) // 2
-    losses = [np.square(missing).sum()]
+    inputs = inputs - mean(inputs, 0)
+    missing = outputs - product(inputs, weight)
+    missing = missing - mean(missing, 0)
+    half = len(inputs) // 2
+    parts = [(inputs[:half], missing[:half]), (inputs[half:], missing[half:])]
+    sums = [_normal_equations(*part) for part in parts]
+    losses = [float(total(np.square(missing).reshape(-1)))]
     for ridge in _RIDGES:
-        left = [missing[~h] - inputs[~h] @ _regression(inputs[h], missing[h], ridge) for h in (half, ~half)]
-        losses.append(np.square(np.concatenate(left)).sum())
+        fitted = [_regression(*known, ridge, len(part[0])) for known, part in zip(sums, parts, strict=True)]
+        left = [y - product(x, w) for (x, y), w in zip(parts, reversed(fitted), strict=True)]
+        losses.append(float(total(np.square(np.concatenate(left)).reshape(-1))))
     best = int(np.argmin(losses))
-    return weight + _regression(inputs, missing, _RIDGES[best - 1]).T if best else weight
+    if not best:
+        return weight
+    return weight + _regression(*_normal_equations(inputs, missing), _RIDGES[best - 1], len(inputs))
 
 
-def _regression(inputs: Floats, outputs: Floats, ridge: float) -> Floats:
-    """The matrix [K, M] whose product with inputs [R, K] is nearest to outputs [R, M]."""
-    gram = inputs.T @ inputs
-    gram[np.diag_indices_from(gram)] += ridge * np.trace(gram) / len(inputs) + TINY
-    return np.linalg.solve(gram, inputs.T @ outputs)
+def _normal_equations(inputs: Floats, outputs: Floats) -> tuple[Floats, Floats]:
+    """The sums over rows of inputs [R, K] times themselves, [K, K], and times outputs [R, M], [K, M]."""
+    return product(inputs.T, inputs.T), product(inputs.T, outputs.T)
+
+
+def _regression(gram: Floats, moments: Floats, ridge: float, rows: int) -> Floats:
+    """The weights [M, K] whose products with the inputs are nearest to the outputs, from the normal equations."""
+    gram = gram.copy()
+    gram[np.diag_indices_from(gram)] += ridge * total(gram.diagonal()) / rows + TINY
+    return solve(gram, moments).T
 
 
 def weight_limit(bits: int) -> int:
@@ -168,9 +204,10 @@ def weight_limit(bits: int) -> int:
     return (1 << (bits - 1)) - 1
 
 
-def _round_rows(w: Floats, bits: int) -> Floats:
-    unit = np.maximum(np.abs(w).max(1, keepdims=True), TINY) / weight_limit(bits)
-    return np.rint(w / unit) * unit
+def _round_rows(w: Floats, bits: int) -> tuple[Floats, Floats]:
+    """Integers [M, K] and the unit [M] of each row."""
+    unit = np.maximum(np.abs(w).max(1), TINY) / weight_limit(bits)
+    return np.rint(w / unit[:, None]), unit
 
 
 def smooth(
@@ -186,30 +223,48 @@ def smooth(
     alike, its outputs by their own variance. Candidates are tried on a sample and the measured best is taken.
     """
     peak_x = np.abs(x).max(0)
-    peak_x = np.maximum(peak_x, 1e-2 * peak_x.mean() + TINY)
+    peak_x = np.maximum(peak_x, 1e-2 * mean(peak_x) + TINY)
     x = sample_rows(x)
     weights = [sample_rows(w, _SAMPLE_OUTPUTS) for w in weights]
-    wanted = [x @ w.T for w in weights]
-    power = [np.maximum(y.var(0), TINY + 1e-6 * y.var()) for y in wanted]
+    wanted = [product(x, w) for w in weights]
+    power = [np.maximum(variance(y, 0), TINY + 1e-6 * variance(y.reshape(-1))) for y in wanted]
     peak_w = np.max([np.abs(w).max(0) / max(float(np.abs(w).max()), TINY) for w in weights], 0)
     peak_w = np.maximum(peak_w, 1e-2)
     best: tuple[float, Floats, float] | None = None
     for alpha, beta in _SMOOTHING if allow_channels and options.equalize else _SMOOTHING[:1]:
-        a = peak_x**alpha / peak_w**beta
-        a = options.factors((a / np.exp(np.log(a).mean())).astype(x.dtype))
+        a = _quarter_power(peak_x, alpha) / _quarter_power(peak_w, beta)
+        a = options.factors(a / _middle(a))
         scaled = x / a
         rounded = [_round_rows(w * a, b) for w, b in zip(weights, bits or (8,) * len(weights), strict=True)]
         for s in options.scales(scaled, float((peak_x / a).max()), _CLIPS):
-            integers = np.clip(np.rint(scaled / s), -LIMIT, LIMIT) * s
+            integers = np.clip(np.rint(scaled / s), -LIMIT, LIMIT)
             errors = [
-                np.mean(np.square(integers @ w.T - y).mean(0) / p)
-                for w, y, p in zip(rounded, wanted, power, strict=True)
+                _relative_error(integers, w, s * unit, y, p)
+                for (w, unit), y, p in zip(rounded, wanted, power, strict=True)
             ]
-            error = float(np.mean(errors))
+            error = sum(errors) / len(errors)
             if best is None or error < best[0]:
                 best = error, a, s
     assert best is not None
     return best[1].astype(np.float64), best[2]
+
+
+def _quarter_power(x: Floats, quarters: int) -> Floats:
+    """x^(quarters / 4) of positive values."""
+    root = np.sqrt(x)
+    powers = {0: np.ones_like(x), 1: np.sqrt(root), 2: root, 3: root * np.sqrt(root), 4: x}
+    return powers[quarters]
+
+
+def _middle(x: Floats) -> float:
+    """A power of two amid positive values, 1 for ones; what all have in common only makes numbers larger."""
+    return math.ldexp(1.0, round(float(mean(np.frexp(x)[1].astype(np.float64)))) - 1)
+
+
+def _relative_error(integers: Floats, weight: Floats, unit: Floats, wanted: Floats, power: Floats) -> float:
+    """The mean square of ``integers @ weight.T * unit - wanted``, each column's in units of its power."""
+    errors = np.square(integer_product(integers, weight, LIMIT * LIMIT) * unit - wanted)
+    return float(mean(mean(errors, 0) / power))
 
 
 def attention_scales(
@@ -223,15 +278,16 @@ def attention_scales(
     balances = [options.factors(a) for a in _balances(q, k)] if options.equalize else [np.ones_like(q[0, :, :1])]
     peaks = [tuple(float(np.abs(x).max()) for x in (q * a, k / a)) for a in balances]
     q = q[:, :, :: max(1, q.shape[2] // _SAMPLE_QUERIES)]  # of every picture: clips must suit those not seen here
-    wanted = _softmax(q @ k.swapaxes(2, 3) * score_factor)
+    wanted = softmax((product(q, k) * score_factor).astype(np.float32))
     best: tuple[float, Floats, float, float] | None = None
     for a, (q_peak, k_peak) in zip(balances, peaks, strict=True):
         qa, ka = q * a, k / a
         tried = options.scales(qa, q_peak, _ATTENTION_CLIPS), options.scales(ka, k_peak, _ATTENTION_CLIPS)
         for s_q, s_k in itertools.product(*tried):
             rounded = [np.clip(np.rint(x / s), -LIMIT, LIMIT) for x, s in ((qa, s_q), (ka, s_k))]
-            scores = rounded[0] @ rounded[1].swapaxes(2, 3) * np.float32(s_q * s_k * score_factor)
-            error = float(np.square(_softmax(scores) - wanted).sum())
+            scores = integer_product(rounded[0], rounded[1], LIMIT * LIMIT).astype(np.float32)
+            probabilities = softmax(scores * np.float32(s_q * s_k * score_factor))
+            error = float(total(np.square(probabilities - wanted).reshape(-1).astype(np.float64)))
             if best is None or error < best[0]:
                 best = error, a.reshape(-1), s_q, s_k
     assert best is not None
@@ -249,15 +305,10 @@ def _balances(q: Floats, k: Floats) -> list[Floats]:
         levels = []
         for x in (q, k):
             peak = np.abs(x).max((0, 2), keepdims=True)[0]
-            rms = np.sqrt(np.square(x).mean((0, 2), keepdims=True)[0])
+            rms = np.sqrt(mean(mean(np.square(x), 2), 0))[:, None]
             levels.append(np.maximum(share * peak + (1 - share) * rms, 1e-3 * peak.max() + TINY))
         factors.append(np.sqrt(levels[1] / levels[0]))
     return factors
-
-
-def _softmax(x: Floats) -> Floats:
-    exponentials = np.exp(x - x.max(-1, keepdims=True))
-    return exponentials / exponentials.sum(-1, keepdims=True)
 
 
 def fixed_point(ratio: Floats) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
@@ -307,9 +358,9 @@ def _row_scales(w: Floats, importance: Floats, options: QuantizeOptions, bits: i
     best, best_error = peak, np.full(len(w), np.inf)
     for clip in _WEIGHT_CLIPS[bits] if options.ranges == "mse" else (1.0,):
         s = options.rounded(peak * clip)
-        error = (np.square(np.clip(np.rint(w / s[:, None]), -limit, limit) * s[:, None] - w) * importance).sum(1)
+        error = total(np.square(np.clip(np.rint(w / s[:, None]), -limit, limit) * s[:, None] - w) * importance)
         if not options.per_channel:
-            error = np.full_like(error, error.sum())
+            error = np.full_like(error, total(error))
         best, best_error = np.where(error < best_error, s, best), np.minimum(error, best_error)
     return best
 
@@ -337,8 +388,8 @@ def make_linear(
     """
     out_scale = np.broadcast_to(np.asarray(out_scale, np.float64), (len(weight),))
     effective = weight.astype(np.float64) * inputs.unit  # per integer unit of the input
-    real_bias = bias + weight.astype(np.float64) @ inputs.mean
-    importance = np.ones(weight.shape[1]) if power is None else power + 1e-3 * power.mean() + TINY
+    real_bias = bias + total(weight * inputs.mean)
+    importance = np.ones(weight.shape[1]) if power is None else power + 1e-3 * mean(power) + TINY
     s = _row_scales(effective, importance, options, bits)
     s = np.maximum(s, _SMALLEST_RATIO * out_scale)
     s = np.maximum(s, np.abs(real_bias) / _LARGEST_BIAS)
@@ -346,12 +397,12 @@ def make_linear(
     for _ in range(8):  # widens the scale of a channel whose accumulator could overflow
         s = options.rounded(s if options.per_channel else np.full_like(s, s.max()))
         integers = np.clip(np.rint(effective / s[:, None]), -weight_limit(bits), weight_limit(bits))
-        excess = max_activation * np.abs(integers).sum(1) / limit
+        excess = max_activation * total(np.abs(integers)) / limit
         if (excess <= 1).all():
             break
         s = np.where(excess > 1, s * excess * 1.001, s)
     if out_mean is not None:
-        real_bias = bias + out_mean - s * (integers @ inputs.x_mean)
+        real_bias = bias + out_mean - s * total(integers * inputs.x_mean)
     multiplier, shift = fixed_point(s / out_scale)
     return IntegerLinear(
         integers.astype(np.int8),
@@ -367,15 +418,20 @@ def make_norm(weight: Floats, bias: Floats, outputs: InputScale, residual_scale:
     log2_dim, _ = norm_constants(dim)
     gamma = weight / outputs.unit * dim / 2.0 ** (log2_dim + 10)
     beta = (bias - outputs.mean) / outputs.unit
-    by_gamma = math.floor(math.log2(32767 / max(float(np.abs(gamma).max()), TINY)))
-    by_beta = math.floor(math.log2(2.0**30 / max(float(np.abs(beta).max()), TINY)))
+    by_gamma = _floor_log2(32767 / max(float(np.abs(gamma).max()), TINY))
+    by_beta = _floor_log2(2.0**30 / max(float(np.abs(beta).max()), TINY))
     shift = min(by_gamma, by_beta, 31)
     if shift < 0:
         raise QuantizeError("a LayerNorm's gain or bias is too large for its output's scale; check its weights")
-    integer_eps = round(eps * (dim / residual_scale) ** 2)
+    units = dim / residual_scale
+    integer_eps = round(eps * units * units)
     return IntegerLayerNorm(
         np.rint(gamma * 2.0**shift).astype(np.int16),
         np.rint(beta * 2.0**shift).astype(np.int32),
         shift,
         min(integer_eps, 2**32 - 1),
     )
+
+
+def _floor_log2(x: float) -> int:
+    return math.frexp(x)[1] - 1

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgemoe_models.float_reference import erf
+from edgemoe_models.exact.functions import erf
 from edgemoe_models.integer import ops
 from edgemoe_models.integer.tables import EXP2, gelu_table
 from edgemoe_models.ptq.search import SMALLEST_GELU_SCALE, InputScale, gelu_unit, make_norm

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgemoe_models.float_reference import erf
+from edgemoe_models.exact.functions import erf
 from edgemoe_models.studies.published import Ints, Quantized
 
 FRACTION_BITS = 22
