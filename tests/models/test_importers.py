@@ -11,11 +11,12 @@ from PIL import Image
 from edgemoe.compiler import build_bundle
 from edgemoe_hw.spec.config import PRESETS
 from edgemoe_models import float_reference
+from edgemoe_models.checkpoint import load_checkpoint
 from edgemoe_models.importers import ImportOptions, ImportRefused, import_checkpoint
 from edgemoe_models.importers.common import IMAGENET_MEAN, IMAGENET_STD
 from edgemoe_models.importers.timm import resample
 from edgemoe_models.integer import reference
-from edgemoe_models.ptq.quantize import load_checkpoint, quantize_checkpoint
+from edgemoe_models.ptq.quantize import quantize_checkpoint
 
 torch = pytest.importorskip("torch", reason="torch is not installed: importers are not compared with it")
 F = torch.nn.functional

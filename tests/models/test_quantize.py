@@ -10,27 +10,22 @@ import pytest
 import safetensors.numpy
 
 from edgemoe_models import float_reference
+from edgemoe_models.checkpoint import LARGEST_WEIGHT, CheckpointError, load_checkpoint
 from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig
 from edgemoe_models.graph.file import graph_bytes
 from edgemoe_models.integer import ops, reference
 from edgemoe_models.integer.postprocess import arrange, decode_output, postprocess, upsample
-from edgemoe_models.ptq.quantize import (
-    QuantizeError,
-    load_checkpoint,
-    quantize,
-    quantize_checkpoint,
-)
-from edgemoe_models.ptq.search import (
+from edgemoe_models.ptq.layers import (
     SMALLEST_GELU_SCALE,
     InputScale,
-    attention_scales,
     fixed_point,
     gelu_unit,
     make_gelu,
     make_linear,
     make_norm,
-    smooth,
 )
+from edgemoe_models.ptq.quantize import QuantizeError, quantize, quantize_checkpoint
+from edgemoe_models.ptq.search import attention_scales, smooth
 from edgemoe_models.random_weights import random_images, random_state
 
 MIXED = ModelConfig(
@@ -245,8 +240,17 @@ def _set_nan(value):
     ],
 )
 def test_quantize_refuses_a_broken_state(state, change, match):
-    with pytest.raises(QuantizeError, match=match):
+    with pytest.raises(CheckpointError, match=match):
         quantize(change(state), MIXED, random_images(MIXED, 1))
+
+
+def test_the_largest_weights_do_not_overflow(state):
+    """float64 holds whatever weights of the largest size allowed make of an image."""
+    largest = {name: np.full_like(value, LARGEST_WEIGHT) for name, value in state.items()}
+    for i, name in enumerate(n for n in largest if n.endswith(("weight", "w1", "w2"))):
+        largest[name][..., i % 2 :: 2] *= -1
+    for task in MIXED.tasks:
+        assert np.isfinite(float_reference.forward(largest, MIXED, random_images(MIXED, 1), task.name)).all()
 
 
 def test_quantize_refuses_other_images(state):
@@ -294,7 +298,7 @@ def test_trained_weights_lose_little():
 def test_load_checkpoint_refuses(state, tmp_path, write, match):
     path = tmp_path / "model.safetensors"
     write(path, state)
-    with pytest.raises(QuantizeError, match=match) as caught:
+    with pytest.raises(CheckpointError, match=match) as caught:
         load_checkpoint(path)
     assert str(path) in str(caught.value)
 

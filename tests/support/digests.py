@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import json
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,12 @@ import numpy as np
 
 import edgemoe_models
 from edgemoe_models import random_weights
+from edgemoe_models.checkpoint import load_checkpoint
 from edgemoe_models.config import PRESETS
 from edgemoe_models.datasets.scenes import generate_scene
+from edgemoe_models.graph.file import graph_bytes
 from edgemoe_models.graph.integer_graph import IntegerGraph
-from edgemoe_models.ptq.quantize import QuantizeOptions, calibration_images, load_checkpoint, quantize
+from edgemoe_models.ptq.quantize import QuantizeOptions, calibration_images, quantize
 
 WEIGHTS = Path(edgemoe_models.__file__).parent / "weights" / "m3vit-micro.safetensors"
 #: Experts, two tasks and heads without a hidden layer, as m3vit-tiny, but small.
@@ -42,9 +43,7 @@ def _digest(*arrays: Any) -> str:
 
 def graph_digest(graph: IntegerGraph) -> str:
     """sha256 of the graph's file, which is equal for equal graphs."""
-    with tempfile.TemporaryDirectory() as folder:
-        graph.save(path := Path(folder) / "graph.safetensors")
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(graph_bytes(graph)).hexdigest()
 
 
 def digests() -> dict[str, str]:

@@ -16,10 +16,11 @@ from edgemoe.studies import accuracy, expert_load
 from edgemoe.studies.accuracy import AccuracyOptions, accuracy_table, differing, drop, run_accuracy
 from edgemoe.studies.expert_plot import draw_expert_load
 from edgemoe_hw.spec.config import PRESETS as CONFIGS
+from edgemoe_models.checkpoint import load_checkpoint
 from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig
 from edgemoe_models.graph.file import read_graph, write_graph
 from edgemoe_models.integer import reference
-from edgemoe_models.ptq.quantize import calibration_images, load_checkpoint
+from edgemoe_models.ptq.quantize import calibration_images
 from edgemoe_models.random_weights import random_state
 from support.random_graphs import random_graph, small_model
 

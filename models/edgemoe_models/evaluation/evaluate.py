@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemoe_models import float_reference
+from edgemoe_models.checkpoint import load_checkpoint
 from edgemoe_models.config import DEPTH_SCALE, ModelConfig
 from edgemoe_models.datasets.arrays import MILLIMETRES, load_split
 from edgemoe_models.evaluation.metrics import TaskMetrics
@@ -17,7 +18,7 @@ from edgemoe_models.float_reference import State
 from edgemoe_models.graph.integer_graph import IntegerGraph
 from edgemoe_models.integer import reference
 from edgemoe_models.integer.postprocess import arrange, decode_output, upsample
-from edgemoe_models.ptq.quantize import calibration_images, load_checkpoint, quantize
+from edgemoe_models.ptq.quantize import calibration_images, quantize
 
 __all__ = ["compare_with_float", "evaluate", "float_outputs", "integer_outputs"]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from edgemoe_models.checkpoint import check_state
 from edgemoe_models.importers.common import Imported, ImportOptions, ImportRefused
 from edgemoe_models.importers.edge_moe import SUFFIX, import_edge_moe
 from edgemoe_models.importers.files import Tensors, read_ranks, read_tensors
 from edgemoe_models.importers.m3vit import import_m3vit
 from edgemoe_models.importers.timm import import_timm
-from edgemoe_models.ptq.quantize import check_state
 
 FORMATS = ("timm", "m3vit", "edge-moe")
 _FROM_TENSORS = {"timm": import_timm, "m3vit": import_m3vit}

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemoe_models import float_reference
+from edgemoe_models.checkpoint import check_state
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.exact.sums import mean, variance
 from edgemoe_models.float_reference import Floats
@@ -29,7 +30,6 @@ from edgemoe_models.importers.common import (
     seeded_heads,
     unit_norm,
 )
-from edgemoe_models.ptq.quantize import check_state
 
 SUFFIX = ".float32.bin"
 #: Of the paper's network: experts a token visits, tasks, how much wider than high an image is.

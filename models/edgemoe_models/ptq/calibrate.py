@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.pictures import Notes, PictureError, Resize, picture_files, read_picture
-from edgemoe_models.ptq.search import QuantizeError
+from edgemoe_models.ptq.options import QuantizeError
 
 
 def calibration_folder(

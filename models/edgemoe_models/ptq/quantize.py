@@ -9,73 +9,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgemoe_models.checkpoint import check_state, load_checkpoint
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.datasets import scenes
-from edgemoe_models.float_reference import Floats, check_shapes, state_shapes
 from edgemoe_models.graph.integer_graph import IntegerGraph
 from edgemoe_models.ptq.calibrate import calibration_folder
+from edgemoe_models.ptq.options import DEFAULT, QuantizeError, QuantizeOptions
 from edgemoe_models.ptq.quantizer import Quantizer
-from edgemoe_models.ptq.search import DEFAULT, QuantizeError, QuantizeOptions
-from edgemoe_models.storage.tensor_file import TensorFileError, read_tensors
 
 __all__ = [
     "QuantizeError",
     "QuantizeOptions",
     "calibration_folder",
     "calibration_images",
-    "check_state",
-    "load_checkpoint",
     "quantize",
     "quantize_checkpoint",
 ]
-
-LARGEST_WEIGHT = 1e4
-
-
-def check_state(state: Mapping[str, npt.NDArray[Any]], config: ModelConfig) -> dict[str, Floats]:
-    """The state dict in float32, complete and finite.
-
-    Raises:
-        QuantizeError: names the first tensor that is missing, unexpected, of a wrong shape or type, or not finite.
-    """
-    try:
-        check_shapes(config, {name: np.shape(array) for name, array in state.items()})
-    except ValueError as error:
-        raise QuantizeError(str(error)) from None
-    result = {}
-    for name in state_shapes(config):
-        array = np.asarray(state[name])
-        if not np.issubdtype(array.dtype, np.floating):
-            raise QuantizeError(f"{name} must be floating point, not {array.dtype.name}")
-        array = array.astype(np.float32)
-        if not np.isfinite(array).all():
-            bad = int((~np.isfinite(array)).sum())
-            raise QuantizeError(f"{name} holds {bad} NaN or infinite values; the checkpoint is broken, train it again")
-        if (peak := float(np.abs(array).max(initial=0))) > LARGEST_WEIGHT:
-            raise QuantizeError(f"{name} holds values up to {peak:.3g}, weights must be at most {LARGEST_WEIGHT:.0e}")
-        result[name] = array
-    return result
-
-
-def load_checkpoint(path: Path | str) -> tuple[dict[str, Floats], ModelConfig]:
-    """A float checkpoint: safetensors with the model's config as JSON under the metadata key ``config``.
-
-    Raises:
-        QuantizeError: the file cannot be read, has no config, or its tensors do not fit it.
-    """
-    try:
-        state, metadata = read_tensors(path)
-    except (TensorFileError, OSError) as error:
-        raise QuantizeError(f"{path}: not a readable safetensors checkpoint ({error})") from None
-    if "config" not in metadata:
-        raise QuantizeError(f"{path}: the metadata key 'config' (the model's config as JSON) is missing")
-    try:
-        config = ModelConfig.from_json(metadata["config"])
-        return check_state(state, config), config
-    except QuantizeError as error:
-        raise QuantizeError(f"{path}: {error}") from None
-    except ValueError as error:
-        raise QuantizeError(f"{path}: its config is wrong: {error}") from None
 
 
 def calibration_images(config: ModelConfig, count: int = 12) -> npt.NDArray[np.uint8]:
@@ -106,7 +55,8 @@ def quantize(
         options: bits of the experts' weights, and how ranges are chosen
 
     Raises:
-        QuantizeError: weights or images do not fit the model, or are not finite.
+        CheckpointError: weights do not fit the model, or are not finite
+        QuantizeError: images do not fit the model, or a layer's ranges are absurd
     """
     wanted = (config.image_height, config.image_width, 3)
     if images.ndim != 4 or images.shape[1:] != wanted or images.dtype != np.uint8 or not len(images):

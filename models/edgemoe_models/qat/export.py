@@ -14,7 +14,7 @@ from edgemoe_models.graph.integer_graph import (
     IntegerHead,
     IntegerLinear,
 )
-from edgemoe_models.ptq.search import make_gelu
+from edgemoe_models.ptq.layers import make_gelu
 from edgemoe_models.qat.layers import Gelu, scalar
 from edgemoe_models.qat.model import MLP, Attention, Block, MoE, QuantM3ViT
 from edgemoe_models.qat.quantizers import Quantizer, integers

@@ -19,7 +19,7 @@ from torch.autograd import Function
 from edgemoe_models.graph.integer_graph import Gelu, IntegerLayerNorm
 from edgemoe_models.integer import ops
 from edgemoe_models.integer.tables import RSQRT
-from edgemoe_models.ptq.search import make_gelu
+from edgemoe_models.ptq.layers import make_gelu
 
 __all__ = [
     "gate_scores",

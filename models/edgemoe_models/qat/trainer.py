@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgemoe_models.ptq.quantize import calibration_images, load_checkpoint
+from edgemoe_models.checkpoint import load_checkpoint
+from edgemoe_models.ptq.quantize import calibration_images
 from edgemoe_models.qat import storage
 from edgemoe_models.qat.config import QatOptions
 from edgemoe_models.qat.initialize import from_float

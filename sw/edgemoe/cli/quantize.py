@@ -11,12 +11,13 @@ import typer
 from edgemoe.cli.output import hint, say, show, working
 from edgemoe.cli.outputs import output_file
 from edgemoe.reports.tables import TextTable, short_name
+from edgemoe_models.checkpoint import load_checkpoint
 from edgemoe_models.graph.file import write_graph
 from edgemoe_models.pictures import Notes
 from edgemoe_models.ptq.calibrate import calibration_folder
-from edgemoe_models.ptq.quantize import QuantizeOptions, calibration_images, load_checkpoint, quantize
+from edgemoe_models.ptq.options import DEFAULT, RANGES
+from edgemoe_models.ptq.quantize import QuantizeOptions, calibration_images, quantize
 from edgemoe_models.ptq.report import COLUMNS, report
-from edgemoe_models.ptq.search import DEFAULT, RANGES
 
 __all__ = ["command"]
 

@@ -14,9 +14,9 @@ from edgemoe.cli.outputs import output_file, output_folder
 from edgemoe.configs import CONFIGS
 from edgemoe.reports.tables import TextTable, loss_text
 from edgemoe.workloads import best_model, float_weights, load_graph
+from edgemoe_models.checkpoint import load_checkpoint
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.evaluation.evaluate import compare_with_float
-from edgemoe_models.ptq.quantize import load_checkpoint
 from edgemoe_models.studies.compare_ptq import Row, columns_of, compare
 from edgemoe_models.studies.function_errors import TABLES, cell
 

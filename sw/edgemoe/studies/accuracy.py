@@ -22,18 +22,14 @@ from edgemoe.reports.tables import TextTable, loss_text
 from edgemoe.runtime.verify import open_verified
 from edgemoe.workloads import QAT_PRECISIONS, QatFiles, qat_files
 from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_models.checkpoint import load_checkpoint
 from edgemoe_models.datasets.arrays import load_split
 from edgemoe_models.evaluation.evaluate import evaluate, float_outputs, integer_outputs
 from edgemoe_models.graph.file import read_graph
 from edgemoe_models.graph.integer_graph import IntegerGraph
 from edgemoe_models.integer import reference
 from edgemoe_models.integer.postprocess import decode_output
-from edgemoe_models.ptq.quantize import (
-    QuantizeOptions,
-    calibration_images,
-    load_checkpoint,
-    quantize,
-)
+from edgemoe_models.ptq.quantize import QuantizeOptions, calibration_images, quantize
 from edgemoe_models.studies.compare_ptq import COLUMNS
 from edgemoe_sim.trace import Comparison
 

@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from edgemoe.workloads import float_weights, weights_path
 from edgemoe_models import float_reference
+from edgemoe_models.checkpoint import load_checkpoint
 from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig
 from edgemoe_models.datasets import scenes
 from edgemoe_models.datasets.arrays import load_split
-from edgemoe_models.ptq.quantize import calibration_images, load_checkpoint
+from edgemoe_models.ptq.quantize import calibration_images
 from edgemoe_models.random_weights import random_state
 
 __all__ = ["Images", "Rows", "Session", "Unavailable", "Workload", "activation_ranges", "load_workload"]
@@ -80,7 +81,7 @@ def load_workload(model: str, count: int) -> Workload:
         [scenes.generate_scene(first + i, config.image_height, config.image_width).image for i in range(count)]
     )
     task = config.tasks[0].name
-    expected = float_reference.forward(state, config, images, task)
+    expected = float_reference.forward(state, config, images, task).astype(np.float32)
     held_out = _held_out(config, config.tasks[0]) if trained and config.tasks[0].is_dense else None
     return Workload(config, state, task, images, expected, held_out)
 
