@@ -1,36 +1,17 @@
 """On-chip memories, each one read port and one write port, as block RAM has."""
 
-from amaranth import C, Cat, Module, Mux, Signal, signed, unsigned
-from amaranth.lib import data, wiring
+from amaranth import C, Cat, Module, Mux, Signal, unsigned
+from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In
 from amaranth.utils import exact_log2
 
+from edgemoe_hw.ports import LoadPort, MemoryRead, MemoryWrite, StationaryWrite
+from edgemoe_hw.primitives.arithmetic import truncate
 from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_hw.spec.constants import ROW_BITS
 
-__all__ = ["LoadPort", "SlicedMemory", "WeightScratchpad"]
-
-
-class LoadPort(wiring.Signature):
-    """Write port of the loader: one beat of one master's slice of a row.
-
-    Members:
-        valid, ready: the beat is written in a cycle with both
-        row: memory row
-        beat: position of the beat within the slice
-        data: axi_bytes bytes
-    """
-
-    def __init__(self, axi_bytes: int):
-        super().__init__(
-            {
-                "valid": Out(1),
-                "ready": In(1),
-                "row": Out(16),
-                "beat": Out(8),
-                "data": Out(axi_bytes * 8),
-            }
-        )
+__all__ = ["SlicedMemory", "WeightScratchpad"]
 
 
 class SlicedMemory(wiring.Component):
@@ -42,8 +23,8 @@ class SlicedMemory(wiring.Component):
         masters, axi_bytes: loaders and the bytes of one of their beats
 
     Members:
-        read_row: in; the row's ``read_data`` follows one cycle later
-        write_valid, write_row, write_mask (a bit a byte), write_data: compute-side write, never refused
+        read: compute-side read
+        write: compute-side write, a mask bit a byte
         load: one LoadPort a master
     """
 
@@ -54,12 +35,8 @@ class SlicedMemory(wiring.Component):
         self._slice_bytes = row_bytes // masters
         super().__init__(
             {
-                "read_row": In(16),
-                "read_data": Out(row_bytes * 8),
-                "write_valid": In(1),
-                "write_row": In(16),
-                "write_mask": In(row_bytes),
-                "write_data": In(row_bytes * 8),
+                "read": In(MemoryRead(row_bytes * 8)),
+                "write": In(MemoryWrite(row_bytes * 8, row_bytes)),
                 "load": In(LoadPort(axi_bytes)).array(masters),
             }
         )
@@ -75,20 +52,20 @@ class SlicedMemory(wiring.Component):
             part = slice(master * self._slice_bytes, (master + 1) * self._slice_bytes)
             bits = slice(part.start * 8, part.stop * 8)
             m.d.comb += [
-                read.addr.eq(self.read_row),
-                self.read_data[bits].eq(read.data),
-                load.ready.eq(~self.write_valid),
+                read.addr.eq(truncate(self.read.row, len(read.addr))),
+                self.read.data[bits].eq(read.data),
+                load.ready.eq(~self.write.valid),
             ]
-            with m.If(self.write_valid):
+            with m.If(self.write.valid):
                 m.d.comb += [
-                    write.addr.eq(self.write_row),
-                    write.en.eq(self.write_mask[part]),
-                    write.data.eq(self.write_data[bits]),
+                    write.addr.eq(truncate(self.write.row, len(write.addr))),
+                    write.en.eq(self.write.mask[part]),
+                    write.data.eq(self.write.data[bits]),
                 ]
             with m.Else():
                 select = load.beat[: exact_log2(beats)] if beats > 1 else 0
                 m.d.comb += [
-                    write.addr.eq(load.row),
+                    write.addr.eq(truncate(load.row, len(write.addr))),
                     write.data.eq(load.data.replicate(beats)),
                     write.en.eq(
                         Cat(((select == beat) & load.valid).replicate(self._axi_bytes) for beat in range(beats))
@@ -100,15 +77,12 @@ class SlicedMemory(wiring.Component):
 class WeightScratchpad(wiring.Component):
     """Stationary operands: ``lanes_n`` banks of ``lanes_k`` bytes a row, for weights, keys and values.
 
-    Keys and values are written by the epilogue (``kv_*``, priority over the loaders): a key's channels are bytes of one
+    Keys and values are written by the epilogue (``kv``, before the loaders): a key's channels are bytes of one
     bank, a value's channels are one byte each in neighbouring banks, so that both are stationary rows afterwards.
 
     Members:
-        read_row: in; ``read_data`` (lanes_n x lanes_k x int8, flat: wide views make huge Verilog) follows one cycle
-            later
-        kv_valid, kv_row, kv_banks (mask), kv_bytes (mask): compute-side write, never refused
-        kv_is_value: values are spread over banks instead of bytes
-        kv_data: epilogue_lanes x int8
+        read: lanes_n x lanes_k x int8, flat, because wide views make huge Verilog
+        kv: a group of a key or of a value
         load: one LoadPort a master; master m owns bytes [m * lanes_k / M, (m + 1) * lanes_k / M) of each bank, and its
             beats run over the banks
     """
@@ -117,14 +91,8 @@ class WeightScratchpad(wiring.Component):
         self._config = config
         super().__init__(
             {
-                "read_row": In(16),
-                "read_data": Out(config.lanes_n * config.lanes_k * 8),
-                "kv_valid": In(1),
-                "kv_row": In(16),
-                "kv_banks": In(config.lanes_n),
-                "kv_bytes": In(config.lanes_k),
-                "kv_is_value": In(1),
-                "kv_data": In(data.ArrayLayout(signed(8), config.epilogue_lanes)),
+                "read": In(MemoryRead(config.lanes_n * config.lanes_k * 8)),
+                "kv": In(StationaryWrite(config)),
                 "load": In(LoadPort(config.axi_bytes)).array(config.axi_masters),
             }
         )
@@ -135,15 +103,15 @@ class WeightScratchpad(wiring.Component):
         slice_bytes = config.lanes_k // config.axi_masters
         parts = slice_bytes // config.axi_bytes
         shift = exact_log2(parts)
-        values = self.kv_data.as_value()
+        values = self.kv.data.as_value()
         for master in range(config.axi_masters):
             load = self.load[master]
             start = master * slice_bytes
-            m.d.comb += load.ready.eq(~self.kv_valid)
+            m.d.comb += load.ready.eq(~self.kv.valid)
 
             # Address, data and byte masks are the same for many banks; only the enables differ.
-            address = Signal(16, name=f"address_{master}")
-            m.d.comb += address.eq(Mux(self.kv_valid, self.kv_row, load.row))
+            address = Signal(ROW_BITS, name=f"address_{master}")
+            m.d.comb += address.eq(Mux(self.kv.valid, self.kv.row, load.row))
             if slice_bytes >= config.epilogue_lanes:
                 key_row = values.replicate(slice_bytes // config.epilogue_lanes)
             else:  # a slice narrower than a group holds a part of it
@@ -153,17 +121,17 @@ class WeightScratchpad(wiring.Component):
             for lane in range(config.epilogue_lanes):
                 write_row = Signal(slice_bytes * 8, name=f"write_row_{master}_{lane}")
                 value_row = values.word_select(lane, 8).replicate(slice_bytes)
-                with m.If(~self.kv_valid):
+                with m.If(~self.kv.valid):
                     m.d.comb += write_row.eq(load.data.replicate(parts))
-                with m.Elif(self.kv_is_value):
+                with m.Elif(self.kv.is_value):
                     m.d.comb += write_row.eq(value_row)
                 with m.Else():
                     m.d.comb += write_row.eq(key_row)
                 write_rows.append(write_row)
             part_mask = Signal(slice_bytes, name=f"part_mask_{master}")
             part = load.beat[:shift] if shift else 0
-            with m.If(self.kv_valid):
-                m.d.comb += part_mask.eq(self.kv_bytes[start : start + slice_bytes])
+            with m.If(self.kv.valid):
+                m.d.comb += part_mask.eq(self.kv.bytes[start : start + slice_bytes])
             with m.Else():
                 m.d.comb += part_mask.eq(
                     Cat(
@@ -179,10 +147,10 @@ class WeightScratchpad(wiring.Component):
                 first_bit = (bank * config.lanes_k + start) * 8
                 hit = Signal(name=f"hit_{bank}_{master}")
                 m.d.comb += [
-                    read.addr.eq(self.read_row),
-                    self.read_data[first_bit : first_bit + slice_bytes * 8].eq(read.data),
-                    hit.eq(Mux(self.kv_valid, self.kv_banks[bank], load.valid & (load.beat[shift:] == bank))),
-                    write.addr.eq(address),
+                    read.addr.eq(truncate(self.read.row, len(read.addr))),
+                    self.read.data[first_bit : first_bit + slice_bytes * 8].eq(read.data),
+                    hit.eq(Mux(self.kv.valid, self.kv.banks[bank], load.valid & (load.beat[shift:] == bank))),
+                    write.addr.eq(truncate(address, len(write.addr))),
                     write.data.eq(write_rows[bank % config.epilogue_lanes]),
                     write.en.eq(part_mask & hit.replicate(slice_bytes)),
                 ]

@@ -49,12 +49,9 @@ class Accelerator(wiring.Component):
             connect(m, control.beats[index], compute.beats[index])
         connect(m, control.matmul, compute.matmul)
         connect(m, control.norm, compute.norm)
+        connect(m, control.store_read, compute.store)
         m.d.comb += [
             self.irq.eq(control.irq),
-            compute.store_valid.eq(control.store_valid),
-            compute.store_row.eq(control.store_row),
-            control.store_ready.eq(compute.store_ready),
-            control.store_data.eq(compute.store_data),
             control.matmul_done.eq(compute.matmul_done),
             control.norm_done.eq(compute.norm_done),
             control.array_busy.eq(compute.array_busy),

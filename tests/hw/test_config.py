@@ -35,6 +35,7 @@ def test_hash_covers_hardware_only():
         ({"norm_lanes": 1, "axi_bytes": 16, "lanes_k": 16}, "8 . norm_lanes must be a multiple of axi_bytes"),
         ({"lanes_k": 512}, "lanes_k must be at most 256, not 512"),
         ({"lanes_n": 264}, "lanes_n must be at most 256, not 264"),
+        ({"lanes_k": 64, "lanes_n": 40}, r"must be at most 256 \* axi_masters \* axi_bytes \(2048\), not 2560"),
         ({"max_tokens": 1025}, "max_tokens must be at most 1024, not 1025"),
         ({"max_dim": 2048}, "max_dim must be at most 1024, not 2048"),
         ({"max_experts": 33}, "max_experts must be at most 32, not 33"),

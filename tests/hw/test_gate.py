@@ -27,8 +27,8 @@ class Bench:
         interval = gate_interval(self.config, num_experts, top_k)
         groups = -(-num_experts // lanes)
         queues = [[] for _ in range(self.config.max_experts)]
-        ctx.set(dut.num_experts, num_experts)
-        ctx.set(dut.top_k, top_k)
+        ctx.set(dut.logits.num_experts, num_experts)
+        ctx.set(dut.logits.top_k, top_k)
         # The same pattern of gaps for every token keeps both the first and the last groups an interval apart.
         starts = sorted(rng.sample(range(interval), groups)) if gaps else list(range(groups))
         for t, row in enumerate(logits):
@@ -36,20 +36,22 @@ class Bench:
                 queues[expert].append((first_token + t, score))
             for cycle in range(interval):
                 active = cycle in starts
-                ctx.set(dut.logits_valid, active)
-                ctx.set(dut.clear, clear and t == 0 and cycle == 0)
+                ctx.set(dut.logits.valid, active)
+                ctx.set(dut.logits.clear, clear and t == 0 and cycle == 0)
                 if active:
                     group = starts.index(cycle)
-                    ctx.set(dut.first, group == 0)
-                    ctx.set(dut.last, group == groups - 1)
-                    ctx.set(dut.token, first_token + t if group == 0 else rng.randrange(2048))
+                    ctx.set(dut.logits.first, group == 0)
+                    ctx.set(dut.logits.last, group == groups - 1)
+                    ctx.set(dut.logits.token, first_token + t if group == 0 else rng.randrange(2048))
                     for i in range(lanes):
                         expert = group * lanes + i
-                        ctx.set(dut.logits[i], row[expert] if expert < num_experts else rng.randint(-32767, 32767))
+                        ctx.set(
+                            dut.logits.values[i], row[expert] if expert < num_experts else rng.randint(-32767, 32767)
+                        )
                     assert ctx.get(dut.busy)
                 await ctx.tick()
-        ctx.set(dut.logits_valid, 0)
-        ctx.set(dut.clear, 0)
+        ctx.set(dut.logits.valid, 0)
+        ctx.set(dut.logits.clear, 0)
         for _ in range(200):
             if not ctx.get(dut.busy):
                 return queues
@@ -61,10 +63,10 @@ class Bench:
         assert [ctx.get(dut.counts[e]) for e in range(self.config.max_experts)] == [len(q) for q in queues]
         for expert, queue in enumerate(queues):
             for index, entry in enumerate(queue):
-                ctx.set(dut.read_expert, expert)
-                ctx.set(dut.read_index, index)
+                ctx.set(dut.queue.expert, expert)
+                ctx.set(dut.queue.index, index)
                 await ctx.tick()
-                assert (ctx.get(dut.read_token), ctx.get(dut.read_score)) == entry, (expert, index)
+                assert (ctx.get(dut.queue.token), ctx.get(dut.queue.score)) == entry, (expert, index)
         assert not ctx.get(dut.overrun)
 
 
@@ -129,12 +131,12 @@ def test_overrun_is_reported() -> None:
     dut = bench.dut
 
     async def testbench(ctx) -> None:
-        ctx.set(dut.num_experts, 8)
-        ctx.set(dut.top_k, 2)
-        for field in (dut.logits_valid, dut.first, dut.last):
+        ctx.set(dut.logits.num_experts, 8)
+        ctx.set(dut.logits.top_k, 2)
+        for field in (dut.logits.valid, dut.logits.first, dut.logits.last):
             ctx.set(field, 1)
         await ctx.tick().repeat(8)
-        ctx.set(dut.logits_valid, 0)
+        ctx.set(dut.logits.valid, 0)
         await ctx.tick().repeat(8)
         assert ctx.get(dut.overrun)
 

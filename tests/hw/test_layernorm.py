@@ -25,12 +25,12 @@ class Bench:
                 for g, b in case.parameters[row * lanes : (row + 1) * lanes]
             )
             for beat in range(8 * lanes // axi):
-                ctx.set(dut.param_write_valid, 1)
-                ctx.set(dut.param_write_row, case.command["param_base"] + row)
-                ctx.set(dut.param_write_beat, beat)
-                ctx.set(dut.param_write_data, int.from_bytes(word[beat * axi : (beat + 1) * axi], "little"))
+                ctx.set(dut.load.valid, 1)
+                ctx.set(dut.load.row, case.command["param_base"] + row)
+                ctx.set(dut.load.beat, beat)
+                ctx.set(dut.load.data, int.from_bytes(word[beat * axi : (beat + 1) * axi], "little"))
                 await ctx.tick()
-        ctx.set(dut.param_write_valid, 0)
+        ctx.set(dut.load.valid, 0)
 
     async def execute(
         self, ctx, case: NormCase, rng: random.Random, read_stall: float = 0, write_stall: float = 0
@@ -50,14 +50,14 @@ class Bench:
             else:
                 data = case.source[read_row]
             for i, value in enumerate(data):
-                ctx.set(dut.read_data[i], value)
-            ctx.set(dut.read_ready, rng.random() >= read_stall)
-            ctx.set(dut.write_ready, rng.random() >= write_stall)
-            read_row = ctx.get(dut.read_row) if ctx.get(dut.read_valid) and ctx.get(dut.read_ready) else None
+                ctx.set(dut.read.data[i], value)
+            ctx.set(dut.read.ready, rng.random() >= read_stall)
+            ctx.set(dut.write.ready, rng.random() >= write_stall)
+            read_row = ctx.get(dut.read.row) if ctx.get(dut.read.valid) and ctx.get(dut.read.ready) else None
             reads += read_row is not None
-            if ctx.get(dut.write_valid) and ctx.get(dut.write_ready):
-                mask, word = ctx.get(dut.write_mask), ctx.get(dut.write_data)
-                row = written.setdefault(ctx.get(dut.write_row), [None] * lanes_k)
+            if ctx.get(dut.write.valid) and ctx.get(dut.write.ready):
+                mask, word = ctx.get(dut.write.mask), ctx.get(dut.write.data)
+                row = written.setdefault(ctx.get(dut.write.row), [None] * lanes_k)
                 for i in range(lanes_k):
                     if mask >> i & 1:
                         assert row[i] is None
@@ -119,7 +119,7 @@ def test_parameters_are_loaded_while_a_command_runs() -> None:
     second = NormCase(SMALL, rng, 48, 3, param_base=bench.dut.param_depth // 2)
 
     async def loader(ctx) -> None:
-        await ctx.tick().until(bench.dut.write_valid)
+        await ctx.tick().until(bench.dut.write.valid)
         await bench.load(ctx, second)
 
     async def testbench(ctx) -> None:

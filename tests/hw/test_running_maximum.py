@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from edgemoe_hw.primitives.running_maximum import RunningMaximum
+from edgemoe_hw.engines.matmul.running_maximum import RunningMaximum
 from support.amaranth_bench import simulate
 
 
@@ -37,7 +37,7 @@ def test_maxima_of_tokens(lanes):
                     await ctx.tick()
 
     async def watch(ctx):
-        async for _, _, valid, row, value in ctx.tick().sample(dut.write_valid, dut.write_row, dut.write_data):
+        async for _, _, valid, row, value in ctx.tick().sample(dut.write.valid, dut.write.row, dut.write.data):
             if valid:
                 found.append((row, value))
 

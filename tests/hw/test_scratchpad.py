@@ -42,9 +42,9 @@ def test_weight_scratchpad(config):
     dut = WeightScratchpad(config)
 
     async def read(ctx, row):
-        ctx.set(dut.read_row, row)
+        ctx.set(dut.read.row, row)
         await ctx.tick()
-        return np.frombuffer(int(ctx.get(dut.read_data)).to_bytes(n * k, "little"), np.int8).reshape(n, k)
+        return np.frombuffer(int(ctx.get(dut.read.data)).to_bytes(n * k, "little"), np.int8).reshape(n, k)
 
     async def bench(ctx):
         for row in (0, 3, config.weight_depth - 1):
@@ -56,25 +56,25 @@ def test_weight_scratchpad(config):
             row, values = int(rng.integers(config.weight_depth)), rng.integers(-127, 128, e).astype(np.int8)
             is_value = bool(rng.integers(2))
             for lane in range(e):
-                ctx.set(dut.kv_data[lane], int(values[lane]))
-            ctx.set(dut.kv_row, row)
-            ctx.set(dut.kv_is_value, is_value)
+                ctx.set(dut.kv.data[lane], int(values[lane]))
+            ctx.set(dut.kv.row, row)
+            ctx.set(dut.kv.is_value, is_value)
             if is_value:
                 first, byte = int(rng.integers(n // e)) * e, int(rng.integers(k))
-                ctx.set(dut.kv_banks, ((1 << e) - 1) << first)
-                ctx.set(dut.kv_bytes, 1 << byte)
+                ctx.set(dut.kv.banks, ((1 << e) - 1) << first)
+                ctx.set(dut.kv.bytes, 1 << byte)
                 model[row, first : first + e, byte] = values
             else:
                 bank, part = int(rng.integers(n)), int(rng.integers(k // e))
-                ctx.set(dut.kv_banks, 1 << bank)
-                ctx.set(dut.kv_bytes, ((1 << e) - 1) << part * e)
+                ctx.set(dut.kv.banks, 1 << bank)
+                ctx.set(dut.kv.bytes, ((1 << e) - 1) << part * e)
                 model[row, bank, part * e : (part + 1) * e] = values
             # A load of the same cycle must wait.
             ctx.set(dut.load[0].valid, 1)
-            ctx.set(dut.kv_valid, 1)
+            ctx.set(dut.kv.valid, 1)
             assert not ctx.get(dut.load[0].ready)
             await ctx.tick()
-            ctx.set(dut.kv_valid, 0)
+            ctx.set(dut.kv.valid, 0)
             ctx.set(dut.load[0].valid, 0)
         for row in range(config.weight_depth):
             assert (await read(ctx, row) == model[row]).all(), row
@@ -98,17 +98,17 @@ def test_sliced_memory(row_bytes, masters, axi_bytes):
             row, mask = int(rng.integers(8)), rng.integers(0, 2, row_bytes).astype(bool)
             content = rng.integers(0, 256, row_bytes).astype(np.uint8)
             model[row, mask] = content[mask]
-            ctx.set(dut.write_row, row)
-            ctx.set(dut.write_mask, sum(1 << i for i in np.flatnonzero(mask).tolist()))
-            ctx.set(dut.write_data, int.from_bytes(content.tobytes(), "little"))
-            ctx.set(dut.write_valid, 1)
+            ctx.set(dut.write.row, row)
+            ctx.set(dut.write.mask, sum(1 << i for i in np.flatnonzero(mask).tolist()))
+            ctx.set(dut.write.data, int.from_bytes(content.tobytes(), "little"))
+            ctx.set(dut.write.valid, 1)
             assert not ctx.get(dut.load[0].ready)
             await ctx.tick()
-            ctx.set(dut.write_valid, 0)
+            ctx.set(dut.write.valid, 0)
         for row in range(8):
-            ctx.set(dut.read_row, row)
+            ctx.set(dut.read.row, row)
             await ctx.tick()
-            assert int(ctx.get(dut.read_data)).to_bytes(row_bytes, "little") == model[row].tobytes()
+            assert int(ctx.get(dut.read.data)).to_bytes(row_bytes, "little") == model[row].tobytes()
 
     simulate(dut, bench)
 

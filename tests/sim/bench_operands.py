@@ -9,10 +9,10 @@ from typing import Any
 import cocotb
 import numpy as np
 from amaranth.lib import data
-from bench_units import Unit
 
-from edgemoe_hw.engines.matmul.issue import StepMeta, TileMeta
+from edgemoe_hw.engines.matmul.records import RowScale, StepMeta, TileMeta
 from support import golden
+from support.cocotb_unit import Unit
 from support.unit_bench import UNITS
 
 K, N = UNITS.lanes_k, UNITS.lanes_n
@@ -121,26 +121,27 @@ class Ports:
         if self.announced:
             self._compare(self.expected[self.finished])
             self.finished += 1
-        self.announced = bool(unit.get("tile_valid"))
+        self.announced = bool(unit.get("tilesvalid"))
         if self.announced:
-            assert unit.get("tile") == pack(TileMeta, self.expected[self.finished]["tile"])
+            assert unit.get("tilesmeta") == pack(TileMeta, self.expected[self.finished]["tile"])
         scores = memories.score[rows["score"] % ROWS]
         unit.set(
             step=word,
-            maximum_data=memories.maximum[rows["maximum"]],
-            score_data=sum((int(score) & 4095) << 12 * lane for lane, score in enumerate(scores)),
-            act_data=int.from_bytes(memories.act[rows["act"] % ROWS].tobytes(), "little"),
-            weight_data=int.from_bytes(memories.weight[rows["weight"] % ROWS].tobytes(), "little"),
+            maximumdata=memories.maximum[rows["maximum"]],
+            scoredata=sum((int(score) & 4095) << 12 * lane for lane, score in enumerate(scores)),
+            actdata=int.from_bytes(memories.act[rows["act"] % ROWS].tobytes(), "little"),
+            weightdata=int.from_bytes(memories.weight[rows["weight"] % ROWS].tobytes(), "little"),
         )
-        self.rows = {name: unit.get(f"{name}_row") for name in rows}
+        self.rows = {name: unit.get(f"{name}row") for name in rows}
         await unit.tick()
 
     def _compare(self, tile: dict[str, Any]) -> None:
-        word = self.unit.get("result")
+        word = self.unit.get("tilesresult")
         fields = [word >> 25 * lane & (1 << 25) - 1 for lane in range(N)]
         assert [field - (field >> 24 << 25) for field in fields] == tile["result"].tolist(), self.finished
         if tile["softmax"]:
-            assert (self.unit.get("softmax_row"), self.unit.get("softmax_shift")) == tile["row"], self.finished
+            row, shift = tile["row"]
+            assert self.unit.get("tilessoftmax") == pack(RowScale, {"row": row, "shift": shift}), self.finished
 
 
 @cocotb.test()

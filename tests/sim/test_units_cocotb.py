@@ -8,6 +8,6 @@ from support.cocotb_runner import run_bench
 from support.unit_bench import unit_verilog
 
 
-@pytest.mark.parametrize("bench", ["bench_units.py", "bench_operands.py"])
+@pytest.mark.parametrize("bench", ["bench_units.py", "bench_engines.py", "bench_operands.py"])
 def test_units(bench):
     run_bench(unit_verilog(), Path(__file__).with_name(bench))

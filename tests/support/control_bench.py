@@ -89,7 +89,7 @@ class ControlBench(wiring.Component):
         for i in range(config.axi_masters):
             wiring.connect(m, getattr(control, f"m{i}_axi"), wiring.flipped(getattr(self, f"m{i}_axi")))
         witness = Signal(range(max(memory_depths(config).values())))
-        m.d.sync += witness.eq(control.store_row)
+        m.d.sync += witness.eq(control.store_read.row)
         memories = [self._memories(m, control.beats[i], i, witness) for i in range(config.axi_masters)]
         residual = [of_master[MemoryId.RESIDUAL] for of_master, _ in memories]
         row_bits = (slice_beats(config)[MemoryId.RESIDUAL] - 1).bit_length()
@@ -97,10 +97,13 @@ class ControlBench(wiring.Component):
         m.d.comb += [
             self.irq.eq(control.irq),
             self.witness.eq(Cat(bits for _, bits in memories).xor()),
-            control.store_ready.eq(~self.memory_stall),
-            control.store_data.eq(Cat(port.data for port in ports)),
+            control.store_read.ready.eq(~self.memory_stall),
+            control.store_read.data.eq(Cat(port.data for port in ports)),
             *(count.eq(expert) for expert, count in enumerate(control.expert_counts)),
-            *(port.addr.eq((control.store_row << row_bits) | (i % (1 << row_bits))) for i, port in enumerate(ports)),
+            *(
+                port.addr.eq((control.store_read.row << row_bits) | (i % (1 << row_bits)))
+                for i, port in enumerate(ports)
+            ),
         ]
         norm_busy = self._engine(m, control.norm, control.norm_done, control.reset_engines)
         busy = self._engine(m, control.matmul, control.matmul_done, control.reset_engines)

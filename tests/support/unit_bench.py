@@ -6,7 +6,7 @@ from amaranth import Module, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from edgemoe_hw.engines.matmul.activation import Gelu
+from edgemoe_hw.engines.matmul.activation import Activation
 from edgemoe_hw.engines.matmul.array import MacArray
 from edgemoe_hw.engines.matmul.gate import GateUnit
 from edgemoe_hw.engines.matmul.operands import OperandPath
@@ -34,18 +34,18 @@ LANES = 3  # of the units without handshake; no power of two
 
 
 class UnitBench(wiring.Component):
-    """The units as ports ``mac``, ``requantize``, ``gelu``, ``exp2``, ``reciprocal``, ``norm``, ``gate``, ``weight``,
-    ``operands``.
+    """The units as ports ``mac``, ``requantize``, ``activation``, ``exp2``, ``reciprocal``, ``norm``, ``gate``,
+    ``weight``, ``operands``.
 
-    In Verilog a unit's member ``x`` is ``<unit>_x``, an array's element ``<unit>_x<i>``, a stream's field
-    ``<unit>_<stream><field>``.
+    In Verilog a unit's member ``x`` is ``<unit>_x``, an array's element ``<unit>_x<i>``, a port's or a stream's field
+    ``<unit>_<port><field>``; a field that is a record or a vector is one number.
     """
 
     def __init__(self) -> None:
         self._units: dict[str, wiring.Component] = {
             "mac": MacArray(8, 6),
             "requantize": Requantizer(LANES),
-            "gelu": Gelu(LANES, 8),
+            "activation": Activation(LANES, 8),
             "exp2": Exp2Lanes(LANES),
             "reciprocal": Reciprocal(18),
             "norm": LayerNormUnit(UNITS),

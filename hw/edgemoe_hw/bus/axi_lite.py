@@ -65,7 +65,7 @@ class RegisterFile(wiring.Component):
                     words[index + 1] = port[32:]
                     for half, part in enumerate((port[:32], port[32:])):
                         with m.If(write & (write_addr == index + half)):
-                            m.d.sync += part.eq((write_data & mask) | (part & ~mask))
+                            m.d.sync += part.eq(((write_data & mask) | (part & ~mask))[: len(part)])
             else:
                 words[index] = self._single_word(m, register, write & (write_addr == index), write_data, mask)
 

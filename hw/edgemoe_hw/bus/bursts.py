@@ -1,24 +1,20 @@
 """Splits a contiguous transfer into AXI bursts."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from edgemoe_hw.interfaces import READ_REQUEST
+from edgemoe_hw.primitives.arithmetic import minimum, truncate
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.constants import ADDRESS_BITS
 
-__all__ = ["BurstSplitter", "times"]
+__all__ = ["BurstSplitter"]
 
 MAX_BEATS = 256
 PAGE_BYTES = 4096
 BEATS_BITS = 25
-
-
-def times(value, factor: int):
-    """``value * factor`` by shifts and additions: Yosys would spend a DSP on the product."""
-    return sum((value << bit for bit in range(factor.bit_length()) if factor >> bit & 1), start=0)
 
 
 class BurstSplitter(wiring.Component):
@@ -52,10 +48,10 @@ class BurstSplitter(wiring.Component):
         m.d.comb += [
             self.busy.eq((left != 0) | self.requests.valid),
             page_left.eq(PAGE_BYTES // self._config.axi_bytes - address[beat_bits:12]),
-            limit.eq(Mux(page_left < MAX_BEATS, page_left, MAX_BEATS)),
+            limit.eq(minimum(page_left, MAX_BEATS)),
         ]
         length = Signal(range(MAX_BEATS + 1))
-        m.d.comb += length.eq(Mux(left < limit, left, limit))
+        m.d.comb += length.eq(minimum(left, limit))
 
         with m.If(self.requests.ready):
             m.d.sync += self.requests.valid.eq(0)
@@ -65,7 +61,7 @@ class BurstSplitter(wiring.Component):
             m.d.sync += [
                 self.requests.valid.eq(1),
                 self.requests.payload.addr.eq(address),
-                self.requests.payload.len.eq(length - 1),
+                self.requests.payload.len.eq(truncate(length - 1, 8)),  # 0 to 255: there is something left
                 left.eq(left - length),
                 address.eq(address + (length << beat_bits)),
             ]

@@ -5,6 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from edgemoe_hw.primitives.arithmetic import truncate
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.constants import MAX_BLOCKS, TOKEN_BITS
 
@@ -56,5 +57,9 @@ class ExpertLoads(wiring.Component):
             m.d.sync += [self.blocks.eq(0), recording.eq(0)]
         with m.Elif(self.clear):
             full = self.blocks == MAX_BLOCKS
-            m.d.sync += [self.blocks.eq(self.blocks + ~full), row.eq(self.blocks), recording.eq(~full)]
+            m.d.sync += [
+                self.blocks.eq(self.blocks + ~full),
+                row.eq(truncate(self.blocks, len(row))),
+                recording.eq(~full),
+            ]
         return m

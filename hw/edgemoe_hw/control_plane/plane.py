@@ -16,9 +16,10 @@ from edgemoe_hw.engines.load import DmaRead
 from edgemoe_hw.engines.store import DmaWrite
 from edgemoe_hw.interfaces import ERROR_REPORT, beat_layout, queued_layout
 from edgemoe_hw.layouts import ENGINE_PAYLOADS
+from edgemoe_hw.ports import SharedRead
 from edgemoe_hw.spec import regs
 from edgemoe_hw.spec.config import ISA_VERSION, AcceleratorConfig
-from edgemoe_hw.spec.constants import COUNT_BITS, ROW_BITS, TOKEN_BITS
+from edgemoe_hw.spec.constants import COUNT_BITS, TOKEN_BITS
 from edgemoe_hw.spec.isa import Engine
 
 __all__ = ["ControlPlane"]
@@ -36,8 +37,7 @@ class ControlPlane(wiring.Component):
         irq: level, STATUS.irq while CONTROL.irq_enable
         beats: loaded data, one stream a master (``interfaces.beat_layout``). ``done`` counts a LOAD two cycles after
             its last beat was accepted, and a waiting command starts one cycle later at the earliest
-        store_valid, store_row, store_ready, store_data: residual scratchpad read port; data one cycle after valid &
-            ready
+        store_read: residual rows for the STORE engine
         <engine>: for those outside: commands whose waits are over (``interfaces.queued_layout``); skipped ones must be
             counted as well
         <engine>_done: commands that those engines have finished since ``reset_engines``
@@ -58,10 +58,7 @@ class ControlPlane(wiring.Component):
                 **{f"m{i}_axi": Out(AxiSignature(config.axi_bytes)) for i in range(config.axi_masters)},
                 "irq": Out(1),
                 "beats": Out(stream.Signature(beat_layout(config))).array(config.axi_masters),
-                "store_valid": Out(1),
-                "store_row": Out(ROW_BITS),
-                "store_ready": In(1),
-                "store_data": In(16 * config.epilogue_lanes),
+                "store_read": Out(SharedRead(16 * config.epilogue_lanes)),
                 **{
                     engine.name.lower(): Out(stream.Signature(queued_layout(ENGINE_PAYLOADS[engine])))
                     for engine in _OUTSIDE
@@ -143,13 +140,10 @@ class ControlPlane(wiring.Component):
         wiring.connect(m, wiring.flipped(axi.b), write.b)
         wiring.connect(m, store.requests, write.request)
         wiring.connect(m, store.data, write.data)
+        wiring.connect(m, store.read, wiring.flipped(self.store_read))
         m.d.comb += [
             store.outstanding.eq(write.outstanding),
             store.failed.eq(write.failed),
-            self.store_valid.eq(store.read_valid),
-            self.store_row.eq(store.read_row),
-            store.read_ready.eq(self.store_ready),
-            store.read_data.eq(self.store_data),
             *(port.abort.eq(self.reset_engines) for port in (*ports, write)),
         ]
         return Cat(port.idle for port in (*ports, write)).all(), Cat(reads), axi.w.valid & axi.w.ready

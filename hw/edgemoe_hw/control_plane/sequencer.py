@@ -7,6 +7,7 @@ from amaranth.utils import exact_log2
 
 from edgemoe_hw.interfaces import COMMAND, ERROR_REPORT, READ_REQUEST, read_response
 from edgemoe_hw.layouts import Begin, Header
+from edgemoe_hw.primitives.arithmetic import minimum
 from edgemoe_hw.spec import isa
 from edgemoe_hw.spec.config import ISA_VERSION, AcceleratorConfig
 from edgemoe_hw.spec.constants import ADDRESS_BITS, COMMAND_BITS, COMMAND_BYTES, COUNT_BITS
@@ -71,10 +72,11 @@ class Sequencer(wiring.Component):
         left = Signal(COUNT_BITS)
         promised = Signal(range(_AHEAD + 1))  # places of the queue that are taken or will be
         count = Signal(range(_FETCH + 1))
-        aligned = _FETCH - address[: exact_log2(_FETCH)]
+        aligned = Signal(range(_FETCH + 1))
         requested = self.request.valid & self.request.ready
         m.d.comb += [
-            count.eq(Mux(left < aligned, left, aligned)),
+            aligned.eq(_FETCH - address[: exact_log2(_FETCH)]),
+            count.eq(minimum(left, aligned)),
             self.request.valid.eq((left != 0) & (promised <= _AHEAD - _FETCH)),  # room for the longest, a short path
             self.request.payload.addr.eq(address << 6),
             self.request.payload.len.eq((count << exact_log2(command_beats)) - 1),

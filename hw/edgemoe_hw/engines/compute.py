@@ -1,10 +1,11 @@
 """The compute side: array, epilogue, vector units and scratchpads, joined."""
 
-from amaranth import Cat, Module, Signal, signed, unsigned
+from amaranth import Module, Signal, signed, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from edgemoe_hw.arbiters import ReadArbiter, WriteArbiter
 from edgemoe_hw.engines.matmul.epilogue import Epilogue
 from edgemoe_hw.engines.matmul.gate import GateUnit
 from edgemoe_hw.engines.matmul.issue import MatMulIssue
@@ -12,9 +13,13 @@ from edgemoe_hw.engines.matmul.operands import OperandPath
 from edgemoe_hw.engines.norm.unit import LayerNormUnit
 from edgemoe_hw.interfaces import beat_layout, queued_layout
 from edgemoe_hw.layouts import LayerNorm, MatMul
+from edgemoe_hw.ports import SharedRead
+from edgemoe_hw.primitives.arithmetic import truncate
 from edgemoe_hw.scratchpad import SlicedMemory, WeightScratchpad
 from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_hw.spec.constants import SCORE_BITS, TOKEN_BITS
 from edgemoe_hw.spec.isa import Memory as MemoryId
+from edgemoe_hw.spec.memories import memory_depths
 
 __all__ = ["ComputeSide"]
 
@@ -25,7 +30,7 @@ class ComputeSide(wiring.Component):
     Members:
         matmul, norm: commands whose dependencies are met
         beats: loaded data, one stream a master
-        store_valid, store_row, store_ready / store_data: residual rows for the STORE engine, data one cycle after both
+        store: residual rows for the STORE engine
         matmul_done, norm_done: completed commands, modulo 2**16
         expert_counts: length of each expert queue
         gate_clear: all are 0 from the next cycle on
@@ -41,13 +46,10 @@ class ComputeSide(wiring.Component):
                 "matmul": In(stream.Signature(queued_layout(MatMul))),
                 "norm": In(stream.Signature(queued_layout(LayerNorm))),
                 "beats": In(stream.Signature(beat_layout(config))).array(config.axi_masters),
-                "store_valid": In(1),
-                "store_row": In(16),
-                "store_ready": Out(1),
-                "store_data": Out(16 * config.epilogue_lanes),
+                "store": In(SharedRead(16 * config.epilogue_lanes)),
                 "matmul_done": Out(16),
                 "norm_done": Out(16),
-                "expert_counts": Out(11).array(config.max_experts),
+                "expert_counts": Out(TOKEN_BITS).array(config.max_experts),
                 "gate_clear": Out(1),
                 "queue_overflow": Out(1),
                 "array_busy": Out(1),
@@ -58,136 +60,83 @@ class ComputeSide(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self._config
-        masters, axi_bytes = config.axi_masters, config.axi_bytes
-        rows = config.row_bytes
-
         m.submodules.issue = issue = MatMulIssue(config)
         m.submodules.operands = operands = OperandPath(config)
         m.submodules.epilogue = epilogue = Epilogue(config)
         m.submodules.gate = gate = GateUnit(config)
         m.submodules.norm = norm = LayerNormUnit(config)
         m.submodules.weight = weight = WeightScratchpad(config)
-        m.submodules.act = act = SlicedMemory(config.act_depth, rows["ACT"], masters, axi_bytes)
-        m.submodules.residual = residual = SlicedMemory(config.residual_depth, rows["RESIDUAL"], masters, axi_bytes)
-        m.submodules.param = param = SlicedMemory(config.param_depth, rows["PARAM"], masters, axi_bytes)
-        m.submodules.score = score = Memory(shape=unsigned(12 * config.lanes_k), depth=config.score_depth, init=[])
-        m.submodules.maximum = maximum = Memory(shape=signed(12), depth=config.max_tokens, init=[])
-        # Written by whole groups of the epilogue, whose lanes past the last key are masked where scores are read:
-        # 12-bit lanes of their own would leave a third of each block RAM unused.
-        score_read, score_write = score.read_port(), score.write_port(granularity=12 * config.epilogue_lanes)
-        maximum_read, maximum_write = maximum.read_port(), maximum.write_port()
+        sliced = {}
+        for memory in (MemoryId.ACT, MemoryId.RESIDUAL, MemoryId.PARAM):
+            depth, row_bytes = memory_depths(config)[memory], config.row_bytes[memory.name]
+            sliced[memory] = SlicedMemory(depth, row_bytes, config.axi_masters, config.axi_bytes)
+            m.submodules[memory.name.lower()] = sliced[memory]
 
-        # Issue, operands, array, epilogue.
-        connect(m, issue.epilogue_command, epilogue.command)
         connect(m, flipped(self.matmul), issue.command)
+        connect(m, issue.epilogue_command, epilogue.command)
+        connect(m, issue.queue, gate.queue)
+        connect(m, operands.tiles, epilogue.tiles)
+        connect(m, operands.act, sliced[MemoryId.ACT].read)
+        connect(m, operands.weight, weight.read)
+        connect(m, epilogue.param, sliced[MemoryId.PARAM].read)
+        connect(m, epilogue.kv_write, weight.kv)
+        connect(m, epilogue.residual_write, sliced[MemoryId.RESIDUAL].write)
+        connect(m, epilogue.logits, gate.logits)
         m.d.comb += [
             operands.step.eq(issue.step),
-            act.read_row.eq(operands.act_row),
-            operands.act_data.eq(act.read_data),
-            weight.read_row.eq(operands.weight_row),
-            operands.weight_data.eq(weight.read_data),
-            score_read.addr.eq(operands.score_row),
-            operands.score_data.eq(score_read.data),
-            maximum_read.addr.eq(operands.maximum_row),
-            operands.maximum_data.eq(maximum_read.data),
-            epilogue.tile_valid.eq(operands.tile_valid),
-            epilogue.tile.eq(operands.tile),
-            epilogue.result.eq(operands.result),
-            epilogue.softmax_row.eq(operands.softmax_row),
-            epilogue.softmax_shift.eq(operands.softmax_shift),
-            param.read_row.eq(epilogue.param_row),
-            epilogue.param_data.eq(param.read_data),
-            score_write.en.eq(
-                Cat(
-                    epilogue.score_write_mask[lane] & epilogue.score_write_valid
-                    for lane in range(0, config.lanes_k, config.epilogue_lanes)
-                )
-            ),
-            score_write.addr.eq(epilogue.score_write_row),
-            score_write.data.eq(epilogue.score_write_data),
-            maximum_write.en.eq(epilogue.maximum_write_valid),
-            maximum_write.addr.eq(epilogue.maximum_write_row),
-            maximum_write.data.eq(epilogue.maximum_write_data),
-            weight.kv_valid.eq(epilogue.kv_valid),
-            weight.kv_row.eq(epilogue.kv_row),
-            weight.kv_banks.eq(epilogue.kv_banks),
-            weight.kv_bytes.eq(epilogue.kv_bytes),
-            weight.kv_is_value.eq(epilogue.kv_is_value),
-            weight.kv_data.eq(epilogue.kv_data),
             self.array_busy.eq(issue.busy),
             self.stall_epilogue.eq(issue.stall_gap),
             self.stall_token.eq(issue.stall_token),
             self.idle.eq(issue.idle),
+            self.gate_clear.eq(epilogue.logits.clear),
+            self.queue_overflow.eq(gate.overflow | gate.overrun),
+            *(port.eq(count) for port, count in zip(self.expert_counts, gate.counts, strict=True)),
         ]
-        self._gate(m, issue, epilogue, gate)
-        self._activation_writes(m, act, epilogue, norm)
-        self._residual(m, residual, epilogue, norm)
+        self._scores(m, operands, epilogue)
+        self._share(m, sliced, epilogue, norm)
+        single = {MemoryId.NORM: [norm.load], MemoryId.GELU: [epilogue.table]}
+        self._loads(m, {memory: pad.load for memory, pad in {MemoryId.WEIGHT: weight, **sliced}.items()} | single)
         self._norm(m, norm)
-        self._loads(m, weight, act, residual, param, norm, epilogue)
         self._completion(m, issue, epilogue, gate)
         return m
 
-    def _gate(self, m, issue, epilogue, gate) -> None:
-        m.d.comb += [
-            gate.logits_valid.eq(epilogue.logits_valid),
-            gate.first.eq(epilogue.logits_first),
-            gate.last.eq(epilogue.logits_last),
-            gate.clear.eq(epilogue.logits_clear),
-            gate.token.eq(epilogue.logits_token),
-            self.gate_clear.eq(epilogue.logits_clear),
-            gate.num_experts.eq(epilogue.gate_num_experts),
-            gate.top_k.eq(epilogue.gate_top_k),
-            gate.read_expert.eq(issue.queue_expert),
-            gate.read_index.eq(issue.queue_index),
-            issue.queue_token.eq(gate.read_token),
-            issue.queue_score.eq(gate.read_score),
-            self.queue_overflow.eq(gate.overflow | gate.overrun),
-        ]
-        for lane in range(self._config.epilogue_lanes):
-            m.d.comb += gate.logits[lane].eq(epilogue.logits[lane])
-        for expert in range(self._config.max_experts):
-            m.d.comb += self.expert_counts[expert].eq(gate.counts[expert])
+    def _scores(self, m: Module, operands: OperandPath, epilogue: Epilogue) -> None:
+        """The memories of scores and of row maxima.
 
-    def _activation_writes(self, m, act, epilogue, norm) -> None:
-        """The epilogue writes first; the LayerNorm unit waits."""
-        m.d.comb += [
-            norm.write_ready.eq(~epilogue.act_write_valid),
-            act.write_valid.eq(epilogue.act_write_valid | norm.write_valid),
-            act.write_row.eq(norm.write_row),
-            act.write_mask.eq(norm.write_mask),
-            act.write_data.eq(norm.write_data),
-        ]
-        with m.If(epilogue.act_write_valid):
-            m.d.comb += [
-                act.write_row.eq(epilogue.act_write_row),
-                act.write_mask.eq(epilogue.act_write_mask),
-                act.write_data.eq(epilogue.act_write_data),
-            ]
+        Scores are written by whole groups of the epilogue, whose lanes past the last key are masked where they are
+        read: 12-bit lanes of their own would leave a third of each block RAM unused.
+        """
+        config = self._config
+        row = SCORE_BITS * config.lanes_k
+        m.submodules.score = score = Memory(shape=unsigned(row), depth=config.score_depth, init=[])
+        m.submodules.maximum = maximum = Memory(shape=signed(SCORE_BITS), depth=config.max_tokens, init=[])
+        group = SCORE_BITS * config.epilogue_lanes
+        score_write, maximum_write = score.write_port(granularity=group), maximum.write_port()
+        for read, port in ((score.read_port(), operands.score), (maximum.read_port(), operands.maximum)):
+            m.d.comb += [read.addr.eq(truncate(port.row, len(read.addr))), port.data.eq(read.data)]
+        for write, port in ((score_write, epilogue.score_write), (maximum_write, epilogue.maximum_write)):
+            m.d.comb += [write.addr.eq(truncate(port.row, len(write.addr))), write.data.eq(port.data)]
+        written = epilogue.score_write
+        masked = written.valid if row == group else written.mask & written.valid.replicate(row // group)
+        m.d.comb += [score_write.en.eq(masked), maximum_write.en.eq(epilogue.maximum_write.valid)]
 
-    def _residual(self, m, residual, epilogue, norm) -> None:
-        """Read priority: epilogue, LayerNorm, store."""
-        m.d.comb += [
-            epilogue.residual_read_data.eq(residual.read_data),
-            Cat(norm.read_data).eq(residual.read_data),
-            self.store_data.eq(residual.read_data),
-            norm.read_ready.eq(~epilogue.residual_read_valid),
-            self.store_ready.eq(~epilogue.residual_read_valid & ~norm.read_valid),
-            residual.write_valid.eq(epilogue.residual_write_valid),
-            residual.write_row.eq(epilogue.residual_write_row),
-            residual.write_mask.eq(epilogue.residual_write_mask),
-            residual.write_data.eq(epilogue.residual_write_data),
-        ]
-        with m.If(epilogue.residual_read_valid):
-            m.d.comb += residual.read_row.eq(epilogue.residual_read_row)
-        with m.Elif(norm.read_valid):
-            m.d.comb += residual.read_row.eq(norm.read_row)
-        with m.Else():
-            m.d.comb += residual.read_row.eq(self.store_row)
+    def _share(self, m: Module, sliced: dict[MemoryId, SlicedMemory], epilogue: Epilogue, norm: LayerNormUnit) -> None:
+        """Ports with several users; the epilogue, which cannot wait, goes first."""
+        act, residual = sliced[MemoryId.ACT], sliced[MemoryId.RESIDUAL]
+        m.submodules.act_writes = writes = WriteArbiter(8 * self._config.lanes_k, self._config.lanes_k)
+        connect(m, epilogue.act_write, writes.urgent)
+        connect(m, norm.write, writes.patient)
+        connect(m, writes.memory, act.write)
+        m.submodules.residual_reads = reads = ReadArbiter(16 * self._config.epilogue_lanes, readers=3)
+        connect(m, epilogue.residual_read, reads.readers[0])
+        connect(m, norm.read, reads.readers[1])
+        connect(m, flipped(self.store), reads.readers[2])
+        connect(m, reads.memory, residual.read)
 
-    def _norm(self, m, norm) -> None:
+    def _norm(self, m: Module, norm: LayerNormUnit) -> None:
         m.d.comb += [
             norm.command.payload.eq(self.norm.payload.payload),
             norm.command.valid.eq(self.norm.valid),
@@ -196,34 +145,23 @@ class ComputeSide(wiring.Component):
         with m.If(norm.done):
             m.d.sync += self.norm_done.eq(self.norm_done + 1)
 
-    def _loads(self, m, weight, act, residual, param, norm, epilogue) -> None:
-        """Route each master's beats to the memory that they name."""
-        targets = {MemoryId.WEIGHT: weight, MemoryId.ACT: act, MemoryId.RESIDUAL: residual, MemoryId.PARAM: param}
-        for index in range(self._config.axi_masters):
-            beat = self.beats[index]
-            ready = []
-            for memory, target in targets.items():
-                port = target.load[index]
-                hit = beat.payload.memory == memory
+    def _loads(self, m: Module, targets: dict[MemoryId, list[wiring.FlippedInterface]]) -> None:
+        """Route each master's beats to the memory that they name; those of NORM and GELU come from master 0."""
+        for index, beat in enumerate(self.beats):
+            ready = Signal(name=f"ready_{index}")
+            m.d.comb += beat.ready.eq(ready)
+            for memory, ports in targets.items():
+                if index >= len(ports):
+                    continue
+                port, hit = ports[index], beat.payload.memory == memory
                 m.d.comb += [
                     port.valid.eq(beat.valid & hit),
                     port.row.eq(beat.payload.row),
                     port.beat.eq(beat.payload.beat),
                     port.data.eq(beat.payload.data),
                 ]
-                ready.append(hit & port.ready)
-            small = Cat(beat.payload.memory == MemoryId.NORM, beat.payload.memory == MemoryId.GELU)
-            m.d.comb += beat.ready.eq(Cat(ready).any() | small.any())
-        beat = self.beats[0]
-        m.d.comb += [
-            norm.param_write_valid.eq(beat.valid & (beat.payload.memory == MemoryId.NORM)),
-            norm.param_write_row.eq(beat.payload.row),
-            norm.param_write_beat.eq(beat.payload.beat),
-            norm.param_write_data.eq(beat.payload.data),
-            epilogue.gelu_write_valid.eq(beat.valid & (beat.payload.memory == MemoryId.GELU)),
-            epilogue.gelu_write_row.eq(beat.payload.row),
-            epilogue.gelu_write_data.eq(beat.payload.data),
-        ]
+                with m.If(hit):
+                    m.d.comb += ready.eq(port.ready)
 
     def _completion(self, m, issue, epilogue, gate) -> None:
         """Count completed commands in order; a gate's counts only when its queues are written."""

@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from edgemoe_hw.bus.bursts import BEATS_BITS, BurstSplitter, times
+from edgemoe_hw.bus.bursts import BEATS_BITS, BurstSplitter
 from edgemoe_hw.interfaces import (
     BASES,
     ERROR_REPORT,
@@ -14,6 +14,7 @@ from edgemoe_hw.interfaces import (
     read_response,
 )
 from edgemoe_hw.layouts import Load
+from edgemoe_hw.primitives.arithmetic import times
 from edgemoe_hw.spec import isa
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.memories import memory_depths, slice_beats
@@ -67,7 +68,9 @@ class DmaRead(wiring.Component):
             m.submodules[f"expected{number}"] = expected[number]
             wiring.connect(m, splitters[number].requests, wiring.flipped(self.requests[number]))
         out_of_range, range_index = self._address_side(m, splitters, expected)
-        reports = [self._data_side(m, number, expected[number]) for number in range(masters)]
+        sides = [self._data_side(m, number, expected[number]) for number in range(masters)]
+        with m.If(Cat(finished != self.done for _, _, finished in sides).all()):
+            m.d.sync += self.done.eq(self.done + 1)
         with m.If(out_of_range):
             m.d.comb += [
                 self.error.valid.eq(1),
@@ -75,7 +78,7 @@ class DmaRead(wiring.Component):
                 self.error.index.eq(range_index),
             ]
         with m.Else():
-            for failed, index in reports:
+            for failed, index, _ in sides:
                 with m.If(failed):
                     m.d.comb += [
                         self.error.valid.eq(1),
@@ -139,7 +142,7 @@ class DmaRead(wiring.Component):
         return out_of_range, stage.index
 
     def _data_side(self, m, number, queue):
-        """Names the beats of a master and counts its finished commands; returns (bus error, command index)."""
+        """Names the beats of a master; returns (bus error, command index, number of its finished commands)."""
         response = self.responses[number]
         beats = self.beats[number]
         head = data.View(_EXPECTED, queue.r_data)
@@ -172,8 +175,4 @@ class DmaRead(wiring.Component):
 
         finished = Signal(16, name=f"finished{number}")
         m.d.sync += finished.eq(finished + ends)
-        self._finished = [*getattr(self, "_finished", []), finished] if number else [finished]
-        if number == self._config.axi_masters - 1:
-            with m.If(Cat(count != self.done for count in self._finished).all()):
-                m.d.sync += self.done.eq(self.done + 1)
-        return moved & response.payload.error, head.index
+        return moved & response.payload.error, head.index, finished

@@ -4,9 +4,11 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from edgemoe_hw.bus.bursts import BEATS_BITS, BurstSplitter, times
+from edgemoe_hw.bus.bursts import BEATS_BITS, BurstSplitter
 from edgemoe_hw.interfaces import BASES, ERROR_REPORT, READ_REQUEST, queued_layout
 from edgemoe_hw.layouts import Store
+from edgemoe_hw.ports import SharedRead
+from edgemoe_hw.primitives.arithmetic import times
 from edgemoe_hw.spec import isa
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.regs import ErrorCode
@@ -24,8 +26,7 @@ class DmaWrite(wiring.Component):
     Members:
         commands: from the STORE queue
         bases: DRAM base addresses, by ``isa.Base``
-        read_valid, read_row, read_ready, read_data: scratchpad read port; data is that of the row that was taken in the
-            cycle before
+        read: residual rows
         requests, data: to ``WritePort``; ``outstanding`` and ``failed`` come from it
         done: finished STOREs, counted after the last write response
         error: ADDRESS_RANGE or WRITE_BUS
@@ -37,10 +38,7 @@ class DmaWrite(wiring.Component):
             {
                 "commands": In(stream.Signature(queued_layout(Store))),
                 "bases": In(BASES),
-                "read_valid": Out(1),
-                "read_row": Out(16),
-                "read_ready": In(1),
-                "read_data": In(16 * config.epilogue_lanes),
+                "read": Out(SharedRead(16 * config.epilogue_lanes)),
                 "requests": Out(stream.Signature(READ_REQUEST)),
                 "data": Out(stream.Signature(data.StructLayout({"data": 8 * config.axi_bytes}))),
                 "outstanding": In(8),
@@ -97,23 +95,23 @@ class DmaWrite(wiring.Component):
             ]
         with m.If(self.data.valid & self.data.ready):
             m.d.sync += beats.eq(beats - 1)
-        with m.If(self.read_valid & self.read_ready):
+        with m.If(self.read.valid & self.read.ready):
             m.d.sync += [row.eq(row + 1), rows.eq(rows - 1)]
-        m.d.comb += self.read_row.eq(row)
+        m.d.comb += self.read.row.eq(row)
         self._rows(m, rows, row_beats)
         return m
 
     def _rows(self, m, rows, row_beats):
         """Reads rows ahead into a FIFO and cuts them into beats."""
-        m.submodules.rows = queue = fifo.SyncFIFO(width=len(self.read_data), depth=_ROWS_AHEAD)
+        m.submodules.rows = queue = fifo.SyncFIFO(width=len(self.read.data), depth=_ROWS_AHEAD)
         arriving = Signal()
         part = Signal(range(row_beats)) if row_beats > 1 else 0
         moved = self.data.valid & self.data.ready
-        m.d.sync += arriving.eq(self.read_valid & self.read_ready)
+        m.d.sync += arriving.eq(self.read.valid & self.read.ready)
         m.d.comb += [
-            self.read_valid.eq((rows != 0) & (queue.level + arriving < _ROWS_AHEAD)),
+            self.read.valid.eq((rows != 0) & (queue.level + arriving < _ROWS_AHEAD)),
             queue.w_en.eq(arriving),
-            queue.w_data.eq(self.read_data),
+            queue.w_data.eq(self.read.data),
             self.data.valid.eq(queue.r_rdy),
             self.data.payload.data.eq(queue.r_data.word_select(part, 8 * self._config.axi_bytes)),
             queue.r_en.eq(moved & (part == row_beats - 1)),

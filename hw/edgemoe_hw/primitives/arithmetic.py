@@ -1,8 +1,8 @@
-"""Small expressions that would cost a DSP, or hide a cut, if they were written as one operator."""
+"""Small expressions that would cost a DSP, or lose bits without a word, if they were written as one operator."""
 
 from amaranth.hdl import Mux, Value, ValueLike
 
-__all__ = ["product", "times", "truncate"]
+__all__ = ["minimum", "product", "times", "truncate"]
 
 
 def truncate(value: ValueLike, width: int) -> Value:
@@ -14,6 +14,12 @@ def truncate(value: ValueLike, width: int) -> Value:
     value = Value.cast(value)
     low = value[:width]
     return low.as_signed() if value.shape().signed else low
+
+
+def minimum(a: ValueLike, b: ValueLike) -> Value:
+    """The smaller of two unsigned values, with the bits of the narrower."""
+    a, b = Value.cast(a), Value.cast(b)
+    return Mux(a < b, a, b)[: min(len(a), len(b))]
 
 
 def times(value: ValueLike, constant: int) -> Value:

@@ -1,6 +1,6 @@
 """Rounding shift and clamp: ``clamp(rhe(value, shift), bits)`` of docs/numerics.md, pipelined."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, ValueLike, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, ValueLike, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -14,9 +14,10 @@ def limit_of(bits: int) -> int:
     return (1 << (bits - 1)) - 1
 
 
-def clamp(value: ValueLike, limit: ValueLike) -> ValueLike:
-    """``value`` limited to ``[-limit, limit]`` as an expression."""
-    return Mux(value > limit, limit, Mux(value < -limit, -limit, value))
+def clamp(value: ValueLike, limit: ValueLike) -> Value:
+    """``value`` limited to ``[-limit, limit]`` as an expression of just the bits that a limit of this width needs."""
+    value, limit = Value.cast(value), Value.cast(limit)
+    return Mux(value > limit, limit, Mux(value < -limit, -limit, value))[: len(limit) + 1].as_signed()
 
 
 class RoundingShift(wiring.Component):

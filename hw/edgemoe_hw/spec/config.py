@@ -144,6 +144,12 @@ class AcceleratorConfig:
         for field_name, largest in _LARGEST.items():
             value = getattr(self, field_name)
             _require(value <= largest, f"{field_name} must be at most {largest}, not {value!r}")
+        beats = self.lanes_n * self.lanes_k // slice_bytes
+        _require(
+            beats <= constants.MAX_SLICE_BEATS,
+            f"lanes_n * lanes_k must be at most {constants.MAX_SLICE_BEATS} * axi_masters * axi_bytes "
+            f"({constants.MAX_SLICE_BEATS * slice_bytes}), not {self.lanes_n * self.lanes_k}",
+        )
 
     @property
     def macs_per_cycle(self) -> int:

@@ -22,6 +22,7 @@ __all__ = [
     "MAX_EXPERTS",
     "MAX_LANES",
     "MAX_SHIFT",
+    "MAX_SLICE_BEATS",
     "MAX_TOKENS",
     "MAX_TOP_K",
     "QUEUE_COMMANDS",
@@ -51,6 +52,8 @@ MAX_TOP_K = 4
 """Experts a token."""
 MAX_LANES = 256
 """``lanes_k`` and ``lanes_n``: a token's place among them has ``LANE_BITS`` bits in a command."""
+MAX_SLICE_BEATS = 256
+"""Beats of one master's slice of a scratchpad row."""
 MAX_BLOCKS = 16
 """MoE blocks whose expert loads are kept for the host."""
 

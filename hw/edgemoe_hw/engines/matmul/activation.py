@@ -1,19 +1,22 @@
-"""GELU as ReLU minus a short table (docs/numerics.md, section 4)."""
+"""Activation functions that are ReLU minus a short, even table (docs/numerics.md, section 4)."""
 
 from amaranth.hdl import Array, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from edgemoe_hw.primitives.arithmetic import truncate
 from edgemoe_hw.primitives.rounding import clamp, limit_of
+from edgemoe_hw.spec.constants import GELU_ENTRIES
 
-__all__ = ["TABLE_ENTRIES", "Gelu"]
-
-TABLE_ENTRIES = 512
+__all__ = ["Activation"]
 
 
-class Gelu(wiring.Component):
-    """``lanes`` values a cycle; no handshake, the result follows after ``LATENCY`` cycles.
+class Activation(wiring.Component):
+    """``relu(q) - table[|q|]`` of ``lanes`` values a cycle; no handshake, the result follows after ``LATENCY`` cycles.
+
+    Which function that is, only the loaded table says. It can be any that differs from ReLU by an even function that
+    soon vanishes: GELU, with x * (1 - Phi(x)) for x >= 0, or SiLU, with x * sigmoid(-x).
 
     Every lane has its own copy of the table in distributed RAM; a write goes to all of them. The table is read one
     cycle after the input, so a write and an input in the same cycle see the new entry.
@@ -24,7 +27,7 @@ class Gelu(wiring.Component):
 
     Members:
         q: In(signed(11)).array(lanes), requantized to 11 bits
-        shift: In(2), ``gelu_shift``, with ``q``
+        shift: In(2), what divides the difference, with ``q``
         y: Out(signed(8)).array(lanes)
         write_valid: In(1), write_row: In(log2(512 / load_bytes)), write_data: In(8 * load_bytes);
             entry ``row * load_bytes + byte`` is byte ``byte`` of the data
@@ -45,7 +48,7 @@ class Gelu(wiring.Component):
                 "shift": In(2),
                 "y": Out(signed(8)).array(lanes),
                 "write_valid": In(1),
-                "write_row": In(range(TABLE_ENTRIES // load_bytes)),
+                "write_row": In(range(GELU_ENTRIES // load_bytes)),
                 "write_data": In(8 * load_bytes),
             }
         )
@@ -71,7 +74,7 @@ class Gelu(wiring.Component):
         """The data path of lane ``i``; ``shift`` belongs to its last stage."""
         table = Memory(
             shape=8 * self._load_bytes,
-            depth=TABLE_ENTRIES // self._load_bytes,
+            depth=GELU_ENTRIES // self._load_bytes,
             init=[],
             attrs={"ram_style": "distributed"},
         )
@@ -86,9 +89,9 @@ class Gelu(wiring.Component):
 
         magnitude = Signal(10, name=f"magnitude_{i}")
         relu_1 = Signal(10, name=f"relu_1_{i}")
-        m.d.sync += [
-            magnitude.eq(Mux(self.q[i] < 0, -self.q[i], self.q[i])),
-            relu_1.eq(Mux(self.q[i] < 0, 0, self.q[i])),
+        m.d.sync += [  # -1024 never comes
+            magnitude.eq(truncate(Mux(self.q[i] < 0, -self.q[i], self.q[i]), 10)),
+            relu_1.eq(truncate(Mux(self.q[i] < 0, 0, self.q[i]), 10)),
         ]
 
         delta = Signal(8, name=f"delta_{i}")

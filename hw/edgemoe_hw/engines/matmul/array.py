@@ -4,6 +4,8 @@ from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from edgemoe_hw.primitives.arithmetic import truncate
+from edgemoe_hw.primitives.trees import two_stage_sum
 from edgemoe_hw.spec.constants import ACCUMULATOR_BITS
 
 __all__ = ["MacArray", "packed_products"]
@@ -94,34 +96,13 @@ class MacArray(wiring.Component):
             for half in (0, 1):
                 lane = 2 * pair + half
                 terms = [product[1 - half] for product in products]
-                total = _adder_tree(m, f"lane_{lane}", terms)
+                total = two_stage_sum(m, terms, f"lane_{lane}")  # stages 3 and 4
                 accumulator = Signal(signed(self._acc_bits), name=f"accumulator_{lane}")
                 updated = Signal(signed(self._acc_bits), name=f"updated_{lane}")
-                m.d.comb += updated.eq(total + Mux(first, 0, accumulator))
+                m.d.comb += updated.eq(truncate(total, self._acc_bits) + Mux(first, 0, accumulator))
                 with m.If(valid):
                     m.d.sync += accumulator.eq(updated)
                     with m.If(last):
                         m.d.sync += self.result[lane].eq(updated)
         m.d.sync += self.result_valid.eq(valid & last)
         return m
-
-
-def _adder_tree(m: Module, name: str, terms: list) -> Signal:
-    """Sum ``terms`` in two register stages (stages 3 and 4)."""
-    size = 1 << ((len(terms) - 1).bit_length() + 1) // 2
-    partial = []
-    for index in range(0, len(terms), size):
-        group = _balanced(terms[index : index + size])
-        register = Signal(signed(len(group)), name=f"{name}_partial_{index}")
-        m.d.sync += register.eq(group)
-        partial.append(register)
-    total = _balanced(partial)
-    register = Signal(signed(len(total)), name=f"{name}_total")
-    m.d.sync += register.eq(total)
-    return register
-
-
-def _balanced(terms: list):
-    while len(terms) > 1:
-        terms = [sum(terms[i : i + 2][1:], terms[i]) for i in range(0, len(terms), 2)]
-    return terms[0]

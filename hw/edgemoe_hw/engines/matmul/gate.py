@@ -1,21 +1,36 @@
 """Gate: top-k experts of every token, their scores, and one queue of tokens an expert (docs/numerics.md, section 7)."""
 
-from dataclasses import dataclass
-
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, fifo, wiring
-from amaranth.lib.memory import Memory
+from amaranth.lib.memory import Memory, ReadPort
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
 
+from edgemoe_hw.engines.matmul.records import RowScale
 from edgemoe_hw.engines.matmul.softmax import Reciprocal
+from edgemoe_hw.ports import GateLogits, QueueRead
+from edgemoe_hw.primitives.arithmetic import minimum, times, truncate
 from edgemoe_hw.primitives.delay import delay
+from edgemoe_hw.primitives.trees import maximum, pipelined_tree, tree_cycles, tree_maximum
 from edgemoe_hw.spec.config import AcceleratorConfig
-from edgemoe_hw.spec.constants import TOKEN_BITS
+from edgemoe_hw.spec.constants import EXPERT_BITS, ROW_FACTOR_BITS, TOKEN_BITS, TOP_K_BITS
 from edgemoe_hw.spec.tables import EXP2G
 
 __all__ = ["GateUnit"]
 
 _BANKS = 4  # tokens whose logits are kept: arriving, waiting (two), being read
+_POWER_BITS = 15  # of EXP2G's entries
+_LARGEST_SCORE = 1 << 15
+
+
+class _Group(data.Struct):
+    """What travels beside a group's maximum."""
+
+    valid: 1
+    first: 1
+    last: 1
+    bank: range(_BANKS)
+    token: TOKEN_BITS
 
 
 class _Job(data.Struct):
@@ -26,31 +41,40 @@ class _Job(data.Struct):
     maximum: signed(16)
 
 
-@dataclass
-class _Candidate:
-    """One of the best experts so far: registers, in the order best first."""
+class _Expert(data.Struct):
+    """What travels beside an expert's exponential."""
 
-    valid: Signal
-    delta: Signal
-    power: Signal
-    expert: Signal
+    valid: 1
+    first: 1  # of its token
+    last: 1
+    number: EXPERT_BITS
+    token: TOKEN_BITS
+    delta: 17  # maximum - logit
 
-    @classmethod
-    def create(cls, name: str) -> "_Candidate":
-        return cls(
-            Signal(name=f"{name}_valid"),
-            Signal(17, name=f"{name}_delta"),
-            Signal(15, name=f"{name}_power"),
-            Signal(5, name=f"{name}_expert"),
-        )
 
-    def assign(self, other: "_Candidate") -> list:
-        return [
-            self.valid.eq(other.valid),
-            self.delta.eq(other.delta),
-            self.power.eq(other.power),
-            self.expert.eq(other.expert),
-        ]
+class _Candidate(data.Struct):
+    """One of a token's best experts so far."""
+
+    valid: 1
+    delta: 17
+    power: _POWER_BITS
+    expert: EXPERT_BITS
+
+
+class _Entry(data.Struct):
+    """A queue's next entry, but for the score."""
+
+    valid: 1
+    expert: EXPERT_BITS
+    token: TOKEN_BITS
+    last: 1  # of the token
+
+
+class _Queued(data.Struct):
+    """An entry of a queue in memory."""
+
+    token: TOKEN_BITS
+    score: ROW_FACTOR_BITS
 
 
 class GateUnit(wiring.Component):
@@ -61,35 +85,23 @@ class GateUnit(wiring.Component):
     must not change while ``busy``, nor may ``clear`` be given while an earlier layer's tokens keep the unit busy.
 
     Members:
-        logits_valid: In(1), first: In(1), last: In(1), token: In(11) (read with the first group)
-        logits: In(signed(16)).array(epilogue_lanes)
-        num_experts: In(6), 1..max_experts; top_k: In(3), 1..min(max_top_k, num_experts)
-        clear: In(1), empties all queues; at the latest with the first group
+        logits: num_experts in 1..max_experts; top_k in 1..min(max_top_k, num_experts)
         busy: Out(1), from a first group (same cycle) until the token's last queue entry is written
-        read_expert: In(5), read_index: In(11), read_token: Out(11), read_score: Out(16), in the next cycle
-        counts: Out(11).array(max_experts), lengths of the queues
+        queue: read port of the queues
+        counts: Out(TOKEN_BITS).array(max_experts), lengths of the queues
         overflow: Out(1), sticky until ``clear``: a queue would have exceeded max_tokens (the entry was dropped)
         overrun: Out(1), sticky until ``clear``: tokens came faster than ``gate_interval`` allows
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self._config = config
+        self._groups = -(-config.max_experts // config.epilogue_lanes)
         super().__init__(
             {
-                "logits_valid": In(1),
-                "logits": In(signed(16)).array(config.epilogue_lanes),
-                "first": In(1),
-                "last": In(1),
-                "token": In(TOKEN_BITS),
-                "num_experts": In(6),
-                "top_k": In(3),
-                "clear": In(1),
+                "logits": In(GateLogits(config.epilogue_lanes)),
                 "busy": Out(1),
-                "read_expert": In(5),
-                "read_index": In(TOKEN_BITS),
-                "read_token": Out(TOKEN_BITS),
-                "read_score": Out(16),
-                "counts": Out(11).array(config.max_experts),
+                "queue": In(QueueRead()),
+                "counts": Out(TOKEN_BITS).array(config.max_experts),
                 "overflow": Out(1),
                 "overrun": Out(1),
             }
@@ -105,228 +117,224 @@ class GateUnit(wiring.Component):
         finished = Signal()
 
         in_flight = Signal(range(2 * _BANKS + 1))
-        starts = self.logits_valid & self.first
+        starts = self.logits.valid & self.logits.first
         m.d.sync += in_flight.eq(in_flight + starts - finished)
         m.d.comb += self.busy.eq(starts | in_flight.any())
 
-        read_logit = self._collect(m, jobs)
-        candidates, total, token, complete = self._search(m, jobs, read_logit)
-        self._emit(m, candidates, total, token, complete, finished)
+        logits = self._collect(m, jobs)
+        candidates, total, complete, token = self._search(m, jobs, logits)
+        self._emit(m, candidates, total, complete, token, finished)
 
-        with m.If(self.clear):
+        with m.If(self.logits.clear):
             m.d.sync += [self.overflow.eq(0), self.overrun.eq(0)]
         with m.If(jobs.w_en & ~jobs.w_rdy):
             m.d.sync += self.overrun.eq(1)
         return m
 
-    def _collect(self, m: Module, jobs: fifo.SyncFIFO) -> tuple[Signal, Signal, Signal]:
-        """Stores the groups and their running maximum. Returns a logit's (bank and group, lane, value) read port."""
-        lanes = self._config.epilogue_lanes
-        groups = -(-self._config.max_experts // lanes)
+    def _collect(self, m: Module, jobs: fifo.SyncFIFO) -> ReadPort:
+        """Stores the groups and their running maximum. Returns the logits' read port: a row is bank, then group."""
+        logits, lanes, group_bits = self.logits, self._config.epilogue_lanes, ceil_log2(self._groups)
         m.submodules.logits = memory = Memory(
-            shape=16 * lanes, depth=_BANKS << (groups - 1).bit_length(), init=[], attrs={"ram_style": "distributed"}
+            shape=16 * lanes, depth=_BANKS << group_bits, init=[], attrs={"ram_style": "distributed"}
         )
         write = memory.write_port()
-        read = memory.read_port(domain="comb")
-
-        bank = Signal(range(_BANKS))
-        group = Signal(range(groups))
-        this_bank = Mux(self.first, bank + 1, bank)[: len(bank)]
-        this_group = Mux(self.first, 0, group)[: len(group)]
+        bank, this_bank = Signal(range(_BANKS)), Signal(range(_BANKS))
+        group, this_group = Signal(range(self._groups)), Signal(range(self._groups))
         m.d.comb += [
-            write.en.eq(self.logits_valid),
-            write.addr.eq(Cat(this_group[: (groups - 1).bit_length()], this_bank)),
-            write.data.eq(Cat(*[self.logits[i] for i in range(lanes)])),
+            this_bank.eq(bank + logits.first),
+            this_group.eq(Mux(logits.first, 0, group)),
+            write.en.eq(logits.valid),
+            write.addr.eq(Cat(this_group, this_bank)),
+            write.data.eq(logits.values),
         ]
-        with m.If(self.logits_valid):
+        with m.If(logits.valid):
             m.d.sync += [bank.eq(this_bank), group.eq(this_group + 1)]
 
-        # Maximum: one tree level a cycle, then the running maximum over the groups.
-        base = this_group * lanes
-        level = []
-        for i in range(lanes):
-            value = Signal(signed(16), name=f"masked_{i}")
-            m.d.sync += value.eq(Mux(base + i < self.num_experts, self.logits[i], -32768))
-            level.append(value)
-        token = Signal(TOKEN_BITS)
-        starts = self.logits_valid & self.first
-        with m.If(starts):
-            m.d.sync += token.eq(self.token)
-        tags = delay(m, Cat(self.logits_valid, starts, self.logits_valid & self.last, this_bank), 1, "tags")
-        tags = Cat(tags, token)
-        depth = 0
-        while len(level) > 1:
-            following = []
-            for i in range(0, len(level), 2):
-                value = Signal(signed(16), name=f"maximum_{depth}_{i}")
-                pair = level[i : i + 2]
-                m.d.sync += value.eq(Mux(pair[0] > pair[-1], pair[0], pair[-1]))
-                following.append(value)
-            level = following
-            depth += 1
-        tags = delay(m, tags, depth, "tree_tags")
-        valid, is_first, is_last, tag_bank = tags[0], tags[1], tags[2], tags[3 : 3 + len(bank)]
-        running = Signal(signed(16))
-        maximum = Signal(signed(16))
-        m.d.comb += maximum.eq(Mux(is_first | (level[0] > running), level[0], running))
-        with m.If(valid):
-            m.d.sync += running.eq(maximum)
-        job = Signal(_Job)
-        m.d.comb += [
-            job.bank.eq(tag_bank),
-            job.token.eq(tags[3 + len(bank) :]),
-            job.maximum.eq(maximum),
-            jobs.w_data.eq(job),
-            jobs.w_en.eq(valid & is_last),
+        # Maximum: real experts only, one level of the tree a cycle, then the running maximum over the groups.
+        arrived = Signal(_Group)
+        m.d.sync += [
+            arrived.valid.eq(logits.valid),
+            arrived.first.eq(logits.valid & logits.first),
+            arrived.last.eq(logits.valid & logits.last),
+            arrived.bank.eq(this_bank),
         ]
-
-        lane = Signal(range(lanes))
-        value = Signal(signed(16), name="read_value")
-        m.d.comb += value.eq(read.data.word_select(lane, 16))
-        return read.addr, lane, value
+        with m.If(logits.valid & logits.first):
+            m.d.sync += arrived.token.eq(logits.token)
+        masked = []
+        for lane, value in enumerate(logits.values):
+            kept = Signal(signed(16), name=f"masked_{lane}")
+            m.d.sync += kept.eq(Mux(this_group * lanes + lane < logits.num_experts, value, -32768))
+            masked.append(kept)
+        largest = pipelined_tree(m, masked, tree_maximum, 2, "maximum")
+        tag = delay(m, arrived, tree_cycles(lanes, 2), "tag")
+        running, job = Signal(signed(16)), Signal(_Job)
+        m.d.comb += [
+            job.bank.eq(tag.bank),
+            job.token.eq(tag.token),
+            job.maximum.eq(Mux(tag.first, largest, maximum(largest, running))),
+            jobs.w_data.eq(job),
+            jobs.w_en.eq(tag.valid & tag.last),
+        ]
+        with m.If(tag.valid):
+            m.d.sync += running.eq(job.maximum)
+        return memory.read_port(domain="comb")
 
     def _search(
-        self, m: Module, jobs: fifo.SyncFIFO, read_logit: tuple[Signal, Signal, Signal]
-    ) -> tuple[list[_Candidate], Signal, Signal, Signal]:
+        self, m: Module, jobs: fifo.SyncFIFO, logits: ReadPort
+    ) -> tuple[list[data.View], Signal, Signal, Signal]:
         """One expert a cycle: exponential, sum, insertion into the list of the best.
 
-        Returns the list, the sum, the token and a strobe in the cycle in which they are complete.
+        Returns the list, the sum, a strobe in the cycle in which they are complete, and the token.
         """
-        address, lane, value = read_logit
         lanes = self._config.epilogue_lanes
-        job = Signal(_Job)
-        running = Signal()
-        expert = Signal(5)
-        group = Signal(max(1, len(address) - (_BANKS - 1).bit_length()))
-        is_last = Signal()
+        job, running = Signal(_Job), Signal()
+        number, lane, group = Signal(EXPERT_BITS), Signal(range(lanes)), Signal(range(self._groups))
+        logit, issued = Signal(signed(16)), Signal(_Expert)
+        is_last = number + 1 == self.logits.num_experts
         m.d.comb += [
-            is_last.eq(expert + 1 == self.num_experts),
-            address.eq(Cat(group[: len(address) - len(job.bank)], job.bank)),
+            logits.addr.eq(Cat(group, job.bank)),
+            logit.eq(logits.data.word_select(lane, 16)),
             jobs.r_en.eq(~running),
         ]
         with m.If(running):
-            m.d.sync += [expert.eq(expert + 1), lane.eq(lane + 1), running.eq(~is_last)]
+            m.d.sync += [number.eq(number + 1), lane.eq(lane + 1), running.eq(~is_last)]
             with m.If(lane == lanes - 1):
                 m.d.sync += [lane.eq(0), group.eq(group + 1)]
         with m.Elif(jobs.r_rdy):
-            m.d.sync += [job.eq(jobs.r_data), running.eq(1), expert.eq(0), lane.eq(0), group.eq(0)]
+            m.d.sync += [job.eq(jobs.r_data), running.eq(1), number.eq(0), lane.eq(0), group.eq(0)]
+        m.d.sync += [
+            issued.valid.eq(running),
+            issued.first.eq(number == 0),
+            issued.last.eq(is_last),
+            issued.number.eq(number),
+            issued.token.eq(job.token),
+            issued.delta.eq(job.maximum - logit),
+        ]
 
-        delta = Signal(17)
-        m.d.sync += delta.eq(job.maximum - value)
-        delta_2 = delay(m, delta, 1, "delta_2")
-        delta_3 = delay(m, delta_2, 1, "delta_3")
-        tags = delay(m, Cat(running, expert == 0, is_last, expert, job.token), 3, "search_tags")
-        valid, is_first, is_last, expert_3, token = tags[0], tags[1], tags[2], tags[3:8], tags[8:]
+        mantissa, power = Signal(_POWER_BITS), Signal(_POWER_BITS)
+        shifting = delay(m, issued, 1, "shifting")
+        m.d.sync += [
+            mantissa.eq(Array([Const(entry, _POWER_BITS) for entry in EXP2G])[issued.delta[2:10]]),
+            power.eq(Mux(shifting.delta[14:].any(), 0, mantissa >> shifting.delta[10:14])),
+        ]
+        ready = delay(m, shifting, 1, "ready")
+        total = Signal(_POWER_BITS + ceil_log2(self._config.max_experts))
+        with m.If(ready.valid):
+            m.d.sync += total.eq(Mux(ready.first, 0, total) + power)
+        best = self._insert(m, ready, power)
+        complete, token = Signal(), Signal(TOKEN_BITS)
+        m.d.sync += [complete.eq(ready.valid & ready.last), token.eq(ready.token)]
+        return best, total, complete, token
 
-        mantissa = Signal(15)
-        power = Signal(15)
-        m.d.sync += mantissa.eq(Array([Const(entry, 15) for entry in EXP2G])[delta[2:10]])
-        m.d.sync += power.eq(Mux(delta_2[14:].any(), 0, mantissa >> delta_2[10:14]))
-
-        total = Signal(15 + (self._config.max_experts - 1).bit_length())
-        slots = [_Candidate.create(f"slot_{i}") for i in range(self._config.max_top_k)]
-        new = _Candidate(Const(1, 1), delta_3, power, expert_3)
-        none = _Candidate(Const(0, 1), delta_3, power, expert_3)
-        with m.If(valid):
-            m.d.sync += total.eq(Mux(is_first, 0, total) + power)
-            with m.If(is_first):
-                for slot in slots:
-                    m.d.sync += slot.assign(new if slot is slots[0] else none)
-            with m.Else():
-                # Strictly smaller, so that the earlier expert stays before an equal one.
-                beats = [~slot.valid | (delta_3 < slot.delta) for slot in slots]
-                for i, slot in enumerate(slots):
-                    with m.If(beats[i]):
-                        m.d.sync += slot.assign(new)
-                        if i:
-                            with m.If(beats[i - 1]):
-                                m.d.sync += slot.assign(slots[i - 1])
-        complete = delay(m, Cat(valid & is_last, token), 1, "complete")
-        return slots, total, complete[1:], complete[0]
+    def _insert(self, m: Module, expert: data.View, power: Signal) -> list[data.View]:
+        """The token's best experts so far, best first."""
+        best = [Signal(_Candidate, name=f"best_{i}") for i in range(self._config.max_top_k)]
+        new = Signal(_Candidate)
+        m.d.comb += [
+            new.valid.eq(1),
+            new.delta.eq(expert.delta),
+            new.power.eq(power),
+            new.expert.eq(expert.number),
+        ]
+        with m.If(expert.valid & expert.first):
+            m.d.sync += best[0].eq(new)
+            for slot in best[1:]:
+                m.d.sync += slot.valid.eq(0)
+        with m.Elif(expert.valid):
+            # Strictly smaller, so that the earlier expert stays before an equal one.
+            beats = [~slot.valid | (expert.delta < slot.delta) for slot in best]
+            for i, slot in enumerate(best):
+                with m.If(beats[i]):
+                    m.d.sync += slot.eq(new)
+                    if i:
+                        with m.If(beats[i - 1]):
+                            m.d.sync += slot.eq(best[i - 1])
+        return best
 
     def _emit(
-        self, m: Module, slots: list[_Candidate], total: Signal, token: Value, complete: Value, finished: Signal
+        self,
+        m: Module,
+        candidates: list[data.View],
+        total: Signal,
+        complete: Signal,
+        token: Signal,
+        finished: Signal,
     ) -> None:
         """Scores of the winners and their queue entries, one a cycle."""
         m.submodules.reciprocal = reciprocal = Reciprocal(len(total))
         m.d.comb += reciprocal.n.eq(total)
-        winners = [_Candidate.create(f"winner_{i}") for i in range(len(slots))]
+        winners = [Signal(_Candidate, name=f"winner_{i}") for i in range(len(candidates))]
         winner_token = Signal(TOKEN_BITS)
-        wait = Signal(range(Reciprocal.LATENCY + 1))
-        left = Signal(3)
+        wait, left = Signal(range(Reciprocal.LATENCY + 1)), Signal(TOP_K_BITS)
 
-        # The winners shift through slot 0. `total` may change as soon as the next token's search begins, but what
-        # belongs to this one leaves the reciprocal's pipeline exactly when `wait` ends and is then kept.
-        row = Signal(16)
-        shift = Signal.like(reciprocal.shift)
-        m.d.comb += [row.eq(reciprocal.row), shift.eq(reciprocal.shift)]
-        kept_row = Signal.like(row)
-        kept_shift = Signal.like(shift)
-        first_winner = Signal()
+        # The winners shift through the first place. `total` may change as soon as the next token's search begins, but
+        # what belongs to this one leaves the reciprocal's pipeline exactly when `wait` ends and is then kept.
+        scale, kept, first = Signal(RowScale), Signal(RowScale), Signal()
+        m.d.comb += [scale.row.eq(reciprocal.row), scale.shift.eq(reciprocal.shift)]
+        with m.If(~first):
+            m.d.comb += scale.eq(kept)
         with m.If(complete):
-            for winner, slot in zip(winners, slots, strict=True):
-                m.d.sync += winner.assign(slot)
+            for winner, candidate in zip(winners, candidates, strict=True):
+                m.d.sync += winner.eq(candidate)
             m.d.sync += [
                 winner_token.eq(token),
                 wait.eq(Reciprocal.LATENCY - 1),
-                left.eq(self.top_k),
-                first_winner.eq(1),
+                left.eq(self.logits.top_k),
+                first.eq(1),
             ]
         with m.Elif(wait.any()):
             m.d.sync += wait.eq(wait - 1)
         with m.Elif(left.any()):
-            m.d.sync += [left.eq(left - 1), first_winner.eq(0)]
+            m.d.sync += [left.eq(left - 1), first.eq(0), kept.eq(scale)]
             for winner, following in zip(winners[:-1], winners[1:], strict=True):
-                m.d.sync += winner.assign(following)
-            with m.If(first_winner):
-                m.d.sync += [kept_row.eq(row), kept_shift.eq(shift)]
+                m.d.sync += winner.eq(following)
+        score = self._score(m, winners[0].power, scale)
+
+        issued = Signal(_Entry)
         issue = ~complete & ~wait.any() & left.any()
-
-        product = Signal(31)
-        score_shift = Signal.like(shift)
-        m.d.sync += [
-            product.eq(winners[0].power * Mux(first_winner, row, kept_row)[:15]),
-            score_shift.eq(Mux(first_winner, shift, kept_shift)),
+        m.d.comb += [
+            issued.valid.eq(issue),
+            issued.expert.eq(winners[0].expert),
+            issued.token.eq(winner_token),
+            issued.last.eq(issue & (left == 1)),
         ]
-        score = Signal(16)
-        shifted = Signal(31)
-        half = Signal(32)
-        m.d.sync += shifted.eq(product >> (score_shift - 1)[: len(shift)])  # floor_log2(N) is at least 14
-        m.d.comb += half.eq(shifted + 1)
-        m.d.sync += score.eq(Mux(half[1:] > 32768, 32768, half[1:]))
-        tags = delay(m, Cat(issue, winners[0].expert, winner_token, issue & (left == 1)), 3, "emit_tags")
-        self._queues(m, tags[0], tags[1:6], tags[6 : 6 + TOKEN_BITS], score)
-        m.d.comb += finished.eq(tags[-1])
+        entry = delay(m, issued, 3, "entry")
+        self._append(m, entry, score)
+        m.d.comb += finished.eq(entry.last)
 
-    def _queues(self, m: Module, append: Value, expert: Value, token: Value, score: Signal) -> None:
+    def _score(self, m: Module, power: Signal, scale: data.View) -> Signal:
+        """``min((power * row + 2^(b - 1)) >> b, 32768)``, three cycles later; b is at least 14."""
+        product, shift = Signal(2 * _POWER_BITS), Signal.like(scale.shift)
+        shifted, score = Signal.like(product), Signal(ROW_FACTOR_BITS)
+        m.d.sync += [
+            product.eq(power * scale.row[:15]),  # RECIP's entries are below 2^15
+            shift.eq(scale.shift - 1),
+            shifted.eq(product >> shift),
+            score.eq(minimum((shifted + 1) >> 1, _LARGEST_SCORE)),
+        ]
+        return score
+
+    def _append(self, m: Module, entry: data.View, score: Signal) -> None:
         """The queue memory and its counters."""
         max_tokens, max_experts = self._config.max_tokens, self._config.max_experts
-        m.submodules.queue = queue = Memory(shape=TOKEN_BITS + 16, depth=max_experts * max_tokens, init=[])
-        write = queue.write_port()
-        read = queue.read_port()
+        m.submodules.queue = queue = Memory(shape=_Queued.as_shape().size, depth=max_experts * max_tokens, init=[])
+        write, read = queue.write_port(), queue.read_port()
         counts = Array([self.counts[i] for i in range(max_experts)])
-        count = Signal(11)
-        full = Signal()
+        count, full, found = Signal(TOKEN_BITS), Signal(), data.View(_Queued, read.data)
         m.d.comb += [
-            count.eq(counts[expert]),
+            count.eq(counts[entry.expert]),
             full.eq(count == max_tokens),
-            write.addr.eq(_times(expert, max_tokens) + count),
-            write.data.eq(Cat(token, score)),
-            write.en.eq(append & ~full),
-            read.addr.eq(_times(self.read_expert, max_tokens) + self.read_index),
-            self.read_token.eq(read.data[:TOKEN_BITS]),
-            self.read_score.eq(read.data[TOKEN_BITS:]),
+            write.addr.eq(truncate(times(entry.expert, max_tokens) + count, len(write.addr))),
+            write.data.eq(Cat(entry.token, score)),
+            write.en.eq(entry.valid & ~full),
+            read.addr.eq(truncate(times(self.queue.expert, max_tokens) + self.queue.index, len(read.addr))),
+            self.queue.token.eq(found.token),
+            self.queue.score.eq(found.score),
         ]
-        with m.If(append):
+        with m.If(entry.valid):
             with m.If(full):
                 m.d.sync += self.overflow.eq(1)
             with m.Else():
-                m.d.sync += counts[expert].eq(count + 1)
-        with m.If(self.clear):
+                m.d.sync += counts[entry.expert].eq(count + 1)
+        with m.If(self.logits.clear):
             m.d.sync += [self.counts[i].eq(0) for i in range(max_experts)]
-
-
-def _times(value: Value, constant: int) -> Value:
-    """Product with a constant as shifted additions, so that no tool spends a DSP on it."""
-    terms = [value << bit for bit in range(constant.bit_length()) if constant >> bit & 1]
-    return sum(terms[1:], terms[0])

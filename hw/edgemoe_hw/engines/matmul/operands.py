@@ -1,19 +1,27 @@
 """Operand path of the MATMUL engine: scratchpads to array. int4 weights and P.V's exponentials are made on the way."""
 
-from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from edgemoe_hw.engines.matmul.array import MacArray
-from edgemoe_hw.engines.matmul.issue import StepMeta, TileMeta
+from edgemoe_hw.engines.matmul.records import FinishedTile, RowScale, StepMeta
 from edgemoe_hw.engines.matmul.softmax import Exp2Lanes, Reciprocal
 from edgemoe_hw.engines.matmul.unpack import WeightUnpack
+from edgemoe_hw.ports import MemoryRead
 from edgemoe_hw.primitives.delay import delay
 from edgemoe_hw.spec.config import AcceleratorConfig
-from edgemoe_hw.spec.constants import EXP_SUM_BITS, ROW_FACTOR_BITS, ROW_SHIFT_BITS, accumulator_bits
+from edgemoe_hw.spec.constants import EXP_SUM_BITS, SCORE_BITS, TOKEN_BITS, accumulator_bits
 
 __all__ = ["OperandPath"]
+
+# Cycles from score data to a tile's strobe, which comes a cycle before its result: along the sum of the exponentials
+# (which is accumulated in one more cycle), and along the products.
+_SUM_PATH = Exp2Lanes.TOTAL_LATENCY + 1 + Reciprocal.LATENCY
+_PRODUCT_PATH = Exp2Lanes.LATENCY + MacArray.LATENCY - 1
+_EXTRA = max(0, _SUM_PATH - _PRODUCT_PATH)  # cycles by which the products wait for the sum
+_SLACK = max(0, _PRODUCT_PATH - _SUM_PATH)  # or the sum for the products
 
 
 class OperandPath(wiring.Component):
@@ -21,15 +29,15 @@ class OperandPath(wiring.Component):
 
     The addresses of activations and weights are delayed, not the data, until the exponentials of the same step are
     ready. The sum of a token's exponentials is taken during its first tile; its reciprocal reaches the epilogue
-    together with that tile's result.
+    together with that tile's result. A tile's strobe comes ``LATENCY`` cycles after its last step.
 
     Members:
         step: from the issue unit
-        act_row / act_data, weight_row / weight_data, score_row / score_data, maximum_row / maximum_data: read ports of
-            the memories, data one cycle later
-        tile_valid, tile: one cycle before ``result`` holds the tile
-        softmax_row, softmax_shift: row factor, stable from the result of a token's first tile to the next token's
+        act, weight, score, maximum: read ports of the memories
+        tiles: finished tiles and their tokens' row factors
     """
+
+    LATENCY = 1 + 1 + Exp2Lanes.LATENCY + _EXTRA + MacArray.LATENCY - 1
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config
@@ -37,92 +45,80 @@ class OperandPath(wiring.Component):
         super().__init__(
             {
                 "step": In(StepMeta),
-                "act_row": Out(16),
-                "act_data": In(lanes_k * 8),
-                "weight_row": Out(16),
-                "weight_data": In(config.lanes_n * lanes_k * 8),
-                "score_row": Out(16),
-                "score_data": In(lanes_k * 12),
-                "maximum_row": Out(11),
-                "maximum_data": In(signed(12)),
-                "tile_valid": Out(1),
-                "tile": Out(TileMeta),
-                "result": Out(data.ArrayLayout(signed(accumulator_bits(config.max_tokens)), config.lanes_n)),
-                "softmax_row": Out(ROW_FACTOR_BITS),
-                "softmax_shift": Out(ROW_SHIFT_BITS),
+                "act": Out(MemoryRead(lanes_k * 8)),
+                "weight": Out(MemoryRead(config.lanes_n * lanes_k * 8)),
+                "score": Out(MemoryRead(lanes_k * SCORE_BITS)),
+                "maximum": Out(MemoryRead(signed(SCORE_BITS), TOKEN_BITS)),
+                "tiles": Out(FinishedTile(config)),
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
-        lanes_k = self._config.lanes_k
-        # Cycles from score data to tile strobe, along the sum and along the products.
-        sum_path = Exp2Lanes.TOTAL_LATENCY + 1 + Reciprocal.LATENCY
-        product_path = Exp2Lanes.LATENCY + MacArray.LATENCY - 1
-        extra = max(0, sum_path - product_path)
-        slack = max(0, product_path - sum_path)
-        hold = Exp2Lanes.LATENCY + extra  # cycles by which activation and weight addresses trail the scores'
-
         step = delay(m, self.step, 1, "issued")
-        m.d.comb += [self.score_row.eq(step.source_row), self.maximum_row.eq(step.maximum_row)]
-
+        m.d.comb += [self.score.row.eq(step.source_row), self.maximum.row.eq(step.maximum_row)]
         scored = delay(m, step, 1, "scored")
+        exp2 = self._exponentials(m, scored)
+
+        addressed = delay(m, step, Exp2Lanes.LATENCY + _EXTRA, "addressed")
+        m.d.comb += [self.act.row.eq(addressed.source_row), self.weight.row.eq(addressed.weight_row)]
+        operand = delay(m, addressed, 1, "operand")
+        self._multiply(m, operand, delay(m, Cat(exp2.p), _EXTRA, "probability"))
+
+        finished = delay(m, operand, MacArray.LATENCY - 1, "finished")
+        ends = finished.valid & finished.last
+        m.d.comb += [self.tiles.valid.eq(ends), self.tiles.meta.eq(finished.tile)]
+        scale = self._row_scale(m, exp2, scored)
+        with m.If(ends & finished.softmax & finished.first_tile):
+            m.d.sync += self.tiles.softmax.eq(scale)
+        return m
+
+    def _exponentials(self, m: Module, scored: data.View) -> Exp2Lanes:
+        """Exponentials of the step whose scores are there."""
+        lanes_k = self._config.lanes_k
         m.submodules.exp2 = exp2 = Exp2Lanes(lanes_k)
         base = scored.step << exact_log2(lanes_k)
         for lane in range(lanes_k):
             m.d.comb += [
-                exp2.score[lane].eq(self.score_data[12 * lane : 12 * lane + 12].as_signed()),
+                exp2.score[lane].eq(self.score.data.word_select(lane, SCORE_BITS).as_signed()),
                 exp2.mask[lane].eq(base + lane < scored.keys),
             ]
-        m.d.comb += [exp2.maximum.eq(self.maximum_data), exp2.score_shift.eq(scored.score_shift)]
+        m.d.comb += [exp2.maximum.eq(self.maximum.data), exp2.score_shift.eq(scored.score_shift)]
+        return exp2
 
-        addressed = delay(m, step, hold, "addressed")
-        m.d.comb += [self.act_row.eq(addressed.source_row), self.weight_row.eq(addressed.weight_row)]
-        operand = delay(m, addressed, 1, "operand")
-        probabilities = delay(m, Cat(exp2.p), extra, "probability")
-        m.submodules.array = array = MacArray(
-            lanes_k, self._config.lanes_n, acc_bits=accumulator_bits(self._config.max_tokens)
-        )
+    def _multiply(self, m: Module, operand: data.View, probabilities: Signal) -> None:
+        """The array and what goes into it."""
+        lanes_k, lanes_n = self._config.lanes_k, self._config.lanes_n
+        m.submodules.array = array = MacArray(lanes_k, lanes_n, acc_bits=accumulator_bits(self._config.max_tokens))
         for lane in range(lanes_k):
-            byte = self.act_data[8 * lane : 8 * lane + 8]
+            byte = self.act.data.word_select(lane, 8)
             sign = byte[7] & ~operand.unsigned
             m.d.comb += array.activations[lane].eq(
-                Mux(operand.source, probabilities[8 * lane : 8 * lane + 8], Cat(byte, sign).as_signed())
+                Mux(operand.source, probabilities.word_select(lane, 8), Cat(byte, sign).as_signed())
             )
-        m.d.comb += [
-            array.valid.eq(operand.valid),
-            array.first.eq(operand.first),
-            array.last.eq(operand.last),
-            self.result.eq(array.result),
-        ]
-
-        for lane in range(self._config.lanes_n):  # one flat word for all would be too much for Verilator
+        for lane in range(lanes_n):  # one flat word for all would be too much for Verilator
             m.submodules[f"unpack_{lane}"] = unpack = WeightUnpack(lanes_k)
             row = slice(8 * lanes_k * lane, 8 * lanes_k * (lane + 1))
             m.d.comb += [
-                unpack.data.eq(self.weight_data[row]),
+                unpack.data.eq(self.weight.data[row]),
                 unpack.nibbles.eq(operand.nibbles),
                 unpack.high.eq(operand.step[0]),
                 array.weights[row].eq(unpack.weights),
             ]
-
-        finished = delay(m, Cat(operand.valid & operand.last, operand.softmax & operand.first_tile), 4, "finished")
         m.d.comb += [
-            self.tile_valid.eq(finished[0]),
-            self.tile.eq(delay(m, operand.tile, MacArray.LATENCY - 1, "tile")),
+            array.valid.eq(operand.valid),
+            array.first.eq(operand.first),
+            array.last.eq(operand.last),
+            self.tiles.result.eq(array.result),
         ]
-        self._row_factor(m, exp2, scored, finished, slack)
-        return m
 
-    def _row_factor(self, m: Module, exp2, scored, finished, slack: int) -> None:
-        counted = delay(
-            m, Cat(scored.valid & scored.softmax & scored.first_tile, scored.first), Exp2Lanes.TOTAL_LATENCY, "counted"
-        )
+    def _row_scale(self, m: Module, exp2: Exp2Lanes, scored: data.View) -> data.View:
+        """Reciprocal of the sum of the exponentials, in time for the strobe of the first tile."""
+        summed = delay(m, scored, Exp2Lanes.TOTAL_LATENCY, "summed")
         total = Signal(EXP_SUM_BITS)
-        with m.If(counted[0]):
-            m.d.sync += total.eq(exp2.total + Mux(counted[1], 0, total))
+        with m.If(summed.valid & summed.softmax & summed.first_tile):
+            m.d.sync += total.eq(exp2.total + Mux(summed.first, 0, total))
         m.submodules.reciprocal = reciprocal = Reciprocal(EXP_SUM_BITS)
-        m.d.comb += reciprocal.n.eq(total)
-        row, shift = delay(m, reciprocal.row, slack, "row"), delay(m, reciprocal.shift, slack, "row_shift")
-        with m.If(finished[0] & finished[1]):
-            m.d.sync += [self.softmax_row.eq(row), self.softmax_shift.eq(shift)]
+        scale = Signal(RowScale)
+        m.d.comb += [reciprocal.n.eq(total), scale.row.eq(reciprocal.row), scale.shift.eq(reciprocal.shift)]
+        return delay(m, scale, _SLACK, "scale")

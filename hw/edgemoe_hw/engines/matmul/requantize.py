@@ -72,7 +72,7 @@ class RequantizeLane(wiring.Component):
             biased.eq(self.acc + self.bias),
             scaled.eq(self.multiplier * self.row),
             biased_2.eq(biased),
-            factor.eq((scaled + (1 << 14)) >> 15),
+            factor.eq(((scaled + (1 << 14)) >> 15)[:16]),  # no more than the multiplier, because row is at most 2^15
             product.eq(biased_2 * factor),
         ]
         m.submodules.rounding = rounding = RoundingShift(len(product), SHIFT_SUM_BITS, 16)

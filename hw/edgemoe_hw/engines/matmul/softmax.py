@@ -1,16 +1,16 @@
 """Single-pass softmax: exponentials of a row and the reciprocal of their sum (docs/numerics.md, section 6)."""
 
-from collections.abc import Sequence
-
-from amaranth.hdl import Array, Cat, Const, Module, Signal, ValueLike, signed
+from amaranth.hdl import Array, Cat, Const, Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from edgemoe_hw.primitives.arithmetic import truncate
+from edgemoe_hw.primitives.trees import two_stage_sum
 from edgemoe_hw.spec.constants import RECIPROCAL_LATENCY
 from edgemoe_hw.spec.tables import EXP2, RECIP
 
-__all__ = ["Exp2Lanes", "Reciprocal", "tree_sum"]
+__all__ = ["Exp2Lanes", "Reciprocal"]
 
 
 class Exp2Lanes(wiring.Component):
@@ -59,15 +59,7 @@ class Exp2Lanes(wiring.Component):
         for i in range(self._lanes):
             self._lane(m, i, shift)
 
-        # Two pipeline stages: sums of about sqrt(lanes) values, then their sum.
-        width = len(self.total)
-        group = 1 << ((self._lanes.bit_length()) // 2)
-        partial = []
-        for start in range(0, self._lanes, group):
-            part = Signal(width, name=f"partial_{start}")
-            m.d.sync += part.eq(tree_sum([self.p[i] for i in range(start, min(start + group, self._lanes))]))
-            partial.append(part)
-        m.d.sync += self.total.eq(tree_sum(partial))
+        m.d.comb += self.total.eq(two_stage_sum(m, list(self.p), "sum"))
         return m
 
     def _lane(self, m: Module, i: int, shift: Signal) -> None:
@@ -96,7 +88,7 @@ class Exp2Lanes(wiring.Component):
                     with m.Case(e):
                         m.d.comb += halves.eq(mantissa >> (3 + e))
         m.d.comb += rounded.eq((halves + 1) >> 1)
-        m.d.sync += self.p[i].eq(rounded)
+        m.d.sync += self.p[i].eq(truncate(rounded, 8))  # at most 255, which EXP2[0] = 4080 gives
 
 
 class Reciprocal(wiring.Component):
@@ -148,11 +140,3 @@ class Reciprocal(wiring.Component):
         m.d.comb += [read.addr.eq(index), self.row.eq(read.data)]
         m.d.sync += self.shift.eq(position_2)
         return m
-
-
-def tree_sum(values: Sequence[ValueLike]) -> ValueLike:
-    """Sum as a balanced tree."""
-    terms = list(values)
-    while len(terms) > 1:
-        terms = [sum(terms[i : i + 2][1:], terms[i]) for i in range(0, len(terms), 2)]
-    return terms[0]

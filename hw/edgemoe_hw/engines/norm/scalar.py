@@ -1,10 +1,11 @@
 """Scalar part of LayerNorm: a row's sums to its mean, reciprocal deviation and shift (docs/numerics.md, section 5)."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from edgemoe_hw.primitives.arithmetic import truncate
 from edgemoe_hw.primitives.rounding import RoundingShift, limit_of
 from edgemoe_hw.spec.tables import RSQRT
 
@@ -69,7 +70,7 @@ class NormScalar(wiring.Component):
         with m.If(step == 0):
             m.d.sync += [
                 negative.eq(total < 0),
-                Cat(low, high).eq(Mux(total < 0, -total, total)),
+                Cat(low, high).eq(truncate(Mux(total < 0, -total, total), 25)),  # |S| <= 1024 * 32767
                 squares.eq(self.sums.payload.squares),
             ]
 
@@ -96,6 +97,10 @@ class NormScalar(wiring.Component):
                 with m.Case(i + 1):
                     m.d.sync += [a.eq(left), b.eq(right)]
 
+        # The product has room for any operands; those of each step need less, so nothing is lost.
+        def shifted(distance: int, width: int) -> Value:
+            return truncate(product << distance, width)
+
         scaled = Signal(42)  # |S| * inv
         mean_negative = Signal()
         spread = Signal(54)  # D*Q - S*S + eps
@@ -105,17 +110,17 @@ class NormScalar(wiring.Component):
             with m.Case(1):
                 m.d.sync += scaled.eq(product)
             with m.Case(2):
-                m.d.sync += [scaled.eq(scaled + (product << 12)), mean_negative.eq(signs[2])]
+                m.d.sync += [scaled.eq(scaled + shifted(12, 42)), mean_negative.eq(signs[2])]
             with m.Case(3):
                 m.d.sync += spread.eq(product + self.eps)
             with m.Case(4):
-                m.d.sync += spread.eq(spread + (product << 24))
+                m.d.sync += spread.eq(spread + shifted(24, 54))
             with m.Case(5):
                 m.d.sync += spread.eq(spread - product)
             with m.Case(6):
-                m.d.sync += spread.eq(spread - (product << 13))
+                m.d.sync += spread.eq(spread - shifted(13, 54))
             with m.Case(7):
-                m.d.sync += spread.eq(spread - (product << 24))
+                m.d.sync += spread.eq(spread - shifted(24, 54))
 
         # |mu| < 2^23 always, so the limit is never reached. It is ready before `complete` and stays until after it.
         m.submodules.rounding = rounding = RoundingShift(43, 5, 24)
@@ -132,7 +137,7 @@ class NormScalar(wiring.Component):
         phase = Signal(range(len(_HALVINGS) + 2))  # 0 is idle
         with m.If(complete):
             m.d.sync += [
-                v.eq(Mux(spread.any(), spread, 1)),
+                v.eq(truncate(Mux(spread.any(), spread, 1), 52)),  # below 2^52 when it is complete
                 e.eq(0),
                 mean.eq(Mux(mean_negative, -rounding.result, rounding.result)),
                 phase.eq(1),
@@ -145,7 +150,7 @@ class NormScalar(wiring.Component):
             for i, distance in enumerate(_HALVINGS):
                 with m.Case(i + 1):
                     with m.If(~v[52 - distance :].any()):
-                        m.d.sync += [v.eq(v << distance), e.eq(e | distance >> 1)]
+                        m.d.sync += [v.eq(truncate(v << distance, 52)), e.eq(e | distance >> 1)]
 
         m.submodules.table = table = Memory(shape=16, depth=len(RSQRT), init=RSQRT)
         read = table.read_port()

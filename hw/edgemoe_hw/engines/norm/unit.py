@@ -2,19 +2,41 @@
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, fifo, stream, wiring
-from amaranth.lib.memory import Memory
+from amaranth.lib.memory import Memory, ReadPort, WritePort
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
 
-from edgemoe_hw.engines.matmul.softmax import tree_sum
 from edgemoe_hw.engines.norm.lane import NormLane
 from edgemoe_hw.engines.norm.scalar import NormScalar, RowStatistics, RowSums
 from edgemoe_hw.layouts import LayerNorm
+from edgemoe_hw.ports import LoadPort, SharedRead, SharedWrite
+from edgemoe_hw.primitives.arithmetic import truncate
 from edgemoe_hw.primitives.delay import delay
+from edgemoe_hw.primitives.trees import pipelined_tree, tree_cycles, tree_sum
 from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_hw.spec.constants import ROW_BITS, TOKEN_BITS
 
 __all__ = ["LayerNormUnit"]
 
 _SLOTS = 4  # rows between their sums and their normalisation: hides the scalar part's latency
+_TERMS = 4  # added in one pipeline stage of the sums
+_ROW_COUNT_BITS = 12  # of LayerNorm.src_rows
+
+
+class _Ends(data.Struct):
+    """A group of elements, or of destination channels, within its token."""
+
+    valid: 1
+    first: 1
+    last: 1
+
+
+class _Parameters(data.Struct):
+    """One channel's, as they lie in their memory."""
+
+    gamma: signed(16)
+    reserved: 16
+    beta: signed(32)
 
 
 class LayerNormUnit(wiring.Component):
@@ -30,12 +52,9 @@ class LayerNormUnit(wiring.Component):
     Members:
         command: In(stream of layouts.LayerNorm); ready while no command is running
         done: Out(1), one cycle after the last write of a command was accepted
-        read_valid: Out(1), read_ready: In(1), read_row: Out(16); read_data: In(signed(16)).array(epilogue_lanes) is the
-            row's data in the cycle after the transfer
-        param_write_valid: In(1), param_write_row: In(16), param_write_beat: In(8), param_write_data: In(8 * axi_bytes);
-            a row is norm_lanes x {gamma int16, pad 16, beta int32}, beat b is its bytes from b * axi_bytes
-        write_valid: Out(1), write_ready: In(1), write_row: Out(16), write_mask: Out(lanes_k), write_data: Out(8 *
-            lanes_k); channel ch goes to row dst_base + token * dst_stride + ch // lanes_k, byte ch % lanes_k
+        read: residual rows
+        load: loader's port to the parameters, always ready; a row is norm_lanes x {gamma int16, pad 16, beta int32}
+        write: activations; channel ch goes to row dst_base + token * dst_stride + ch // lanes_k, byte ch % lanes_k
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
@@ -43,25 +62,16 @@ class LayerNormUnit(wiring.Component):
         self._ratio = config.epilogue_lanes // config.norm_lanes  # groups a residual row
         self._pack = config.lanes_k // config.norm_lanes  # groups a destination row
         rows = -(-config.max_dim // config.epilogue_lanes)
-        self._index_bits = (rows * self._ratio - 1).bit_length()
+        self._index_bits = ceil_log2(rows * self._ratio)
         self._param_depth = 2 * rows * self._ratio
+        self._output = data.StructLayout({"last": 1, "mask": self._pack, "data": 8 * config.lanes_k})
         super().__init__(
             {
                 "command": In(stream.Signature(LayerNorm)),
                 "done": Out(1),
-                "read_valid": Out(1),
-                "read_ready": In(1),
-                "read_row": Out(16),
-                "read_data": In(signed(16)).array(config.epilogue_lanes),
-                "param_write_valid": In(1),
-                "param_write_row": In(16),
-                "param_write_beat": In(8),
-                "param_write_data": In(8 * config.axi_bytes),
-                "write_valid": Out(1),
-                "write_ready": In(1),
-                "write_row": Out(16),
-                "write_mask": Out(config.lanes_k),
-                "write_data": Out(8 * config.lanes_k),
+                "read": Out(SharedRead(data.ArrayLayout(signed(16), config.epilogue_lanes))),
+                "load": In(LoadPort(config.axi_bytes)),
+                "write": Out(SharedWrite(8 * config.lanes_k, config.lanes_k)),
             }
         )
 
@@ -91,39 +101,42 @@ class LayerNormUnit(wiring.Component):
             scalar.inv_dim.eq(command.inv_dim),
             scalar.eps.eq(command.eps),
         ]
-        row_freed = Signal()
-        group, first, last, group_valid = self._fetch(m, start, command, rows.write_port(), row_freed)
-        self._sums(m, group, first, last, group_valid, scalar)
-        row_complete, token_complete = self._normalise(m, command, start, rows.read_port(), scalar, row_freed)
-        finished = self._write(m, command, start, row_complete, token_complete)
+        # A destination row needs a place in the output queue before its first group starts.
+        depth = 32 if self._pack == 1 else 16  # covers the lanes' latency
+        m.submodules.output = output = fifo.SyncFIFO(width=self._output.size, depth=depth)
+        places = Signal(range(depth + 1), init=depth)
+        place_taken, accepted, row_freed = Signal(), Signal(), Signal()
+        m.d.sync += places.eq(places + accepted - place_taken)
+
+        group, ends = self._fetch(m, start, command, row_freed)
+        self._keep(m, start, group, ends, rows.write_port())
+        self._sums(m, group, ends, scalar)
+        self._normalise(m, start, command, rows.read_port(), scalar, output, places.any(), place_taken, row_freed)
+        finished = self._write(m, start, command, output, accepted)
 
         m.d.sync += self.done.eq(finished | (start & (self.command.payload.tokens == 0)))
         with m.If(finished):
             m.d.sync += busy.eq(0)
         return m
 
-    def _fetch(
-        self, m: Module, start: Value, command: data.View, write: wiring.PureInterface, row_freed: Signal
-    ) -> tuple[Value, Value, Value, Value]:
-        """Reads residual rows into the ring, ``norm_lanes`` elements a cycle.
+    def _fetch(self, m: Module, start: Signal, command: data.View, row_freed: Signal) -> tuple[Value, data.View]:
+        """Reads residual rows, and hands on ``norm_lanes`` elements a cycle. Returns them and their place in the token.
 
-        Returns the elements of this cycle, whether they are a token's first or last, and whether there are any.
+        ``first`` of the place is left to ``_keep``, which counts.
         """
-        tokens = Signal(11)
-        row = Signal(12)
-        address = Signal(16)
-        next_token = Signal(16)
+        tokens = Signal(TOKEN_BITS)
+        row = Signal(_ROW_COUNT_BITS)
+        address, next_token = Signal(ROW_BITS), Signal(ROW_BITS)
         used = Signal(range(_SLOTS + 1))
         left = Signal(range(self._ratio + 1))  # groups in the row register
-        arriving = Signal()
-        arriving_last = Signal()
+        arriving, arriving_last = Signal(), Signal()
         last_row = row + 1 == command.src_rows
         # A row that is requested now is in the register in two cycles, when the one before must have left it.
         room = ~arriving & (left <= 2) if self._ratio > 1 else 1
-        accepted = self.read_valid & self.read_ready
+        accepted = self.read.valid & self.read.ready
         m.d.comb += [
-            self.read_valid.eq((tokens != 0) & ((row != 0) | (used != _SLOTS)) & room),
-            self.read_row.eq(address),
+            self.read.valid.eq((tokens != 0) & ((row != 0) | (used != _SLOTS)) & room),
+            self.read.row.eq(address),
         ]
         m.d.sync += [
             arriving.eq(accepted),
@@ -152,28 +165,30 @@ class LayerNormUnit(wiring.Component):
         register = Signal(16 * self._config.epilogue_lanes)
         register_last = Signal()
         with m.If(arriving):
-            m.d.sync += [
-                register.eq(Cat(*[self.read_data[i] for i in range(self._config.epilogue_lanes)])),
-                register_last.eq(arriving_last),
-                left.eq(self._ratio),
-            ]
+            m.d.sync += [register.eq(self.read.data), register_last.eq(arriving_last), left.eq(self._ratio)]
         with m.Elif(left.any()):
             m.d.sync += [register.eq(register >> width), left.eq(left - 1)]
+        ends = Signal(_Ends)
+        m.d.comb += [ends.valid.eq(left.any()), ends.last.eq(register_last & (left == 1))]
+        return register[:width], ends
 
-        slot = Signal(range(_SLOTS))
-        index = Signal(self._index_bits)
-        group = register[:width]
-        last = register_last & (left == 1)
-        m.d.comb += [write.en.eq(left.any()), write.addr.eq(Cat(index, slot)), write.data.eq(group)]
+    def _keep(self, m: Module, start: Signal, group: Value, ends: data.View, write: WritePort) -> None:
+        """Writes the groups into the ring."""
+        slot, index = Signal(range(_SLOTS)), Signal(self._index_bits)
+        m.d.comb += [
+            ends.first.eq(index == 0),
+            write.en.eq(ends.valid),
+            write.addr.eq(Cat(index, slot)),
+            write.data.eq(group),
+        ]
         with m.If(start):
             m.d.sync += [slot.eq(0), index.eq(0)]
-        with m.Elif(left.any()):
+        with m.Elif(ends.valid):
             m.d.sync += index.eq(index + 1)
-            with m.If(last):
+            with m.If(ends.last):
                 m.d.sync += [index.eq(0), slot.eq(slot + 1)]
-        return group, index == 0, last, left.any()
 
-    def _sums(self, m: Module, group: Value, first: Value, last: Value, valid: Value, scalar: NormScalar) -> None:
+    def _sums(self, m: Module, group: Value, ends: data.View, scalar: NormScalar) -> None:
         """Accumulates S and Q and queues them for the scalar part."""
         lanes = self._config.norm_lanes
         values, squares = [], []
@@ -181,30 +196,24 @@ class LayerNormUnit(wiring.Component):
             value = Signal(signed(16), name=f"element_{i}")
             square = Signal(31, name=f"square_{i}")
             x = group.word_select(i, 16).as_signed()
-            m.d.sync += [value.eq(x), square.eq(x * x)]
+            m.d.sync += [value.eq(x), square.eq(truncate(x * x, 31))]  # at most 2^30
             values.append(value)
             squares.append(square)
-        flags = delay(m, Cat(valid, valid & first, valid & last), 1, "sum_flags")
-        while len(values) > 1:  # four terms a pipeline stage
-            depth = len(values)
-            values = [_registered(m, tree_sum(values[i : i + 4]), f"value_sum_{depth}_{i}") for i in range(0, depth, 4)]
-            squares = [
-                _registered(m, tree_sum(squares[i : i + 4]), f"square_sum_{depth}_{i}") for i in range(0, depth, 4)
-            ]
-            flags = delay(m, flags, 1, f"sum_flags_{depth}")
+        total = pipelined_tree(m, values, tree_sum, _TERMS, "value_sum")
+        total_squares = pipelined_tree(m, squares, tree_sum, _TERMS, "square_sum")
+        summed = delay(m, ends, 1 + tree_cycles(lanes, _TERMS), "summed")
 
         sums = Signal(RowSums)
-        with m.If(flags[0]):
+        with m.If(summed.valid):
             m.d.sync += [
-                sums.total.eq(Mux(flags[1], 0, sums.total) + values[0]),
-                sums.squares.eq(Mux(flags[1], 0, sums.squares) + squares[0]),
+                sums.total.eq(Mux(summed.first, 0, sums.total) + total),
+                sums.squares.eq(Mux(summed.first, 0, sums.squares) + total_squares),
             ]
-        complete = delay(m, flags[2], 1, "sums_complete")
         # At most _SLOTS tokens are inside, so the queue never overflows.
         m.submodules.sums = queue = fifo.SyncFIFO(width=RowSums.as_shape().size, depth=_SLOTS)
         m.d.comb += [
             queue.w_data.eq(sums),
-            queue.w_en.eq(complete),
+            queue.w_en.eq(delay(m, summed.valid & summed.last, 1, "sums_complete")),
             scalar.sums.payload.eq(RowSums(queue.r_data)),
             scalar.sums.valid.eq(queue.r_rdy),
             queue.r_en.eq(scalar.sums.ready),
@@ -213,41 +222,32 @@ class LayerNormUnit(wiring.Component):
     def _normalise(
         self,
         m: Module,
+        start: Signal,
         command: data.View,
-        start: Value,
-        read: wiring.PureInterface,
+        read: ReadPort,
         scalar: NormScalar,
+        output: fifo.SyncFIFO,
+        has_place: Value,
+        place_taken: Signal,
         row_freed: Signal,
-    ) -> tuple[Value, Value]:
-        """Issues groups of the oldest complete row and packs the lanes' results into destination rows.
-
-        Returns strobes: the packed row (``self._packed``, ``self._mask``) is complete, and it is its token's last.
-        """
-        config, lanes = self._config, self._config.norm_lanes
+    ) -> None:
+        """Issues groups of the oldest complete row and packs the lanes' results into destination rows."""
         m.submodules.statistics = queue = fifo.SyncFIFO(width=RowStatistics.as_shape().size, depth=_SLOTS)
-        statistics = RowStatistics(queue.r_data)
         m.d.comb += [queue.w_data.eq(scalar.statistics), queue.w_en.eq(scalar.statistics_valid)]
 
-        # A destination row needs a place in the output queue before its first group starts.
-        self._places = places = Signal(range(self._output_depth + 1), init=self._output_depth)
-        self._place_taken = Signal()
-        slot = Signal(range(_SLOTS))
-        index = Signal(self._index_bits)
-        source_row = Signal(12)
-        sub = Signal(range(self._ratio))
+        slot, index = Signal(range(_SLOTS)), Signal(self._index_bits)
+        source_row, sub = Signal(_ROW_COUNT_BITS), Signal(range(self._ratio))
         position = Signal(range(self._pack))
-        last_sub = sub == self._ratio - 1
-        last = Signal()
-        issue = Signal()
+        last_sub, full = sub == self._ratio - 1, position == self._pack - 1
+        issue, last = Signal(), Signal()
         m.d.comb += [
-            issue.eq(queue.r_rdy & ((position != 0) | places.any())),
+            issue.eq(queue.r_rdy & ((position != 0) | has_place)),
             last.eq(last_sub & (source_row + 1 == command.src_rows)),
-            self._place_taken.eq(issue & (position == 0)),
+            place_taken.eq(issue & (position == 0)),
             row_freed.eq(issue & last),
             queue.r_en.eq(issue & last),
             read.addr.eq(Cat(index, slot)),
         ]
-        full = position == self._pack - 1
         with m.If(start):
             m.d.sync += slot.eq(0)
         with m.If(issue):
@@ -259,77 +259,81 @@ class LayerNormUnit(wiring.Component):
             with m.If(last):
                 m.d.sync += [slot.eq(slot + 1), index.eq(0), source_row.eq(0), position.eq(0)]
 
-        params = self._parameters(m, delay(m, command.param_base + index, NormLane.PARAM_DELAY, "param_address"))
+        address = truncate(command.param_base + index, ceil_log2(self._param_depth))  # the compiler checks the range
+        parameters = self._parameters(m, delay(m, address, NormLane.PARAM_DELAY, "param_address"))
+        results = self._lanes(m, command, read.data, RowStatistics(queue.r_data), parameters)
+        issued = Signal(data.StructLayout({"valid": 1, "row_ends": 1, "last": 1, "position": position.shape()}))
+        m.d.comb += [
+            issued.valid.eq(issue),
+            issued.row_ends.eq(issue & (last | full)),
+            issued.last.eq(issue & last),
+            issued.position.eq(position),
+        ]
+        self._pack_row(m, delay(m, issued, 1 + NormLane.LATENCY, "normalised"), results, output)
+
+    def _lanes(
+        self, m: Module, command: data.View, elements: Value, statistics: data.View, parameters: data.View
+    ) -> Value:
+        """Results of the group whose elements are there; each lane samples its inputs when it needs them."""
         mean = delay(m, statistics.mean, 1, "mean")
         rsqrt = delay(m, statistics.rsqrt, 2, "rsqrt")
         norm_shift = delay(m, statistics.shift, 3, "norm_shift")
         results = []
-        for i in range(lanes):
+        for i in range(self._config.norm_lanes):
             m.submodules[f"lane_{i}"] = lane = NormLane()
             m.d.comb += [
-                lane.x.eq(read.data.word_select(i, 16)),
+                lane.x.eq(elements.word_select(i, 16)),
                 lane.mean.eq(mean),
                 lane.rsqrt.eq(rsqrt),
                 lane.norm_shift.eq(norm_shift),
-                lane.gamma.eq(params[64 * i : 64 * i + 16]),
-                lane.beta.eq(params[64 * i + 32 : 64 * i + 64]),
+                lane.gamma.eq(parameters[i].gamma),
+                lane.beta.eq(parameters[i].beta),
                 lane.shift.eq(command.shift),
             ]
             results.append(lane.y)
+        return Cat(results)
 
-        tags = delay(m, Cat(issue, issue & (last | full), issue & last, position), 1 + NormLane.LATENCY, "norm_tags")
-        place = tags[3:]
-        self._packed = Signal(8 * config.lanes_k)
-        self._mask = Signal(self._pack)
-        for p in range(self._pack):
-            with m.If(tags[0] & (place == p)):
+    def _pack_row(self, m: Module, group: data.View, results: Value, output: fifo.SyncFIFO) -> None:
+        """Gathers groups to a destination row and queues it."""
+        row = Signal(self._output)
+        for place in range(self._pack):
+            with m.If(group.valid & (group.position == place)):
                 m.d.sync += [
-                    self._packed[8 * lanes * p : 8 * lanes * (p + 1)].eq(Cat(*results)),
-                    self._mask.eq((2 << p) - 1),
+                    row.data.word_select(place, len(results)).eq(results),
+                    row.mask.eq((2 << place) - 1),
                 ]
-        complete = delay(m, tags[1:3], 1, "row_complete")
-        return complete[0], complete[1]
+        m.d.sync += row.last.eq(group.last)
+        m.d.comb += [output.w_data.eq(row), output.w_en.eq(delay(m, group.row_ends, 1, "row_complete"))]
 
-    @property
-    def _output_depth(self) -> int:
-        return 32 if self._pack == 1 else 16  # covers the lanes' latency
-
-    def _parameters(self, m: Module, address: Value) -> Value:
+    def _parameters(self, m: Module, address: Value) -> data.View:
         """The parameter memory's data, a cycle after ``address``."""
         beat_bits = 8 * self._config.axi_bytes
-        width = 64 * self._config.norm_lanes
-        m.submodules.params = params = Memory(shape=width, depth=self._param_depth, init=[])
+        row = data.ArrayLayout(_Parameters, self._config.norm_lanes)
+        m.submodules.params = params = Memory(shape=row.size, depth=self._param_depth, init=[])
         write = params.write_port(granularity=beat_bits)
         read = params.read_port()
-        beats = width // beat_bits
         m.d.comb += [
-            write.addr.eq(self.param_write_row),
-            write.data.eq(self.param_write_data.replicate(beats)),
+            self.load.ready.eq(1),
+            write.addr.eq(truncate(self.load.row, len(write.addr))),  # the LOAD's range is checked
+            write.data.eq(self.load.data.replicate(row.size // beat_bits)),
+            write.en.eq(Cat(self.load.valid & (self.load.beat == beat) for beat in range(row.size // beat_bits))),
             read.addr.eq(address),
         ]
-        for beat in range(beats):
-            m.d.comb += write.en[beat].eq(self.param_write_valid & (self.param_write_beat == beat))
-        return read.data
+        return data.View(row, read.data)
 
-    def _write(self, m: Module, command: data.View, start: Value, row_complete: Value, token_complete: Value) -> Signal:
-        """Queues packed rows and writes them. Returns a strobe with the command's last accepted write."""
-        config = self._config
-        m.submodules.output = queue = fifo.SyncFIFO(width=1 + self._pack + 8 * config.lanes_k, depth=self._output_depth)
-        m.d.comb += [queue.w_data.eq(Cat(token_complete, self._mask, self._packed)), queue.w_en.eq(row_complete)]
-
-        tokens = Signal(11)
-        row = Signal(16)
-        next_token = Signal(16)
-        is_last = queue.r_data[0]
-        accepted = queue.r_rdy & self.write_ready
+    def _write(self, m: Module, start: Signal, command: data.View, output: fifo.SyncFIFO, accepted: Signal) -> Signal:
+        """Writes packed rows. Returns a strobe with the command's last accepted write."""
+        tokens = Signal(TOKEN_BITS)
+        row, next_token = Signal(ROW_BITS), Signal(ROW_BITS)
+        packed = data.View(self._output, output.r_data)
         m.d.comb += [
-            self.write_valid.eq(queue.r_rdy),
-            queue.r_en.eq(self.write_ready),
-            self.write_row.eq(row),
-            self.write_mask.eq(Cat(*[bit.replicate(config.norm_lanes) for bit in queue.r_data[1 : 1 + self._pack]])),
-            self.write_data.eq(queue.r_data[1 + self._pack :]),
+            accepted.eq(output.r_rdy & self.write.ready),
+            self.write.valid.eq(output.r_rdy),
+            output.r_en.eq(self.write.ready),
+            self.write.row.eq(row),
+            self.write.mask.eq(Cat(bit.replicate(self._config.norm_lanes) for bit in packed.mask)),
+            self.write.data.eq(packed.data),
         ]
-        m.d.sync += self._places.eq(self._places + accepted - self._place_taken)
         with m.If(start):
             payload = self.command.payload
             m.d.sync += [
@@ -339,18 +343,12 @@ class LayerNormUnit(wiring.Component):
             ]
         with m.Elif(accepted):
             m.d.sync += row.eq(row + 1)
-            with m.If(is_last):
+            with m.If(packed.last):
                 m.d.sync += [
                     tokens.eq(tokens - 1),
                     row.eq(next_token),
                     next_token.eq(next_token + command.dst_stride),
                 ]
         finished = Signal()
-        m.d.comb += finished.eq(accepted & is_last & (tokens == 1))
+        m.d.comb += finished.eq(accepted & packed.last & (tokens == 1))
         return finished
-
-
-def _registered(m: Module, value: Value, name: str) -> Signal:
-    register = Signal(value.shape(), name=name)
-    m.d.sync += register.eq(value)
-    return register
