@@ -97,8 +97,9 @@ class ComputeSide(wiring.Component):
         ]
         self._scores(m, operands, epilogue)
         self._share(m, sliced, epilogue, norm)
-        single = {MemoryId.NORM: [norm.load], MemoryId.GELU: [epilogue.table]}
-        self._loads(m, {memory: pad.load for memory, pad in {MemoryId.WEIGHT: weight, **sliced}.items()} | single)
+        loads = {memory: list(pad.load) for memory, pad in sliced.items()}
+        loads |= {MemoryId.WEIGHT: list(weight.load), MemoryId.NORM: [norm.load], MemoryId.GELU: [epilogue.table]}
+        self._loads(m, loads)
         self._norm(m, norm)
         self._completion(m, issue, epilogue, gate)
         return m
@@ -145,7 +146,7 @@ class ComputeSide(wiring.Component):
         with m.If(norm.done):
             m.d.sync += self.norm_done.eq(self.norm_done + 1)
 
-    def _loads(self, m: Module, targets: dict[MemoryId, list[wiring.FlippedInterface]]) -> None:
+    def _loads(self, m: Module, targets: dict[MemoryId, list[wiring.PureInterface]]) -> None:
         """Route each master's beats to the memory that they name; those of NORM and GELU come from master 0."""
         for index, beat in enumerate(self.beats):
             ready = Signal(name=f"ready_{index}")
