@@ -42,7 +42,7 @@ class Drain(wiring.Component):
     cycle after ``tile_valid``.
 
     Members:
-        command: commands in issue order, each before its first tile
+        command: commands in issue order, each two cycles before its first tile or earlier
         tile_valid, tile: of a tile whose results are there in the next cycle; at least ``epilogue_cycles`` apart
         group: number of the group within the tile
         control: of the group (``records.group_control``); its ``row_offset`` is still to be added to ``row``

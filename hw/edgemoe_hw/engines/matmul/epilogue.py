@@ -27,7 +27,7 @@ class Epilogue(wiring.Component):
     residual row that is added to is read two cycles before. ``completion_delay`` more cycles to ``completed``.
 
     Members:
-        command: commands in issue order, each before its first tile
+        command: commands in issue order, each two cycles before its first tile or earlier
         tiles: finished tiles, at least ``epilogue_cycles`` apart
         param: parameter scratchpad
         table: loader's port to the activation's table; always ready
