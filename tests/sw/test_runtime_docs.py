@@ -4,26 +4,34 @@ import re
 from pathlib import Path
 
 import numpy as np
+import safetensors.numpy
 from PIL import Image
+
+from edgemoe_models.random_weights import random_state
+from support.random_graphs import small_model
+
+from .conftest import KINDS
 
 PAGE = Path(__file__).parents[2] / "docs" / "runtime.md"
 
 
 def test_examples(runtime_bundle, pictures, tmp_path, monkeypatch, capsys):
     examples = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    assert len(examples) == 5
+    assert len(examples) == 7
     monkeypatch.chdir(tmp_path)
     runtime_bundle.save("model.emoe")
     Image.fromarray(pictures[0]).save("scene.png")
     Path("frames").mkdir()
+    model = small_model(tasks=KINDS)
+    safetensors.numpy.save_file(random_state(model, 0), "float.safetensors", {"config": model.to_json()})
     for number, picture in enumerate(pictures):
         Image.fromarray(picture).save(f"frames/{number}.png")
     names: dict[str, object] = {"np": np}
     for example in examples:
         exec(example, names)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("(12, 16) ")
-    assert lines[1].startswith("(12, 16) int16 ")
-    assert lines[2].startswith("0 ") and lines[10].startswith("8 frames, 16 inferences, 0 failed")
-    assert lines[11:13] == ["0 ['segmentation']", "1 ['depth']"] and lines[19] == "8"
-    assert lines[21].startswith("1 it is 8x8 pixels, but the model takes 16x12") and lines[22].startswith("2 ")
+    assert lines[0].startswith("(12, 16) ") and int(lines[1]) > 0
+    assert lines[2] == "small for tiny" and lines[3].startswith("(12, 16) int16 ")
+    assert lines[4].startswith("0 ") and lines[12].startswith("8 frames, 16 inferences, 0 failed")
+    assert lines[13:15] == ["0 ['segmentation']", "1 ['depth']"] and lines[21] == "8"
+    assert lines[23].startswith("1 it is 8x8 pixels, but the model takes 16x12") and lines[24].startswith("2 ")
