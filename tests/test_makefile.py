@@ -29,7 +29,7 @@ class Checkout:
             self.path.mkdir(exist_ok=True)
             if found := shutil.which(name):
                 (self.path / name).symlink_to(found)
-        for name in ("g++", "perl"):
+        for name in ("g++",):
             self.stub(self.path / name)
 
     def stub(self, path: Path) -> None:

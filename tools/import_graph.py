@@ -2,9 +2,9 @@
 
 Usage: ``python tools/import_graph.py [CHECKOUT] [--arrows] [--json FILE]``
 
-A *room* is a module or package directly below one of the four roots. Imports inside functions count. A *circle* is a set of
-modules each of which reaches every other. The *floor* of a room is the longest way from it down to a room that imports
-none; where rooms form a circle, the fewest arrows that would have to go are those that run *back up*.
+A *room* is a module or package directly below one of the four roots. Imports inside functions count. A *circle* is a
+set of modules each of which reaches every other. The *floor* of a room is the longest way from it down to a room that
+imports none; where rooms form a circle, the fewest arrows that would have to go are those that run *back up*.
 """
 
 from __future__ import annotations
@@ -129,8 +129,12 @@ def main(arguments: list[str] | None = None) -> int:
     for circle in found["circles"]:
         print(f"  circle: {', '.join(circle)}")
     for root, values in found["packages"].items():
-        print(f"{root} ({', '.join(found['roots'][root]) or 'imports none of the others'}): {values['rooms']} rooms, ", end="")
-        print(f"{values['floors']} floors, {values['arrows']} arrows, {len(values['upward'])} of them back up")
+        print(
+            f"{root} ({', '.join(found['roots'][root]) or 'imports none of the others'}): {values['rooms']} rooms, ",
+            end="",
+        )
+        print(f"{values['floors']} floors, ", end="")
+        print(f"{values['arrows']} arrows, {len(values['upward'])} of them back up")
         for arrow in values["upward"]:
             print(f"  back up: {arrow}")
         for number, rooms in reversed(values["by_floor"].items()):
