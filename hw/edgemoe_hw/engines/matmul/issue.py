@@ -36,7 +36,8 @@ class MatMulIssue(wiring.Component):
     """Issues one array step a cycle.
 
     A tile starts only ``min_gap`` cycles after the one before it, so that the epilogue, whose rate is static, never has
-    to stall the array. Between commands there is one idle cycle.
+    to stall the array. Between commands there is one idle cycle. A queue's first token comes four cycles later; the
+    others are read ahead, which costs nothing where a token has at least four steps.
 
     Members:
         command: commands whose dependencies are met
