@@ -126,6 +126,25 @@ def test_two_commands_share_the_queues_and_overflow_is_reported() -> None:
     simulate(dut, testbench)
 
 
+def test_largest_layers() -> None:
+    """1024 tokens of one expert fill its queue; 32 equal experts have the largest sum of exponentials."""
+    config = replace(CONFIG, max_tokens=1024, max_experts=32)
+    rng = random.Random(8)
+    bench = Bench(config)
+
+    async def testbench(ctx) -> None:
+        full = await bench.layer(ctx, [[rng.randint(-9, 9)] for _ in range(1024)], 1, rng)
+        await bench.check(ctx, full)
+        assert not ctx.get(bench.dut.overflow)
+        await bench.layer(ctx, [[0]], 1, rng, first_token=1024, clear=False)
+        assert ctx.get(bench.dut.overflow)
+        await bench.check(ctx, full)
+        equal = await bench.layer(ctx, [[7] * 32 for _ in range(20)], 4, rng, first_token=1004)
+        await bench.check(ctx, equal)
+
+    simulate(bench.dut, testbench)
+
+
 def test_overrun_is_reported() -> None:
     bench = Bench(CONFIG)
     dut = bench.dut

@@ -7,7 +7,7 @@ from edgemoe_hw.engines.norm.scalar import NormScalar
 from edgemoe_hw.engines.norm.unit import LayerNormUnit
 from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig
 from support.amaranth_bench import simulate
-from support.unit_cases import NormCase
+from support.unit_cases import ROW_KINDS, NormCase
 
 SMALL = AcceleratorConfig(lanes_k=16, lanes_n=16, epilogue_lanes=8, norm_lanes=2, max_dim=48)
 
@@ -131,13 +131,14 @@ def test_parameters_are_loaded_while_a_command_runs() -> None:
 
 
 def test_largest_dim() -> None:
+    """Rows of all kinds, those whose sums are the largest that there are among them."""
     config = replace(PRESETS["zcu102"], max_dim=1024)
     rng = random.Random(3)
     bench = Bench(config)
 
     async def testbench(ctx) -> None:
         for dim in (1024, 1023):
-            case = NormCase(config, rng, dim, 6)
+            case = NormCase(config, rng, dim, ROW_KINDS, all_kinds=True)
             await bench.load(ctx, case)
             await bench.execute(ctx, case, rng)
 

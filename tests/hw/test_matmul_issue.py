@@ -211,7 +211,7 @@ def test_steps_and_spacing_of_tiles(epilogue_cycles: int) -> None:
 
 @pytest.mark.parametrize("use_queue", [False, True])
 def test_longest_command(use_queue: bool) -> None:
-    """1024 tokens of four steps, of which the array loses no cycle: a queue's entries are read ahead, but for the first."""
+    """1024 tokens of four steps without a lost cycle: a queue's entries are read ahead, but for the first."""
     rng = random.Random(1)
     entries = tuple((number, rng.randrange(32769)) for number in range(1024))
     payload = MatMul(

@@ -69,9 +69,11 @@ def random_logits(rng: random.Random, tokens: int, experts: int, spread: int) ->
 # --- LayerNorm --------------------------------------------------------------------------------------------------------
 
 
-def random_row(rng: random.Random, dim: int) -> list[int]:
+ROW_KINDS = 9
+
+
+def random_row(rng: random.Random, dim: int, kind: int) -> list[int]:
     """A residual row: flat, at the limits, almost flat, with one outlier, or spread around an offset."""
-    kind = rng.randrange(9)
     if kind == 0:
         return [0] * dim
     if kind == 1:
@@ -93,7 +95,13 @@ class NormCase:
     """One LAYERNORM with its memory contents and the activations that the formulas give."""
 
     def __init__(
-        self, config: AcceleratorConfig, rng: random.Random, dim: int, tokens: int, param_base: int = 0
+        self,
+        config: AcceleratorConfig,
+        rng: random.Random,
+        dim: int,
+        tokens: int,
+        param_base: int = 0,
+        all_kinds: bool = False,
     ) -> None:
         epi, lanes_k = config.epilogue_lanes, config.lanes_k
         src_rows = -(-dim // epi)
@@ -135,7 +143,7 @@ class NormCase:
         self.source: dict[int, list[int]] = {}
         self.expected: dict[int, list[int | None]] = {}
         for token in range(tokens):
-            x = random_row(rng, dim) + padding
+            x = random_row(rng, dim, token % ROW_KINDS if all_kinds else rng.randrange(ROW_KINDS)) + padding
             y = golden.layer_norm(x, gamma, beta, dim, self.command["eps"], shift)
             base = self.command["src_base"] + token * self.command["src_stride"]
             for row in range(src_rows):
