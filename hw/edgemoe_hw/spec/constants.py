@@ -8,6 +8,7 @@ __all__ = [
     "COMMAND_BITS",
     "COMMAND_BYTES",
     "COUNT_BITS",
+    "COUNT_CYCLES",
     "DIM_BITS",
     "EXPERT_BITS",
     "EXPERT_COUNT_BITS",
@@ -112,6 +113,8 @@ QUEUE_COMMANDS = 16
 # Latencies of units that the compiler plans with.
 RECIPROCAL_LATENCY = 3
 """Cycles of the reciprocal unit."""
+COUNT_CYCLES = 2
+"""Cycles from a MATMUL's completion to its count."""
 
 
 def accumulator_bits(max_tokens: int) -> int:

@@ -21,6 +21,7 @@ __all__ = ["GateUnit"]
 _BANKS = 4  # tokens whose logits are kept: arriving, waiting (two), being read
 _POWER_BITS = 15  # of EXP2G's entries
 _LARGEST_SCORE = 1 << 15
+_SCORE_LATENCY = 3  # cycles from a winner to its score
 
 
 class _Group(data.Struct):
@@ -298,12 +299,12 @@ class GateUnit(wiring.Component):
             issued.token.eq(winner_token),
             issued.last.eq(issue & (left == 1)),
         ]
-        entry = delay(m, issued, 3, "entry")
+        entry = delay(m, issued, _SCORE_LATENCY, "entry")
         self._append(m, entry, score)
         m.d.comb += finished.eq(entry.last)
 
     def _score(self, m: Module, power: Signal, scale: data.View) -> Signal:
-        """``min((power * row + 2^(b - 1)) >> b, 32768)``, three cycles later; b is at least 14."""
+        """``min((power * row + 2^(b - 1)) >> b, 32768)``, ``_SCORE_LATENCY`` cycles later; b is at least 14."""
         product, shift = Signal(2 * _POWER_BITS), Signal.like(scale.shift)
         shifted, score = Signal.like(product), Signal(ROW_FACTOR_BITS)
         m.d.sync += [

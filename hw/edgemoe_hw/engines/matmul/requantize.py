@@ -26,6 +26,9 @@ class ValueBits(enum.Enum, shape=2):  # type: ignore[call-arg]
 _LIMITS = [limit_of(bits) for bits in (8, 11, 12, 16)]  # in the order of ValueBits
 
 
+_PRODUCT_LATENCY = 3  # cycles from a lane's inputs to its product
+
+
 class RequantizeLane(wiring.Component):
     """One channel: two multipliers (17 x 17 and ``acc_bits`` x 17 bits); fully pipelined.
 
@@ -41,8 +44,8 @@ class RequantizeLane(wiring.Component):
         value: Out(signed(16)), ``LATENCY`` cycles after the inputs
     """
 
-    LATENCY = 3 + RoundingShift.LATENCY
-    LIMIT_DELAY = 3 + RoundingShift.LIMIT_DELAY
+    LATENCY = _PRODUCT_LATENCY + RoundingShift.LATENCY
+    LIMIT_DELAY = _PRODUCT_LATENCY + RoundingShift.LIMIT_DELAY
 
     def __init__(self, acc_bits: int = ACCUMULATOR_BITS) -> None:
         self._acc_bits = acc_bits
@@ -78,7 +81,7 @@ class RequantizeLane(wiring.Component):
         m.submodules.rounding = rounding = RoundingShift(len(product), SHIFT_SUM_BITS, 16)
         m.d.comb += [
             rounding.value.eq(product),
-            rounding.shift.eq(delay(m, shift, 3, "shift")),
+            rounding.shift.eq(delay(m, shift, _PRODUCT_LATENCY, "shift")),
             rounding.limit.eq(self.limit),
             self.value.eq(rounding.result),
         ]

@@ -13,8 +13,8 @@ class NormLane(wiring.Component):
     """Fully pipelined, one element a cycle, two multipliers (25 x 17 and 16 x 16 bits).
 
     The inputs are sampled at different times, counted from ``x``, so that lanes share the delay registers:
-    ``mean`` with it, ``rsqrt`` after 1 cycle, ``norm_shift`` after 2, ``gamma`` and ``beta`` after ``PARAM_DELAY``.
-    ``shift`` is constant. The result ``y`` follows after ``LATENCY`` cycles.
+    ``mean`` with it, ``rsqrt`` after ``RSQRT_DELAY`` cycles, ``norm_shift`` after ``SHIFT_DELAY``, ``gamma`` and
+    ``beta`` after ``PARAM_DELAY``. ``shift`` is constant. The result ``y`` follows after ``LATENCY`` cycles.
 
     Members:
         x: In(signed(16)), mean: In(signed(24)), rsqrt: In(16), norm_shift: In(6)
@@ -22,7 +22,9 @@ class NormLane(wiring.Component):
         y: Out(signed(8))
     """
 
-    PARAM_DELAY = 2 + RoundingShift.LATENCY
+    RSQRT_DELAY = 1
+    SHIFT_DELAY = RSQRT_DELAY + 1
+    PARAM_DELAY = SHIFT_DELAY + RoundingShift.LATENCY
     LATENCY = PARAM_DELAY + 2 + RoundingShift.LATENCY
 
     x: In(signed(16))

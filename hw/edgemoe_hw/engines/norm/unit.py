@@ -275,9 +275,9 @@ class LayerNormUnit(wiring.Component):
         self, m: Module, command: data.View, elements: Value, statistics: data.View, parameters: data.View
     ) -> Value:
         """Results of the group whose elements are there; each lane samples its inputs when it needs them."""
-        mean = delay(m, statistics.mean, 1, "mean")
-        rsqrt = delay(m, statistics.rsqrt, 2, "rsqrt")
-        norm_shift = delay(m, statistics.shift, 3, "norm_shift")
+        mean = delay(m, statistics.mean, 1, "mean")  # elements come one cycle after their address
+        rsqrt = delay(m, statistics.rsqrt, 1 + NormLane.RSQRT_DELAY, "rsqrt")
+        norm_shift = delay(m, statistics.shift, 1 + NormLane.SHIFT_DELAY, "norm_shift")
         results = []
         for i in range(self._config.norm_lanes):
             m.submodules[f"lane_{i}"] = lane = NormLane()
