@@ -38,12 +38,9 @@ def read_response(config: AcceleratorConfig) -> data.StructLayout:
 def queued_layout(payload: data.StructLayout) -> data.StructLayout:
     """A command that has left an engine's queue, its waits over.
 
-    ``skip``: the engine must count the command as finished and do nothing else. ``tokens``: length of the expert queue
-    that the header names.
+    ``tokens``: length of the expert queue that the header names.
     """
-    return data.StructLayout(
-        {"header": Header, "payload": payload, "index": COUNT_BITS, "skip": 1, "tokens": TOKEN_BITS}
-    )
+    return data.StructLayout({"header": Header, "payload": payload, "index": COUNT_BITS, "tokens": TOKEN_BITS})
 
 
 def beat_layout(config: AcceleratorConfig) -> data.StructLayout:

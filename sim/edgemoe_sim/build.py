@@ -85,18 +85,29 @@ def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "edgemoe"
 
 
+def _rtl_sources() -> str:
+    """Digest of the RTL's sources and of the Amaranth that translates them."""
+    digest = hashlib.sha256(importlib.metadata.version("amaranth").encode())
+    for source in sorted(Path(edgemoe_hw.__file__).parent.rglob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+_AT_START = _rtl_sources() if importlib.util.find_spec("amaranth") else ""
+
+
 def accelerator_verilog(config: AcceleratorConfig) -> str:
     """Verilog of the accelerator, from the cache while neither the configuration nor the RTL's sources change."""
-    sources = sorted(Path(edgemoe_hw.__file__).parent.rglob("*.py"))
-    digest = hashlib.sha256(f"{config.content_hash} {importlib.metadata.version('amaranth')}".encode())
-    for source in sources:
-        digest.update(source.read_bytes())
-    path = cache_root() / "verilog" / f"{digest.hexdigest()[:16]}.v"
+    sources = _rtl_sources()
+    key = hashlib.sha256(f"{config.content_hash} {sources}".encode()).hexdigest()[:16]
+    path = cache_root() / "verilog" / f"{key}.v"
     if path.exists():
         return path.read_text(encoding="utf-8")
     from edgemoe_hw.verilog import generate  # with Amaranth, which a warm start need not load
 
     text = generate(config)
+    if _rtl_sources() != _AT_START:  # somebody edits them: of which version the loaded modules are is not known
+        return text
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
         file.write(text)

@@ -3,7 +3,7 @@
 import functools
 
 import numpy as np
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Module, Signal, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -139,11 +139,10 @@ class ControlBench(wiring.Component):
         command = commands.payload
         m.d.comb += commands.ready.eq(left == 0)
         with m.If(commands.valid & commands.ready):
-            m.d.sync += left.eq(Mux(command.skip, Const(1), command.payload.tokens + 1))
+            m.d.sync += left.eq(command.payload.tokens + 1)
         with m.Elif(left != 0):
             m.d.sync += left.eq(left - 1)
-            with m.If(left == 1):
-                m.d.sync += done.eq(done + 1)
+            m.d.comb += done.eq(left == 1)
         with m.If(reset):
-            m.d.sync += [left.eq(0), done.eq(0)]
+            m.d.sync += left.eq(0)
         return left > 1

@@ -38,9 +38,8 @@ class ControlPlane(wiring.Component):
         beats: loaded data, one stream a master (``interfaces.beat_layout``). ``done`` counts a LOAD two cycles after
             its last beat was accepted, and a waiting command starts one cycle later at the earliest
         store_read: residual rows for the STORE engine
-        <engine>: for those outside: commands whose waits are over (``interfaces.queued_layout``); skipped ones must be
-            counted as well
-        <engine>_done: commands that those engines have finished since ``reset_engines``
+        matmul, norm: commands whose waits are over (``interfaces.queued_layout``)
+        matmul_done, norm_done: that engine has finished the oldest of its commands
         expert_counts: tokens of each expert
         gate_clear: these are 0 from the next cycle on, because a MoE block's gate begins
         array_busy, stall_epilogue, matmul_idle: see ``Counters``
@@ -63,7 +62,7 @@ class ControlPlane(wiring.Component):
                     engine.name.lower(): Out(stream.Signature(queued_layout(ENGINE_PAYLOADS[engine])))
                     for engine in _OUTSIDE
                 },
-                **{f"{engine.name.lower()}_done": In(COUNT_BITS) for engine in _OUTSIDE},
+                **{f"{engine.name.lower()}_done": In(1) for engine in _OUTSIDE},
                 "expert_counts": In(TOKEN_BITS).array(config.max_experts),
                 "gate_clear": In(1),
                 "array_busy": In(1),
@@ -94,15 +93,17 @@ class ControlPlane(wiring.Component):
             m.submodules[f"queue_{engine.name.lower()}"] = stopped(queue)
 
         outputs = {Engine.LOAD: load.commands, Engine.STORE: store.commands}
-        done = {Engine.LOAD: load.done, Engine.STORE: store.done}
+        finished = {Engine.LOAD: load.done, Engine.STORE: store.done}
         for engine in _OUTSIDE:
             outputs[engine] = wiring.flipped(getattr(self, engine.name.lower()))
-            done[engine] = getattr(self, f"{engine.name.lower()}_done")
+            finished[engine] = getattr(self, f"{engine.name.lower()}_done")
+        done = {engine: queue.done for engine, queue in queues.items()}
         for engine, queue in queues.items():
             wiring.connect(m, sequencer.dispatch[engine], queue.commands)
             wiring.connect(m, queue.output, outputs[engine])
             m.d.comb += [
-                *(queue.done[other].eq(count) for other, count in done.items()),
+                queue.finished.eq(finished[engine]),
+                *(queue.all_done[other].eq(count) for other, count in done.items()),
                 *(port.eq(count) for port, count in zip(queue.expert_counts, self.expert_counts, strict=True)),
                 sequencer.done[engine].eq(done[engine]),
             ]

@@ -17,7 +17,7 @@ from edgemoe_hw.ports import SharedRead
 from edgemoe_hw.primitives.arithmetic import truncate
 from edgemoe_hw.scratchpad import SlicedMemory, WeightScratchpad
 from edgemoe_hw.spec.config import AcceleratorConfig
-from edgemoe_hw.spec.constants import SCORE_BITS, TOKEN_BITS
+from edgemoe_hw.spec.constants import COUNT_BITS, SCORE_BITS, TOKEN_BITS
 from edgemoe_hw.spec.isa import Memory as MemoryId
 from edgemoe_hw.spec.memories import memory_depths
 from edgemoe_hw.spec.timing import MATMUL_PIPELINE
@@ -34,7 +34,7 @@ class ComputeSide(wiring.Component):
         matmul, norm: commands whose dependencies are met
         beats: loaded data, one stream a master
         store: residual rows for the STORE engine
-        matmul_done, norm_done: completed commands, modulo 2**16
+        matmul_done, norm_done: a command has finished
         expert_counts: length of each expert queue
         gate_clear: all are 0 from the next cycle on
         queue_overflow: an expert queue received more than max_tokens entries, or tokens came too fast for the gate
@@ -50,8 +50,8 @@ class ComputeSide(wiring.Component):
                 "norm": In(stream.Signature(queued_layout(LayerNorm))),
                 "beats": In(stream.Signature(beat_layout(config))).array(config.axi_masters),
                 "store": In(SharedRead(16 * config.epilogue_lanes)),
-                "matmul_done": Out(16),
-                "norm_done": Out(16),
+                "matmul_done": Out(1),
+                "norm_done": Out(1),
                 "expert_counts": Out(TOKEN_BITS).array(config.max_experts),
                 "gate_clear": Out(1),
                 "queue_overflow": Out(1),
@@ -145,9 +145,8 @@ class ComputeSide(wiring.Component):
             norm.command.payload.eq(self.norm.payload.payload),
             norm.command.valid.eq(self.norm.valid),
             self.norm.ready.eq(norm.command.ready),
+            self.norm_done.eq(norm.done),
         ]
-        with m.If(norm.done):
-            m.d.sync += self.norm_done.eq(self.norm_done + 1)
 
     def _loads(self, m: Module, targets: dict[MemoryId, list[wiring.PureInterface]]) -> None:
         """Route each master's beats to the memory that they name; those of NORM and GELU come from master 0."""
@@ -169,11 +168,13 @@ class ComputeSide(wiring.Component):
 
     def _completion(self, m, issue, epilogue, gate) -> None:
         """Count completed commands in order; a gate's counts only when its queues are written."""
-        started, completed = Signal(16), Signal(16)
-        m.d.comb += issue.drained.eq((started == self.matmul_done) & ~gate.busy)
+        started, completed, finished = Signal(COUNT_BITS), Signal(COUNT_BITS), Signal(COUNT_BITS)
+        m.d.comb += [
+            issue.drained.eq((started == finished) & ~gate.busy),
+            self.matmul_done.eq((finished != completed) & ~gate.busy),
+        ]
         with m.If(self.matmul.valid & self.matmul.ready):
             m.d.sync += [started.eq(started + 1), self.command_index.eq(self.matmul.payload.index)]
         with m.If(epilogue.completed | issue.skipped):
             m.d.sync += completed.eq(completed + 1)
-        with m.If(~gate.busy):
-            m.d.sync += self.matmul_done.eq(completed)
+        m.d.sync += finished.eq(finished + self.matmul_done)

@@ -17,6 +17,7 @@ from edgemoe_hw.layouts import Load
 from edgemoe_hw.primitives.arithmetic import times
 from edgemoe_hw.spec import isa
 from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_hw.spec.constants import COUNT_BITS
 from edgemoe_hw.spec.memories import memory_depths, slice_beats
 from edgemoe_hw.spec.regs import ErrorCode
 
@@ -38,7 +39,7 @@ class DmaRead(wiring.Component):
         bases: DRAM base addresses, by ``isa.Base``
         requests, responses: one pair a master (``ReadPort``)
         beats: one stream a master (``interfaces.beat_layout``)
-        done: finished LOADs; counts one two cycles after its last beat was accepted
+        done: a LOAD has finished; two cycles after its last beat was accepted
         error: ADDRESS_RANGE or READ_BUS
     """
 
@@ -53,7 +54,7 @@ class DmaRead(wiring.Component):
                 "requests": Out(stream.Signature(READ_REQUEST)).array(masters),
                 "responses": In(stream.Signature(read_response(config))).array(masters),
                 "beats": Out(stream.Signature(beat_layout(config))).array(masters),
-                "done": Out(16),
+                "done": Out(1),
                 "error": Out(ERROR_REPORT),
             }
         )
@@ -69,8 +70,9 @@ class DmaRead(wiring.Component):
             wiring.connect(m, splitters[number].requests, wiring.flipped(self.requests[number]))
         out_of_range, range_index = self._address_side(m, splitters, expected)
         sides = [self._data_side(m, number, expected[number]) for number in range(masters)]
-        with m.If(Cat(finished != self.done for _, _, finished in sides).all()):
-            m.d.sync += self.done.eq(self.done + 1)
+        counted = Signal(COUNT_BITS)  # finished by all masters
+        m.d.comb += self.done.eq(Cat(finished != counted for _, _, finished in sides).all())
+        m.d.sync += counted.eq(counted + self.done)
         with m.If(out_of_range):
             m.d.comb += [
                 self.error.valid.eq(1),
@@ -97,8 +99,6 @@ class DmaRead(wiring.Component):
             for memory, count in slice_beats(self._config).items():
                 with m.Case(memory):
                     m.d.comb += [beats.eq(times(load.rows, count)), depth.eq(memory_depths(self._config)[memory])]
-        rows = Signal(16)
-        m.d.comb += rows.eq(Mux(command.skip, 0, load.rows))
         base_exists = load.base < len(isa.Base)
         valid_range = (load.row + load.rows <= depth) & base_exists
 
@@ -121,11 +121,11 @@ class DmaRead(wiring.Component):
         with m.If(accepts):
             m.d.sync += [
                 staged.eq(self.commands.valid),
-                bad.eq((rows != 0) & ~valid_range),
+                bad.eq((load.rows != 0) & ~valid_range),
                 Cat(stage.memory, stage.row, stage.rows, stage.index).eq(
-                    Cat(load.memory, load.row, rows, command.index)
+                    Cat(load.memory, load.row, load.rows, command.index)
                 ),
-                stage_beats.eq(Mux(rows == 0, 0, beats)),
+                stage_beats.eq(beats),
                 address.eq(self.bases[load.base] + load.offset),
                 stride.eq(load.plane_stride),
                 single.eq((load.memory == isa.Memory.NORM) | (load.memory == isa.Memory.GELU)),
@@ -173,6 +173,5 @@ class DmaRead(wiring.Component):
         with m.If(ends):
             m.d.sync += row.eq(0)
 
-        finished = Signal(16, name=f"finished{number}")
         m.d.sync += finished.eq(finished + ends)
         return moved & response.payload.error, head.index, finished

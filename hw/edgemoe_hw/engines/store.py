@@ -28,7 +28,7 @@ class DmaWrite(wiring.Component):
         bases: DRAM base addresses, by ``isa.Base``
         read: residual rows
         requests, data: to ``WritePort``; ``outstanding`` and ``failed`` come from it
-        done: finished STOREs, counted after the last write response
+        done: a STORE has finished: its last write response is there
         error: ADDRESS_RANGE or WRITE_BUS
     """
 
@@ -43,7 +43,7 @@ class DmaWrite(wiring.Component):
                 "data": Out(stream.Signature(data.StructLayout({"data": 8 * config.axi_bytes}))),
                 "outstanding": In(8),
                 "failed": In(1),
-                "done": Out(16),
+                "done": Out(1),
                 "error": Out(ERROR_REPORT),
             }
         )
@@ -65,9 +65,8 @@ class DmaWrite(wiring.Component):
         with m.FSM():
             with m.State("IDLE"):
                 with m.If(self.commands.valid):
-                    with m.If(command.skip | (store.rows == 0)):
-                        m.d.comb += self.commands.ready.eq(1)
-                        m.d.sync += self.done.eq(self.done + 1)
+                    with m.If(store.rows == 0):
+                        m.d.comb += [self.commands.ready.eq(1), self.done.eq(1)]
                     with m.Elif((store.row + store.rows > self._config.residual_depth) | (store.base >= len(isa.Base))):
                         m.d.comb += [
                             self.error.valid.eq(1),
@@ -85,7 +84,7 @@ class DmaWrite(wiring.Component):
                         m.next = "RUN"
             with m.State("RUN"):
                 with m.If((beats == 0) & ~split.busy & (self.outstanding == 0)):
-                    m.d.sync += self.done.eq(self.done + 1)
+                    m.d.comb += self.done.eq(1)
                     m.next = "IDLE"
         with m.If(self.failed):
             m.d.comb += [

@@ -115,7 +115,7 @@ class MatMulIssue(wiring.Component):
         """Take the next command, or end it at once if it has nothing to do."""
         incoming = self.command.payload
         count = Mux(incoming.payload.use_queue, incoming.tokens, incoming.payload.tokens)
-        empty = incoming.skip | (count == 0) | (incoming.payload.tiles == 0)
+        empty = (count == 0) | (incoming.payload.tiles == 0)
         m.d.comb += [self.epilogue_command.payload.eq(incoming.payload), self.idle.eq(~running)]
         with m.If(~running & self.command.valid):
             with m.If(empty):
