@@ -86,21 +86,20 @@ def cache_root() -> Path:
 
 
 def _rtl_sources() -> str:
-    """Digest of the RTL's sources and of the Amaranth that translates them."""
-    digest = hashlib.sha256(importlib.metadata.version("amaranth").encode())
+    """Digest of the RTL's sources."""
+    digest = hashlib.sha256()
     for source in sorted(Path(edgemoe_hw.__file__).parent.rglob("*.py")):
         digest.update(source.read_bytes())
     return digest.hexdigest()
 
 
-_AT_START = _rtl_sources() if importlib.util.find_spec("amaranth") else ""
+_AT_START = _rtl_sources()
 
 
 def accelerator_verilog(config: AcceleratorConfig) -> str:
     """Verilog of the accelerator, from the cache while neither the configuration nor the RTL's sources change."""
-    sources = _rtl_sources()
-    key = hashlib.sha256(f"{config.content_hash} {sources}".encode()).hexdigest()[:16]
-    path = cache_root() / "verilog" / f"{key}.v"
+    key = f"{config.content_hash} {importlib.metadata.version('amaranth')} {_rtl_sources()}"
+    path = cache_root() / "verilog" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.v"
     if path.exists():
         return path.read_text(encoding="utf-8")
     from edgemoe_hw.verilog import generate  # with Amaranth, which a warm start need not load
