@@ -213,13 +213,17 @@ class FunctionalModel:
             planes.append(memory[start : start + p.rows * size].reshape(p.rows, size))
         self.bytes_read += p.rows * size * masters
         if name == "WEIGHT":
-            lanes = [plane.reshape(p.rows, c.lanes_n, -1) for plane in planes]
+            lanes = [plane.reshape(p.rows, c.lanes_n, c.lanes_k // masters) for plane in planes]
             return np.concatenate(lanes, axis=2).view(np.int8)
         return np.concatenate(planes, axis=1)
 
     def _layernorm(self, p: LayerNorm) -> Array:
         rows = p.src_base + np.arange(p.tokens)[:, None] * p.src_stride + np.arange(p.src_rows)
-        x = self.pads.residual[rows].reshape(p.tokens, -1)[:, : p.dim].astype(np.int64)
+        x = (
+            self.pads.residual[rows]
+            .reshape(p.tokens, p.src_rows * self.config.epilogue_lanes)[:, : p.dim]
+            .astype(np.int64)
+        )
         count = -(-p.dim // self.config.norm_lanes)
         raw = self.pads.norm[p.param_base : p.param_base + count].reshape(-1, 8)[: p.dim]
         gamma = raw[:, :2].copy().view("<i2")[:, 0].astype(np.int64)
@@ -234,14 +238,14 @@ class FunctionalModel:
         rows = p.src_base + (tokens if p.gather else plain)[:, None] * p.src_stride + np.arange(p.k_steps)
         factor, shift = np.zeros(count, np.int64), np.zeros(count, np.int64)
         if p.source == Source.SCORE:
-            logits = self.pads.score[rows].reshape(count, -1).astype(np.int64)
+            logits = self.pads.score[rows].reshape(count, p.k_steps * self.config.lanes_k).astype(np.int64)
             maxima = self.pads.row_max[p.max_base : p.max_base + count].astype(np.int64)
             logits[:, p.keys :] = maxima[:, None]
             x, _ = ops.softmax_probabilities(np.concatenate([logits, maxima[:, None]], 1), p.score_shift)
             x = x[:, :-1]
             x[:, p.keys :] = 0
         else:
-            raw = self.pads.act[rows].reshape(count, -1)
+            raw = self.pads.act[rows].reshape(count, p.k_steps * self.config.lanes_k)
             x = (raw if p.unsigned else raw.view(np.int8)).astype(np.int64)
         if p.row_factor == RowFactor.SOFTMAX:
             factor, shift = ops.reciprocal(np.maximum(x.sum(1), 1))
@@ -259,7 +263,7 @@ class FunctionalModel:
         if p.nibbles:
             steps = np.stack([tiles << 4 >> 4, tiles >> 4], axis=2)  # of int8, so signs are extended
             tiles = steps.reshape(p.tiles, 2 * tile_rows, c.lanes_n, c.lanes_k)[:, : p.k_steps]
-        return tiles.transpose(0, 2, 1, 3).reshape(p.tiles * c.lanes_n, -1)
+        return tiles.transpose(0, 2, 1, 3).reshape(p.tiles * c.lanes_n, p.k_steps * c.lanes_k)
 
     # -- writing ---------------------------------------------------------------------------------------------------
 

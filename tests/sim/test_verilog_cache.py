@@ -33,7 +33,7 @@ def generate(folder: Path, *arguments: str) -> list[Path]:
 
 
 def test_sources_that_are_edited_meanwhile(tmp_path):
-    """A process that had loaded the RTL before somebody edited it must not leave the old design under the new digest."""
+    """A process that has loaded the RTL before an edit must not leave the old design under the new digest."""
     shutil.copytree(ROOT / "hw", tmp_path / "hw", ignore=shutil.ignore_patterns("__pycache__"))
     assert generate(tmp_path, "edit") == []
     assert len(generate(tmp_path)) == 1 and len(generate(tmp_path)) == 1
