@@ -10,7 +10,7 @@ from cocotbext.axi import AxiResp
 
 from edgemoe_hw.spec import regs
 from edgemoe_hw.spec.config import AcceleratorConfig
-from edgemoe_hw.spec.isa import Base, Engine, Header, Load, MatMul, Memory, Store, waits
+from edgemoe_hw.spec.isa import Base, Engine, Header, LayerNorm, Load, MatMul, Memory, Store, waits
 from support.axi_bench import AxiBench, pauses
 from support.control_bench import assemble, loaded, stored
 
@@ -105,6 +105,37 @@ async def programs(dut):
     await bench.reset()
     for rows, row, offset in ((1, 0, 0), (37, 5, 0xF90), (100, 100, 0x30)):
         await copy(bench, rows, row, offset)
+
+
+@cocotb.test()
+async def skipped_commands(dut):
+    """Predicated commands of every engine: those of expert 0, which has no tokens, move nothing, and all count."""
+    bench = Bench(dut)
+    await bench.reset()
+    count = 40
+    chosen = [random.randrange(4) for _ in range(count)]
+    body = [load(memory=Memory.RESIDUAL, rows=count)]
+    for number, expert in enumerate(chosen):
+        header = Header(predicated=True, expert=expert, waits=waits({Engine.LOAD: 1}))
+        body += [
+            (Load(memory=Memory.ACT, rows=3), header),
+            (MatMul(tokens=5), header),
+            (LayerNorm(tokens=3), header),
+            (Store(base=Base.OUTPUT, offset=64 * number, row=number, rows=1), header),
+        ]
+    before = bench.dram()
+    await bench.run(assemble(CONFIG, body))
+    assert await bench.finish() == (regs.ErrorCode.NONE, 0)
+    row = 2 * CONFIG.epilogue_lanes
+    slices = [loaded(CONFIG, before, body[0][0], WEIGHTS, master) for master in range(CONFIG.axi_masters)]
+    after = bench.dram()
+    for number, expert in enumerate(chosen):
+        place = OUTPUT + 64 * number
+        expected = before[place : place + row] if expert == 0 else stored(CONFIG, slices, number, 1)
+        assert np.array_equal(after[place : place + row], expected), number
+    for engine in Engine:
+        assert await bench.read(f"DONE_{engine.name}") == count + (engine is Engine.LOAD)
+    assert await bench.read("ARRAY_BUSY") == 5 * sum(expert > 0 for expert in chosen)
 
 
 @cocotb.test()

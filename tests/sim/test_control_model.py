@@ -1,6 +1,7 @@
 """The bus side on the C++ DRAM model: data, throughput, errors and recovery, with and without random stalls."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -100,16 +101,35 @@ def expect_recovery(model: VerilatedModel) -> None:
     assert np.array_equal(model.dram[OUTPUT:][: len(expected)], expected)
 
 
+EMPTY = 0  # the expert of the bench that has no tokens
+
+
+def runs(header: Header) -> bool:
+    """Whether a command does anything."""
+    return not (header.predicated and header.expert == EMPTY)
+
+
+def predicated(rng: np.random.Generator, command: Command) -> Command:
+    """The command, or half of the time that command if an expert has tokens."""
+    payload, header = command
+    return payload, replace(header, predicated=bool(rng.integers(2)), expert=int(rng.integers(4)))
+
+
 def random_program(config: AcceleratorConfig, rng: np.random.Generator, count: int) -> list[Command]:
-    """Loads into all memories; stores of residual rows that wait for all loads before them."""
+    """Loads into all memories; stores of residual rows that wait for all loads before them; the other engines."""
     commands: list[Command] = []
     loads = stores = 0
     out = 0
     for _ in range(count):
         if rng.random() < 0.2:
+            kind = MatMul if rng.random() < 0.5 else LayerNorm
+            commands.append(predicated(rng, (kind(tokens=int(rng.integers(40))), Header())))
+            continue
+        if rng.random() < 0.2:
             rows = int(rng.integers(0, 60))
             row = int(rng.integers(0, config.residual_depth - rows))
-            commands.append(store(after(Engine.LOAD, loads), row=row, rows=rows, offset=out))
+            command = store(after(Engine.LOAD, loads), row=row, rows=rows, offset=out)
+            commands.append(predicated(rng, command))
             out += rows * 2 * config.epilogue_lanes
             stores += 1
             continue
@@ -125,7 +145,7 @@ def random_program(config: AcceleratorConfig, rng: np.random.Generator, count: i
             plane_stride=int(rng.integers(0, 0x800)) * config.axi_bytes,
         )
         # A load must not overtake a store that still reads.
-        commands.append((payload, after(Engine.STORE, stores)))
+        commands.append(predicated(rng, (payload, after(Engine.STORE, stores))))
         loads += 1
     return commands
 
@@ -139,16 +159,20 @@ def test_random_programs(config, stall, rng, seed):
         execute(model, commands)
         memories = {memory: [np.zeros_like(part) for part in memory_slices(model, memory)] for memory in Memory}
         bases = {Base.WEIGHTS: WEIGHTS, Base.INPUT: INPUT}
-        written = 0
+        written = busy = 0
         program = len(commands) + 2
         read = program * 64
-        for command, _ in commands:
+        for command, header in commands:
+            if not runs(header):
+                continue
             if isinstance(command, Load):
                 for master, part in enumerate(memories[command.memory]):
                     data = loaded(config, before, command, bases[command.base], master)
                     part[command.row : command.row + command.rows] = data
                     read += data.size
-            else:
+            elif isinstance(command, MatMul):
+                busy += command.tokens
+            elif isinstance(command, Store):
                 data = stored(config, memories[Memory.RESIDUAL], command.row, command.rows)
                 assert np.array_equal(model.dram[OUTPUT + command.offset :][: data.size], data)
                 written += data.size
@@ -157,7 +181,10 @@ def test_random_programs(config, stall, rng, seed):
                 assert np.array_equal(part, actual), memory
         assert model.read_reg("BYTES_READ") == sum(model.bus_bytes()[0]) == read
         assert model.read_reg("BYTES_WRITTEN") == sum(model.bus_bytes()[1]) == written
+        assert model.read_reg("ARRAY_BUSY") == busy
         assert model.read_reg("COMMANDS_DONE") == len(commands)
+        for engine in Engine:
+            assert model.read_reg(f"DONE_{engine.name}") == sum(payload.engine is engine for payload, _ in commands)
         causes = ["ARRAY_BUSY", *(f"STALL_{cause}" for cause in (*Engine.__members__, "EPILOGUE", "COMMAND"))]
         assert model.read_reg("CYCLES") == sum(model.read_reg(cause) for cause in causes)
 
@@ -206,6 +233,7 @@ def test_predicated_commands_of_empty_queues_are_skipped(small):
         commands += [
             load(Memory.ACT, header, row=expert, offset=expert * 8),
             (MatMul(tokens=10), header),
+            (LayerNorm(tokens=10), header),
             store(header, offset=expert * 16),
         ]
     before = small.dram.copy()
@@ -216,7 +244,7 @@ def test_predicated_commands_of_empty_queues_are_skipped(small):
     assert np.array_equal(small.dram[OUTPUT : OUTPUT + 16], before[OUTPUT : OUTPUT + 16])
     assert small.read_reg("ARRAY_BUSY") == 30
     assert [small.read_reg("EXPERT_COUNT", e) for e in range(5)] == [0, 1, 2, 3, 0]
-    assert [small.read_reg(f"DONE_{e}") for e in Engine.__members__] == [4, 4, 0, 4]
+    assert [small.read_reg(f"DONE_{e}") for e in Engine.__members__] == [4, 4, 4, 4]
 
 
 def test_program_errors(small):
