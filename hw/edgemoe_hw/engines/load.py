@@ -173,5 +173,6 @@ class DmaRead(wiring.Component):
         with m.If(ends):
             m.d.sync += row.eq(0)
 
+        finished = Signal(COUNT_BITS, name=f"finished{number}")
         m.d.sync += finished.eq(finished + ends)
         return moved & response.payload.error, head.index, finished
