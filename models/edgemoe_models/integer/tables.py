@@ -1,4 +1,7 @@
-"""Constant tables of docs/numerics.md. NumPy only; the RTL's ROMs are generated from the same functions."""
+"""Constant tables of docs/numerics.md. NumPy only.
+
+The RTL has its own (``edgemoe_hw.spec.tables``), written independently; tests hold both against the formulas.
+"""
 
 from __future__ import annotations
 

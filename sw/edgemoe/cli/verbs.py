@@ -46,6 +46,7 @@ VERBS = {
     "expert-load": Verb(_MEASURE, "expert_load", "Which experts each task uses, and how evenly."),
     "study": Verb(_MEASURE, "study", "Smaller studies: evaluate, ptq, functions, overhead."),
     "boards": Verb(_HARDWARE, "boards", "List boards; utilisation, handoff, bitstream, flash."),
+    "verilog": Verb(_HARDWARE, "verilog", "Write the accelerator as Verilog, or its configuration."),
     "synth": Verb(_HARDWARE, "synth", "Resources of a configuration by Yosys."),
     "fit": Verb(_HARDWARE, "fit", "Place and route with open tools, for an ECP5."),
 }
