@@ -176,7 +176,7 @@ def table(report: dict[str, Any]) -> TextTable:
     """Cycles of each phase and the totals."""
     view = TextTable(
         f"{report['model']} on {report['config']}: {report['cycles']:,} cycles an inference",
-        ["phase", ">cycles", ">bound", ">bound / cycles", ">array busy", "largest stall"],
+        ["phase", ">cycles", ">bound", ">bound/cycles", ">array busy", "largest stall"],
     )
     for layer in report["layers"]:
         cause, stall = max(layer["stall_cycles"].items(), key=lambda item: item[1])
@@ -203,13 +203,13 @@ def table(report: dict[str, Any]) -> TextTable:
 def summary(report: dict[str, Any]) -> list[str]:
     """The lines below the table: equality, DRAM traffic, time at the assumed clock, metrics."""
     inferences = f"{report['inferences']} inference{'s' if report['inferences'] > 1 else ''}"
-    tensors = f"{report['tensors_compared']:,} tensors of {inferences}"
-    lines = [
-        {
-            True: f"{tensors} equal the integer reference, bit for bit",
-            False: f"{tensors} do NOT all equal the integer reference: {report['mismatches']:,} values differ",
-        }.get(report["bit_exact"], f"{inferences}; no tensor was compared with the integer reference")
-    ]
+    tensors = f"{report['tensors_compared']:,} tensors"
+    verdicts = {
+        True: f"{tensors} of {inferences} equal the integer reference, bit for bit",
+        False: f"{report['mismatches']:,} values of {tensors} DIFFER from the integer reference",
+        None: f"{inferences}; no tensor was compared with the integer reference",
+    }
+    lines = [verdicts[report["bit_exact"]]]
     size = report["dram_bytes_read"] + report["dram_bytes_written"]
     lines += [
         f"DRAM {size:,} bytes, {size / report['dram_lower_bound_bytes']:.3f} x the lower bound",

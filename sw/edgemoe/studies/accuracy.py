@@ -274,7 +274,8 @@ def accuracy_table(rows: list[Row]) -> TextTable:
         f"{rows[0]['model']}: metrics on held-out scenes",
         ["", ">images", *(f">{rule.heading}" for rule in rules), "exact"],
         caption="in brackets the drop against float on the same scenes, positive is worse:\n"
-        + ", ".join(f"{rule.heading} in {rule.unit}" for rule in rules),
+        + "; ".join(f"{rule.heading}: {rule.unit}" for rule in rules),
+        gap=1,
     )
     precision = ""
     for row in rows:

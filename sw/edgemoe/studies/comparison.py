@@ -167,19 +167,24 @@ def comparison_table(results: Results) -> TextTable:
     for entry in entries(results):
         if heading != (heading := entry.model if entry.kind != "published" else "published (arXiv)"):
             view.heading(heading)
-        p90, cpu = ("" if value is None else f"{value:.2f}" for value in (entry.p90_ms, entry.cpu_ms))
+        p90, cpu = ("" if value is None else _figure(value) for value in (entry.p90_ms, entry.cpu_ms))
         millijoules = "" if entry.millijoules is None else f"{entry.millijoules:.0f}"
         view.add(
             entry.where.removesuffix(" assumed"),
             f"{entry.numbers.replace(', experts ', '+')} {entry.experts}",
             str(entry.batch),
-            f"{entry.ms:.2f}",
+            _figure(entry.ms),
             p90,
             cpu,
             millijoules,
             entry.check.removeprefix("arXiv "),
         )
     return view
+
+
+def _figure(value: float) -> str:
+    """In five characters, up to ten thousand."""
+    return f"{value:.2f}" if value < 99.995 else f"{value:.1f}" if value < 999.95 else f"{value:,.0f}"
 
 
 def unavailable(results: Results) -> list[str]:
