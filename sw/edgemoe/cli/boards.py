@@ -13,7 +13,8 @@ from edgemoe.boards.board import Board, board_names, load_board
 from edgemoe.boards.flash import check_host, flash
 from edgemoe.boards.hwh import hwh_text
 from edgemoe.boards.utilisation import utilisation, utilisation_row, utilisation_table
-from edgemoe.cli.options import new_application, write_json
+from edgemoe.cli.application import new_application
+from edgemoe.cli.options import write_json
 from edgemoe.cli.output import note, say, show, working
 from edgemoe.cli.outputs import output_file, output_folder
 from edgemoe.extras import require

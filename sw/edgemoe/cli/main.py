@@ -25,7 +25,7 @@ from typing import Annotated, Any
 import typer
 
 from edgemoe import __version__
-from edgemoe.cli.options import new_application
+from edgemoe.cli.application import new_application
 from edgemoe.cli.output import complain, say, use_any_encoding
 from edgemoe.cli.verbs import VERBS
 from edgemoe.errors import DeviceError, MissingExtraError, SynthesisError

@@ -15,7 +15,7 @@ import typer
 from edgemoe.configs import CONFIGS
 from edgemoe_models.storage.atomic import write_text
 
-__all__ = ["BundlePath", "Config", "Model", "Rows", "Scenes", "fields_as_options", "new_application", "write_json"]
+__all__ = ["BundlePath", "Config", "Model", "Rows", "Scenes", "fields_as_options", "write_json"]
 
 Config = Annotated[str, typer.Option(help=f"{', '.join(CONFIGS)}, a board, or a JSON file")]
 Model = Annotated[str, typer.Option(help="preset, its QAT form (<preset>-w8a8), float checkpoint or integer graph")]
@@ -60,11 +60,6 @@ def _option(field: Any, hint: Any) -> inspect.Parameter:
         default=None,
         annotation=Annotated[hint | None, option],
     )
-
-
-def new_application(**options: Any) -> typer.Typer:
-    """A Typer application whose help is plain text: names of options are never cut, and it fits a pipe."""
-    return typer.Typer(add_completion=False, rich_markup_mode=None, **options)
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -13,11 +13,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from typing import TYPE_CHECKING
 
 from edgemoe.reports.tables import TextTable
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 __all__ = ["Work", "complain", "hint", "note", "say", "show", "use_any_encoding", "working"]
 
@@ -112,8 +113,7 @@ class Work:
 @contextmanager
 def working(text: str) -> Iterator[Work]:
     """A :class:`Work` that begins with the step ``text``."""
-    console = Console(stderr=True, markup=False, highlight=False, emoji=False)
-    if not console.is_terminal:
+    if not sys.stderr.isatty():
         work = Work(None)
         work.step(text)
         try:
@@ -121,6 +121,10 @@ def working(text: str) -> Iterator[Work]:
         finally:
             work.stop()
         return
+    from rich.console import Console  # a tenth of a second, which --help and short verbs need not wait
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True, markup=False, highlight=False, emoji=False)
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
         work = Work(bar)

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from edgemoe.bundle import Bundle
-from edgemoe.cli.options import Rows, Scenes, new_application, write_json
+from edgemoe.cli.application import new_application
+from edgemoe.cli.options import Rows, Scenes, write_json
 from edgemoe.cli.output import note, say, show, working
 from edgemoe.cli.outputs import output_file, output_folder
 from edgemoe.configs import CONFIGS
