@@ -213,7 +213,7 @@ def test_selftest_sees_a_difference(bundle, monkeypatch, capsys):
         def __init__(self, raw):
             self.raw = raw
 
-    monkeypatch.setattr(edgemoe, "open", off_by_one)
+    monkeypatch.setattr(selftest, "open_device", off_by_one)
     assert selftest.main(["--device", "sim", "--bundle", str(bundle)]) == 1
     assert "values DIFFER from the integer reference" in capsys.readouterr().out
 

@@ -126,7 +126,7 @@ def test_an_interruption(bundle, image, tmp_path):
     """Ctrl-C while something runs."""
     program = (
         "import sys, time; import edgemoe.cli.info as info; from edgemoe.cli.main import main;"
-        "info.Bundle.load = lambda path: (print('running', flush=True), time.sleep(60));"
+        "info.load_bundle = lambda path: (print('running', flush=True), time.sleep(60));"
         "sys.argv = ['edgemoe', 'info', 'x']; main()"
     )
     done = subprocess.Popen(

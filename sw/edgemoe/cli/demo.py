@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edgemoe.bundle import Bundle
+from edgemoe.cli.options import BundleOption, load_bundle
 from edgemoe.cli.output import hint, say, working
 from edgemoe.demo.sources import endless
 from edgemoe.extras import require
@@ -19,9 +20,12 @@ __all__ = ["command"]
 
 
 def command(
-    bundle: Annotated[Path | None, typer.Option(help="bundle (.emoe); default: compile --model")] = None,
+    bundle: BundleOption = None,
     model: Annotated[
-        str | None, typer.Option(help="as edgemoe compile takes it; default: m3vit-micro, QAT W8A8 if there")
+        str | None,
+        typer.Option(
+            help="compiled where there is no --bundle; as edgemoe compile takes it; default: m3vit-micro, QAT W8A8"
+        ),
     ] = None,
     config: Annotated[str, typer.Option(help="configuration to compile for")] = "pynq-z2",
     device: Annotated[str, typer.Option(help=", ".join(DEVICES))] = "reference",
@@ -46,7 +50,7 @@ def command(
     chosen = check_resize(resize) or "crop"
     options: dict[str, Any] = {} if bitstream is None else {"bitstream": bitstream}
     with listen(host, port) as listening:
-        loaded = Bundle.load(bundle) if bundle is not None else _compiled(model, config)
+        loaded = load_bundle(bundle) if bundle is not None else _compiled(model, config)
         pictures = endless(source, loaded.model, chosen, Notes(hint))
         with (
             open_device(device, loaded, resize=chosen, notes=hint, **options) as accelerator,

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from edgemoe.bundle import Bundle
-from edgemoe.cli.options import BundlePath
+from edgemoe.cli.options import BundlePath, load_bundle
 from edgemoe.cli.output import say
 from edgemoe_hw.spec.disassembler import disassemble
 
@@ -21,7 +20,7 @@ def command(
     ] = None,
 ) -> None:
     """A bundle's programs as text, one command a line (docs/isa.md)."""
-    loaded = Bundle.load(bundle)
+    loaded = load_bundle(bundle)
     chosen = [loaded.task(name) for name in task] if task else list(loaded.tasks.values())
     for number, program in enumerate(chosen):
         if len(chosen) > 1:

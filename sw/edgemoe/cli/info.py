@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from edgemoe.bundle import Bundle
-from edgemoe.cli.options import BundlePath
+from edgemoe.cli.options import BundlePath, load_bundle
 from edgemoe.cli.output import say, show
 from edgemoe.reports.tables import TextTable
 
@@ -12,7 +11,7 @@ __all__ = ["command"]
 
 def command(bundle: BundlePath) -> None:
     """What is in a bundle: model, configuration, and each task's program."""
-    loaded = Bundle.load(bundle)
+    loaded = load_bundle(bundle)
     model, config = loaded.model, loaded.config
     say(
         f"model {model.name}: {model.image_width}x{model.image_height} pixels, {model.num_tokens} tokens "

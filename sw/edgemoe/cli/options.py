@@ -12,14 +12,28 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from edgemoe.bundle import Bundle
 from edgemoe.configs import CONFIGS
+from edgemoe.packaged_bundles import find_bundle
 from edgemoe_models.storage.atomic import write_text
 
-__all__ = ["BundlePath", "Config", "Model", "Rows", "Scenes", "fields_as_options", "write_json"]
+__all__ = [
+    "BundleOption",
+    "BundlePath",
+    "Config",
+    "Model",
+    "Rows",
+    "Scenes",
+    "fields_as_options",
+    "load_bundle",
+    "write_json",
+]
 
 Config = Annotated[str, typer.Option(help=f"{', '.join(CONFIGS)}, a board, or a JSON file")]
 Model = Annotated[str, typer.Option(help="preset, its QAT form (<preset>-w8a8), float checkpoint or integer graph")]
-BundlePath = Annotated[Path, typer.Argument(help="bundle (.emoe)", show_default=False)]
+_BUNDLE = "bundle (.emoe), or the name of a packaged one"
+BundlePath = Annotated[Path, typer.Argument(help=_BUNDLE, show_default=False)]
+BundleOption = Annotated[Path | None, typer.Option("--bundle", help=_BUNDLE, show_default=False)]
 Rows = Annotated[Path | None, typer.Option("--json", help="also write the rows to this file")]
 Scenes = Annotated[Path, typer.Option("--cache", help="folder that keeps generated scenes")]
 
@@ -65,3 +79,12 @@ def _option(field: Any, hint: Any) -> inspect.Parameter:
 def write_json(path: Path, values: Any) -> None:
     """Write figures for other programs."""
     write_text(path, json.dumps(values, indent=1) + "\n")
+
+
+def load_bundle(path: Path) -> Bundle:
+    """The bundle of a file or of a packaged name.
+
+    Raises:
+        BundleError: there is neither, or it cannot be used
+    """
+    return Bundle.load(find_bundle(path))

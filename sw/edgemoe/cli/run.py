@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgemoe.bundle import Bundle
-from edgemoe.cli.options import BundlePath
+from edgemoe.cli.options import BundlePath, load_bundle
 from edgemoe.cli.output import hint, say, working
 from edgemoe.cli.outputs import output_file, output_folder
 from edgemoe.errors import DeviceError
@@ -64,7 +63,7 @@ def command(
         raise ValueError(f"--device sim has no use for --{next(iter(given))}")
     with working("reading") as work:
         run = PictureRun(
-            Bundle.load(bundle),
+            load_bundle(bundle),
             images,
             RunOptions(
                 device,

@@ -9,7 +9,7 @@ import typer
 
 from edgemoe.bundle import Bundle
 from edgemoe.cli.application import new_application
-from edgemoe.cli.options import Rows, Scenes, write_json
+from edgemoe.cli.options import Rows, Scenes, load_bundle, write_json
 from edgemoe.cli.output import note, say, show, working
 from edgemoe.cli.outputs import output_file, output_folder
 from edgemoe.configs import CONFIGS
@@ -121,7 +121,10 @@ def functions(path: Rows = None) -> None:
 @command.command("overhead")
 def overhead(
     bundle: Annotated[
-        Path | None, typer.Argument(help="bundle (.emoe); default: m3vit-micro for pynq-z2", show_default=False)
+        Path | None,
+        typer.Argument(
+            help="bundle (.emoe) or a packaged one's name; default: m3vit-micro for pynq-z2", show_default=False
+        ),
     ] = None,
     frames: Annotated[int, typer.Option(min=1, help="inferences a task")] = 300,
     path: Annotated[Path, typer.Option("--json", help="file for the figures")] = Path("build/overhead.json"),
@@ -131,7 +134,7 @@ def overhead(
 
     output_file(path)
     with working("measuring the host API"):
-        result = measure_overhead(Bundle.load(bundle) if bundle else _default_bundle(), frames)
+        result = measure_overhead(load_bundle(bundle) if bundle else _default_bundle(), frames)
     table = TextTable(
         f"{result['model']} for {result['config']}, {result['frames']} inferences a task: milliseconds of the host",
         ["task", ">p50", ">p90", *(f">{step}" for step in STEPS)],
