@@ -28,10 +28,10 @@ MAY_IMPORT = {
 }
 
 # Not for boards: what builds or simulates the accelerator, and the developer's commands that need
-# that (measurements on the simulated device, programs as text). Every other module of `edgemoe` is
-# runtime, the command line too, and must be importable with nothing but the core dependencies;
+# that (measurements on the simulated device). Every other module of `edgemoe` is runtime, every verb of
+# the command line and the reports too, and must be importable with nothing but the core dependencies;
 # the PYNQ platform with pynq too (tests/sw/test_pynq.py).
-NOT_RUNTIME = re.compile(r"edgemoe\.(cli|studies|reports|runtime\.verify|runtime\.platforms\.(sim|pynq))(\.|$)")
+NOT_RUNTIME = re.compile(r"edgemoe\.(studies|jobs\.scene_run|runtime\.verify|runtime\.platforms\.(sim|pynq))(\.|$)")
 NOT_ON_BOARD = ["amaranth", "torch", "brevitas", "cocotb", "cocotbext", "edgemoe_sim"]
 
 
