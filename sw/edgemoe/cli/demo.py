@@ -52,10 +52,9 @@ def command(
     with listen(host, port) as listening:
         loaded = load_bundle(bundle) if bundle is not None else _compiled(model, config)
         pictures = endless(source, loaded.model, chosen, Notes(hint))
-        with (
-            open_device(device, loaded, resize=chosen, notes=hint, **options) as accelerator,
-            Player(accelerator, pictures, fps, task or accelerator.tasks) as player,
-        ):
+        with working(f"opening {device}"):  # the simulator may have to be built
+            opened = open_device(device, loaded, resize=chosen, notes=hint, **options)
+        with opened as accelerator, Player(accelerator, pictures, fps, task or accelerator.tasks) as player:
             say(f"{loaded.model.name} on {device}, {source}: {url_of(listening)}   (Ctrl+C ends it)")
             serve(application(player, about(accelerator, source, player.measures_power), host), listening)
 
