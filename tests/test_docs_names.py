@@ -90,7 +90,9 @@ def test_modules_exist(page):
     for name in sorted(set(_DOTTED.findall(code)) - _NO_MODULES):
         try:
             resolve(name)
-        except (ImportError, AttributeError):
+        except (ImportError, AttributeError) as error:
+            if isinstance(error, ImportError) and error.name and not error.name.startswith("edgemoe"):
+                continue  # the module is there; what it needs is not installed (pynq on Python 3.13)
             pytest.fail(f"{page.name} names {name}, which does not exist")
 
 
