@@ -26,6 +26,8 @@ for _package_root in ("hw", "models", "sim", "sw"):  # a lent machine has a chec
 from edgemoe.studies.baselines.measurement import Effort  # noqa: E402
 from edgemoe.studies.baselines.suite import BASELINES, machine, measure_baseline  # noqa: E402
 from edgemoe.studies.baselines.workload import load_workload  # noqa: E402
+from edgemoe_models.storage.atomic import write_text  # noqa: E402
+from edgemoe_models.storage.json_text import read_json  # noqa: E402
 
 MODELS = ("m3vit-micro", "m3vit-tiny", "deit-tiny")
 BATCHES = (1, 8, 64)
@@ -80,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--table", type=Path, help="measure nothing, print this file's rows as Markdown")
     chosen = parser.parse_args(arguments)
     if chosen.table:
-        print(markdown(json.loads(chosen.table.read_text(encoding="utf-8"))))
+        print(markdown(read_json(chosen.table)))
         return 0
     effort = Effort(warm_up_seconds=0.3, seconds=chosen.seconds)
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
                     continue
                 rows.append(measure_baseline(baseline, workload, batch, os.cpu_count() or 1, effort))
                 print(_line(rows[-1], time.perf_counter() - begin), flush=True)
-                chosen.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+                write_text(chosen.out, json.dumps(result, indent=1) + "\n")
     return int(any(row.get("equal") is False for row in rows))
 
 

@@ -20,6 +20,8 @@ from edgemoe.studies.accuracy import Row, file_hash, headline
 from edgemoe.workloads import QAT_PRECISIONS, qat_files, read_metadata, weights_path
 from edgemoe_models.config import PRESETS, ModelConfig
 from edgemoe_models.float_reference import state_shapes
+from edgemoe_models.storage.atomic import write_bytes, write_text
+from edgemoe_models.storage.json_text import JsonError, parse_json, read_json
 
 __all__ = ["CARDS", "card_problems", "make_card", "update_card"]
 
@@ -183,7 +185,7 @@ def _training(weights: Path) -> str:
             continue
         options = {
             key.replace("_", " "): Path(value).name if isinstance(value, str) else value
-            for key, value in json.loads(metadata["train"]).items()
+            for key, value in parse_json(metadata["train"]).items()
             if key not in ("seed", "steps", "minutes") and value not in ("", 0, False)
         }
         said = ", ".join(f"{key} {value}" for key, value in options.items())
@@ -245,23 +247,22 @@ def update_card(name: str, results: Path, folder: Path = CARDS) -> Path:
     Raises:
         ValueError: results are missing, or of another model or other files
     """
-    folder.mkdir(parents=True, exist_ok=True)
     rows, loads = [], None
     if weights_path(name).is_file():
         rows, loads = _read(results / "accuracy.json"), _read(results / "expert_load.json")
         if problems := _row_problems(name, rows):
             raise ValueError(f"{results / 'accuracy.json'}: {problems[0]}; run make accuracy")
-        (folder / f"{name}.json").write_text(json.dumps({"accuracy": rows, "expert_load": loads}, indent=1) + "\n")
-        (folder / f"{name}-expert-load.png").write_bytes((results / "expert_load.png").read_bytes())
+        write_text(folder / f"{name}.json", json.dumps({"accuracy": rows, "expert_load": loads}, indent=1) + "\n")
+        write_bytes(folder / f"{name}-expert-load.png", (results / "expert_load.png").read_bytes())
     card = folder / f"{name}.md"
-    card.write_text(make_card(name, rows, loads), encoding="utf-8")
+    write_text(card, make_card(name, rows, loads))
     return card
 
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        return read_json(path)
+    except (OSError, JsonError) as error:
         raise ValueError(f"{path}: no results ({error}); run make accuracy") from None
 
 
@@ -280,7 +281,7 @@ def card_problems(name: str, folder: Path = CARDS) -> list[str]:
     card, figures = folder / f"{name}.md", folder / f"{name}.json"
     if not card.is_file():
         return [f"{card.name} is missing"]
-    values = json.loads(figures.read_text()) if figures.is_file() else {"accuracy": [], "expert_load": None}
+    values = read_json(figures) if figures.is_file() else {"accuracy": [], "expert_load": None}
     problems = _row_problems(name, values["accuracy"])
     if not problems and card.read_text(encoding="utf-8") != make_card(name, values["accuracy"], values["expert_load"]):
         problems.append(f"{card.name} is not what its figures and files give")

@@ -6,8 +6,8 @@ import hashlib
 import importlib.metadata
 import os
 import re
+import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,8 @@ from types import MappingProxyType
 import edgemoe_hw
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.isa import Engine
+from edgemoe_models.storage.atomic import write_text
+from edgemoe_models.storage.cache import cache_root, cached_folder, cached_text, is_sealed, seal
 from edgemoe_sim import compilation
 from edgemoe_sim.compilation import CXX_FLAGS, LEVELS, Sources, compile_objects, cpu, link, run
 from edgemoe_sim.verilator import BuildError, find_verilator
@@ -26,7 +28,6 @@ __all__ = [
     "build_accelerator",
     "build_library",
     "build_simulation",
-    "cache_root",
     "parse_memories",
 ]
 
@@ -75,16 +76,6 @@ class MemoryInfo:
     stride: int  # bytes between elements
 
 
-def cache_root() -> Path:
-    """Where builds are kept: ``$EDGEMOE_BUILD``, or ``build/`` of the checkout, or the user's cache folder."""
-    if chosen := os.environ.get("EDGEMOE_BUILD"):
-        return Path(chosen)
-    checkout = Path(__file__).parents[2]
-    if (checkout / "pyproject.toml").exists():
-        return checkout / "build"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "edgemoe"
-
-
 def _rtl_sources() -> str:
     """Digest of the RTL's sources."""
     digest = hashlib.sha256()
@@ -99,19 +90,17 @@ _AT_START = _rtl_sources()
 def accelerator_verilog(config: AcceleratorConfig) -> str:
     """Verilog of the accelerator, from the cache while neither the configuration nor the RTL's sources change."""
     key = f"{config.content_hash} {importlib.metadata.version('amaranth')} {_rtl_sources()}"
-    path = cache_root() / "verilog" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.v"
-    if path.exists():
-        return path.read_text(encoding="utf-8")
-    from edgemoe_hw.verilog import generate  # with Amaranth, which a warm start need not load
 
-    text = generate(config)
-    if _rtl_sources() != _AT_START:  # somebody edits them: of which version the loaded modules are is not known
+    def make() -> str:
+        from edgemoe_hw.verilog import generate  # with Amaranth, which a warm start need not load
+
+        text: str = generate(config)
         return text
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
-        file.write(text)
-    os.replace(file.name, path)
-    return text
+
+    def keep() -> bool:  # while somebody edits them, it is not known of which version the loaded modules are
+        return _rtl_sources() == _AT_START
+
+    return cached_text(cache_root() / "verilog" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.v", make, keep)
 
 
 def parse_memories(header: str) -> list[MemoryInfo]:
@@ -199,7 +188,7 @@ def build_library(
 
     def write_memory_table(work: Path) -> None:
         header = (work / f"{PREFIX}___024root.h").read_text(encoding="utf-8")
-        (work / "memory_table.h").write_text(_memory_table(header, masters, axi_bytes), encoding="utf-8")
+        write_text(work / "memory_table.h", _memory_table(header, masters, axi_bytes))
 
     return build_simulation(
         verilog,
@@ -248,19 +237,15 @@ def build_simulation(
     written = (Path(path).read_text(encoding="utf-8") for path in (harness, __file__, compilation.__file__))
     texts = verilog, *written, flags, version
     key = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
-    folder = cache_root() / "verilator" / key
-    library = folder / _LIBRARY
-    if library.exists():
-        return library
-    if progress is None and not quiet:
-        print(
-            f"building the Verilated {what} (once for each configuration, about a minute)", file=sys.stderr, flush=True
-        )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{key}-", dir=folder.parent) as name:
-        work = Path(name)
+
+    def fill(folder: Path) -> None:
+        if progress is None and not quiet:
+            message = f"building the Verilated {what} (once for each configuration, about a minute)"
+            print(message, file=sys.stderr, flush=True)
+        work = folder / "work"
+        work.mkdir()
         for file, text in {**files, "edgemoe.v": verilog}.items():
-            (work / file).write_text(text, encoding="utf-8")
+            write_text(work / file, text)
         report = progress or (lambda step, share: None)
         report("running Verilator", _VERILATE_FROM)
         command = [str(verilator.program), *VERILATOR_FLAGS, *options, "--Mdir", str(work), *files, "edgemoe.v"]
@@ -270,12 +255,21 @@ def build_simulation(
         objects = compile_objects(
             sources,
             verilator,
-            folder.parent,
+            cache,
             lambda share: report("compiling the simulator", _COMPILE_FROM + (1 - _COMPILE_FROM) * share),
         )
         link(objects, ["-shared"], work / _LIBRARY)
-        # A partial folder is never seen: the library appears by a rename, and whoever is first wins.
-        folder.mkdir(exist_ok=True)
         for result in ("edgemoe.v", _LIBRARY):
             os.replace(work / result, folder / result)
-    return library
+        seal(folder / _LIBRARY)
+        shutil.rmtree(work)
+
+    cache = cache_root() / "verilator"
+    return cached_folder(cache / key, _built, fill)
+
+
+def _built(folder: Path) -> Path:
+    """The library of an entry; ValueError where it is torn, since loading that would end the process."""
+    if not is_sealed(folder / _LIBRARY):
+        raise ValueError(f"{folder} is torn")
+    return folder / _LIBRARY

@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgemoe_models.storage.atomic import write_text
+from edgemoe_models.storage.cache import is_sealed, seal
 from edgemoe_sim.verilator import BuildError, Verilator
 
 __all__ = ["CXX_FLAGS", "LEVELS", "Sources", "compile_objects", "compiler", "cpu", "link", "run"]
@@ -95,10 +97,13 @@ def compile_objects(
     shared = _runtime_folder(verilator, sources.defines, cache)
     runtime = [_Unit((include / name,), shared / f"{Path(name).stem}.o", RUNTIME) for name in sources.runtime]
     # The largest first, so that the workers end together.
-    todo = sorted([*units, *(unit for unit in runtime if not unit.target.exists())], key=lambda unit: -unit.bytes)
+    missing = [unit for unit in runtime if not is_sealed(unit.target)]
+    todo = sorted([*units, *missing], key=lambda unit: -unit.bytes)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for done, _ in enumerate(pool.map(lambda unit: _compile(unit, flags, sources.work), todo), 1):
             progress(done / len(todo))
+    for unit in missing:
+        seal(unit.target)
     return [str(unit.target) for unit in [*units, *runtime]]
 
 
@@ -130,7 +135,7 @@ def _compile(unit: _Unit, flags: Sequence[str], work: Path) -> None:
         source = unit.files[0]
     else:
         source = unit.target.with_suffix(".cc")
-        source.write_text("".join(f'#include "{file.name}"\n' for file in unit.files), encoding="utf-8")
+        write_text(source, "".join(f'#include "{file.name}"\n' for file in unit.files))
     target = work / f"{unit.target.stem}.part.o"
     run([compiler(), *CXX_FLAGS, unit.level, *flags, "-c", str(source), "-o", str(target)], work)
     os.replace(target, unit.target)

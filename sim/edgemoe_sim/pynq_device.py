@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
 import os
 import threading
 import time
@@ -34,6 +33,7 @@ from pynqmetadata.frontends import Metadata
 
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.pages import Pages
+from edgemoe_models.storage.json_text import read_json
 from edgemoe_sim.verilated import Stop, VerilatedModel
 
 __all__ = ["ACCESS_CYCLES", "SimulatedDevice"]
@@ -188,7 +188,7 @@ class SimulatedDevice(pynq.Device):
         """PYNQ's own parse of the ``.hwh``; from now on these are the addresses."""
         path = Path(bitfile_name)
         parser = RuntimeMetadataParser(Metadata(input=path.with_suffix(".hwh")))
-        manifest = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        manifest = read_json(path.with_suffix(".json"))
         config = AcceleratorConfig.from_dict(manifest["config"])
         ip = {details["type"].split(":")[2]: details for details in parser.ip_dict.values()}
         if missing := {"edgemoe", "axi_intc"} - ip.keys():

@@ -19,7 +19,7 @@ from edgemoe.boards import load_board
 from edgemoe.boards.bitstream import publish
 from edgemoe.boards.flash import stage
 from edgemoe.bundle import Bundle
-from edgemoe_sim.build import cache_root
+from edgemoe_models.storage.cache import cache_root
 from interpreters import find_python
 
 BOARD = load_board("pynq-z2")

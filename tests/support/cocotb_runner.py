@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sys
-import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
 
+from edgemoe_models.storage.atomic import write_text
+from edgemoe_models.storage.cache import cache_root, cached_folder, is_sealed, seal
 from edgemoe_sim import compilation
-from edgemoe_sim.build import cache_root
 from edgemoe_sim.compilation import Sources, compile_objects, link, run
 from edgemoe_sim.verilator import BuildError, find_verilator
 
@@ -47,17 +48,23 @@ def _build(verilog: str) -> Path:
     texts = [Path(path).read_text(encoding="utf-8") for path in (__file__, compilation.__file__, harness)]
     key = repr((verilog, texts, libraries, str(verilator.root), verilator.version, compilation.cpu()))
     cache = cache_root() / "cocotb"
-    folder = cache / hashlib.sha256(key.encode()).hexdigest()[:16]
-    if (folder / _TOP).exists():
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as name:
-        work = Path(name)
-        (work / "edgemoe.v").write_text(verilog, encoding="utf-8")
+
+    def fill(folder: Path) -> None:
+        work = folder / "work"
+        write_text(work / "edgemoe.v", verilog)
         run([str(verilator.program), *_FLAGS, "--Mdir", str(work), "edgemoe.v"], work, verilator.environment())
         objects = compile_objects(Sources(work, "Vtop", harness, _RUNTIME, _DEFINES), verilator, cache)
         flags = [f"-Wl,-rpath,{libraries}", f"-L{libraries}", "-lcocotbvpi_verilator"]
         link(objects, flags, folder / _TOP)
+        seal(folder / _TOP)
+        shutil.rmtree(work)
+
+    return cached_folder(cache / hashlib.sha256(key.encode()).hexdigest()[:16], _built, fill)
+
+
+def _built(folder: Path) -> Path:
+    if not is_sealed(folder / _TOP):
+        raise ValueError(f"{folder} is torn")
     return folder
 
 

@@ -239,7 +239,7 @@ def test_commands_that_are_none(runtime_bundle, pictures, capfd):
                 viewer.send(command)
                 while not isinstance(message := viewer.recv(SECONDS), str) or json.loads(message)["type"] != "refused":
                     pass
-                has_form = "ud800" in str(command) or "aaa" in str(command)
+                has_form = "aaa" in str(command)  # half a character is none
                 expected = "this bundle has no task" if has_form else "this is no command"
                 assert json.loads(message)["message"].startswith(expected) and len(message) < 500
             assert player.state["tasks"] == ("segmentation", "depth") and not player.state["paused"]

@@ -146,6 +146,7 @@ def test_commands(parts, refused, bundle, where, fields, message):
         (first(MatMul), "reserved", 1, "has bits set that no field names"),
         (first(MatMul), "phase", 6, "is of phase 6 of 6"),
         (first(Load), "phase", 255, "is of phase 255 of 6"),
+        (first(MatMul), "expert", 16, "names expert 16, but looks at no queue"),
         (first(MatMul, **QUEUED), "expert", 5, "is for expert 5, but the model has 5"),
         (first(Load), "predicated", 1, "looks at an expert's queue before any GATE"),
         (last(Store), "predicated", 1, "which no STORE writes"),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemoe_models.datasets import raycast, scenes
+from edgemoe_models.storage.array_file import read_array
+from edgemoe_models.storage.cache import cached_folder
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
@@ -100,21 +100,19 @@ def cached(
 ) -> Arrays:
     """The arrays of a folder; where it does not exist, made first: ``make(index)`` gives one picture and its labels.
 
-    ``shape`` is (count, height, width). Processes that make the same folder at once do no harm.
+    ``shape`` is (count, height, width). What is torn is made again; processes that make the same folder at once do no
+    harm.
     """
-    if not folder.is_dir():
-        partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        try:
-            _fill(partial, names, shape, make, track)
-            partial.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # else another process was faster
-                raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
+
+    def read(folder: Path) -> Arrays:
+        arrays = {name: read_array(folder / f"{name}.npy", mapped=True) for name in names}
+        for name, array in arrays.items():
+            dtype, tail = _LABELS[name]
+            if array.dtype != dtype or array.shape != (*shape, *tail):
+                raise ValueError(f"{folder} is of something else")
+        return arrays
+
+    return cached_folder(folder, read, lambda partial: _fill(partial, names, shape, make, track))
 
 
 def _fill(

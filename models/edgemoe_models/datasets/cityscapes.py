@@ -7,7 +7,6 @@ disparities become metres first.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,8 @@ from edgemoe_models.datasets import files
 from edgemoe_models.datasets.arrays import IGNORE
 from edgemoe_models.datasets.base import Folder
 from edgemoe_models.datasets.files import Array, Size
+from edgemoe_models.storage import checks
+from edgemoe_models.storage.json_text import read_json
 
 CLASSES = (
     "road",
@@ -82,8 +83,21 @@ def _depth(root: Path, split: str, name: str, size: Size) -> Array:
     camera = root / "camera" / split / f"{name}_camera.json"
     if not camera.is_file():
         return _metres(stored)
-    values = json.loads(camera.read_text(encoding="utf-8"))
-    return _metres(stored, values["extrinsic"]["baseline"], values["intrinsic"]["fx"])
+    return _metres(stored, *_camera(camera))
+
+
+def _camera(path: Path) -> tuple[float, float]:
+    """Baseline and focal length of a camera's file."""
+    try:
+        values = checks.record(read_json(path), "it", ("extrinsic", "intrinsic"), others=True)
+        extrinsic = checks.record(values["extrinsic"], "extrinsic", ("baseline",), others=True)
+        intrinsic = checks.record(values["intrinsic"], "intrinsic", ("fx",), others=True)
+        return (
+            checks.number(extrinsic["baseline"], "extrinsic.baseline", 1e-3, 1e3),
+            checks.number(intrinsic["fx"], "intrinsic.fx", 1.0, 1e6),
+        )
+    except checks.FieldError as error:
+        raise ValueError(f"{path}: not a camera of Cityscapes: {error}") from None
 
 
 OFFICIAL = Folder(

@@ -67,7 +67,11 @@ def _read_mat(path: Path, key: str) -> Array:
         from scipy.io import loadmat
     except ImportError as error:
         raise ValueError(f"{path} is a MATLAB file: install SciPy to read it (pip install scipy)") from error
-    variables = loadmat(path)
+    try:
+        variables = loadmat(path)
+    except Exception as error:  # a damaged file ends in any of Python's errors
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{path}: not a readable MATLAB file ({reason})") from None
     own = [name for name in variables if not name.startswith("__")]
     chosen = key if key in own or len(own) != 1 else own[0]
     if chosen not in own:

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from edgemoe_models.storage.atomic import SaveError, new_folder, write_bytes
 
-__all__ = ["cache_root", "cached", "cached_folder", "cached_text", "checkout", "is_sealed", "seal"]
+__all__ = ["cache_root", "cached", "cached_folder", "cached_text", "checkout", "is_sealed", "results_root", "seal"]
 
 _Entry = TypeVar("_Entry")
 _ATTEMPTS, _PAUSE = 20, 0.01  # to read a folder that another process may be replacing
@@ -44,6 +44,14 @@ def cache_root() -> Path:
     return Path(user_cache_path("edgemoe", appauthor=False))
 
 
+def results_root() -> Path:
+    """Folder of the current one for what commands write unless told where: ``build`` with a checkout.
+
+    Where edgemoe is installed it is ``edgemoe-results``: ``build`` may be somebody else's there.
+    """
+    return Path("build" if checkout() is not None else "edgemoe-results")
+
+
 def _linux_cache() -> Path:
     if chosen := os.environ.get("XDG_CACHE_HOME"):
         return Path(chosen) / "edgemoe"
@@ -53,8 +61,16 @@ def _linux_cache() -> Path:
         return Path(tempfile.gettempdir()) / "edgemoe-cache"
 
 
+def _always() -> bool:
+    return True
+
+
 def cached(
-    path: Path, read: Callable[[Path], _Entry], make: Callable[[], _Entry], content: Callable[[_Entry], bytes]
+    path: Path,
+    read: Callable[[Path], _Entry],
+    make: Callable[[], _Entry],
+    content: Callable[[_Entry], bytes],
+    keep: Callable[[], bool] = _always,
 ) -> _Entry:
     """The entry at ``path``; where there is none that can be read, it is made and kept.
 
@@ -65,10 +81,13 @@ def cached(
         read: the entry of a file; OSError or ValueError where it is no good
         make: the entry, at any cost
         content: the entry as the bytes that ``read`` takes
+        keep: asked when it is made; where it is false, the entry is not kept
     """
     with contextlib.suppress(OSError, ValueError):
         return read(path)
     entry = make()
+    if not keep():
+        return entry
     try:
         write_bytes(path, content(entry))
     except SaveError as error:
@@ -76,9 +95,11 @@ def cached(
     return entry
 
 
-def cached_text(path: Path, make: Callable[[], str]) -> str:
-    """A text that is kept with its own hash, so that what is left of a torn one is not taken for it."""
-    return cached(path, lambda path: _unsealed(path.read_bytes()).decode(), make, lambda text: _sealed(text.encode()))
+def cached_text(path: Path, make: Callable[[], str], keep: Callable[[], bool] = _always) -> str:
+    """A text that is kept with its own hash, so that what is left of a torn one is not taken for it; see ``cached``."""
+    return cached(
+        path, lambda path: _unsealed(path.read_bytes()).decode(), make, lambda text: _sealed(text.encode()), keep
+    )
 
 
 def _sealed(content: bytes) -> bytes:

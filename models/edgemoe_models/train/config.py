@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
 from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig
 from edgemoe_models.datasets import DATA_SETS, DataSet, find
+from edgemoe_models.storage.checks import shown
+from edgemoe_models.storage.json_text import JsonError, read_json
+from edgemoe_models.storage.toml_text import TomlError, read_toml
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 DEVICES = ("auto", "cpu", "cuda")
@@ -107,21 +108,12 @@ class TrainConfig:
 
 def read_options(path: Path) -> dict[str, Any]:
     """Options of a TOML or JSON file, whose keys are the fields of :class:`TrainConfig`; ValueError for others."""
-    text = path.read_text(encoding="utf-8")
     try:
-        options = json.loads(text) if path.suffix == ".json" else _parse_toml(text)
-    except ValueError as error:  # both parsers' errors are of this class
-        raise ValueError(f"{path} must be TOML, or JSON with a name that ends in .json: {error}") from error
+        options = read_json(path) if path.suffix == ".json" else read_toml(path)
+    except (JsonError, TomlError) as error:
+        raise ValueError(f"{path} must be TOML, or JSON with a name that ends in .json: {error}") from None
     known = [field.name for field in dataclasses.fields(TrainConfig)]
     if not isinstance(options, dict) or (unknown := sorted(set(options) - set(known))):
         found = unknown if isinstance(options, dict) else options
-        raise ValueError(f"{path} must have keys among {known}, not {found!r}")
+        raise ValueError(f"{path} must have keys among {known}, not {shown(found)}")
     return options
-
-
-def _parse_toml(text: str) -> Any:
-    if sys.version_info >= (3, 11):
-        import tomllib
-
-        return tomllib.loads(text)
-    raise ValueError("TOML needs Python 3.11 or newer; write the options as JSON")

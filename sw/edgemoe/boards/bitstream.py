@@ -17,12 +17,17 @@ from typing import Any
 from edgemoe.boards.board import BOARDS, Board, BoardError
 from edgemoe.boards.build_inputs import parameters_tcl, rtl_text
 from edgemoe.boards.utilisation import check_fits, utilisation
+from edgemoe.manifest import ManifestError, read_manifest
 from edgemoe_hw.spec.config import ISA_VERSION
+from edgemoe_models.storage import checks
+from edgemoe_models.storage.atomic import write_bytes, write_text
+from edgemoe_models.storage.cache import results_root
+from edgemoe_models.storage.json_text import read_json
 
 __all__ = ["build_bitstream", "find_bitstream", "publish"]
 
 BUILD_TCL = BOARDS / "build.tcl"
-OUT = Path("build/boards")
+OUT = results_root() / "boards"
 _RESULTS = ("bit", "hwh")  # what Vivado leaves in the work folder as edgemoe.<suffix>
 _REPORT = "result.json"  # beside them: version, board files, clock, slack, utilisation
 
@@ -41,8 +46,8 @@ def build_bitstream(board: Board, out: Path = OUT, on_step: Callable[[str], None
     work = (out / board.name).resolve()
     work.mkdir(parents=True, exist_ok=True)
     rtl, parameters, log = work / "edgemoe.v", work / "parameters.tcl", work / "vivado.log"
-    rtl.write_text(rtl_text(board.config), encoding="utf-8")
-    parameters.write_text(parameters_tcl(board, rtl, work), encoding="utf-8")
+    write_text(rtl, rtl_text(board.config))
+    write_text(parameters, parameters_tcl(board, rtl, work))
     on_step(f"Vivado (an hour or so): {log}")
     for name in [*(f"edgemoe.{suffix}" for suffix in _RESULTS), _REPORT]:
         (work / name).unlink(missing_ok=True)
@@ -120,14 +125,13 @@ def publish(board: Board, work: Path, out: Path) -> Path:
         raise BoardError(f"Vivado ended without {', '.join(missing)} in {work}")
     content = hashlib.sha256(b"".join(path.read_bytes() for path in found.values())).hexdigest()
     stem = f"{board.name}-{content[:12]}"
-    out.mkdir(parents=True, exist_ok=True)
     files = {}
     for suffix, path in found.items():
-        target = out / f"{stem}.{suffix}"
-        shutil.copyfile(path, target)
-        files[target.name] = hashlib.sha256(target.read_bytes()).hexdigest()
-    manifest = out / f"{stem}.json"
-    manifest.write_text(json.dumps(_manifest(board, work, files), indent=1) + "\n", encoding="utf-8")
+        result = path.read_bytes()
+        write_bytes(out / f"{stem}.{suffix}", result)
+        files[f"{stem}.{suffix}"] = hashlib.sha256(result).hexdigest()
+    manifest = out / f"{stem}.json"  # last: where it is, its files are whole
+    write_text(manifest, json.dumps(_manifest(board, work, files), indent=1) + "\n")
     return manifest
 
 
@@ -140,7 +144,7 @@ def _manifest(board: Board, work: Path, files: dict[str, str]) -> dict[str, Any]
         "config_hash": board.config.content_hash,
         "isa_version": ISA_VERSION,
         "sources": _sources_version(),
-        **json.loads((work / _REPORT).read_text(encoding="utf-8")),
+        **checks.record(read_json(work / _REPORT), _REPORT, (), others=True),
         "files": files,
     }
 
@@ -165,15 +169,17 @@ def find_bitstream(board: Board, out: Path = OUT) -> Path:
     if not manifests:
         raise BoardError(f"there is no bitstream of {board.name} in {out}: {build}")
     path = manifests[-1]
-    manifest = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        manifest = read_manifest(path)
+    except ManifestError as error:
+        raise BoardError(f"{error}: {build}") from None
     wanted = (board.config.content_hash, ISA_VERSION)
-    found = (manifest["config_hash"], manifest["isa_version"])
+    found = (manifest.config_hash, manifest.isa_version)
     if found != wanted:
         raise BoardError(
             f"{path} is of configuration {found[0][:16]}, ISA {found[1]}, and {board.name} now has "
             f"{wanted[0][:16]}, ISA {wanted[1]}: {build}"
         )
-    for name, digest in manifest["files"].items():
-        if not (out / name).exists() or hashlib.sha256((out / name).read_bytes()).hexdigest() != digest:
-            raise BoardError(f"{out / name} is missing or was changed since it was built: {build}")
+    if (file := manifest.changed_file()) is not None:
+        raise BoardError(f"{file} is missing or was changed since it was built: {build}")
     return path

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from edgemoe.boards.synth import DEVICES, FpgaDevice
 from edgemoe.boards.zynq import FAMILIES, HpPort, ZynqFamily
 from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig, ConfigError
+from edgemoe_models.storage import toml_text
 
 __all__ = ["BOARDS", "Board", "BoardError", "board_names", "load_board", "read_board", "read_toml"]
 
@@ -153,14 +153,10 @@ def read_board(path: Path) -> Board:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """A data file's keys; BoardError, which does not name the file, if it is not TOML."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BoardError(f"not readable as TOML: {error}") from None
+        return toml_text.read_toml(path)
+    except toml_text.TomlError as error:
+        raise BoardError(str(error)) from None
 
 
 def _board(name: str, values: dict[str, Any]) -> Board:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import re
 import subprocess
 import sys
@@ -22,6 +21,8 @@ from edgemoe.boards.board import BOARDS, BoardError, read_toml
 from edgemoe.errors import SynthesisError
 from edgemoe.extras import needs
 from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig
+from edgemoe_models.storage.atomic import write_text
+from edgemoe_models.storage.json_text import read_json
 
 __all__ = ["FitTarget", "critical_path", "fit", "fmax", "load_target", "target_names", "utilisation"]
 
@@ -143,9 +144,9 @@ def fit(
     name, seed = target.name, target.seed if seed is None else seed
     for suffix in (".v", ".lpf"):
         text = (BOARDS / name / f"{target.top}{suffix}").read_text(encoding="utf-8")
-        (out / f"{target.top}{suffix}").write_text(text, encoding="utf-8")
+        write_text(out / f"{target.top}{suffix}", text)
     system = SerialSystem(target.config, clock_hz=target.clock_mhz * 1e6, baud=target.baud)
-    (out / "system.v").write_text(generate(target.config, system), encoding="utf-8")
+    write_text(out / "system.v", generate(target.config, system))
 
     steps = {
         "synthesis": (
@@ -190,7 +191,7 @@ def fit(
         begin = time.perf_counter()
         _run(step, tool, arguments, out)
         seconds[step] = round(time.perf_counter() - begin, 1)
-    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    report = read_json(out / "report.json")
     bitstream = (out / f"{name}.bit").read_bytes()
     reached = fmax(report)
     return {

@@ -6,7 +6,6 @@ runs it. Loading a bitstream needs root, so the self-test runs under sudo, which
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import tarfile
@@ -19,6 +18,8 @@ import edgemoe_models
 from edgemoe.boards.bitstream import OUT, find_bitstream
 from edgemoe.boards.board import Board, BoardError
 from edgemoe.bundle import Bundle, BundleError
+from edgemoe.manifest import read_manifest
+from edgemoe_models.storage.atomic import new_folder, write_text
 
 __all__ = ["check_host", "flash", "stage"]
 
@@ -95,15 +96,14 @@ def stage(board: Board, manifest: Path, bundle: Path, out: Path) -> Path:
             f"{board.config.content_hash[:16]}: compile it with --config {board.name}"
         )
     folder = out / "flash" / manifest.stem
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "lib").mkdir(parents=True)
-    for name in [manifest.name, *json.loads(manifest.read_text(encoding="utf-8"))["files"]]:
-        shutil.copyfile(manifest.parent / name, folder / name)
-    shutil.copyfile(bundle, folder / "bundle.emoe")
-    for package in _PACKAGES:
-        source = Path(package.__path__[0])
-        shutil.copytree(source, folder / "lib" / source.name, ignore=shutil.ignore_patterns(*_SKIPPED))
-    (folder / "selftest.sh").write_text(_SCRIPT.replace("@BIT@", f"{manifest.stem}.bit"), encoding="utf-8")
+    with new_folder(folder) as partial:
+        for name in [manifest.name, *read_manifest(manifest).files]:
+            shutil.copyfile(manifest.parent / name, partial / name)
+        shutil.copyfile(bundle, partial / "bundle.emoe")
+        for package in _PACKAGES:
+            source = Path(package.__path__[0])
+            shutil.copytree(source, partial / "lib" / source.name, ignore=shutil.ignore_patterns(*_SKIPPED))
+        write_text(partial / "selftest.sh", _SCRIPT.replace("@BIT@", f"{manifest.stem}.bit"))
     return folder
 
 

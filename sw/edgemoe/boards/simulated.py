@@ -9,10 +9,12 @@ from edgemoe.boards.bitstream import publish
 from edgemoe.boards.board import Board
 from edgemoe.boards.hwh import hwh_text
 from edgemoe.boards.zynq import MODULE_VLNV
+from edgemoe_models.storage.atomic import write_text
+from edgemoe_models.storage.cache import results_root
 
 __all__ = ["simulated_overlay"]
 
-OUT = Path("build/simulated")  # not where bitstreams are: this is nothing that could be flashed
+OUT = results_root() / "simulated"  # not where bitstreams are: this is nothing that could be flashed
 
 
 def simulated_overlay(board: Board, out: Path = OUT, vlnv: str = MODULE_VLNV) -> Path:
@@ -25,7 +27,7 @@ def simulated_overlay(board: Board, out: Path = OUT, vlnv: str = MODULE_VLNV) ->
     """
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        (work / "edgemoe.bit").write_text(f"no bitstream: {board.config.to_json()}\n", encoding="utf-8")
-        (work / "edgemoe.hwh").write_text(hwh_text(board, vlnv), encoding="utf-8")
-        (work / "result.json").write_text('{"simulated": true}', encoding="utf-8")
+        write_text(work / "edgemoe.bit", f"no bitstream: {board.config.to_json()}\n")
+        write_text(work / "edgemoe.hwh", hwh_text(board, vlnv))
+        write_text(work / "result.json", '{"simulated": true}')
         return publish(board, work, out).with_suffix(".bit")

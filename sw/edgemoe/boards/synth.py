@@ -21,6 +21,8 @@ from edgemoe.boards.netlist import cells_by_unit
 from edgemoe.errors import SynthesisError
 from edgemoe.extras import needs
 from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_models.storage.atomic import write_text
+from edgemoe_models.storage.json_text import read_json
 
 __all__ = ["DEVICES", "RESOURCES", "FpgaDevice", "count_resources", "device_of", "synthesize"]
 
@@ -155,7 +157,7 @@ def synthesize(
     out_dir.mkdir(parents=True, exist_ok=True)
     if on_step:
         on_step("Verilog")
-    (out_dir / f"{config.name}.v").write_text(generate(config, component), encoding="utf-8")
+    write_text(out_dir / f"{config.name}.v", generate(config, component))
     cells, units = _yosys(out_dir, config.name, device.family, on_step or (lambda step: None))
     found = count_resources(cells)
     result = {
@@ -171,7 +173,7 @@ def synthesize(
         "cells": dict(sorted(cells.items())),
         "seconds": round(time.perf_counter() - begin, 1),
     }
-    (out_dir / f"{config.name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_text(out_dir / f"{config.name}.json", json.dumps(result, indent=1) + "\n")
     return result
 
 
@@ -209,7 +211,7 @@ def _yosys(
     if process.returncode or not netlist.exists():
         last = errors.strip().splitlines()[-1:] or ["no message"]
         raise SynthesisError(f"Yosys failed ({last[0]}), see {log}")
-    cells = json.loads(stat.read_text(encoding="utf-8"))["modules"][f"\\{_TOP}"]["num_cells_by_type"]
+    cells = read_json(stat)["modules"][f"\\{_TOP}"]["num_cells_by_type"]
     return cells, cells_by_unit(netlist.read_text(encoding="utf-8"))
 
 

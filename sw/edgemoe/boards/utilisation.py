@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
@@ -14,27 +16,45 @@ from edgemoe.boards.synth import synthesize
 from edgemoe.errors import SynthesisError
 from edgemoe.extras import needs
 from edgemoe.reports.tables import TextTable
+from edgemoe_models.storage import checks
+from edgemoe_models.storage.cache import cache_root, cached
+from edgemoe_models.storage.json_text import read_json
 
 __all__ = ["check_fits", "utilisation", "utilisation_row", "utilisation_table"]
 
-CACHE = Path("build/synth")
 _RESOURCES = ("lut", "ff", "dsp", "bram36", "uram")
 
 
-def utilisation(board: Board, cache: Path = CACHE, on_step: Callable[[str], None] | None = None) -> dict[str, Any]:
+def utilisation(
+    board: Board, cache: Path | None = None, on_step: Callable[[str], None] | None = None
+) -> dict[str, Any]:
     """Result of ``synth.synthesize`` for the board's configuration.
 
     Minutes long, so it is kept under a hash of RTL, family and tool; boards of one family share a configuration's.
 
+    Args:
+        board: whose configuration and device
+        cache: folder that keeps results; default: ``synth`` in the cache folder
+        on_step: called with the title of each step
+
     Raises:
         SynthesisError: Yosys or Amaranth is missing, or Yosys failed
     """
-    result_path = cache / f"{_key(board)}.json"
-    if result_path.exists():
-        return json.loads(result_path.read_text(encoding="utf-8"))
-    result = synthesize(board.config, cache / result_path.stem, device=board.device, on_step=on_step)
-    result_path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    return result
+    folder, key = cache_root() / "synth" if cache is None else cache, _key(board)
+
+    def make() -> dict[str, Any]:
+        folder.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f"{key}-", dir=folder))  # another process may be at it too
+        result = synthesize(board.config, work / "yosys", device=board.device, on_step=on_step)
+        shutil.rmtree(work, ignore_errors=True)  # a failure's log stays, it is named in the message
+        return result
+
+    return cached(folder / f"{key}.json", _read_result, make, lambda result: json.dumps(result, indent=1).encode())
+
+
+def _read_result(path: Path) -> dict[str, Any]:
+    """A kept result; ValueError if it is torn, or of something else."""
+    return checks.record(read_json(path), path.name, (*_RESOURCES[:-1], "cells", "tool", "seconds"), others=True)
 
 
 def _key(board: Board) -> str:

@@ -147,6 +147,7 @@ def _check_headers(fields: ProgramFields, limits: Limits, matmuls: Columns) -> N
         queued = c.header["predicated"] != 0
         if opcode == Opcode.MATMUL:
             queued = queued | (c["use_queue"] != 0) | (c["row_factor"] == RowFactor.GATE)
+        c.must(queued | (expert == 0), "names expert {expert}, but looks at no queue", expert=expert)
         known = ~queued | (expert < experts)
         c.must(known, "is for expert {expert}, but the model has {experts}", expert=expert, experts=experts)
         c.must(~queued | (c.numbers > first), "looks at an expert's queue before any GATE")

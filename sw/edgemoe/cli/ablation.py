@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgemoe.cli.options import Config, Model, write_json
+from edgemoe.cli.options import RESULTS, Config, Model, write_json
 from edgemoe.cli.output import say, show, working
 from edgemoe.cli.outputs import output_file
 from edgemoe.configs import find_config
@@ -21,7 +21,7 @@ __all__ = ["command"]
 def command(
     model: Model = "m3vit-micro",
     config: Config = "pynq-z2",
-    out: Annotated[Path, typer.Option(help="folder for ablation.json and .md")] = Path("build"),
+    out: Annotated[Path, typer.Option(help="folder for ablation.json and .md")] = RESULTS,
 ) -> None:
     """Cycles and DRAM bytes with each technique replaced by its naive form, on the RTL."""
     require("edgemoe ablation", "sim")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgemoe.cli.options import Config, write_json
+from edgemoe.cli.options import RESULTS, Config, write_json
 from edgemoe.cli.output import note, say, show, working
 from edgemoe.cli.outputs import output_file
 from edgemoe.configs import find_config
@@ -24,7 +24,7 @@ def command(
     scenes: Annotated[int, typer.Option(min=1, help="held-out scenes")] = 512,
     rtl_images: Annotated[int, typer.Option(min=1, help="of these through the RTL")] = 8,
     brevitas_images: Annotated[int, typer.Option(min=1, help="of these through the Brevitas model")] = 16,
-    path: Annotated[Path, typer.Option("--json", help="file for the rows")] = Path("build/accuracy.json"),
+    path: Annotated[Path, typer.Option("--json", help="file for the rows")] = RESULTS / "accuracy.json",
 ) -> None:
     """Metrics of every precision and executor on held-out scenes, and the drop against float."""
     require("edgemoe accuracy", "sim")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgemoe.cli.options import RESULTS
 from edgemoe.cli.output import Work, note, say, show, working
 from edgemoe.cli.outputs import output_file
 from edgemoe.compiler import build_bundle
@@ -34,7 +35,7 @@ def command(
     only: Annotated[str | None, typer.Option(help="accelerator or baselines; default: both")] = None,
     batch: Annotated[list[int] | None, typer.Option(min=1, help="images at once (baselines): 1 and 8")] = None,
     threads: Annotated[int, typer.Option(min=1, help="of the CPU baselines")] = 1,
-    out: Annotated[Path, typer.Option(help="folder for bench.json and bench.png")] = Path("build"),
+    out: Annotated[Path, typer.Option(help="folder for bench.json and bench.png")] = RESULTS,
 ) -> None:
     """Cycles of models and configurations on the RTL, the same models on CPU and GPU, and published figures."""
     if only not in (None, *_SECTIONS):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,10 +13,11 @@ from edgemoe.boards.flash import check_host, flash
 from edgemoe.boards.hwh import hwh_text
 from edgemoe.boards.utilisation import utilisation, utilisation_row, utilisation_table
 from edgemoe.cli.application import new_application
-from edgemoe.cli.options import write_json
+from edgemoe.cli.options import RESULTS, write_json
 from edgemoe.cli.output import note, say, show, working
 from edgemoe.cli.outputs import output_file, output_folder
 from edgemoe.extras import require
+from edgemoe.manifest import read_manifest
 from edgemoe.reports.tables import TextTable
 from edgemoe_models.storage.atomic import write_text
 
@@ -36,7 +36,7 @@ def boards(
         bool, typer.Option("--utilisation", help="synthesize every board's configuration with Yosys")
     ] = False,
     only: Annotated[list[str] | None, typer.Option(help="board; several allowed")] = None,
-    path: Annotated[Path, typer.Option("--json", help="file for the rows")] = Path("build/boards.json"),
+    path: Annotated[Path, typer.Option("--json", help="file for the rows")] = RESULTS / "boards.json",
 ) -> None:
     """List the boards; with --utilisation, what each one's configuration takes of its FPGA."""
     if context.invoked_subcommand is not None:
@@ -108,8 +108,8 @@ def bitstream(board: BoardName, out: Out = OUT) -> None:
     title = f"bitstream of {chosen.name}"
     with working(title) as work:
         manifest = build_bitstream(chosen, out, lambda step: work.step(f"{title}: {step}"))
-    found = json.loads(manifest.read_text(encoding="utf-8"))
-    say(f"{manifest}: {', '.join(found['files'])}; worst slack {found['wns_ns']} ns at {found['clock_mhz']:g} MHz")
+    found = read_manifest(manifest)
+    say(f"{manifest}: {', '.join(found.files)}; worst slack {found.slack_ns} ns at {found.clock_mhz:g} MHz")
 
 
 @command.command("flash")

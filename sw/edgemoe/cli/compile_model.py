@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgemoe.cli.options import Config, Model
+from edgemoe.cli.options import RESULTS, Config, Model
 from edgemoe.cli.output import say, working
 from edgemoe.cli.outputs import output_file
 from edgemoe.compiler import build_bundle
@@ -21,12 +21,13 @@ def command(
     model: Model = "m3vit-micro-w8a8",
     config: Config = "pynq-z2",
     out: Annotated[
-        Path | None, typer.Option(help="bundle to write (default: build/<model>-<config>.emoe)", show_default=False)
+        Path | None,
+        typer.Option(help=f"bundle to write (default: {RESULTS}/<model>-<config>.emoe)", show_default=False),
     ] = None,
 ) -> None:
     """Compile a model for a configuration; run, demo and a board take the bundle."""
     accelerator = find_config(config)
-    path = output_file(out or Path("build") / f"{model_label(model)}-{accelerator.name}.emoe", [Path(model)])
+    path = output_file(out or RESULTS / f"{model_label(model)}-{accelerator.name}.emoe", [Path(model)])
     with working(f"quantizing and compiling {model}"):
         bundle = build_bundle(load_graph(model), accelerator)
         bundle.save(path)

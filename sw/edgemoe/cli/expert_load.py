@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgemoe.cli.options import write_json
+from edgemoe.cli.options import RESULTS, write_json
 from edgemoe.cli.output import say, show, working
 from edgemoe.cli.outputs import output_file
 from edgemoe.studies.expert_load import expert_load_table, held_out_load
@@ -20,7 +20,7 @@ __all__ = ["command"]
 def command(
     model: Annotated[str | None, typer.Option(help="default: m3vit-micro, QAT W8A8 if there")] = None,
     scenes: Annotated[int, typer.Option(min=1, help="held-out scenes")] = 64,
-    out: Annotated[Path, typer.Option(help="folder for expert_load.json and .png")] = Path("build"),
+    out: Annotated[Path, typer.Option(help="folder for expert_load.json and .png")] = RESULTS,
 ) -> None:
     """Which experts each task uses, how evenly, and how far the tasks agree; with a picture."""
     figures, picture = (output_file(out / f"expert_load.{kind}") for kind in ("json", "png"))

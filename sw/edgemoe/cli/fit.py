@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edgemoe.boards.fit import FitTarget, fit, load_target
-from edgemoe.cli.options import write_json
+from edgemoe.cli.options import RESULTS, write_json
 from edgemoe.cli.output import say, show, working
 from edgemoe.cli.outputs import output_file, output_folder
 from edgemoe.errors import SynthesisError
@@ -21,8 +21,8 @@ __all__ = ["command"]
 def command(
     target: Annotated[str, typer.Option(help="board with a target.toml")] = "ulx3s",
     seed: Annotated[int | None, typer.Option(help="of the placer, default: the target's")] = None,
-    out: Annotated[Path, typer.Option(help="folder for bitstream, reports and logs")] = Path("build/fit"),
-    path: Annotated[Path, typer.Option("--json", help="file for the result")] = Path("build/fit.json"),
+    out: Annotated[Path, typer.Option(help="folder for bitstream, reports and logs")] = RESULTS / "fit",
+    path: Annotated[Path, typer.Option("--json", help="file for the result")] = RESULTS / "fit.json",
 ) -> None:
     """Place and route the accelerator with open tools only; fails if the board's clock is not met."""
     chosen = load_target(target)

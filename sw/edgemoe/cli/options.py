@@ -16,18 +16,24 @@ from edgemoe.bundle import Bundle
 from edgemoe.configs import CONFIGS
 from edgemoe.packaged_bundles import find_bundle
 from edgemoe_models.storage.atomic import write_text
+from edgemoe_models.storage.cache import cache_root, results_root
 
 __all__ = [
     "BundleOption",
     "BundlePath",
     "Config",
     "Model",
+    "RESULTS",
     "Rows",
+    "SCENES",
     "Scenes",
     "fields_as_options",
     "load_bundle",
     "write_json",
 ]
+
+#: Where results go unless told, and generated scenes.
+RESULTS, SCENES = results_root(), cache_root() / "scenes"
 
 Config = Annotated[str, typer.Option(help=f"{', '.join(CONFIGS)}, a board, or a JSON file")]
 Model = Annotated[str, typer.Option(help="preset, its QAT form (<preset>-w8a8), float checkpoint or integer graph")]
@@ -35,7 +41,10 @@ _BUNDLE = "bundle (.emoe), or the name of a packaged one"
 BundlePath = Annotated[Path, typer.Argument(help=_BUNDLE, show_default=False)]
 BundleOption = Annotated[Path | None, typer.Option("--bundle", help=_BUNDLE, show_default=False)]
 Rows = Annotated[Path | None, typer.Option("--json", help="also write the rows to this file")]
-Scenes = Annotated[Path, typer.Option("--cache", help="folder that keeps generated scenes")]
+Scenes = Annotated[
+    Path,
+    typer.Option("--cache", help="folder that keeps generated scenes (default: in the cache)", show_default=False),
+]
 
 
 def fields_as_options(kind: Any, without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgemoe.cli.options import Scenes, fields_as_options
+from edgemoe.cli.options import RESULTS, SCENES, Scenes, fields_as_options
 from edgemoe.cli.output import say, working
 from edgemoe.cli.outputs import output_folder
 from edgemoe.extras import require
@@ -21,8 +21,8 @@ __all__ = ["command"]
 @fields_as_options(QatOptions, without={"weights"})
 def command(
     model: Annotated[str, typer.Option(help="trained preset or float checkpoint to start from")] = "m3vit-micro",
-    out: Annotated[Path, typer.Option(help="folder for what is made")] = Path("build/qat"),
-    cache: Scenes = Path("build/scenes"),
+    out: Annotated[Path, typer.Option(help="folder for what is made")] = RESULTS / "qat",
+    cache: Scenes = SCENES,
     threads: Annotated[int | None, typer.Option(min=1, help="of torch (default: all cores)")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="continue from <out>/checkpoint.safetensors")] = False,
     **given: Any,

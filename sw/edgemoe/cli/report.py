@@ -7,14 +7,16 @@ from typing import Annotated
 
 import typer
 
+from edgemoe.cli.options import RESULTS
 from edgemoe.cli.output import say, show
-from edgemoe.reports.cycles import load_report, summary, table
+from edgemoe.reports.cycles import summary, table
+from edgemoe.reports.files import load_report
 
 __all__ = ["command"]
 
 
 def command(
-    path: Annotated[Path, typer.Argument(help="report.json of sim or run")] = Path("build/sim/report.json"),
+    path: Annotated[Path, typer.Argument(help="report.json of sim or run")] = RESULTS / "sim/report.json",
 ) -> None:
     """Print a report that sim or run wrote: cycles of each phase, equality, DRAM traffic, metrics."""
     report = load_report(path)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgemoe.cli.options import BundlePath, load_bundle
+from edgemoe.cli.options import RESULTS, BundlePath, load_bundle
 from edgemoe.cli.output import hint, say, working
 from edgemoe.cli.outputs import output_file, output_folder
 from edgemoe.errors import DeviceError
@@ -32,7 +32,7 @@ def command(
     images: Annotated[list[Path], typer.Argument(help="pictures, and folders of pictures", show_default=False)],
     device: Annotated[str, typer.Option(help=", ".join(DEVICES))] = "reference",
     task: Annotated[list[str] | None, typer.Option(help="task; several allowed; default: all")] = None,
-    out: Annotated[Path, typer.Option(help="folder for raw outputs, pictures and the report")] = Path("build/run"),
+    out: Annotated[Path, typer.Option(help="folder for raw outputs, pictures and the report")] = RESULTS / "run",
     resize: Annotated[
         str | None,
         typer.Option(help=f"pictures of another size: {' or '.join(RESIZES)} (crop: the middle); default: refuse them"),

@@ -7,14 +7,15 @@ from typing import Annotated
 
 import typer
 
-from edgemoe.cli.options import Config, Model
+from edgemoe.cli.options import RESULTS, Config, Model
 from edgemoe.cli.output import say, show, working
 from edgemoe.cli.outputs import output_folder
 from edgemoe.compiler import build_bundle
 from edgemoe.configs import find_config
 from edgemoe.errors import DeviceError
 from edgemoe.extras import require
-from edgemoe.reports.cycles import build_report, save_report, summary, table
+from edgemoe.reports.cycles import build_report, summary, table
+from edgemoe.reports.files import save_report
 from edgemoe.workloads import load_graph, model_label
 
 __all__ = ["command"]
@@ -24,7 +25,7 @@ def command(
     model: Model = "m3vit-micro-w8a8",
     config: Config = "pynq-z2",
     images: Annotated[int, typer.Option(min=1, help="number of scenes")] = 1,
-    out: Annotated[Path, typer.Option(help="folder for the report and the pictures")] = Path("build/sim"),
+    out: Annotated[Path, typer.Option(help="folder for the report and the pictures")] = RESULTS / "sim",
 ) -> None:
     """Run a model on the Verilated accelerator and compare every tensor with the integer reference."""
     accelerator = find_config(config)

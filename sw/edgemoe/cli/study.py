@@ -9,7 +9,7 @@ import typer
 
 from edgemoe.bundle import Bundle
 from edgemoe.cli.application import new_application
-from edgemoe.cli.options import Rows, Scenes, load_bundle, write_json
+from edgemoe.cli.options import RESULTS, SCENES, Rows, Scenes, load_bundle, write_json
 from edgemoe.cli.output import note, say, show, working
 from edgemoe.cli.outputs import output_file, output_folder
 from edgemoe.configs import CONFIGS
@@ -27,7 +27,6 @@ command = new_application(no_args_is_help=True, help="Smaller studies, with tabl
 
 Weights = Annotated[str, typer.Option("--model", help="trained preset or float checkpoint")]
 Count = Annotated[int, typer.Option("--scenes", min=1, help="validation scenes, from the first")]
-_CACHE = Path("build/scenes")
 #: Short titles of the columns of the functions' tables.
 _SHORT = {
     "int8 max, LSB": "int8 max",
@@ -43,7 +42,7 @@ def _outputs(path: Path | None, cache: Path) -> None:
 
 
 @command.command("evaluate")
-def evaluate(model: Weights = "m3vit-micro", scenes: Count = 512, cache: Scenes = _CACHE, path: Rows = None) -> None:
+def evaluate(model: Weights = "m3vit-micro", scenes: Count = 512, cache: Scenes = SCENES, path: Rows = None) -> None:
     """Accuracy of a float checkpoint and of its integer graph, side by side."""
     _outputs(path, cache)
     weights = float_weights(model)
@@ -61,7 +60,7 @@ def evaluate(model: Weights = "m3vit-micro", scenes: Count = 512, cache: Scenes 
 
 
 @command.command("ptq")
-def ptq(model: Weights = "m3vit-micro", scenes: Count = 256, cache: Scenes = _CACHE, path: Rows = None) -> None:
+def ptq(model: Weights = "m3vit-micro", scenes: Count = 256, cache: Scenes = SCENES, path: Rows = None) -> None:
     """Post-training quantization: ours, ours without each of its parts, and other papers' functions."""
     _outputs(path, cache)
     state, config = load_checkpoint(float_weights(model))
@@ -127,7 +126,7 @@ def overhead(
         ),
     ] = None,
     frames: Annotated[int, typer.Option(min=1, help="inferences a task")] = 300,
-    path: Annotated[Path, typer.Option("--json", help="file for the figures")] = Path("build/overhead.json"),
+    path: Annotated[Path, typer.Option("--json", help="file for the figures")] = RESULTS / "overhead.json",
 ) -> None:
     """The host's own time a frame: everything but the device, on an accelerator that needs no time."""
     from edgemoe.studies.overhead import STEPS, measure_overhead

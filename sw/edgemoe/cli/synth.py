@@ -9,7 +9,7 @@ import typer
 
 from edgemoe.boards.board import board_names, load_board
 from edgemoe.boards.synth import RESOURCES, FpgaDevice, device_of, synthesize
-from edgemoe.cli.options import Config
+from edgemoe.cli.options import RESULTS, Config
 from edgemoe.cli.output import say, show, working
 from edgemoe.cli.outputs import output_folder
 from edgemoe.configs import find_config
@@ -22,7 +22,7 @@ __all__ = ["command"]
 
 def command(
     config: Config = "pynq-z2",
-    out: Annotated[Path, typer.Option(help="folder for <config>.json")] = Path("build/synth"),
+    out: Annotated[Path, typer.Option(help="folder for <config>.json")] = RESULTS / "synth",
 ) -> None:
     """Resources of a configuration by Yosys, mapped but not placed; fails if it does not fit its device."""
     accelerator = find_config(config)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgemoe.cli.options import Scenes, fields_as_options
+from edgemoe.cli.options import RESULTS, SCENES, Scenes, fields_as_options
 from edgemoe.cli.output import say, working
 from edgemoe.cli.outputs import output_folder
 from edgemoe.extras import require
@@ -22,8 +22,10 @@ def command(
     config: Annotated[
         Path | None, typer.Option(help="TOML or JSON file of options; the command line goes before it")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="folder for what is made (default: build/train/<preset>)")] = None,
-    cache: Scenes = Path("build/scenes"),
+    out: Annotated[
+        Path | None, typer.Option(help=f"folder for what is made (default: {RESULTS}/train/<preset>)")
+    ] = None,
+    cache: Scenes = SCENES,
     resume: Annotated[bool, typer.Option("--resume", help="continue from <out>/checkpoint.safetensors")] = False,
     evaluate: Annotated[
         Path | None, typer.Option(help="only measure this weights file on --val-scenes pictures")
@@ -34,7 +36,7 @@ def command(
     """Train a preset on several tasks; prints the metrics on held-out pictures (docs/models.md)."""
     require("edgemoe train", "train")
     chosen = TrainConfig(**((read_options(config) if config else {}) | given))
-    folder = output_folder(out or Path("build/train") / chosen.preset)
+    folder = output_folder(out or RESULTS / "train" / chosen.preset)
     output_folder(cache)
     with working("starting PyTorch") as work:
         import torch

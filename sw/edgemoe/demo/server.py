@@ -23,6 +23,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from edgemoe.demo.access import Doorkeeper, strip_brackets
 from edgemoe.demo.player import Player
+from edgemoe_models.storage.json_text import JsonError, parse_json
 
 __all__ = ["application", "configured", "listen", "serve", "url_of"]
 
@@ -102,8 +103,8 @@ class _Viewer:
     def _obey(self, text: str | None) -> None:
         """``{"task": NAME, "on": true or false}`` or ``{"paused": true or false}``; ValueError says why not."""
         try:
-            command = json.loads(text or "")
-        except (ValueError, RecursionError):
+            command = parse_json(text or "", largest=_LONGEST_COMMAND)
+        except JsonError:
             command = None
         match command:
             case {"task": str(task), "on": bool(is_on), **others} if not others:

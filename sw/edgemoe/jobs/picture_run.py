@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from edgemoe.bundle import Bundle
-from edgemoe.reports.cycles import Inference, build_report, save_report
+from edgemoe.reports.cycles import Inference, build_report
+from edgemoe.reports.files import save_report
 from edgemoe.reports.names import result_names
 from edgemoe.reports.pictures import save_predictions
 from edgemoe.runtime.executor import Measured

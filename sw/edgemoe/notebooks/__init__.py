@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +52,7 @@ def find_bundle() -> Bundle:
     from edgemoe.workloads import best_model, load_graph
     from edgemoe_hw.spec.config import PRESETS
 
-    return build_bundle(load_graph(best_model(), Path.home() / ".cache/edgemoe"), PRESETS["pynq-z2"])
+    return build_bundle(load_graph(best_model()), PRESETS["pynq-z2"])
 
 
 def scene(bundle: Bundle, number: int = 0) -> RGB:

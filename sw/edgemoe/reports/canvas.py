@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
 from PIL import Image, ImageDraw, ImageFont
+
+from edgemoe_models.storage.atomic import write_bytes
 
 __all__ = ["COLOURS", "GREY", "INK", "RULE", "Canvas", "text_width"]
 
@@ -30,6 +35,12 @@ class Canvas:
         """A dashed horizontal line."""
         for x in range(left, right, 14):
             self.box(x, y - 1, min(x + 8, right), y + 1, GREY)
+
+    def save(self, path: Path) -> None:
+        """Write it as PNG, whole or not at all; raises SaveError."""
+        file = io.BytesIO()
+        self.image.save(file, "PNG", optimize=True)
+        write_bytes(path, file.getvalue())
 
 
 def text_width(text: str, size: int) -> int:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from edgemoe.bundle import Bundle
 from edgemoe.compiler.bound import Bound, phase_bounds, total_bound
 from edgemoe.reports.tables import TextTable, short_name
 
-__all__ = ["Inference", "build_report", "load_report", "save_report", "summary", "table"]
+__all__ = ["Inference", "build_report", "summary", "table"]
 
 
 @dataclass(frozen=True)
@@ -131,45 +129,6 @@ def build_report(
             for run, total in zip(runs, totals, strict=True)
         ],
     }
-
-
-def save_report(report: dict[str, Any], path: Path) -> None:
-    """Write a report as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + "\n")
-
-
-def load_report(path: Path) -> dict[str, Any]:
-    """Read a report; ValueError when it is none."""
-    try:
-        report = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ValueError(f"{path}: there is no report; run edgemoe sim first") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a report ({error}); run edgemoe sim again") from None
-    needed = {
-        "model",
-        "config",
-        "cycles",
-        "bound_cycles",
-        "mac_utilisation",
-        "bit_exact",
-        "mismatches",
-        "tensors_compared",
-        "layers",
-        "roofline_efficiency",
-        "dram_bytes_read",
-        "dram_bytes_written",
-        "dram_lower_bound_bytes",
-        "metrics",
-        "inferences",
-        "assumed_latency_ms",
-        "assumed_clock_mhz",
-        "sim_cycles_per_second",
-    }
-    if not isinstance(report, dict) or not needed <= set(report):
-        raise ValueError(f"{path}: not a report; run edgemoe sim again")
-    return report
 
 
 def table(report: dict[str, Any]) -> TextTable:

@@ -30,6 +30,7 @@ from edgemoe_models.graph.integer_graph import IntegerGraph
 from edgemoe_models.integer import reference
 from edgemoe_models.integer.postprocess import decode_output
 from edgemoe_models.ptq.quantize import QuantizeOptions, calibration_images, quantize
+from edgemoe_models.storage.cache import cache_root
 from edgemoe_models.studies.compare_ptq import COLUMNS
 from edgemoe_sim.trace import Comparison
 
@@ -71,7 +72,7 @@ class AccuracyOptions:
     scenes: int = 512
     brevitas_images: int = 16
     rtl_images: int = 8
-    cache: Path = Path("build/scenes")
+    cache: Path = dataclasses.field(default_factory=lambda: cache_root() / "scenes")
 
     def __post_init__(self) -> None:
         for field in ("scenes", "brevitas_images", "rtl_images"):

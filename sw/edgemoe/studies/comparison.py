@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from edgemoe.reports.tables import TextTable
+from edgemoe_models.storage.atomic import write_text
+from edgemoe_models.storage.json_text import JsonError, read_json
 
 __all__ = ["PUBLISHED", "Entry", "comparison_table", "entries", "load_results", "save_results", "unavailable"]
 
@@ -83,8 +85,8 @@ def load_results(path: Path) -> Results:
     """The sections of an earlier run, or empty ones where there is no file or one of another format."""
     empty: Results = {"accelerator": None, "baselines": None, "published": PUBLISHED, "host_overhead_ms": None}
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
+        found = read_json(path)
+    except (OSError, JsonError):
         return empty
     known = isinstance(found, dict) and found.keys() == empty.keys()
     return {**found, "published": PUBLISHED} if known else empty
@@ -92,8 +94,7 @@ def load_results(path: Path) -> Results:
 
 def save_results(results: Results, path: Path) -> None:
     """Write the sections."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=1) + "\n")
+    write_text(path, json.dumps(results, indent=1) + "\n")
 
 
 def entries(results: Results) -> Iterator[Entry]:

@@ -51,8 +51,7 @@ def draw_comparison(results: Results, path: Path) -> None:
             canvas.box(left, y, end, y + _BAR, COLOURS[list(_KINDS).index(entry.kind)])
             canvas.text(end + 8, y + _BAR / 2, f"{entry.ms:.2f} ms", _TEXT, INK, "lm")
             y += _ROW
-    path.parent.mkdir(parents=True, exist_ok=True)
-    canvas.image.save(path)
+    canvas.save(path)
 
 
 def _label(entry: Entry) -> str:

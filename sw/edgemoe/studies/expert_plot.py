@@ -32,8 +32,7 @@ def draw_expert_load(statistics: dict[str, Any], path: Path) -> None:
         _table(canvas, block, tasks, _PAD + _AXIS + _BARS + _PAD, y + 50)
         if len(tasks) > 1:
             _agreement(canvas, block, tasks, width - _PAD - matrix, y + 50)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    canvas.image.save(path, optimize=True)
+    canvas.save(path)
 
 
 def _header(canvas: Canvas, statistics: dict[str, Any]) -> None:

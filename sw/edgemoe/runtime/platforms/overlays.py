@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edgemoe.bundle import Bundle, BundleError
 from edgemoe.errors import DeviceError
+from edgemoe.manifest import Manifest, ManifestError, read_manifest
 
 __all__ = ["FOLDERS", "OverlayFiles", "find_overlay"]
 
@@ -47,7 +45,10 @@ def find_overlay(bundle: Bundle, where: Path | str | None = None) -> OverlayFile
     manifest = given.with_suffix(".json")
     if not manifest.is_file():
         return OverlayFiles(given.resolve(), None)
-    return OverlayFiles(given.resolve(), _check(bundle, manifest, _read(manifest)))
+    try:
+        return OverlayFiles(given.resolve(), _check(bundle, read_manifest(manifest)))
+    except ManifestError as error:
+        raise DeviceError(f"{error}; copy the overlay again, or remove that file") from None
 
 
 def _newest(bundle: Bundle, folders: list[Path]) -> Path:
@@ -56,7 +57,7 @@ def _newest(bundle: Bundle, folders: list[Path]) -> Path:
         for folder in folders
         for pattern in ("*.json", "*/*.json")
         for path in folder.glob(pattern)
-        if _read(path).get("config_hash") == bundle.config.content_hash
+        if _config_hash(path) == bundle.config.content_hash
     ]
     if not found:
         raise DeviceError(
@@ -66,32 +67,27 @@ def _newest(bundle: Bundle, folders: list[Path]) -> Path:
     return max(found, key=lambda path: path.stat().st_mtime).with_suffix(".bit")
 
 
-def _read(manifest: Path) -> dict[str, Any]:
-    """A manifest; empty if the file is something else."""
+def _config_hash(path: Path) -> str | None:
+    """Of a manifest's configuration; None if the file is something else."""
     try:
-        values = json.loads(manifest.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) and {"config", "files", "clock_mhz"} <= values.keys() else {}
+        return read_manifest(path).config_hash
+    except (ManifestError, OSError):
+        return None
 
 
-def _check(bundle: Bundle, path: Path, manifest: dict[str, Any]) -> float | None:
+def _check(bundle: Bundle, manifest: Manifest) -> float:
     """Files as they were built, for this bundle; the clock.
 
     PYNQ keeps what it read of a ``.hwh`` under the bitstream's hash, so the pair must be the one that was built.
     """
-    if not manifest:
-        return None
-    if manifest["config_hash"] != bundle.config.content_hash:
+    if manifest.config_hash != bundle.config.content_hash:
         raise BundleError(
-            f"{path.with_suffix('.bit')} has config {manifest['config'].get('name')} (hash "
-            f"0x{manifest['config_hash'][:8]}), the bundle is for {bundle.config.name} (hash "
+            f"{manifest.path.with_suffix('.bit')} has config {manifest.config_name} (hash "
+            f"0x{manifest.config_hash[:8]}), the bundle is for {bundle.config.name} (hash "
             f"{bundle.config.hash32:#010x}); load the bundle's overlay, or compile the model for this one"
         )
-    for name, digest in manifest["files"].items():
-        file = path.parent / name
-        if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != digest:
-            raise DeviceError(
-                f"{file} is missing or is not the file that {path.name} was written for; copy the overlay again"
-            )
-    return float(manifest["clock_mhz"])
+    if (file := manifest.changed_file()) is not None:
+        raise DeviceError(
+            f"{file} is missing or is not the file that {manifest.path.name} was written for; copy the overlay again"
+        )
+    return manifest.clock_mhz

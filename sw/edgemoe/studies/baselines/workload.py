@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +16,7 @@ from edgemoe_models.datasets import scenes
 from edgemoe_models.datasets.arrays import load_split
 from edgemoe_models.ptq.quantize import calibration_images
 from edgemoe_models.random_weights import random_state
+from edgemoe_models.storage.cache import cache_root
 
 __all__ = ["Images", "Rows", "Session", "Unavailable", "Workload", "activation_ranges", "load_workload"]
 
@@ -87,7 +87,7 @@ def load_workload(model: str, count: int) -> Workload:
 
 
 def _held_out(config: ModelConfig, task: TaskConfig) -> Arrays:
-    return load_split(Path("build/scenes"), "val", HELD_OUT, config.image_height, config.image_width, [task.kind])
+    return load_split(cache_root() / "scenes", "val", HELD_OUT, config.image_height, config.image_width, [task.kind])
 
 
 def activation_ranges(workload: Workload) -> dict[str, tuple[float, float]]:
