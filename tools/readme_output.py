@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 from edgemoe.cli.main import run
+from edgemoe_models.storage.atomic import write_text
 
 __all__ = ["README", "quoted", "simulated", "update"]
 
@@ -67,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing, only compare")
     page, text = README.read_text(encoding="utf-8"), simulated()
     if not parser.parse_args(arguments).check:
-        README.write_text(update(page, text), encoding="utf-8")
+        write_text(README, update(page, text))
     elif quoted(page) != text:
         sys.stderr.write(f"README.md quotes another output than:\n{text}run python tools/readme_output.py\n")
         return 1
