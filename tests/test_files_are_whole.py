@@ -21,6 +21,8 @@ MAY_WRITE = {
     ("models/edgemoe_models/train/logs.py", "open"): "a log, a row at a time",
     ("models/edgemoe_models/qat/loop.py", "open"): "a log, a row at a time",
     ("sim/edgemoe_sim/build.py", "replace"): "in a folder that appears whole",
+    ("sim/edgemoe_sim/compilation.py", "replace"): "an object that the compiler has made, sealed afterwards",
+    ("sim/edgemoe_sim/compilation.py", "copyfile"): "in a folder that appears whole",
     ("sw/edgemoe/boards/bitstream.py", "open"): "a tool's output, while it runs",
     ("sw/edgemoe/boards/fit.py", "open"): "a tool's output, while it runs",
     ("sw/edgemoe/boards/flash.py", "copyfile"): "into a folder that appears whole",

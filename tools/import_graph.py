@@ -19,6 +19,8 @@ from typing import Any
 
 import grimp
 
+from edgemoe_models.storage.atomic import write_text
+
 __all__ = ["ROOTS", "circles", "floors", "import_graph", "rooms_of", "upward"]
 
 ROOTS = {"edgemoe_hw": "hw", "edgemoe_models": "models", "edgemoe_sim": "sim", "edgemoe": "sw"}
@@ -143,7 +145,7 @@ def main(arguments: list[str] | None = None) -> int:
             for room, others in sorted(rooms_of(graph, root).items()):
                 print(f"    {room} -> {', '.join(sorted(others)) or '-'}")
     if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write_text(options.json, json.dumps(found, indent=1) + "\n")
     return int(bool(found["circles"]) or any(values["upward"] for values in found["packages"].values()))
 
 
