@@ -84,7 +84,7 @@ class TaskConfig:
 
     Attributes:
         name: the task's name, a key of gates and heads
-        kind: one of :data:`TASK_KINDS`
+        kind: one of ``TASK_KINDS``
         channels: classes of segmentation or classification; 1 for depth and edges, 3 for normals
         head_hidden: width of the hidden GELU layer of a two-layer head; 0 for one linear layer
         cells: output cells along one side of a patch; 1 for classification
@@ -135,7 +135,8 @@ class ModelConfig:
 
     Attributes:
         name: the model's name
-        image_height, image_width: of the RGB input, in pixels, multiples of ``patch``
+        image_height: of the RGB input, in pixels, a multiple of ``patch``
+        image_width: likewise
         patch: side of a square patch, in pixels
         dim: width D of a token
         depth: number of blocks
@@ -149,7 +150,7 @@ class ModelConfig:
         eps: of every LayerNorm
 
     Raises:
-        ValueError: a field is out of range (:data:`LIMITS`) or contradicts another.
+        ValueError: a field is out of range (``LIMITS``) or contradicts another.
     """
 
     name: str
@@ -256,7 +257,7 @@ class ModelConfig:
         return task.channels, self.grid[0] * task.cells, self.grid[1] * task.cells
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON types; :meth:`from_dict` inverts it."""
+        """As JSON types; ``from_dict`` inverts it."""
         data = dataclasses.asdict(self)
         data["tasks"] = list(data["tasks"])
         return data
@@ -267,7 +268,7 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ModelConfig:
-        """The config that :meth:`to_dict` wrote; ValueError for unknown, missing or bad fields."""
+        """The config that ``to_dict`` wrote; ValueError for unknown, missing or bad fields."""
         fields = _require_fields(cls, data)
         if not isinstance(fields["tasks"], (list, tuple)):
             raise ValueError(f"ModelConfig.tasks must be a list, not {shown(fields['tasks'])}")
@@ -276,7 +277,7 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, text: str) -> ModelConfig:
-        """The config that :meth:`to_json` wrote."""
+        """The config that ``to_json`` wrote."""
         try:
             data = parse_json(text)
         except JsonError as error:

@@ -1,7 +1,7 @@
 """The float model in NumPy: the shapes of a state dict, and its forward with observers. Needs no torch.
 
 The quantizer calibrates with it, and reports compare the integer graph with it. It gives the same bits on every machine
-(:mod:`edgemoe_models.exact`): operands of products are rounded to 20 bits or more of their row's peak, and all else is
+(``edgemoe_models.exact``): operands of products are rounded to 20 bits or more of their row's peak, and all else is
 float64.
 """
 

@@ -191,7 +191,7 @@ class M3ViT(nn.Module):
         return x.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
 
     def forward(self, images: Tensor, task: str) -> Tensor:
-        """Like :meth:`raw`, dense outputs upsampled (bilinear) to the image's size."""
+        """Like ``raw``, dense outputs upsampled (bilinear) to the image's size."""
         x = self.raw(images, task)
         size = (self.config.image_height, self.config.image_width)
         if x.dim() == 4 and tuple(x.shape[2:]) != size:

@@ -11,7 +11,7 @@ from edgemoe_models.config import ModelConfig
 
 __all__ = ["ModelImage", "check_image", "patchify"]
 
-#: An image that has been checked: whatever takes one need not look again. Only :func:`check_image` and the reader of
+#: An image that has been checked: whatever takes one need not look again. Only ``check_image`` and the reader of
 #: pictures make it.
 ModelImage = NewType("ModelImage", npt.NDArray[np.uint8])
 

@@ -161,6 +161,6 @@ def _inverse_root(matrix: Doubles) -> Doubles:
 
 
 def random_images(config: ModelConfig, count: int, seed: int = 0) -> npt.NDArray[np.uint8]:
-    """Synthetic scenes (:mod:`edgemoe_models.datasets.scenes`) uint8 [count, H, W, 3] at the model's size."""
+    """Synthetic scenes (``edgemoe_models.datasets.scenes``) uint8 [count, H, W, 3] at the model's size."""
     size = config.image_height, config.image_width
     return np.stack([generate_scene(seed + i, *size).image for i in range(count)])

@@ -35,7 +35,7 @@ class Verilator:
     """A Verilator that can be used.
 
     Attributes:
-        program: what is started, with the environment of :meth:`environment`
+        program: what is started, with the environment of ``environment``
         root: its ``VERILATOR_ROOT``, in which ``include`` is
         version: from the sources in ``root``, because the program of the Python package does not know its own
     """

@@ -1,12 +1,15 @@
 """edgemoe: deploy multi-task Mixture-of-Experts Vision Transformers on an open FPGA accelerator.
 
-import edgemoe
+Example:
+    From a float checkpoint to predictions::
 
-bundle = edgemoe.compile(edgemoe.quantize("model.safetensors", "pictures"), "pynq-z2")
-with edgemoe.open("sim", bundle) as accelerator:
-    print(accelerator.run("scene.png", "depth").metres)
-    for frame in accelerator.stream("video.mp4", ["segmentation", "depth"]):
-        print(frame.number, frame["segmentation"].labels)
+        import edgemoe
+
+        bundle = edgemoe.compile(edgemoe.quantize("model.safetensors", "pictures"), "pynq-z2")
+        with edgemoe.open("sim", bundle) as accelerator:
+            print(accelerator.run("scene.png", "depth").metres)
+            for frame in accelerator.stream("video.mp4", ["segmentation", "depth"]):
+                print(frame.number, frame["segmentation"].labels)
 """
 
 import sys

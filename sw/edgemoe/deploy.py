@@ -43,7 +43,7 @@ def quantize(
         notes: told once for each kind of thing that is done to files of pictures; default: Python warnings
 
     Returns:
-        The integer graph, for :func:`compile`; ``edgemoe_models.graph.file.write_graph`` writes it to a file
+        The integer graph, for ``compile``; ``edgemoe_models.graph.file.write_graph`` writes it to a file
 
     Raises:
         ValueError: the checkpoint or the pictures cannot be used; the message says which and why
@@ -65,11 +65,11 @@ def compile(model: IntegerGraph | Path | str, config: AcceleratorConfig | Path |
 
     Args:
         model: an integer graph, its file, or the name of a packaged model, as ``m3vit-micro-w8a8``; a float checkpoint
-            or a preset is quantized first (:func:`quantize`)
+            or a preset is quantized first (``quantize``)
         config: of the accelerator: one of ``edgemoe.CONFIGS``, its name, a board's name, or a JSON file
 
     Returns:
-        The bundle, for :func:`edgemoe.open`; its ``save`` writes it
+        The bundle, for ``edgemoe.open``; its ``save`` writes it
 
     Raises:
         ValueError: there is no such model or configuration, or the model does not fit the accelerator; the message says

@@ -118,7 +118,7 @@ def best_model(preset: str = "m3vit-micro") -> str:
 
 
 def precision_of(model: str) -> str:
-    """The precision of what :func:`load_graph` gives for a name."""
+    """The precision of what ``load_graph`` gives for a name."""
     if model in named_graphs():
         return QAT_PRECISIONS.get(model.rpartition("-")[2], "integer graph")
     return "PTQ W8A8" if model in PRESETS else "integer graph"

@@ -153,10 +153,12 @@ class AcceleratorConfig:
 
     @property
     def macs_per_cycle(self) -> int:
+        """Multiply-accumulates of the array in a cycle: P of the bound."""
         return self.lanes_k * self.lanes_n
 
     @property
     def dram_bytes_per_cycle(self) -> int:
+        """Bytes of all masters in a cycle: B of the bound."""
         return self.axi_masters * self.axi_bytes
 
     @property
@@ -181,14 +183,16 @@ class AcceleratorConfig:
         return 1 if memory in ("NORM", "GELU") else self.axi_masters
 
     def to_dict(self) -> dict[str, object]:
+        """All fields by name."""
         return dataclasses.asdict(self)
 
     def to_json(self) -> str:
+        """All fields as JSON, as ``--config FILE`` takes it."""
         return json.dumps(self.to_dict(), indent=1, sort_keys=True)
 
     @classmethod
     def from_dict(cls, values: object) -> AcceleratorConfig:
-        """The configuration that :meth:`to_dict` wrote; ConfigError for unknown or bad fields."""
+        """The configuration that ``to_dict`` wrote; ConfigError for unknown or bad fields."""
         if not isinstance(values, dict):
             raise ConfigError(f"config must be a JSON object, not {type(values).__name__}")
         known = {field.name for field in dataclasses.fields(cls)}
@@ -198,6 +202,7 @@ class AcceleratorConfig:
 
     @classmethod
     def from_json(cls, text: str) -> AcceleratorConfig:
+        """The configuration that ``to_json`` wrote; ConfigError for anything else."""
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:

@@ -1,6 +1,6 @@
 """Data sets by name: generated scenes, and photographs in the layouts that public multi-task code reads.
 
-Each gives the same arrays (:mod:`edgemoe_models.datasets.arrays`), so that training and metrics do not know which
+Each gives the same arrays (``edgemoe_models.datasets.arrays``), so that training and metrics do not know which
 it is. NumPy and Pillow only; SciPy where a ``.mat`` file has to be read.
 """
 

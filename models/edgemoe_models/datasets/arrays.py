@@ -19,7 +19,7 @@ Arrays = dict[str, Array]
 Track = Callable[[range], Iterable[int]]
 
 #: Name, dtype and trailing shape of each stored array; depth is in millimetres, normals are in 1/127. A pixel
-#: without a label has the class :data:`IGNORE`, depth 0, normal (0, 0, 0).
+#: without a label has the class ``IGNORE``, depth 0, normal (0, 0, 0).
 _LABELS: dict[str, tuple[type, tuple[int, ...]]] = {
     "image": (np.uint8, (3,)),
     "segmentation": (np.uint8, ()),

@@ -67,7 +67,7 @@ class DataSet(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Scenes:
-    """Generated pictures (:mod:`edgemoe_models.datasets.scenes`); ``root`` is not used."""
+    """Generated pictures (``edgemoe_models.datasets.scenes``); ``root`` is not used."""
 
     name: str = "scenes"
     class_names: tuple[str, ...] = scenes.CLASS_NAMES

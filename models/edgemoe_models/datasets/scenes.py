@@ -77,7 +77,7 @@ class Scene:
     """A picture and its exact labels.
 
     image: uint8 [H, W, 3] RGB
-    segmentation: uint8 [H, W], index into :data:`CLASS_NAMES`
+    segmentation: uint8 [H, W], index into ``CLASS_NAMES``
     depth: float32 [H, W] metres along the optical axis; ``MAX_DEPTH`` for the sky
     normals: float32 [H, W, 3] outward unit normals in the camera frame (x right, y down, z forward); 0 for the sky
     edges: bool [H, W], true where the right or the lower neighbour is of another instance

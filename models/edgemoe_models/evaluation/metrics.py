@@ -125,7 +125,7 @@ class EdgeMetrics:
 class TaskMetrics:
     """The metrics of one dense task, from raw head outputs at image size; the same for float and integer models.
 
-    Pixels without a label (:mod:`edgemoe_models.datasets.arrays`) do not count, nor does depth of ``far``
+    Pixels without a label (``edgemoe_models.datasets.arrays``) do not count, nor does depth of ``far``
     metres or more.
     """
 
@@ -141,7 +141,7 @@ class TaskMetrics:
             raise ValueError(f"task must be dense to be measured on scenes, not {task.kind!r}")
 
     def update(self, output: Array, label: Array) -> None:
-        """Output [B, channels, H, W] in the head's units; label as a :class:`scenes.Scene` has it, with B in front."""
+        """Output [B, channels, H, W] in the head's units; label as a ``scenes.Scene`` has it, with B in front."""
         if self.task.kind == "segmentation":
             labelled = label != IGNORE
             self.metrics.update(output.argmax(1).astype(np.uint8)[labelled], label[labelled])

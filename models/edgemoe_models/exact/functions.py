@@ -1,6 +1,6 @@
 """exp, erf, softmax, GELU, sine, cosine and arc tangent from ``+ - * /``, rounding and tables of exact entries.
 
-Tables come from :mod:`decimal`, which rounds every operation correctly on every machine. Arrays are worked on in pieces
+Tables come from ``decimal``, which rounds every operation correctly on every machine. Arrays are worked on in pieces
 that stay in the cache.
 """
 
@@ -75,7 +75,7 @@ def _decay(dtype: np.dtype[Any]) -> Array:
 
 
 def exp_not_positive(x: Array) -> Array:
-    """e^x of floats that are at most 0, faster than :func:`exp`; 0 below -33."""
+    """e^x of floats that are at most 0, faster than ``exp``; 0 below -33."""
     return _in_pieces(_exp_not_positive, x)
 
 
@@ -189,7 +189,7 @@ def uniform(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def uniforms(rng: np.random.Generator, low: float, high: float, count: int) -> Doubles:
-    """``count`` values of :func:`uniform`."""
+    """``count`` values of ``uniform``."""
     return low + (high - low) * rng.random(count)
 
 

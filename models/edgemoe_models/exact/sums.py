@@ -65,7 +65,7 @@ def total(x: Array, axis: int = -1) -> Array:
 
 
 def mean(x: Array, axis: int = -1) -> Array:
-    """:func:`total` over its count."""
+    """``total`` over its count."""
     return total(x, axis) / x.dtype.type(x.shape[axis])
 
 

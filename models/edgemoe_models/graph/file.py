@@ -78,7 +78,7 @@ def write_graph(graph: IntegerGraph, path: Path | str) -> None:
 
 
 def read_graph(path: Path | str) -> IntegerGraph:
-    """Read a graph that :func:`write_graph` wrote, and check all of it.
+    """Read a graph that ``write_graph`` wrote, and check all of it.
 
     Raises:
         GraphError: the file is missing, damaged, of another version or inconsistent; the message names it
@@ -90,7 +90,7 @@ def read_graph(path: Path | str) -> IntegerGraph:
 
 
 def parse_graph(content: bytes) -> IntegerGraph:
-    """The graph of which this is the file's content; raises GraphError as :func:`read_graph`."""
+    """The graph of which this is the file's content; raises GraphError as ``read_graph``."""
     return _graph(*_checked_tensors(lambda: parse_tensors(content)))
 
 

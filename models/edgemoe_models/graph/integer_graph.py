@@ -1,6 +1,6 @@
 """The integer graph: everything that the accelerator computes with. NumPy only.
 
-:mod:`edgemoe_models.graph.file` writes and reads its file, and imports this module; not the other way round.
+``edgemoe_models.graph.file`` writes and reads its file, and imports this module; not the other way round.
 """
 
 from __future__ import annotations
@@ -27,7 +27,14 @@ class GraphError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class IntegerLinear:
-    """``requantize(x @ weight.T + bias)``: int8 [N, K], int32 [N], multiplier uint16 [N], shift uint8 [N]."""
+    """``requantize(x @ weight.T + bias)`` of N output channels and K inputs.
+
+    Attributes:
+        weight: int8 [N, K], symmetric: never -128
+        bias: int32 [N]
+        multiplier: uint16 [N]
+        shift: uint8 [N], 0 to 47
+    """
 
     weight: npt.NDArray[np.int8]
     bias: npt.NDArray[np.int32]
@@ -36,10 +43,12 @@ class IntegerLinear:
 
     @property
     def outputs(self) -> int:
+        """N."""
         return int(self.weight.shape[0])
 
     @property
     def inputs(self) -> int:
+        """K."""
         return int(self.weight.shape[1])
 
     def bounds(self, max_activation: int) -> npt.NDArray[np.int64]:
@@ -50,7 +59,14 @@ class IntegerLinear:
 
 @dataclasses.dataclass(frozen=True)
 class IntegerLayerNorm:
-    """LayerNorm: gamma int16 [D], beta int32 [D], shift 0..31, eps uint32 in units of ``D^2`` times the variance."""
+    """LayerNorm of D channels.
+
+    Attributes:
+        gamma: int16 [D]
+        beta: int32 [D]
+        shift: 0 to 31
+        eps: uint32, in units of ``D^2`` times the variance
+    """
 
     gamma: npt.NDArray[np.int16]
     beta: npt.NDArray[np.int32]
@@ -59,16 +75,23 @@ class IntegerLayerNorm:
 
     @property
     def log2_dim(self) -> int:
+        """``floor(log2(D))``."""
         return norm_constants(len(self.gamma))[0]
 
     @property
     def inv_dim(self) -> int:
+        """1 / D in fixed point: ``2^(log2_dim + 16) / D``, rounded."""
         return norm_constants(len(self.gamma))[1]
 
 
 @dataclasses.dataclass(frozen=True)
 class Gelu:
-    """GELU's delta table uint8 [512] and ``gelu_shift`` 0..3."""
+    """GELU as ReLU minus a table.
+
+    Attributes:
+        table: uint8 [512], by the magnitude of the 11-bit input
+        shift: ``gelu_shift``, 0 to 3
+    """
 
     table: npt.NDArray[np.uint8]
     shift: int
@@ -76,7 +99,12 @@ class Gelu:
 
 @dataclasses.dataclass(frozen=True)
 class Requant:
-    """A multiplier (uint16) and shift (0..47) shared by all channels."""
+    """A requantization that all channels share.
+
+    Attributes:
+        multiplier: uint16
+        shift: 0 to 47
+    """
 
     multiplier: int
     shift: int
@@ -84,7 +112,23 @@ class Requant:
 
 @dataclasses.dataclass(frozen=True)
 class IntegerBlock:
-    """A pre-norm block. Dense blocks have ``fc1`` and ``fc2``; MoE blocks ``gates`` and one fc1, fc2 an expert."""
+    """A pre-norm block: attention, then an MLP or experts.
+
+    Attributes:
+        norm1: before attention
+        qkv: queries, keys and values of all heads, [3 D, D]
+        score: requantization of Q.K to 12-bit scores
+        score_shift: from scores to powers of two, see docs/numerics.md
+        context: requantization of P.V
+        proj: attention's projection, which is added to the residual stream
+        norm2: before the MLP or the experts
+        gelu: of the MLP or of all experts
+        fc1: of a dense block's MLP; None in a MoE block
+        fc2: of a dense block's MLP; None in a MoE block
+        gates: of a MoE block, by task; empty in a dense block
+        expert_fc1: of a MoE block, by expert
+        expert_fc2: of a MoE block, by expert
+    """
 
     norm1: IntegerLayerNorm
     qkv: IntegerLinear
@@ -102,12 +146,20 @@ class IntegerBlock:
 
     @property
     def is_moe(self) -> bool:
+        """Whether it has experts."""
         return bool(self.gates)
 
 
 @dataclasses.dataclass(frozen=True)
 class IntegerHead:
-    """A task head: optionally ``fc1`` + GELU, then ``out``; ``output_scale`` is the real value of one raw unit."""
+    """A task's head: one linear layer, or two with a GELU between them.
+
+    Attributes:
+        out: the last layer, whose outputs are int16
+        output_scale: real value of one unit of these
+        fc1: the first of two layers; None where there is one
+        gelu: between the two; None where there is one
+    """
 
     out: IntegerLinear
     output_scale: float
@@ -124,7 +176,9 @@ class IntegerGraph:
         residual_scale: real value of one unit of the residual stream
         pos_embed: int16 [T, D], the class token added in row 0
         patch_embed: of unsigned pixels, K = 3 * patch * patch in (channel, y, x) order
-        blocks, norm, heads: in order; heads by task name
+        blocks: in order
+        norm: after the last block
+        heads: by task
         scales: real value of one unit of traced tensors (scalar or [C]), by the reference's trace names; reports only
         expert_bits: 8, or 4: every weight of an expert's fc1 and fc2 lies in -7..7 and is stored as one nibble
 

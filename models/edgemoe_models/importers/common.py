@@ -81,7 +81,7 @@ class Source:
         return shape
 
     def take(self, name: str, *shape: int) -> Floats:
-        """The tensor in float32; zeros of its shape, and the name kept for :meth:`finish`, when it is not there."""
+        """The tensor in float32; zeros of its shape, and the name kept for ``finish``, when it is not there."""
         array = self.left.pop(name, None)
         if array is None:
             self.missing.append(f"{name} {list(shape)}")

@@ -88,7 +88,7 @@ def run_batch(
     trace: Trace | None = None,
     functions: Functions = OURS,
 ) -> Ints:
-    """:func:`run` of several images [B, H, W, 3] at once -> [B, rows, outputs]; traces have their rows joined."""
+    """``run`` of several images [B, H, W, 3] at once -> [B, rows, outputs]; traces have their rows joined."""
     config = graph.config
     is_dense = config.task(task).is_dense
     trace = {} if trace is None else trace

@@ -1,6 +1,6 @@
 """From real layers and scales to integer ones. NumPy only.
 
-Everything is computed with :mod:`edgemoe_models.exact`, so that every machine rounds to the same integers.
+Everything is computed with ``edgemoe_models.exact``, so that every machine rounds to the same integers.
 """
 
 from __future__ import annotations

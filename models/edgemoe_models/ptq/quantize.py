@@ -36,7 +36,7 @@ def calibration_images(config: ModelConfig, count: int = 12) -> npt.NDArray[np.u
 def quantize_checkpoint(
     path: Path | str, images: npt.NDArray[np.uint8] | None = None, options: QuantizeOptions = DEFAULT
 ) -> IntegerGraph:
-    """Quantize a float checkpoint file, with :func:`calibration_images` unless others are given."""
+    """Quantize a float checkpoint file, with ``calibration_images`` unless others are given."""
     state, config = load_checkpoint(path)
     return quantize(state, config, calibration_images(config) if images is None else images, options)
 

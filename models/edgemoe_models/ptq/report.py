@@ -86,7 +86,7 @@ def _pairs(graph: IntegerGraph, seen: Observed, trace: Trace) -> Iterator[tuple[
 
 
 def report(state: State, graph: IntegerGraph, images: npt.NDArray[np.uint8]) -> Iterator[dict[str, Any]]:
-    """:func:`layer_errors` by layer: ``layer``, those of ``COLUMNS`` that it has, ``same_expert`` of a MoE block."""
+    """``layer_errors`` by layer: ``layer``, those of ``COLUMNS`` that it has, ``same_expert`` of a MoE block."""
     ratios, routing = layer_errors(state, graph, images)
     blocks = [f"blocks.{i}" for i in range(graph.config.depth)]
     for layer in ["embed", *blocks, "norm", *(f"heads.{task.name}" for task in graph.config.tasks)]:

@@ -1,6 +1,6 @@
 """The quantizer's searches: which ranges and factors lose least. NumPy only.
 
-Everything is computed with :mod:`edgemoe_models.exact`, so that the same candidates win on every machine.
+Everything is computed with ``edgemoe_models.exact``, so that the same candidates win on every machine.
 """
 
 from __future__ import annotations

@@ -51,5 +51,5 @@ class QatOptions:
             raise ValueError(f"learning-rate must be positive, not {self.learning_rate!r}")
 
     def rate(self, step: int, progress: float) -> float:
-        """Learning rate of a step, see :func:`scheduled_rate`."""
+        """Learning rate of a step, see ``scheduled_rate``."""
         return scheduled_rate(self.learning_rate, self.warmup, step, progress)

@@ -1,6 +1,6 @@
 """Where training starts: the post-training quantized graph, with the float weights as the latent ones.
 
-Equalization (per-channel ranges and means that moved between layers, :mod:`edgemoe_models.ptq.quantizer`) is put
+Equalization (per-channel ranges and means that moved between layers, ``edgemoe_models.ptq.quantizer``) is put
 into the latent parameters, so one scale a tensor is enough.
 Latent weights are the float ones, moved where needed into the
 interval that rounds to the graph's integer: the fresh model equals the graph.

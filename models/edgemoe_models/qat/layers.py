@@ -78,7 +78,7 @@ class Linear(QuantLinear):
         return self.output.tensor(functions.requantize(acc, real, ratio, self.output.limit, row))
 
     def _once(self, x: IntQuantTensor) -> Quantized:
-        """:meth:`quantized`, computed once until :meth:`gradients` is called; its tensors are leaves of the graph."""
+        """``quantized``, computed once until ``gradients`` is called; its tensors are leaves of the graph."""
         if self._shared is None:
             source = self.quantized(x)
             weight, bias, scale = (tensor.detach().requires_grad_() for tensor in source[:3])

@@ -2,7 +2,7 @@
 
 Unlike the float model's, scores are base-2 logarithms from the start (``log2(e) / sqrt(head_dim)`` is in q's weights,
 ``log2(e)`` in the gates'), so that with power-of-two scales every requantization is one. Shapes as in
-:mod:`edgemoe_models.m3vit`; N tokens of all images joined where experts are chosen.
+``edgemoe_models.m3vit``; N tokens of all images joined where experts are chosen.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ class Block(nn.Module):
 
 
 class QuantM3ViT(nn.Module):
-    """The whole model. ``forward(images, task)`` as :class:`edgemoe_models.m3vit.M3ViT`'s."""
+    """The whole model. ``forward(images, task)`` as ``edgemoe_models.m3vit.M3ViT``'s."""
 
     def __init__(self, config: QatConfig) -> None:
         super().__init__()
@@ -215,7 +215,7 @@ class QuantM3ViT(nn.Module):
     def rows(self, images: Tensor, task: str, trace: Trace | None = None) -> IntQuantTensor:
         """The head's outputs [B, rows, outputs], as the integer reference orders them.
 
-        trace: filled with integers (int64) by the names of :func:`edgemoe_models.integer.reference.run`, with a leading
+        trace: filled with integers (int64) by the names of ``edgemoe_models.integer.reference.run``, with a leading
             batch axis; gates and experts have the tokens of all images joined
         """
         x = self.tokens(images)
@@ -246,7 +246,7 @@ class QuantM3ViT(nn.Module):
         return x.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
 
     def forward(self, images: Tensor, task: str) -> Tensor:
-        """Like :meth:`raw`, dense outputs upsampled (bilinear) to the image's size."""
+        """Like ``raw``, dense outputs upsampled (bilinear) to the image's size."""
         x = self.raw(images, task)
         size = (self.config.model.image_height, self.config.model.image_width)
         if x.dim() == 4 and tuple(x.shape[2:]) != size:

@@ -42,7 +42,7 @@ class Weight(NarrowIntQuant, _ParameterScale, WeightQuantSolver):
 
 
 def weight_options(bits: int, power_of_two: bool) -> dict[str, Any]:
-    """Keyword arguments of a Brevitas layer for its :class:`Weight`."""
+    """Keyword arguments of a Brevitas layer for its ``Weight``."""
     kind = RestrictValueType.POWER_OF_TWO if power_of_two else RestrictValueType.LOG_FP
     return {"weight_quant": Weight, "weight_bit_width": bits, "weight_restrict_scaling_type": kind}
 
@@ -73,7 +73,7 @@ _TRAINING = {flag: torch.tensor(flag) for flag in (False, True)}
 class Quantizer(QuantIdentity):
     """An activation's format: ``bits``, and one scale that training leaves alone.
 
-    Called with real values it rounds to nearest even and saturates (plain Brevitas); :meth:`tensor` wraps integers that
+    Called with real values it rounds to nearest even and saturates (plain Brevitas); ``tensor`` wraps integers that
     were computed exactly.
     """
 

@@ -24,7 +24,7 @@ _QUANTIZED = tuple(field.name for field in dataclasses.fields(QatConfig) if fiel
 
 
 def model_metadata(config: QatConfig) -> dict[str, str]:
-    """What :func:`rebuild` needs to know besides the parameters."""
+    """What ``rebuild`` needs to know besides the parameters."""
     quantized = {name: getattr(config, name) for name in _QUANTIZED}
     return {"config": config.model.to_json(), "qat": json.dumps(quantized)}
 

@@ -87,7 +87,7 @@ class QatTrainer:
         return losses
 
     def save(self, path: Path) -> None:
-        """Write everything that :meth:`resume` needs."""
+        """Write everything that ``resume`` needs."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}

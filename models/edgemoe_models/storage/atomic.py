@@ -32,7 +32,7 @@ class SaveError(OSError):
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """:func:`write_bytes` of a text in UTF-8, its lines ended as they are."""
+    """``write_bytes`` of a text in UTF-8, its lines ended as they are."""
     write_bytes(path, text.encode())
 
 

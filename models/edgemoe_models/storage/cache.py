@@ -146,7 +146,7 @@ def cached_folder(folder: Path, read: Callable[[Path], _Entry], fill: Callable[[
 
 
 def seal(path: Path) -> None:
-    """Note a finished file's hash beside it, for :func:`is_sealed`."""
+    """Note a finished file's hash beside it, for ``is_sealed``."""
     write_bytes(_seal_of(path), hashlib.sha256(path.read_bytes()).hexdigest().encode())
 
 

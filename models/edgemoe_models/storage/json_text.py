@@ -55,7 +55,7 @@ def read_json(path: Path | str, largest: int = LARGEST) -> Any:
 
     Raises:
         FileNotFoundError: there is no such file
-        JsonError: it cannot be read, or :func:`parse_json` refuses it; the message names the file
+        JsonError: it cannot be read, or ``parse_json`` refuses it; the message names the file
     """
     try:
         with Path(path).open("rb") as file:

@@ -89,7 +89,7 @@ def read_tensors(path: Path | str) -> tuple[dict[str, Array], dict[str, str]]:
 
 
 def parse_tensors(content: bytes) -> tuple[dict[str, Array], dict[str, str]]:
-    """What :func:`read_tensors` gives of a file with this content; raises TensorFileError like it."""
+    """What ``read_tensors`` gives of a file with this content; raises TensorFileError like it."""
     return _read(io.BytesIO(content))
 
 

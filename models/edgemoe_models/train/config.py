@@ -102,12 +102,12 @@ class TrainConfig:
         return dataclasses.replace(preset, tasks=tasks)
 
     def rate(self, step: int, progress: float) -> float:
-        """Learning rate of a step, see :func:`scheduled_rate`."""
+        """Learning rate of a step, see ``scheduled_rate``."""
         return scheduled_rate(self.learning_rate, self.warmup, step, progress)
 
 
 def read_options(path: Path) -> dict[str, Any]:
-    """Options of a TOML or JSON file, whose keys are the fields of :class:`TrainConfig`; ValueError for others."""
+    """Options of a TOML or JSON file, whose keys are the fields of ``TrainConfig``; ValueError for others."""
     try:
         options = read_json(path) if path.suffix == ".json" else read_toml(path)
     except (JsonError, TomlError) as error:

@@ -107,7 +107,7 @@ def load_data(
     ``show`` is told how far their preparation is.
 
     Raises:
-        ValueError, FileNotFoundError: see :meth:`edgemoe_models.datasets.DataSet.load`.
+        ValueError, FileNotFoundError: see ``edgemoe_models.datasets.DataSet.load``.
     """
     size = (model.image_height, model.image_width)
     labels = [task.kind for task in model.tasks]

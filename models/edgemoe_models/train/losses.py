@@ -1,4 +1,4 @@
-"""One loss for each kind of task. All leave out pixels without a label (:mod:`edgemoe_models.datasets.arrays`).
+"""One loss for each kind of task. All leave out pixels without a label (``edgemoe_models.datasets.arrays``).
 
 M3ViT's code (VITA-Group/M3ViT, which follows Vandenhende et al., TPAMI 2021) takes cross-entropy, L1 for depth, L1
 between unit vectors for normals (weight 10) and cross-entropy with 0.95 of the weight on edges (weight 50). Here:
@@ -24,7 +24,7 @@ def task_loss(output: Tensor, label: Tensor, task: TaskConfig, far: float = DEPT
 
     Args:
         output: [B, channels, H, W]
-        label: as stored by :mod:`edgemoe_models.datasets.arrays`
+        label: as stored by ``edgemoe_models.datasets.arrays``
         far: metres at which the data set's depth ends; errors count in shares of it
     """
     if task.kind == "segmentation":

@@ -124,7 +124,7 @@ class Trainer:
         return context
 
     def save(self, path: Path) -> None:
-        """Write everything that :meth:`load` needs."""
+        """Write everything that ``load`` needs."""
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{k}": v for k, v in state.items()}

@@ -43,7 +43,20 @@ class BundleError(ValueError):
 
 @dataclass(frozen=True)
 class Task:
-    """One task's program and what the host needs to run it."""
+    """One task's program and what the host needs to run it.
+
+    Attributes:
+        name: the task's
+        program: its commands, 64 bytes each
+        trace: which command completes which part of which tensor (``edgemoe_sim.trace``); for simulations
+        outputs: where the head's outputs lie in the OUTPUT memory
+        output_bytes: size of the OUTPUT memory
+        output_rows: rows of the head's outputs: tokens
+        output_channels: channels of each row
+        output_scale: a unit of the raw int16 outputs in the float model's
+        phases: of one inference, with what each needs at least
+        load_bytes: that its LOADs fetch when every expert is used
+    """
 
     name: str
     program: bytes
@@ -58,6 +71,7 @@ class Task:
 
     @property
     def commands(self) -> int:
+        """How many commands the program has, BEGIN and END included."""
         return len(self.program) // 64
 
 
@@ -66,7 +80,8 @@ class Bundle:
     """A compiled model for one configuration.
 
     Attributes:
-        config, model: the accelerator's and the model's parameters
+        config: the accelerator's parameters
+        model: the model's shape
         data: DRAM image of weights and parameters, shared by all tasks
         graph_file: the integer graph's file
         input_bytes: size of the INPUT memory
@@ -148,7 +163,7 @@ class Bundle:
 
     @classmethod
     def load(cls, path: Path | str) -> Bundle:
-        """Read a bundle and check all of it, programs too; the integer graph's tensors are checked by :meth:`graph`.
+        """Read a bundle and check all of it, programs too; the integer graph's tensors are checked by ``graph``.
 
         Raises:
             BundleError: the file is missing, damaged, of another version or inconsistent; one line says how

@@ -26,7 +26,9 @@ class Phase:
 
     Attributes:
         name: ``embed``, ``blocks.{i}.attention``, ``blocks.{i}.mlp`` or ``.moe``, ``head``
-        macs, bytes_read, bytes_written: what the model needs at least, whatever the image, without padding
+        macs: multiply-accumulates that the model needs at least, whatever the image, without padding
+        bytes_read: bytes of DRAM that it has to read, likewise
+        bytes_written: bytes of DRAM that it has to write, likewise
         expert_macs: on top for each queued token (tokens * top_k of them)
         expert_bytes: on top for each expert that the image uses
         matmuls: MATMULs that have finished when the phase has

@@ -58,7 +58,7 @@ def note(text: str) -> None:
 
 
 def hint(text: str) -> None:
-    """A :func:`note` about what was given, of whoever reads it."""
+    """A ``note`` about what was given, of whoever reads it."""
     note(f"note: {text}")
 
 
@@ -112,7 +112,7 @@ class Work:
 
 @contextmanager
 def working(text: str) -> Iterator[Work]:
-    """A :class:`Work` that begins with the step ``text``."""
+    """A ``Work`` that begins with the step ``text``."""
     if not sys.stderr.isatty():
         work = Work(None)
         work.step(text)

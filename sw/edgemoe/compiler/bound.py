@@ -13,7 +13,15 @@ __all__ = ["Bound", "phase_bounds", "total_bound"]
 
 @dataclass(frozen=True)
 class Bound:
-    """One phase: MACs, least DRAM bytes read and written for this image, and ``cycles`` = max(MACs / P, bytes / B)."""
+    """The least that one phase of an inference takes.
+
+    Attributes:
+        name: of the phase
+        macs: the model's own, without padding
+        bytes_read: least DRAM bytes read for this image
+        bytes_written: least DRAM bytes written
+        cycles: max(MACs / MACs a cycle, bytes / DRAM bytes a cycle)
+    """
 
     name: str
     macs: int
@@ -23,6 +31,7 @@ class Bound:
 
     @property
     def bytes(self) -> int:
+        """Read and written."""
         return self.bytes_read + self.bytes_written
 
 
@@ -32,6 +41,8 @@ def phase_bounds(
     """Each phase's bound.
 
     Args:
+        config: of the accelerator
+        phases: of a task (``Bundle.task(name).phases``)
         queued: tokens * top_k, the entries of all expert queues of a block
         experts_used: by phase name, experts whose queue is not empty for this image
     """

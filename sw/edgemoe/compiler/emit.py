@@ -64,5 +64,17 @@ def to_bundle(compiled: CompiledModel) -> Bundle:
 
 
 def build_bundle(graph: IntegerGraph, config: AcceleratorConfig, options: CompilerOptions | None = None) -> Bundle:
-    """Compile a graph and wrap it; raises CompileError when it does not fit."""
+    """Compile an integer graph for a configuration; ``edgemoe.compile`` is this with names and files.
+
+    Args:
+        graph: the quantized model
+        config: of the accelerator
+        options: what the compiler may choose; default: what is fastest
+
+    Returns:
+        The bundle, with one program for each task
+
+    Raises:
+        CompileError: the model does not fit; the message says what is too large and by how much
+    """
     return to_bundle(compile_graph(graph, config, options))

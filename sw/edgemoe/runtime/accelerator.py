@@ -26,7 +26,7 @@ class Accelerator:
         bundle: what it runs
         device: ``reference``, ``sim``, ``pynq``, ``serial``, or the name of a Platform of one's own
         tasks: names of the bundle's tasks
-        executor: what runs the programs, for measurements; a :class:`~edgemoe.runtime.driver.Driver` unless it is the
+        executor: what runs the programs, for measurements; a ``Driver`` unless it is the
             reference
     """
 
@@ -47,8 +47,12 @@ class Accelerator:
                 ``.npy``
             task: one of ``tasks``
 
+        Returns:
+            A ``Segmentation``, ``Depth``, ``Normals``,
+            ``Edges`` or ``Classification``, as the task's kind is
+
         Raises:
-            ValueError: the image does not fit
+            ValueError: the image cannot be read, or does not fit
             BundleError: there is no such task
             DeviceError: the inference failed, the accelerator is closed, or a stream is using it
         """
@@ -73,6 +77,9 @@ class Accelerator:
                 each frame's in turn; None: all tasks
             on_error: ``raise`` FrameError at the first frame that fails, after all frames before it; or ``report``:
                 yield that frame with its ``error`` and go on
+
+        Returns:
+            An iterator of ``Frame``, whose ``stats`` may be read at any time
 
         Raises:
             ValueError: there is no such source

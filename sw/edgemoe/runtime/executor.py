@@ -29,7 +29,9 @@ class DeviceTimeout(DeviceError):
 class ProgramStopped(DeviceError):
     """The accelerator stopped a program.
 
-    ``code``: why; ``command``: its index in the program, as ``edgemoe disasm`` shows it.
+    Attributes:
+        code: why (``edgemoe_hw.spec.regs.ErrorCode``)
+        command: index in the program of the command that failed, as ``edgemoe disasm`` shows it
     """
 
     def __init__(self, code: ErrorCode, command: int, where: str = "") -> None:

@@ -64,9 +64,12 @@ def open(device: str | Platform, bundle: Bundle | Path | str, **options: Any) ->
         device: ``reference``, ``sim``, ``pynq``, ``serial``, or a Platform of one's own, which the accelerator then
             closes
         bundle: an ``.emoe`` file, the name of a packaged bundle, or what ``Bundle.load`` made of it
-        options: of the device: see :class:`~edgemoe.ReferenceOptions`, :class:`~edgemoe.SimOptions`,
-            :class:`~edgemoe.PynqOptions`, :class:`~edgemoe.SerialOptions` and, for a Platform,
-            :class:`~edgemoe.DriverOptions`
+        options: of the device: see ``ReferenceOptions``, ``SimOptions``,
+            ``PynqOptions``, ``SerialOptions`` and, for a Platform,
+            ``DriverOptions``
+
+    Returns:
+        The opened accelerator, a context manager: the end of its ``with`` frees everything
 
     Raises:
         BundleError: the file is no bundle, or for another device

@@ -27,9 +27,10 @@ class Stats:
 
     Attributes:
         cycles: of the accelerator; None on the reference
-        device_seconds: from start to end, on the device's clock (a simulation's is the assumed one)
-        host_seconds: what the host did around it: packing, unpacking and making this prediction; not the wait
-        expert_loads: tokens of each expert, by MoE block
+        device_seconds: seconds from start to end, on the device's clock (a simulation's is the assumed one)
+        host_seconds: seconds of what the host did around it: packing, unpacking and making this prediction; not the
+            wait
+        expert_loads: tokens of each expert, by the number of the MoE block
         attempts: 1, and 1 more for each retry
     """
 
@@ -75,13 +76,17 @@ class Prediction:
 
     @property
     def values(self) -> npt.NDArray[np.generic]:
-        """The prediction as one array, whatever its kind."""
+        """The prediction as one array: ``labels``, ``metres``, ``vectors``, ``mask`` or ``scores``."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)
 class Segmentation(Prediction):
-    """``labels``: class of each pixel, uint8 [H, W] (uint16 above 256 classes)."""
+    """The class of each pixel.
+
+    Attributes:
+        labels: numbers of classes, uint8 [H, W] (uint16 above 256 classes), H and W those of the model's picture
+    """
 
     labels: npt.NDArray[Any]
 
@@ -92,7 +97,11 @@ class Segmentation(Prediction):
 
 @dataclass(frozen=True, eq=False)
 class Depth(Prediction):
-    """``metres``: along the optical axis, float32 [H, W]."""
+    """The distance of each pixel.
+
+    Attributes:
+        metres: along the optical axis, float32 [H, W]
+    """
 
     metres: Floats
 
@@ -103,7 +112,12 @@ class Depth(Prediction):
 
 @dataclass(frozen=True, eq=False)
 class Normals(Prediction):
-    """``vectors``: unit vectors float32 [H, W, 3]."""
+    """The direction of the surface at each pixel.
+
+    Attributes:
+        vectors: of length 1, float32 [H, W, 3]; the packaged models give them in the camera's axes: x right, y down,
+            z forward
+    """
 
     vectors: Floats
 
@@ -114,7 +128,11 @@ class Normals(Prediction):
 
 @dataclass(frozen=True, eq=False)
 class Edges(Prediction):
-    """``mask``: where an edge is, bool [H, W]."""
+    """Where edges of objects are.
+
+    Attributes:
+        mask: True on an edge, bool [H, W]
+    """
 
     mask: npt.NDArray[np.bool_]
 
@@ -130,7 +148,12 @@ class Edges(Prediction):
 
 @dataclass(frozen=True, eq=False)
 class Classification(Prediction):
-    """``label``: the most probable class; ``scores``: all probabilities, float32 [channels]."""
+    """The class of the whole picture.
+
+    Attributes:
+        label: number of the most probable class; of equal ones the lowest
+        scores: probabilities of all classes (softmax), float32 [classes], which sum to 1
+    """
 
     label: int
     scores: Floats

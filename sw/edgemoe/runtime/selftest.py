@@ -55,7 +55,7 @@ def selftest(device: str, bundle: Bundle, images: int = 2, **options: Any) -> li
 
 
 def verdict(row: dict[str, Any]) -> str:
-    """A row of :func:`selftest` as a line."""
+    """A row of ``selftest`` as a line."""
     found = f"{row['mismatches']} values DIFFER from" if row["mismatches"] else "equal"
     return (
         f"{row['task']}: {row['images']} images, {found} the integer reference; {row['milliseconds']:.2f} ms an image"

@@ -34,11 +34,15 @@ class StreamStats(FrameEnergy):
     """A stream so far.
 
     Attributes:
-        frames, inferences, failures: how many have been finished; a frame with several tasks has as many inferences
+        frames: how many have been finished
+        inferences: how many have been finished; a frame with several tasks has as many
+        failures: how many of the frames have failed
         seconds: from the start to the last finished frame
         fps: frames a second
-        latency_p50, latency_p90, latency_max: seconds from a frame's arrival until its predictions are ready, over the
-            last 4096 frames
+        latency_p50: median of the seconds from a frame's arrival until its predictions are ready, over the last 4096
+            frames
+        latency_p90: 90th percentile of these
+        latency_max: the largest of these
         device_seconds: wall time a frame in which the host waited for the device
         host_seconds: time a frame of everything else that the host does for it: preparing, packing, unpacking,
             predictions

@@ -23,7 +23,11 @@ TaskSource: TypeAlias = "Tasks | Iterable[Tasks] | Callable[[int], Tasks] | None
 
 
 class FrameError(DeviceError):
-    """A frame failed; ``frame`` is its number, ``__cause__`` what happened."""
+    """A frame of a stream failed; ``__cause__`` is what happened.
+
+    Attributes:
+        frame: its number in the source, from 0
+    """
 
     def __init__(self, frame: int, error: BaseException) -> None:
         super().__init__(f"frame {frame}: {error}")

@@ -79,7 +79,7 @@ class VerifiedRun:
 class Verifier:
     """Runs one bundle on the Verilated accelerator through the driver, and looks inside while it runs.
 
-    Made by :func:`open_verified`; a context manager. After a failed run the next one begins with a reset.
+    Made by ``open_verified``; a context manager. After a failed run the next one begins with a reset.
 
     Args:
         platform: the simulation, with ``bundle``'s configuration; ``close`` closes it

@@ -180,7 +180,7 @@ class Study:
 
 
 def drop(kind: str, base: dict[str, float], metrics: dict[str, float]) -> float:
-    """Loss of a task against float's metrics, in the unit of :data:`DROPS`; positive is worse."""
+    """Loss of a task against float's metrics, in the unit of ``DROPS``; positive is worse."""
     rule = DROPS[kind]
     return rule.loss(base[rule.metric], metrics[rule.metric])
 

@@ -72,7 +72,7 @@ def measure_expert_load(
 
     Returns:
         ``images``, ``tokens``, ``experts``, ``top_k``, ``tasks`` and ``blocks``, one entry a MoE block: ``block``,
-        ``tasks`` (:func:`load_statistics` by task) and ``pairs``, by ``"task/task"``: ``same_experts``, the share of a
+        ``tasks`` (``load_statistics`` by task) and ``pairs``, by ``"task/task"``: ``same_experts``, the share of a
         token's experts that both tasks choose, and ``by_chance``, what independent choices with the same loads would
             give
 
@@ -112,7 +112,7 @@ def measure_expert_load(
 
 
 def held_out_load(model: str, graph: IntegerGraph, count: int, track: Callable[[float], None]) -> dict[str, Any]:
-    """:func:`measure_expert_load` on the first validation scenes, with the precision's name."""
+    """``measure_expert_load`` on the first validation scenes, with the precision's name."""
     size = graph.config.image_height, graph.config.image_width
     images = np.stack([scenes.generate_scene(seed, *size).image for seed in scenes.SPLITS["val"][:count]])
     return {"precision": precision_of(model)} | measure_expert_load(graph, images, track)

@@ -27,7 +27,7 @@ class AcceleratorLock:
             None: nobody can reach it but through the platform that has this lock (a simulation)
         part_of: names what the accelerator is a part of, as an FPGA that is loaded as a whole, and what ``key`` is a
             name in. Others may have other parts at the same time, but nobody may have that as their own ``key``
-        folder: where the lock files are; default: :func:`edgemoe.runtime.platforms.lock_file.lock_folder`
+        folder: where the lock files are; default: ``edgemoe.runtime.platforms.lock_file.lock_folder``
     """
 
     def __init__(self, key: str | None = None, *, part_of: str | None = None, folder: Path | None = None) -> None:
@@ -39,7 +39,7 @@ class AcceleratorLock:
         _locks.add(self)
 
     def reserve(self) -> None:
-        """Keep other processes, and other platforms of this one, from the accelerator until :meth:`release`.
+        """Keep other processes, and other platforms of this one, from the accelerator until ``release``.
 
         For whoever touches the hardware before there is a driver.
 
@@ -51,11 +51,11 @@ class AcceleratorLock:
         self._is_reserved = True
 
     def claim(self) -> None:
-        """Become the one who drives the accelerator, until :meth:`unclaim` or :meth:`release`.
+        """Become the one who drives the accelerator, until ``unclaim`` or ``release``.
 
         Raises:
-            DeviceInUse: as :meth:`reserve`; or there is another driver on the same platform
-            DeviceError: as :meth:`reserve`
+            DeviceInUse: as ``reserve``; or there is another driver on the same platform
+            DeviceError: as ``reserve``
         """
         self._lock_files()
         with _guard:
@@ -82,7 +82,7 @@ class AcceleratorLock:
         return self.key is not None and self._process != os.getpid()
 
     def check(self) -> None:
-        """Raise DeviceInUse where :attr:`is_lost`."""
+        """Raise DeviceInUse where ``is_lost``."""
         if self.is_lost:
             raise DeviceInUse(self.key, self._process, is_fork=True)
 

@@ -111,7 +111,7 @@ def check(workload: Workload, session: Session, batch: int, precision: str) -> d
     """The session's outputs beside the float reference's.
 
     ``agreement`` is the share of pixels (or pictures) of the same class, of a segmentation or classification;
-    ``metrics`` and ``float_metrics`` (:mod:`edgemoe_models.evaluation.metrics`) are of held-out scenes; not
+    ``metrics`` and ``float_metrics`` (``edgemoe_models.evaluation.metrics``) are of held-out scenes; not
     for float32.
     """
     expected = workload.expected[:batch]
