@@ -15,13 +15,14 @@ from edgemoe.compiler.commands import Command
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.constants import QUEUE_COMMANDS
 from edgemoe_hw.spec.isa import Engine, LayerNorm, Load, MatMul, Store
+from edgemoe_hw.spec.timing import completion_cycles
 from edgemoe_models.config import ModelConfig
 
 __all__ = ["Timing", "dispatch_order", "estimate", "load_bytes"]
 
 _LOAD_AHEAD = 1  # a LOAD that waits for a late memory must not keep MATMULs behind it: later is better (measured)
 _ISSUE_AHEAD = QUEUE_COMMANDS - 1  # the others are dispatched as early as their queues allow
-_EPILOGUE_LATENCY = 40
+_RESULT_LATENCY = 40  # of a MATMUL or LAYERNORM, at least; m3vit-micro takes as many cycles with 31 or 60
 _COMMAND_OVERHEAD = 4
 
 
@@ -50,10 +51,11 @@ def _occupancy(config: AcceleratorConfig, model: ModelConfig, command: Command) 
         return p.rows * 2 * config.epilogue_lanes // config.axi_bytes + _COMMAND_OVERHEAD, config.dram_latency
     if isinstance(p, LayerNorm):
         vectors = -(-p.dim // config.norm_lanes)
-        return p.tokens * (vectors + 1), 2 * vectors + _EPILOGUE_LATENCY
+        return p.tokens * (vectors + 1), 2 * vectors + _RESULT_LATENCY
     assert isinstance(p, MatMul)
     tokens = -(-p.tokens * model.top_k // model.num_experts) if p.use_queue else p.tokens
-    return tokens * p.tiles * max(p.k_steps, p.min_gap) + _COMMAND_OVERHEAD, _EPILOGUE_LATENCY
+    busy = tokens * p.tiles * max(p.k_steps, p.min_gap) + _COMMAND_OVERHEAD
+    return busy, max(_RESULT_LATENCY, completion_cycles(config))
 
 
 def estimate(config: AcceleratorConfig, model: ModelConfig, commands: Sequence[Command]) -> list[Timing]:
