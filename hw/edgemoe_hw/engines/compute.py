@@ -59,7 +59,7 @@ class ComputeSide(wiring.Component):
                 "stall_epilogue": Out(1),
                 "stall_token": Out(1),
                 "idle": Out(1),
-                "command_index": Out(16),
+                "command_index": Out(COUNT_BITS),
             }
         )
 

@@ -17,14 +17,14 @@ from edgemoe_hw.layouts import Load
 from edgemoe_hw.primitives.arithmetic import times
 from edgemoe_hw.spec import isa
 from edgemoe_hw.spec.config import AcceleratorConfig
-from edgemoe_hw.spec.constants import COUNT_BITS
+from edgemoe_hw.spec.constants import ADDRESS_BITS, COUNT_BITS, ROW_BITS, ROW_COUNT_BITS
 from edgemoe_hw.spec.memories import memory_depths, slice_beats
 from edgemoe_hw.spec.regs import ErrorCode
 
 __all__ = ["DmaRead"]
 
 # What the data side of a master must know of a command; rows = 0: nothing comes, only count it.
-_EXPECTED = data.StructLayout({"memory": 4, "row": 16, "rows": 16, "index": 16})
+_EXPECTED = data.StructLayout({"memory": 4, "row": ROW_BITS, "rows": ROW_BITS, "index": COUNT_BITS})
 
 
 class DmaRead(wiring.Component):
@@ -94,7 +94,7 @@ class DmaRead(wiring.Component):
         command = self.commands.payload
         load = command.payload
         beats = Signal(BEATS_BITS)
-        depth = Signal(17)
+        depth = Signal(ROW_COUNT_BITS)
         with m.Switch(load.memory):
             for memory, count in slice_beats(self._config).items():
                 with m.Case(memory):
@@ -106,7 +106,7 @@ class DmaRead(wiring.Component):
         bad = Signal()
         stage = Signal(_EXPECTED)
         stage_beats = Signal(BEATS_BITS)
-        address = Signal(40)
+        address = Signal(ADDRESS_BITS)
         stride = Signal(32)
         single = Signal()
         accepts = Signal()
@@ -151,7 +151,7 @@ class DmaRead(wiring.Component):
             for memory, count in slice_beats(self._config).items():
                 with m.Case(memory):
                     m.d.comb += last_beat.eq(count - 1)
-        row = Signal(16, name=f"row{number}")
+        row = Signal(ROW_BITS, name=f"row{number}")
         beat = Signal(8, name=f"beat{number}")
         active = queue.r_rdy & (head.rows != 0)
         moved = response.valid & response.ready

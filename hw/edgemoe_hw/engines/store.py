@@ -11,6 +11,7 @@ from edgemoe_hw.ports import SharedRead
 from edgemoe_hw.primitives.arithmetic import times
 from edgemoe_hw.spec import isa
 from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_hw.spec.constants import COUNT_BITS, ROW_BITS
 from edgemoe_hw.spec.regs import ErrorCode
 
 __all__ = ["DmaWrite"]
@@ -56,9 +57,9 @@ class DmaWrite(wiring.Component):
         command = self.commands.payload
         store = command.payload
         row_beats = 2 * self._config.epilogue_lanes // self._config.axi_bytes
-        index = Signal(16)
-        row = Signal(16)
-        rows = Signal(16)  # not yet read
+        index = Signal(COUNT_BITS)
+        row = Signal(ROW_BITS)
+        rows = Signal(ROW_BITS)  # not yet read
         beats = Signal(BEATS_BITS)  # not yet handed to the bus
         base = self.bases[store.base]
         m.d.comb += [split.address.eq(base + store.offset), split.beats.eq(times(store.rows, row_beats))]

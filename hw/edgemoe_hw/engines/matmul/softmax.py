@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from edgemoe_hw.primitives.arithmetic import truncate
 from edgemoe_hw.primitives.trees import two_stage_sum
-from edgemoe_hw.spec.constants import RECIPROCAL_LATENCY
+from edgemoe_hw.spec.constants import RECIPROCAL_LATENCY, ROW_FACTOR_BITS, SCORE_BITS
 from edgemoe_hw.spec.tables import EXP2, RECIP
 
 __all__ = ["Exp2Lanes", "Reciprocal"]
@@ -22,8 +22,8 @@ class Exp2Lanes(wiring.Component):
         lanes: keys a cycle
 
     Members:
-        score: In(signed(12)).array(lanes)
-        maximum: In(signed(12)), at least every unmasked score
+        score: In(signed(SCORE_BITS)).array(lanes)
+        maximum: In(signed(SCORE_BITS)), at least every unmasked score
         score_shift: In(2)
         mask: In(lanes), 0 where the key is padding: its p is 0
         p: Out(8).array(lanes)
@@ -39,8 +39,8 @@ class Exp2Lanes(wiring.Component):
         self._lanes = lanes
         super().__init__(
             {
-                "score": In(signed(12)).array(lanes),
-                "maximum": In(signed(12)),
+                "score": In(signed(SCORE_BITS)).array(lanes),
+                "maximum": In(signed(SCORE_BITS)),
                 "score_shift": In(2),
                 "mask": In(lanes),
                 "p": Out(8).array(lanes),
@@ -64,13 +64,13 @@ class Exp2Lanes(wiring.Component):
 
     def _lane(self, m: Module, i: int, shift: Signal) -> None:
         """Adds the data path of lane ``i``; ``shift`` belongs to its second stage."""
-        difference = Signal(12, name=f"difference_{i}")
+        difference = Signal(SCORE_BITS, name=f"difference_{i}")  # of symmetric values, so without a carry
         live = Signal(name=f"live_{i}")
         m.d.sync += [difference.eq(self.maximum - self.score[i]), live.eq(self.mask[i])]
 
-        delta = Signal(15, name=f"delta_{i}")
+        delta = Signal(SCORE_BITS + 3, name=f"delta_{i}")
         mantissa = Signal(12, name=f"mantissa_{i}")
-        exponent = Signal(9, name=f"exponent_{i}")
+        exponent = Signal(SCORE_BITS - 3, name=f"exponent_{i}")
         live_2 = Signal(name=f"live_2_{i}")
         m.d.comb += delta.eq(difference << shift)
         m.d.sync += [
@@ -99,7 +99,7 @@ class Reciprocal(wiring.Component):
 
     Members:
         n: In(width), at least 1 (of 0 nothing sensible comes out)
-        row: Out(16), ``RECIP`` at the ten bits after the leading one of ``n``
+        row: Out(ROW_FACTOR_BITS), ``RECIP`` at the ten bits after the leading one of ``n``
         shift: Out, ``floor_log2(n)``
     """
 
@@ -112,7 +112,7 @@ class Reciprocal(wiring.Component):
         super().__init__(
             {
                 "n": In(width),
-                "row": Out(16),
+                "row": Out(ROW_FACTOR_BITS),
                 "shift": Out(range(width)),
             }
         )

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from edgemoe_hw.primitives.arithmetic import truncate
 from edgemoe_hw.primitives.rounding import RoundingShift, limit_of
+from edgemoe_hw.spec.constants import DIM_BITS, MAX_DIM
 from edgemoe_hw.spec.tables import RSQRT
 
 __all__ = ["NormScalar", "RowStatistics", "RowSums"]
@@ -27,6 +28,7 @@ class RowStatistics(data.Struct):
     shift: 6  # 39 - c - e
 
 
+assert MAX_DIM == 1024  # all widths here follow: |S| < 2^25, Q < 2^40, |S| * inv <= 2^41, D*Q - S*S + eps < 2^51
 _STEPS = 7  # products a row
 _HALVINGS = (32, 16, 8, 4, 2)
 
@@ -40,7 +42,7 @@ class NormScalar(wiring.Component):
     Members:
         sums: In(stream of RowSums)
         statistics_valid: Out(1), statistics: Out(RowStatistics)
-        dim: In(11), log2_dim: In(4), inv_dim: In(17), eps: In(32); constant while rows are inside
+        dim: In(DIM_BITS), log2_dim: In(4), inv_dim: In(17), eps: In(32); constant while rows are inside
     """
 
     INTERVAL = _STEPS + 1
@@ -49,7 +51,7 @@ class NormScalar(wiring.Component):
     sums: In(stream.Signature(RowSums))
     statistics_valid: Out(1)
     statistics: Out(RowStatistics)
-    dim: In(11)
+    dim: In(DIM_BITS)
     log2_dim: In(4)
     inv_dim: In(17)
     eps: In(32)
