@@ -103,12 +103,15 @@ def test_a_result_never_replaces_a_picture(edgemoe, bundle, tmp_path):
     assert second.read_bytes() == content
 
 
-@pytest.mark.parametrize("name", ["o[/x]", "o[red]z", "[bold]", "o\nx", ":smile:", "\x1b[31mred"])
+@pytest.mark.parametrize(
+    "name", ["o[/x]", "o[red]z", "[bold]", "o\nx", ":smile:", "\x1b[31mred", "a\u202etxt", "\udcff"]
+)
 def test_names_are_no_markup(edgemoe, bundle, image, tmp_path, name):
     """Printed as they are; control characters as escapes."""
     text = edgemoe.ok("run", bundle, image, "--task", "depth", "--out", tmp_path / name)
-    shown = name.replace("\x1b", "\\x1b")
-    assert f"results are in {tmp_path}/{shown}" in text and "\x1b" not in text
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+    assert f"results are in {tmp_path}/{shown}\n" in text
+    assert all(line.isprintable() for line in text.splitlines())
     edgemoe("run", bundle, tmp_path / name / "none.png").refused("none.png: there is no such file")
 
 

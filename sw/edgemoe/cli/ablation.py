@@ -34,6 +34,6 @@ def command(
     write_json(rows, result)
     write_text(page, ablation_markdown(result) + "\n" + gelu_markdown(result))
     show(ablation_table(result))
-    say()
+    say("")
     show(gelu_table_view(result))
     say(f"{rows}, {page}")

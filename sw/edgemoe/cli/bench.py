@@ -62,7 +62,7 @@ def _show(results: Results, with_rows: bool) -> None:
         from edgemoe.studies.bench import bench_table
 
         show(bench_table(results["accelerator"]["rows"]))
-        say()
+        say("")
     show(comparison_table(results))
     for name, tasks in (results["host_overhead_ms"] or {}).items():
         figures = ", ".join(f"{task} {value:.2f}" for task, value in tasks.items())

@@ -46,7 +46,7 @@ def boards(
         _measure(chosen, path)
     else:
         show(_list(chosen))
-        say()
+        say("")
         say("images with PYNQ:")
         for board in chosen:
             say(f"  {board.name}: {board.pynq}")

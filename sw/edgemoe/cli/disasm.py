@@ -24,6 +24,8 @@ def command(
     chosen = [loaded.task(name) for name in task] if task else list(loaded.tasks.values())
     for number, program in enumerate(chosen):
         if len(chosen) > 1:
-            say(f"{'' if not number else chr(10)}task {program.name}: {program.commands:,} commands")
+            if number:
+                say("")
+            say(f"task {program.name}: {program.commands:,} commands")
         for line in disassemble(program.program, [phase.name for phase in program.phases]):
             say(line)

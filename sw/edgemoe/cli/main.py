@@ -73,7 +73,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
         module = importlib.import_module(f"edgemoe.cli.{VERBS[arguments[0]].module}")
         return _invoke(_application(module.command), f"edgemoe {arguments[0]}", arguments[1:])
     if not arguments or "--help" in arguments:
-        say(overview())
+        say(*overview().splitlines())
         return 0
     return _invoke(_without_verb(), "edgemoe", arguments)
 

@@ -1,13 +1,12 @@
 """What the verbs print: results to stdout, everything else to stderr.
 
 Nothing is ever read as markup: names of files, models and tasks come from users and are printed as they are, control
-characters as escapes. Only this module uses rich.
+characters, line breaks among them, as escapes. Only this module uses rich.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import sys
 import threading
 import time
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Work", "complain", "hint", "note", "say", "show", "use_any_encoding", "working"]
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
 _PATIENCE = 1.0  # seconds after which a step is named where no bar can be drawn
 _AGAIN = 60.0  # seconds after which details of a long step are named there
@@ -34,13 +32,15 @@ def use_any_encoding() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def _printable(text: str) -> str:
-    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+def _printable(line: str) -> str:
+    """One line without anything that moves a cursor, hides or turns text: such characters as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
-def say(text: str = "") -> None:
-    """One line of results."""
-    sys.stdout.write(_printable(text) + "\n")
+def say(*lines: str) -> None:
+    """Lines of results."""
+    for line in lines:
+        sys.stdout.write(_printable(line) + "\n")
 
 
 def show(table: TextTable) -> None:
@@ -98,8 +98,7 @@ class Work:
         """Lines of results before the work is over."""
         if self._bar is not None:
             self._bar.stop()
-        for line in lines:
-            say(line)
+        say(*lines)
         sys.stdout.flush()
         if self._bar is not None:
             self._bar.start()

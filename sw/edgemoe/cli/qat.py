@@ -45,4 +45,4 @@ def command(
         if threads is not None:
             torch.set_num_threads(threads)
         metrics = run(options, out, cache, resume, work.detail)
-    say(json.dumps(metrics, indent=1))
+    say(*json.dumps(metrics, indent=1).splitlines())

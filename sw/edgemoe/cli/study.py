@@ -111,8 +111,8 @@ def functions(path: Rows = None) -> None:
                 table.heading(inputs)
             table.add(f"  {row['method']}", *(cell(key, row[key]) for key in columns))
         show(table)
-        say()
-    say("int8 max, mean and rounded are in LSB of the int8 output; rounded: distance from\nthe rounded float64")
+        say("")
+    say("int8 max, mean, rounded: in LSB of the int8 output", "rounded: distance from float64, rounded to int8")
     if path is not None:
         write_json(path, every)
 

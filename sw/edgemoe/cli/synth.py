@@ -48,5 +48,5 @@ def _show(result: dict[str, Any], name: str, device: FpgaDevice) -> None:
     units = TextTable("by unit; logic counts where it leads", ["unit", *(f">{name}" for name in RESOURCES)])
     for unit, found in result["units"].items():
         units.add(unit, *(f"{found[resource]:,}" for resource in RESOURCES))
-    say()
+    say("")
     show(units)

@@ -49,4 +49,4 @@ def command(
         else:
             metrics = run(chosen, folder, cache, resume, work.detail)
     if metrics:
-        say(json.dumps(metrics, indent=1))
+        say(*json.dumps(metrics, indent=1).splitlines())
