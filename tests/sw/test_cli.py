@@ -1,6 +1,7 @@
 """The command itself: help, version, exit codes, what goes to stdout and stderr, missing extras."""
 
 import ast
+import contextlib
 import importlib
 import os
 import re
@@ -171,6 +172,27 @@ def test_long_work_is_named_within_two_seconds(monkeypatch, capsys):
         work.detail("step 1", 0.1)  # too soon after the beginning
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "building the simulator (about a minute, once)\n")
+
+
+def test_a_terminal_shows_what_is_done():
+    """On a terminal a line moves; what users name is shown as it is, and results come between, on stdout alone."""
+    program = (
+        "import time; from edgemoe.cli.output import working\n"
+        "with working('reading a[/b] [red]c') as work:\n"
+        "    time.sleep(0.4); work.detail('{x} :smile:', 0.5); time.sleep(0.4); work.say('found [bold]')\n"
+    )
+    master, slave = os.openpty()
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm", "COLUMNS": "80"}
+    done = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=slave, env=environment)
+    os.close(slave)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a terminal says that its other end is closed
+        while part := os.read(master, 65536):
+            shown += part
+    os.close(master)
+    assert done.communicate()[0] == b"found [bold]\n" and done.returncode == 0
+    text = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown.decode())
+    assert "reading a[/b] [red]c" in text and "{x} :smile:" in text and "found" not in text
 
 
 def test_only_one_module_prints():

@@ -3,7 +3,8 @@
 import pytest
 
 from edgemoe.boards.board import board_names, load_board
-from edgemoe.boards.utilisation import utilisation_row, utilisation_table
+from edgemoe.boards.utilisation import utilisation_row
+from edgemoe.cli.boards import utilisation_table
 from edgemoe.compiler import build_bundle
 from edgemoe.reports.cycles import Inference, build_report, summary, table
 from edgemoe.reports.tables import TextTable, loss_text, short_name

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,13 @@ from edgemoe.boards.board import Board, BoardError
 from edgemoe.boards.synth import synthesize
 from edgemoe.errors import SynthesisError
 from edgemoe.extras import needs
-from edgemoe.reports.tables import TextTable
 from edgemoe_models.storage import checks
 from edgemoe_models.storage.cache import cache_root, cached
 from edgemoe_models.storage.json_text import read_json
 
-__all__ = ["check_fits", "utilisation", "utilisation_row", "utilisation_table"]
+__all__ = ["RESOURCES", "check_fits", "utilisation", "utilisation_row"]
 
-_RESOURCES = ("lut", "ff", "dsp", "bram36", "uram")
+RESOURCES = ("lut", "ff", "dsp", "bram36", "uram")
 
 
 def utilisation(
@@ -54,7 +53,7 @@ def utilisation(
 
 def _read_result(path: Path) -> dict[str, Any]:
     """A kept result; ValueError if it is torn, or of something else."""
-    return checks.record(read_json(path), path.name, (*_RESOURCES[:-1], "cells", "tool", "seconds"), others=True)
+    return checks.record(read_json(path), path.name, (*RESOURCES[:-1], "cells", "tool", "seconds"), others=True)
 
 
 def _key(board: Board) -> str:
@@ -72,9 +71,9 @@ def utilisation_row(board: Board, result: dict[str, Any]) -> dict[str, Any]:
     """A board's line of the table: used and available of every resource, and whether it fits."""
     used = {
         resource: result["cells"].get("URAM288", 0) if resource == "uram" else result[resource]
-        for resource in _RESOURCES
+        for resource in RESOURCES
     }
-    available = {resource: getattr(board.device, resource) for resource in _RESOURCES}
+    available = {resource: getattr(board.device, resource) for resource in RESOURCES}
     return {
         "board": board.name,
         "device": board.device.name,
@@ -84,7 +83,7 @@ def utilisation_row(board: Board, result: dict[str, Any]) -> dict[str, Any]:
         "used": used,
         "available": available,
         "capacity_source": board.device.source,
-        "fits": all(used[resource] <= available[resource] for resource in _RESOURCES),
+        "fits": all(used[resource] <= available[resource] for resource in RESOURCES),
         "tool": result["tool"],
         "seconds": result["seconds"],
     }
@@ -95,7 +94,7 @@ def check_fits(board: Board, result: dict[str, Any]) -> None:
     row = utilisation_row(board, result)
     short = [
         f"{resource}: {row['used'][resource]:,} of {row['available'][resource]:,}"
-        for resource in _RESOURCES
+        for resource in RESOURCES
         if row["used"][resource] > row["available"][resource]
     ]
     if short:
@@ -103,21 +102,3 @@ def check_fits(board: Board, result: dict[str, Any]) -> None:
             f"the configuration of {board.name} does not fit {board.device.name} ({'; '.join(short)}): "
             f"make it smaller in boards/{board.name}/board.toml"
         )
-
-
-def utilisation_table(rows: Iterable[dict[str, Any]]) -> TextTable:
-    """A table of ``utilisation_row``s."""
-    table = TextTable(
-        "by Yosys: mapped, neither placed nor routed",
-        ["board", "device", "array", *(f">{resource}" for resource in _RESOURCES), "fits"],
-        gap=1,
-    )
-    for row in rows:
-        cells = [_share(row["used"][resource], row["available"][resource]) for resource in _RESOURCES]
-        array = f"{row['lanes_k']}x{row['lanes_n']}"
-        table.add(row["board"], row["device"], array, *cells, "yes" if row["fits"] else "NO")
-    return table
-
-
-def _share(used: float, available: int) -> str:
-    return f"{used:,g} {100 * used / available:.0f}%" if available else f"{used:g} of 0" if used else "none"

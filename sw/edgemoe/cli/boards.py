@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from edgemoe.boards.bitstream import OUT, build_bitstream, find_bitstream, find_
 from edgemoe.boards.board import Board, board_names, load_board
 from edgemoe.boards.flash import check_host, flash
 from edgemoe.boards.hwh import hwh_text
-from edgemoe.boards.utilisation import utilisation, utilisation_row, utilisation_table
+from edgemoe.boards.utilisation import RESOURCES, utilisation, utilisation_row
 from edgemoe.cli.application import new_application
 from edgemoe.cli.options import RESULTS, write_json
 from edgemoe.cli.output import note, say, show, working
@@ -21,7 +22,7 @@ from edgemoe.manifest import read_manifest
 from edgemoe.reports.tables import TextTable
 from edgemoe_models.storage.atomic import write_text
 
-__all__ = ["command"]
+__all__ = ["command", "utilisation_table"]
 
 command = new_application(invoke_without_command=True, help="Boards: list, utilisation, .hwh, bitstream, flash.")
 
@@ -87,6 +88,24 @@ def _utilisation(board: Board) -> dict[str, Any]:
     title = f"Yosys, {board.name}"
     with working(title) as work:
         return utilisation(board, on_step=lambda step: work.step(f"{title}: {step}"))
+
+
+def utilisation_table(rows: Iterable[dict[str, Any]]) -> TextTable:
+    """A table of ``utilisation_row``s."""
+    table = TextTable(
+        "by Yosys: mapped, neither placed nor routed",
+        ["board", "device", "array", *(f">{resource}" for resource in RESOURCES), "fits"],
+        gap=1,
+    )
+    for row in rows:
+        cells = [_share(row["used"][resource], row["available"][resource]) for resource in RESOURCES]
+        array = f"{row['lanes_k']}x{row['lanes_n']}"
+        table.add(row["board"], row["device"], array, *cells, "yes" if row["fits"] else "NO")
+    return table
+
+
+def _share(used: float, available: int) -> str:
+    return f"{used:,g} {100 * used / available:.0f}%" if available else f"{used:g} of 0" if used else "none"
 
 
 @command.command()
