@@ -147,3 +147,15 @@ def test_the_rule(line, expected):
     name = call.func.attr if isinstance(call.func, ast.Attribute) else call.func.id
     owner = ast.unparse(call.func.value) if isinstance(call.func, ast.Attribute) else ""
     assert writes(name, owner, call) is expected
+
+
+def test_nobody_has_a_folder_of_his_own():
+    """``storage.cache`` alone knows where results and caches lie: an installed edgemoe writes into no ``build``."""
+    found = {
+        str(path.relative_to(ROOT))
+        for path in sources()
+        if path.relative_to(ROOT).parts[0] != "tools"  # maintainers' commands, with a checkout
+        for name, _, call in calls(path)
+        if name == "Path" and call.args and re.match(r"['\"](build\b|~/\.cache)", ast.unparse(call.args[0]))
+    }
+    assert found == {"models/edgemoe_models/storage/cache.py"}

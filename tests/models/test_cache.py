@@ -141,3 +141,11 @@ def test_processes_that_meet_a_torn_entry_all_get_it(tmp_path, kind):
         for process in processes:
             process.join()
     assert not list(tmp_path.glob("**/*.partial"))
+
+
+def test_results_lie_in_a_folder_of_edgemoes_own(installed):
+    assert cache.results_root() == Path("edgemoe-results")
+
+
+def test_results_of_a_checkout():
+    assert cache.results_root() == Path("build")

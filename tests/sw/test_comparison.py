@@ -70,7 +70,9 @@ def test_sections_survive_and_other_formats_do_not(results, tmp_path):
     path = tmp_path / "folder" / "bench.json"
     save_results(results, path)
     assert load_results(path) == results
-    for text in ("[]", "{}", "not JSON"):
+    damaged = json.loads(path.read_text())
+    damaged["accelerator"] = {"rows": [{"model": 1}]}
+    for text in ("[]", "{}", "not JSON", "[" * 100_000, json.dumps(damaged), json.dumps(damaged | {"accelerator": 1})):
         path.write_text(text)
         assert load_results(path) == {
             "accelerator": None,

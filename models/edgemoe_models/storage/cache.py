@@ -49,7 +49,7 @@ def results_root() -> Path:
 
     Where edgemoe is installed it is ``edgemoe-results``: ``build`` may be somebody else's there.
     """
-    return Path("build" if checkout() is not None else "edgemoe-results")
+    return Path("build") if checkout() is not None else Path("edgemoe-results")
 
 
 def _linux_cache() -> Path:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgemoe.cli.options import Config
+from edgemoe.cli.options import RESULTS, Config
 from edgemoe.cli.output import say, working
 from edgemoe.cli.outputs import output_file
 from edgemoe.configs import find_config
@@ -20,7 +20,7 @@ __all__ = ["command"]
 def command(
     config: Config = "pynq-z2",
     out: Annotated[
-        Path | None, typer.Option(help="Verilog to write (default: build/<config>.v)", show_default=False)
+        Path | None, typer.Option(help=f"Verilog to write (default: {RESULTS}/<config>.v)", show_default=False)
     ] = None,
     json: Annotated[
         Path | None, typer.Option(help="write the configuration to this file; without --out, nothing else")
@@ -30,7 +30,7 @@ def command(
     accelerator = find_config(config)
     inputs = [Path(config)]
     description = None if json is None else output_file(json, inputs)
-    text_path = None if out is None and json is not None else out or Path("build") / f"{accelerator.name}.v"
+    text_path = None if out is None and json is not None else out or RESULTS / f"{accelerator.name}.v"
     if text_path is not None:
         require("edgemoe verilog", "sim")
         output_file(text_path, inputs)

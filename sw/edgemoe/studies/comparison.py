@@ -86,10 +86,14 @@ def load_results(path: Path) -> Results:
     empty: Results = {"accelerator": None, "baselines": None, "published": PUBLISHED, "host_overhead_ms": None}
     try:
         found = read_json(path)
-    except (OSError, JsonError):
+        if not isinstance(found, dict) or found.keys() != empty.keys():
+            return empty
+        found["published"] = PUBLISHED
+        comparison_table(found)  # a damaged one cannot be shown
+        unavailable(found)
+    except (OSError, JsonError, LookupError, TypeError, ValueError, AttributeError):
         return empty
-    known = isinstance(found, dict) and found.keys() == empty.keys()
-    return {**found, "published": PUBLISHED} if known else empty
+    return found
 
 
 def save_results(results: Results, path: Path) -> None:
