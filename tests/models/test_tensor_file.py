@@ -119,6 +119,19 @@ def test_refuses_what_is_no_file(tmp_path):
         read_tensors("a\0b")
 
 
+def test_a_file_with_holes_is_not_read(tmp_path):
+    """It takes no room on the disk, and would take all memory."""
+    size = 1 << 41
+    header = packed({"a": entry(shape=[size], offsets=(0, size))})
+    with (tmp_path / "x").open("wb") as file:
+        file.write(header)
+        file.truncate(len(header) + size)
+    with pytest.raises(TensorFileError, match="and at most 1,099,511,627,776 are read"):
+        read_tensors(tmp_path / "x")
+    with pytest.raises(TensorFileError, match="and at most 100 are read"):
+        read_tensors(tmp_path / "x", largest=100)
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
 @example(0, "cut", b"")
 @given(st.integers(0, 10**6), st.sampled_from(["change", "insert", "cut"]), st.binary(min_size=1, max_size=4))

@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
 
 import edgemoe as package
+from edgemoe.cli import main
 from edgemoe.cli.main import EXIT_CODES, overview
 from edgemoe.cli.verbs import VERBS
 from edgemoe.extras import EXTRAS, install_command
@@ -27,6 +29,19 @@ def process(*arguments: object, **options) -> subprocess.Popen:
     command = [sys.executable, "-m", "edgemoe.cli", *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
     return subprocess.Popen(command, **{**pipes, **options})
+
+
+def test_a_warning_is_one_line(monkeypatch, capsys):
+    def warned(arguments):
+        warnings.warn("x cannot be written; it will be made again", RuntimeWarning, stacklevel=2)
+        return 0
+
+    monkeypatch.setattr(main, "run", warned)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        with pytest.raises(SystemExit):
+            main.main()
+    assert capsys.readouterr() == ("", "x cannot be written; it will be made again\n")
 
 
 # Help and version

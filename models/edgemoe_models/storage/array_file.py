@@ -67,6 +67,8 @@ def read_array(path: Path | str, mapped: bool = False) -> npt.NDArray[Any]:
             return array.reshape(shape, order=order)
     except FileNotFoundError:
         raise
+    except MemoryError:
+        raise ArrayFileError(f"{path}: not a readable array (it is larger than the free memory)") from None
     except (OSError, ValueError) as error:
         raise ArrayFileError(f"{path}: not a readable array ({error})") from None
 

@@ -133,8 +133,11 @@ def cached_folder(folder: Path, read: Callable[[Path], _Entry], fill: Callable[[
             return True
         return False
 
-    with new_folder(folder, keep=is_good) as partial:
-        fill(partial)
+    try:
+        with new_folder(folder, keep=is_good) as partial:
+            fill(partial)
+    except SaveError as error:
+        raise SaveError(f"{error} (EDGEMOE_BUILD=FOLDER names one for caches)") from error
     for attempt in range(_ATTEMPTS):
         try:
             return read(folder)

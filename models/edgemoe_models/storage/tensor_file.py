@@ -77,14 +77,20 @@ class _Tensor:
         return math.prod(self.shape) * np.dtype(_DTYPES[self.dtype]).itemsize
 
 
-def read_tensors(path: Path | str) -> tuple[dict[str, Array], dict[str, str]]:
+def read_tensors(path: Path | str, largest: int = 1 << 40) -> tuple[dict[str, Array], dict[str, str]]:
     """Tensors by name, and the metadata.
+
+    Args:
+        path: the file
+        largest: bytes that it may have; a file with holes takes no room on the disk, but in memory
 
     Raises:
         FileNotFoundError: there is no such file
         TensorFileError: it cannot be read
     """
     with _open(path) as file:
+        if (size := file.seek(0, io.SEEK_END)) > largest:
+            raise TensorFileError(f"it has {size:,} bytes, and at most {largest:,} are read")
         return _read(file)
 
 
@@ -134,6 +140,8 @@ def _read(file: io.BufferedIOBase) -> tuple[dict[str, Array], dict[str, str]]:
         raise TensorFileError(f"its header is wrong: {error}") from None
     except OSError as error:
         raise TensorFileError(str(error)) from None
+    except MemoryError:
+        raise TensorFileError("it is larger than the free memory") from None
 
 
 def _header(file: io.BufferedIOBase) -> tuple[dict[str, Any], dict[str, str], int]:

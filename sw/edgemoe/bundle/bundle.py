@@ -34,6 +34,7 @@ __all__ = ["FORMAT_VERSION", "METADATA_KEY", "Bundle", "BundleError", "Task", "d
 FORMAT_VERSION = 1
 METADATA_KEY = "edgemoe_bundle"
 _DOCUMENT = ("format_version", "isa_version", "config", "config_hash", "model", "input_bytes", "tasks", "options")
+_LARGEST = 12 << 30  # data and as much again for the graph, of which no command can address more than 4 GiB each
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -240,7 +241,7 @@ def _check_versions(document: object) -> None:
 
 def _read(path: Path) -> tuple[dict[str, Bytes], dict[str, str]]:
     try:
-        tensors, metadata = read_tensors(path)
+        tensors, metadata = read_tensors(path, _LARGEST)
     except FileNotFoundError:
         raise BundleError(f"{path}: there is no such file; make a bundle with edgemoe compile") from None
     except TensorFileError as error:

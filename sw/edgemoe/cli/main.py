@@ -18,6 +18,7 @@ import os
 import sys
 import textwrap
 import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +27,7 @@ import typer
 
 from edgemoe import __version__
 from edgemoe.cli.application import new_application
-from edgemoe.cli.output import complain, say, use_any_encoding
+from edgemoe.cli.output import complain, note, say, use_any_encoding
 from edgemoe.cli.verbs import VERBS
 from edgemoe.errors import DeviceError, MissingExtraError, SynthesisError
 from edgemoe.extras import extra_of, needs
@@ -45,7 +46,13 @@ _USAGE_ERROR: type[Exception] = next(kind for kind in typer.BadParameter.__mro__
 def main() -> None:
     """Entry point."""
     use_any_encoding()
+    warnings.showwarning = _note_warning
     sys.exit(run(sys.argv[1:]))
+
+
+def _note_warning(message: Warning | str, *where: Any) -> None:
+    """A warning as one line, without the source that it comes from."""
+    note(str(message))
 
 
 def run(arguments: Sequence[str]) -> int:
