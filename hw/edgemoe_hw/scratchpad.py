@@ -1,6 +1,6 @@
 """On-chip memories, each one read port and one write port, as block RAM has."""
 
-from amaranth import C, Cat, Module, Mux, Signal, unsigned
+from amaranth import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In
@@ -41,7 +41,7 @@ class SlicedMemory(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         beats = self._slice_bytes // self._axi_bytes
         for master in range(self._masters):
@@ -63,7 +63,7 @@ class SlicedMemory(wiring.Component):
                     write.data.eq(self.write.data[bits]),
                 ]
             with m.Else():
-                select = load.beat[: exact_log2(beats)] if beats > 1 else 0
+                select = load.beat[: exact_log2(beats)]
                 m.d.comb += [
                     write.addr.eq(truncate(load.row, len(write.addr))),
                     write.data.eq(load.data.replicate(beats)),
@@ -97,7 +97,7 @@ class WeightScratchpad(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self._config
         slice_bytes = config.lanes_k // config.axi_masters
@@ -129,16 +129,11 @@ class WeightScratchpad(wiring.Component):
                     m.d.comb += write_row.eq(key_row)
                 write_rows.append(write_row)
             part_mask = Signal(slice_bytes, name=f"part_mask_{master}")
-            part = load.beat[:shift] if shift else 0
+            part = load.beat[:shift]
             with m.If(self.kv.valid):
                 m.d.comb += part_mask.eq(self.kv.bytes[start : start + slice_bytes])
             with m.Else():
-                m.d.comb += part_mask.eq(
-                    Cat(
-                        (part == index).replicate(config.axi_bytes) if parts > 1 else C(-1, config.axi_bytes)
-                        for index in range(parts)
-                    )
-                )
+                m.d.comb += part_mask.eq(Cat((part == index).replicate(config.axi_bytes) for index in range(parts)))
 
             for bank in range(config.lanes_n):
                 memory = Memory(shape=unsigned(slice_bytes * 8), depth=config.weight_depth, init=[])

@@ -36,7 +36,7 @@ class Accelerator(wiring.Component):
     def config(self) -> AcceleratorConfig:
         return self._config
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self._config
         m.submodules.control = control = ControlPlane(config)

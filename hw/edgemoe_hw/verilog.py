@@ -48,12 +48,12 @@ class _Flat(Elaboratable):
         """``m0_axi_aw`` for a channel's member, ``<port>_`` for one of a plain stream."""
         return "_".join(names[:-1]) + ("" if len(names) > 2 else "_")
 
-    def _add(self, name: str, value: Value, flow) -> None:
+    def _add(self, name: str, value: Value, flow: wiring.Flow) -> None:
         port = Signal(len(value), name=name)
         self.ports[name] = port
         self._joins.append((port, value, flow == wiring.Out))
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         m.domains.sync = ClockDomain()
         m.domains.flop = ClockDomain(reset_less=True)

@@ -1,6 +1,6 @@
 """The register file behind the AXI4-Lite slave, made from ``regs.REGISTERS``."""
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -37,12 +37,12 @@ class RegisterFile(wiring.Component):
     def __init__(self) -> None:
         super().__init__(_members())
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         bus = self.s_axi
-        words: dict[int, object] = {}  # word index -> what is read
+        words: dict[int, Value] = {}  # word index -> what is read
         latched = Signal(32)
-        latch: list[tuple[int, object]] = []
+        latch: list[tuple[int, Value]] = []
 
         write = Signal()
         write_addr = Signal(regs.ADDRESS_BITS - 2)
@@ -73,7 +73,10 @@ class RegisterFile(wiring.Component):
         self._read_channels(m, bus, words, latched, latch)
         return m
 
-    def _single_word(self, m, register, selected, write_data, mask):
+    def _single_word(
+        self, m: Module, register: regs.Register, selected: Value, write_data: Signal, mask: Value
+    ) -> Signal:
+        """A register of one word: what is read, and the fields that a write sets."""
         value = Signal(32, name=f"{register.name.lower()}_word")
         for field in register.fields:
             port = getattr(self, register.port(field))
@@ -90,7 +93,16 @@ class RegisterFile(wiring.Component):
                 m.d.sync += clear.eq(Mux(selected, write_data[bits] & mask[bits], 0))
         return value
 
-    def _write_channels(self, m, bus, write, write_addr, write_data, write_strb):
+    def _write_channels(
+        self,
+        m: Module,
+        bus: wiring.PureInterface,
+        write: Signal,
+        write_addr: Signal,
+        write_data: Signal,
+        write_strb: Signal,
+    ) -> None:
+        """Address and data in any order; ``write`` when both are there."""
         have_addr = Signal()
         have_data = Signal()
         m.d.comb += [
@@ -107,7 +119,15 @@ class RegisterFile(wiring.Component):
         with m.If(write):
             m.d.sync += [have_addr.eq(0), have_data.eq(0), bus.b.valid.eq(1)]
 
-    def _read_channels(self, m, bus, words, latched, latch):
+    def _read_channels(
+        self,
+        m: Module,
+        bus: wiring.PureInterface,
+        words: dict[int, Value],
+        latched: Signal,
+        latch: list[tuple[int, Value]],
+    ) -> None:
+        """One word a read; the upper half of a counter is latched with the lower."""
         pending = Signal()
         address = Signal(regs.ADDRESS_BITS - 2)
         m.d.comb += bus.ar.ready.eq(~pending & ~bus.r.valid)

@@ -13,7 +13,7 @@ from edgemoe_hw.spec.config import AcceleratorConfig
 __all__ = ["ReadPort", "WritePort"]
 
 
-def _address(m, channel, config: AcceleratorConfig, request) -> None:
+def _address(m: Module, channel: wiring.PureInterface, config: AcceleratorConfig, request: data.View) -> None:
     """Load an address channel's registers with a burst."""
     m.d.sync += [
         channel.payload.addr.eq(request.addr),
@@ -57,7 +57,7 @@ class ReadPort(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.order = order = fifo.SyncFIFO(
             width=max(1, (self._clients - 1).bit_length()), depth=self._outstanding
@@ -121,7 +121,7 @@ class WritePort(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         owed = Signal(9)  # beats of the current burst not yet in the W register
         taken = self.request.valid & self.request.ready

@@ -38,7 +38,7 @@ class BurstSplitter(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         beat_bits = exact_log2(self._config.axi_bytes)
         address = Signal(ADDRESS_BITS)

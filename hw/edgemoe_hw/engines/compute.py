@@ -166,7 +166,7 @@ class ComputeSide(wiring.Component):
                 with m.If(hit):
                     m.d.comb += ready.eq(port.ready)
 
-    def _completion(self, m, issue, epilogue, gate) -> None:
+    def _completion(self, m: Module, issue: MatMulIssue, epilogue: Epilogue, gate: GateUnit) -> None:
         """Count completed commands in order; a gate's counts only when its queues are written."""
         started, completed, finished = Signal(COUNT_BITS), Signal(COUNT_BITS), Signal(COUNT_BITS)
         m.d.comb += [

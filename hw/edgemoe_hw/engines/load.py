@@ -1,6 +1,6 @@
 """The LOAD engine: DRAM to scratchpads over all read masters."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -59,7 +59,7 @@ class DmaRead(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         masters = self._config.axi_masters
         splitters = [BurstSplitter(self._config) for _ in range(masters)]
@@ -89,7 +89,9 @@ class DmaRead(wiring.Component):
                     ]
         return m
 
-    def _address_side(self, m, splitters, expected):
+    def _address_side(
+        self, m: Module, splitters: list[BurstSplitter], expected: list[fifo.SyncFIFOBuffered]
+    ) -> tuple[Signal, Signal]:
         """Checks a command, then starts the bursts of all masters at once; returns (range error, command index)."""
         command = self.commands.payload
         load = command.payload
@@ -141,7 +143,7 @@ class DmaRead(wiring.Component):
             ]
         return out_of_range, stage.index
 
-    def _data_side(self, m, number, queue):
+    def _data_side(self, m: Module, number: int, queue: fifo.SyncFIFOBuffered) -> tuple[Value, Signal, Signal]:
         """Names the beats of a master; returns (bus error, command index, number of its finished commands)."""
         response = self.responses[number]
         beats = self.beats[number]

@@ -49,7 +49,7 @@ class DmaWrite(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.split = split = BurstSplitter(self._config)
         wiring.connect(m, split.requests, wiring.flipped(self.requests))
@@ -101,11 +101,11 @@ class DmaWrite(wiring.Component):
         self._rows(m, rows, row_beats)
         return m
 
-    def _rows(self, m, rows, row_beats):
+    def _rows(self, m: Module, rows: Signal, row_beats: int) -> None:
         """Reads rows ahead into a FIFO and cuts them into beats."""
         m.submodules.rows = queue = fifo.SyncFIFO(width=len(self.read.data), depth=_ROWS_AHEAD)
         arriving = Signal()
-        part = Signal(range(row_beats)) if row_beats > 1 else 0
+        part = Signal(range(row_beats))
         moved = self.data.valid & self.data.ready
         m.d.sync += arriving.eq(self.read.valid & self.read.ready)
         m.d.comb += [
@@ -116,6 +116,5 @@ class DmaWrite(wiring.Component):
             self.data.payload.data.eq(queue.r_data.word_select(part, 8 * self._config.axi_bytes)),
             queue.r_en.eq(moved & (part == row_beats - 1)),
         ]
-        if row_beats > 1:
-            with m.If(moved):
-                m.d.sync += part.eq(Mux(part == row_beats - 1, 0, part + 1))
+        with m.If(moved):
+            m.d.sync += part.eq(Mux(part == row_beats - 1, 0, part + 1))

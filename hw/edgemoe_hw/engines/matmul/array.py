@@ -1,6 +1,6 @@
 """The one multiply-accumulate array that every matrix product of the network shares."""
 
-from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -71,14 +71,14 @@ class MacArray(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         # Stage 1: operand registers (absorbed by the DSPs).
         activations = Signal.like(self.activations)
         weights = Signal.like(self.weights)
         m.d.sync += [activations.eq(self.activations), weights.eq(self.weights)]
 
-        def weight(lane: int, k: int):
+        def weight(lane: int, k: int) -> Value:
             return weights.word_select(lane * self._lanes_k + k, 8).as_signed()
 
         valid, first, last = self.valid, self.first, self.last

@@ -1,6 +1,6 @@
 """int4 weights to int8, between the weight scratchpad and the array."""
 
-from amaranth import Cat, Module
+from amaranth.hdl import Cat, Module, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -24,10 +24,10 @@ class WeightUnpack(wiring.Component):
         self._count = count
         super().__init__({"data": In(count * 8), "nibbles": In(1), "high": In(1), "weights": Out(count * 8)})
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
 
-        def extended(first: int):
+        def extended(first: int) -> Value:
             """All bytes' four bits from ``first``, as int8."""
             nibbles = [self.data[8 * i + first : 8 * i + first + 4] for i in range(self._count)]
             return Cat(Cat(nibble, nibble[3].replicate(4)) for nibble in nibbles)
