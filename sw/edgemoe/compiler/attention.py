@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from edgemoe.compiler.builder import Builder, Chunk, Group, Job, Region
 from edgemoe.compiler.commands import Command
-from edgemoe.compiler.errors import CompileError
 from edgemoe.compiler.naive import Refetch, softmax_passes, split_groups
 from edgemoe.compiler.packing import spread_heads
 from edgemoe.compiler.trace import Trace
@@ -98,12 +97,6 @@ class Attention:
         value_tiles, value_steps = -(-self.padded // c.lanes_n), -(-self.tokens // c.lanes_k)
         keys, values = self.heads * key_tiles * key_steps, self.heads * value_tiles * value_steps
         base = c.weight_depth - keys - values
-        if base <= 0:
-            raise CompileError(
-                f"{self.name}: keys and values of {self.tokens} tokens need {keys + values} rows of "
-                f"the weight scratchpad, which has {c.weight_depth}: "
-                f"{keys + values - c.weight_depth} too few, and weights need some"
-            )
         return _Stationary(base, key_tiles, key_steps, base + keys, value_tiles, value_steps)
 
     def emit(self, x: Region, q: Region) -> None:
@@ -187,11 +180,6 @@ class Attention:
         groups = split_groups(self.tokens, size) if size else self.groups
         largest = max(group.count for group in groups) * stride
         slots = min(depth // largest, max(len(groups), 3))
-        if slots == 0:
-            raise CompileError(
-                f"{self.name}: scores of {largest // stride} tokens need {largest} rows of the score "
-                f"scratchpad, which has {depth}: {largest - depth} too few"
-            )
         self.refetch = Refetch(self.b, place.larger_head) if size else None
         lag = 1 if slots >= 2 and len(groups) >= 2 else 0  # a lone group's row maxima have one place only
         pairs = [(head, group) for head in range(self.heads) for group in groups]

@@ -44,35 +44,6 @@ def input_object(config: AcceleratorConfig, patches: int, inputs: int) -> DramOb
     return DramObject("ACT", 0, align(rows * slice_bytes), slice_bytes, rows)
 
 
-def _require(need: int, depth: int, memory: str, what: str) -> None:
-    if need > depth:
-        raise CompileError(
-            f"{what} need {need} rows of the {memory} scratchpad, which has {depth}: {need - depth} too few"
-        )
-
-
-def _check_limits(graph: IntegerGraph, config: AcceleratorConfig) -> None:
-    model = graph.config
-    for what, value, limit, field in (
-        ("dim", model.dim, config.max_dim, "max_dim"),
-        ("tokens", model.num_tokens, config.max_tokens, "max_tokens"),
-        ("experts", model.num_experts, config.max_experts, "max_experts"),
-        ("top_k", model.top_k, config.max_top_k, "max_top_k"),
-    ):
-        if value > limit:
-            raise CompileError(
-                f"{model.name} has {what} {value}, but {config.name} allows {field} = {limit}: {value - limit} too many"
-            )
-    head_dim = align(model.head_dim, config.lanes_k)
-    if head_dim >= 1 << 10:
-        raise CompileError(
-            f"{model.name} has attention heads of {model.head_dim} channels, {head_dim} with padding to "
-            f"{config.lanes_k} lanes; a command can express 1023: use more heads"
-        )
-    if model.dim < 8:
-        raise CompileError(f"dim must be at least 8 (LayerNorm), not {model.dim}")
-
-
 class _Norm:
     """Emits one LayerNorm group by group; its parameters are loaded at the first group, or earlier by ``load``."""
 
@@ -97,27 +68,14 @@ class _Lowering:
     def __init__(
         self, graph: IntegerGraph, config: AcceleratorConfig, options: CompilerOptions, image: DramImage, task: str
     ) -> None:
-        _check_limits(graph, config)
         model = graph.config
         self.graph, self.config, self.task = graph, config, task
         self.b = Builder(config, model, options, image, graph.expert_bits)
         self.trace = Trace()
         self.groups = balanced_groups(model.num_tokens, options.group_tokens)
         self.residual = Region(0, -(-model.dim // config.epilogue_lanes))
-        _require(
-            model.num_tokens * self.residual.stride,
-            config.residual_depth,
-            "residual",
-            f"{model.num_tokens} tokens of {model.dim} channels",
-        )
         width = max(-(-model.dim // config.lanes_k), model.heads * -(-model.head_dim // config.lanes_k))
         self.rows = model.num_tokens * width  # of one activation tensor of width dim
-        _require(
-            2 * self.rows,
-            config.act_depth,
-            "activation",
-            f"two tensors of {model.num_tokens} tokens, {model.dim} channels",
-        )
         # Two buffers at the ends: LayerNorm 1 -> low (then context), q -> high, LayerNorm 2 -> high, and the next
         # block the other way round; hidden rows may use all but the buffer with LayerNorm 2's output.
         self.buffers = [Region(0, width), Region(config.act_depth - self.rows, width)]
@@ -161,12 +119,6 @@ class _Lowering:
         stride = layout.k_steps
         largest = max(group.count for group in self.groups) * stride
         available = self.config.act_depth - self.rows
-        _require(
-            largest,
-            available,
-            "activation",
-            f"{largest // stride} patches of {model.patch_inputs} inputs (beside one tensor of {model.dim})",
-        )
         slots = min(available // largest, len(self.groups))
         held: list[Group | None] = [None] * slots  # patches that are on chip; all groups at once if they fit
         positioned: set[Group] = set()
@@ -264,8 +216,10 @@ def lower_task(
 ) -> LoweredTask:
     """Lower one task; weights go to ``image``, where tasks share them.
 
+    The model's shape fits (:mod:`edgemoe.compiler.fits`).
+
     Raises:
-        CompileError: the model does not fit the configuration
+        CompileError: it does not all the same, as weights would have to lie
     """
     lowering = _Lowering(graph, config, options, image, task)
     try:

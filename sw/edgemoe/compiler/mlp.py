@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from edgemoe.compiler.builder import Builder, Chunk, Group, Job, Phase, Region
 from edgemoe.compiler.commands import Command
-from edgemoe.compiler.errors import CompileError
 from edgemoe.compiler.naive import gelu_pass, split_groups
 from edgemoe.compiler.trace import Trace
 from edgemoe_hw.spec.isa import MatMul, Mode, RowFactor
@@ -31,14 +30,8 @@ class MlpPlan:
     hidden_rows: int
 
 
-def _token_parts(groups: list[Group], rows_per_token: int, available: int, name: str) -> list[list[Group]]:
+def _token_parts(groups: list[Group], rows_per_token: int, available: int) -> list[list[Group]]:
     """Groups in as few, balanced parts as let each part's hidden rows fit."""
-    largest = max(group.count for group in groups) * rows_per_token
-    if largest > available:
-        raise CompileError(
-            f"{name}: the hidden rows of {largest // rows_per_token} tokens need {largest} rows of the "
-            f"activation scratchpad, but {available} are free: {largest - available} too few"
-        )
     for count in range(1, len(groups) + 1):
         cuts = [round(i * len(groups) / count) for i in range(count + 1)]
         parts = [groups[start:stop] for start, stop in zip(cuts, cuts[1:], strict=False)]
@@ -67,7 +60,7 @@ def emit_dense(
     )
     stride = -(-fc1.outputs // b.config.lanes_k)
     b.load_gelu(block.gelu, f"{name}.gelu")
-    for part in _token_parts(groups, stride, plan.hidden_rows, name):
+    for part in _token_parts(groups, stride, plan.hidden_rows):
         hidden = Region(plan.hidden_row - part[0].first * stride, stride)
 
         def first(chunk: Chunk, group: Group, hidden: Region = hidden) -> None:
@@ -174,14 +167,6 @@ def emit_experts(
 
     ``preload`` fetches what the next block starts with: experts wait for the gate, and memory has nothing else to do.
     """
-    hidden_stride = -(-b.model.expert_hidden // b.config.lanes_k)
-    need = b.model.num_tokens * hidden_stride
-    if need > plan.hidden_rows:
-        raise CompileError(
-            f"{name}: the hidden rows of a full expert queue ({b.model.num_tokens} tokens) need {need} "
-            f"rows of the activation scratchpad, but {plan.hidden_rows} are free: "
-            f"{need - plan.hidden_rows} too few"
-        )
     fetches = list(preload)
     for final in _emit_gate(b, trace, name, block.gates[task], task, plan.x, groups):
         while fetches:

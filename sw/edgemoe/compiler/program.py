@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from edgemoe.compiler.commands import Command
 from edgemoe.compiler.errors import TOO_LARGE, CompileError, CompilerOptions
+from edgemoe.compiler.fits import shortages
 from edgemoe.compiler.lowering import LoweredTask, input_object, lower_task
 from edgemoe.compiler.packing import DramImage, DramObject
 from edgemoe.compiler.schedule import Timing, dispatch_order, estimate, load_bytes
@@ -108,6 +109,8 @@ def compile_graph(
         CompileError: the model does not fit; the message says what is too large and by how much
     """
     options = options or CompilerOptions()
+    if found := shortages(graph.config, config, options):
+        raise CompileError("; ".join(shortage.text for shortage in found))
     try:
         graph.bound_check()
     except GraphError as error:
