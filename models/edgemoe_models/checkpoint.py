@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.float_reference import Floats, check_shapes, state_shapes
-from edgemoe_models.storage.tensor_file import TensorFileError, read_tensors
+from edgemoe_models.storage.file_kind import CHECKPOINT_KEY, LATENT_KEY, describe
+from edgemoe_models.storage.tensor_file import TensorFileError, read_metadata, read_tensors
 
 LARGEST_WEIGHT = 1e4
 
@@ -45,6 +46,20 @@ def check_state(state: Mapping[str, npt.NDArray[Any]], config: ModelConfig) -> d
     return result
 
 
+def read_shape(metadata: Mapping[str, str]) -> ModelConfig:
+    """The model of a checkpoint, from its metadata.
+
+    Raises:
+        CheckpointError: it has none, or a wrong one
+    """
+    if CHECKPOINT_KEY not in metadata:
+        raise CheckpointError("the metadata key 'config' (the model's config as JSON) is missing")
+    try:
+        return ModelConfig.from_json(metadata[CHECKPOINT_KEY])
+    except ValueError as error:
+        raise CheckpointError(f"its config is wrong: {error}") from None
+
+
 def load_checkpoint(path: Path | str) -> tuple[dict[str, Floats], ModelConfig]:
     """A float checkpoint: safetensors with the model's config as JSON under the metadata key ``config``.
 
@@ -52,15 +67,17 @@ def load_checkpoint(path: Path | str) -> tuple[dict[str, Floats], ModelConfig]:
         CheckpointError: the file cannot be read, has no config, or its tensors do not fit it.
     """
     try:
-        state, metadata = read_tensors(path)
+        metadata = read_metadata(path)
+        if CHECKPOINT_KEY not in metadata or LATENT_KEY in metadata:
+            raise CheckpointError(f"{path} {describe(path)}")
+        tensors, _ = read_tensors(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such file") from None
     except (TensorFileError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors checkpoint ({error})") from None
-    if "config" not in metadata:
-        raise CheckpointError(f"{path}: the metadata key 'config' (the model's config as JSON) is missing")
+        found = describe(path, CHECKPOINT_KEY) or f"is not a readable safetensors checkpoint ({error})"
+        raise CheckpointError(f"{path} {found}") from None
     try:
-        config = ModelConfig.from_json(metadata["config"])
-        return check_state(state, config), config
+        config = read_shape(metadata)
+        return check_state(tensors, config), config
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    except ValueError as error:
-        raise CheckpointError(f"{path}: its config is wrong: {error}") from None

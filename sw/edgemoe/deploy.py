@@ -80,5 +80,5 @@ def compile(model: IntegerGraph | Path | str, config: AcceleratorConfig | Path |
     from edgemoe.workloads import load_graph
 
     accelerator = config if isinstance(config, AcceleratorConfig) else find_config(str(config))
-    graph = load_graph(str(model)) if isinstance(model, (str, Path)) else model
+    graph = load_graph(str(model), target=accelerator) if isinstance(model, (str, Path)) else model
     return build_bundle(graph, accelerator)

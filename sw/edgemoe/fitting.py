@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from edgemoe.boards.board import board_names, load_board
 from edgemoe.compiler.errors import CompileError
 from edgemoe.compiler.fits import fits, shortages
 from edgemoe.configs import CONFIGS
-from edgemoe_hw.spec.config import AcceleratorConfig, ConfigError
+from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_models.config import ModelConfig
 
 __all__ = ["advice", "fitting_configs", "require_fit"]
@@ -38,12 +36,9 @@ def advice(model: ModelConfig) -> str:
     if impossible := [shortage.text for shortage in lacking if shortage.field is None]:
         return f"No configuration takes it: {'; '.join(impossible)}"
     changes = {shortage.field: shortage.need for shortage in lacking if shortage.field is not None}
-    try:
-        larger = dataclasses.replace(nearest, **changes)
-    except ConfigError as error:
-        return f"No configuration takes it: {error}"
-    if problems := fits(model, larger):
-        return f"No board's configuration takes it; {nearest.name} comes nearest: {'; '.join(fits(model, nearest) + problems)}"
+    if problems := fits(model, AcceleratorConfig.from_dict(nearest.to_dict() | changes)):
+        found = "; ".join([*(shortage.text for shortage in lacking), *problems])
+        return f"No board's configuration takes it; {nearest.name} comes nearest: {found}"
     wanted = ", ".join(f"{field} = {value}" for field, value in changes.items())
     return (
         f"No board's configuration takes it; one of your own would, e.g. {nearest.name} with {wanted} "

@@ -12,13 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import edgemoe_models
+from edgemoe.fitting import require_fit
+from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_models import random_weights
+from edgemoe_models.checkpoint import read_shape
 from edgemoe_models.config import PRESETS
 from edgemoe_models.graph.file import graph_bytes, is_graph_file, read_graph
 from edgemoe_models.graph.integer_graph import IntegerGraph
 from edgemoe_models.ptq import quantize
 from edgemoe_models.storage import tensor_file
 from edgemoe_models.storage.cache import cache_root, cached
+from edgemoe_models.storage.file_kind import CHECKPOINT_KEY, GRAPH_KEY, describe
+from edgemoe_models.trained_weights import weights_path
 
 __all__ = [
     "QAT_PRECISIONS",
@@ -52,11 +57,6 @@ class QatFiles:
     command: str
 
 
-def weights_path(name: str) -> Path:
-    """Where a preset's trained weights are, if there are any."""
-    return Path(edgemoe_models.__file__).parent / "weights" / f"{name}.safetensors"
-
-
 def read_metadata(path: Path) -> dict[str, str]:
     """Metadata of a safetensors file.
 
@@ -66,7 +66,8 @@ def read_metadata(path: Path) -> dict[str, str]:
     try:
         return tensor_file.read_metadata(path)
     except (tensor_file.TensorFileError, OSError) as error:
-        raise ValueError(f"{path}: not a readable safetensors file ({error})") from None
+        found = describe(path, GRAPH_KEY) or f"is not a readable safetensors file ({error})"
+        raise ValueError(f"{path} {found}") from None
 
 
 def qat_files(weights: Path, suffix: str) -> QatFiles:
@@ -162,23 +163,43 @@ def preset_graph(name: str, cache: Path | None = None, seed: int = 0, expert_bit
     return cached(path, read_graph, make, graph_bytes)
 
 
-def load_graph(model: str, cache: Path | None = None, seed: int = 0, expert_bits: int = 8) -> IntegerGraph:
+def load_graph(
+    model: str,
+    cache: Path | None = None,
+    seed: int = 0,
+    expert_bits: int = 8,
+    target: AcceleratorConfig | None = None,
+) -> IntegerGraph:
     """A preset's or a packaged graph's name, an integer graph's file or a float checkpoint.
 
-    ``expert_bits`` (8 or 4) is for what is quantized here; a graph keeps its own.
+    Args:
+        model: name or file
+        cache: folder for what is quantized from a preset
+        seed: of a preset's weights, where it has no trained ones
+        expert_bits: 8 or 4, for what is quantized here; a graph keeps its own
+        target: configuration that the model must fit; said before anything is quantized
 
     Raises:
-        ValueError: it is none of these, or its contents are refused
+        ValueError: it is none of these, its contents are refused, or it does not fit
     """
     path = named_graphs().get(model, Path(model))
     if model in PRESETS or not path.exists():
+        if target is not None and model in PRESETS:
+            require_fit(PRESETS[model], target, expert_bits)
         return preset_graph(model, cache, seed, expert_bits)
     metadata = read_metadata(path)
     if is_graph_file(metadata):
-        return read_graph(path)
+        graph = read_graph(path)
+        if target is not None:
+            require_fit(graph.config, target, graph.expert_bits)
+        return graph
     if "qat" in metadata:
         raise ValueError(
             f"{path}: latent weights of quantization-aware training; give the integer graph that was "
             f"written with them, {model_label(model)}{_GRAPH}"
         )
+    if CHECKPOINT_KEY not in metadata:
+        raise ValueError(f"{path} {describe(path)}")
+    if target is not None:
+        require_fit(read_shape(metadata), target, expert_bits)
     return quantize.quantize_checkpoint(path, options=quantize.QuantizeOptions(expert_bits=expert_bits))

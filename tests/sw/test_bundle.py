@@ -85,7 +85,7 @@ def test_other_version(path, key, message):
 
 def test_no_bundle(tmp_path):
     (tmp_path / "x.emoe").write_bytes(safetensors.numpy.save({"a": np.zeros(3)}))
-    with pytest.raises(BundleError, match="no bundle"):
+    with pytest.raises(BundleError, match="a safetensors file of another project"):
         Bundle.load(tmp_path / "x.emoe")
 
 

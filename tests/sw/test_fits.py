@@ -1,14 +1,21 @@
 """Whether a model fits, from shapes alone: the same answer as the compiler's, all limits at once."""
 
 import dataclasses
+import re
 
+import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import edgemoe
 from edgemoe.compiler import CompileError, CompilerOptions, compile_graph
-from edgemoe.compiler.fits import fits, shortages
+from edgemoe.compiler.fits import commands_needed, fits
+from edgemoe.configs import find_config
+from edgemoe.fitting import advice, require_fit
 from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig
+from edgemoe_models.config import PRESETS as MODELS
 from edgemoe_models.config import ModelConfig, TaskConfig
 from support.random_graphs import random_graph, small_model
 
@@ -82,3 +89,73 @@ def test_what_fits_is_what_compiles(model, config, group_tokens, attention_group
     options = CompilerOptions(group_tokens=group_tokens, attention_group=attention_group, moe_group=moe_group)
     problems = fits(model, config, options, expert_bits)
     assert (not problems) == compiles(model, config, options, expert_bits), problems
+
+
+@pytest.mark.parametrize("board", ["zcu102", "zcu104"])
+def test_vit_small_fits(board):
+    assert fits(vit("vit-small", 384), find_config(board)) == []
+
+
+def test_all_limits_are_named_at_once():
+    found = fits(vit("vit-base", 768), find_config("kv260"))
+    assert found == [
+        "vit-base has dim 768, but kv260 allows max_dim = 256: 512 too many",
+        "197 tokens of 768 channels need 18912 rows of the residual scratchpad, which has 4736: 14176 too few",
+        "two tensors of 197 tokens, 768 channels need 18912 rows of the activation scratchpad, which has 6144: "
+        "12768 too few",
+        "keys and values of 197 tokens, and the weights that make them, need 744 rows of the weight scratchpad, which "
+        "has 512: 232 too few",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("model", "match"),
+    [
+        (vit("vit-small", 384), "It fits zcu102, zcu104$"),
+        (
+            vit("vit-base", 768),
+            "No board's .* e.g. zcu102 with max_dim = 768, residual_depth = 9456, act_depth = 9456 ",
+        ),
+        (vit("vit-tiny-384", 192, size=384), "No board's .* e.g. zcu102 with max_tokens = 577 "),
+        (vit("vit-huge", 1280), "No configuration takes it: .* no configuration allows more than 1024: 256 too many"),
+        (vit("camera", 192, size=640), "No configuration takes it: camera has tokens 1601"),
+    ],
+)
+def test_the_refusal_says_what_takes_the_model(model, match):
+    with pytest.raises(CompileError, match=rf"{model.name} does not fit pynq-z2: .*\. {match}"):
+        require_fit(model, PRESETS["pynq-z2"])
+
+
+@pytest.mark.parametrize(
+    "model", [vit("vit-base", 768), vit("vit-large", 1024, depth=24), vit("vit-384", 384, size=384)]
+)
+def test_the_configuration_that_is_suggested_takes_the_model(model):
+    words = re.search(r"e\.g\. (\S+) with (.*?) \(", advice(model))
+    assert words is not None
+    changes = {field: int(value) for field, value in re.findall(r"(\w+) = (\d+)", words[2])}
+    assert fits(model, dataclasses.replace(find_config(words[1]), **changes)) == []
+
+
+def test_too_many_commands():
+    model = dataclasses.replace(MODELS["m3vit-tiny"], depth=256)
+    problems = fits(model, PRESETS["pynq-z2"])
+    assert len(problems) == 2  # one a task
+    assert re.fullmatch(r"task segmentation needs \d+ commands, the limit is 65535: \d+ too many", problems[0])
+
+
+@pytest.mark.parametrize("moe_every", [1, 2, 3])
+@pytest.mark.parametrize("depth", [1, 2, 3, 4, 5, 8])
+def test_commands_are_counted_without_lowering_every_block(depth, moe_every):
+    model = small_model(depth=depth, moe_every=moe_every)
+    programs = compile_graph(random_graph(model), PRESETS["tiny"]).programs
+    found = commands_needed(model, PRESETS["tiny"])
+    assert found == {task: len(program.commands) + 2 for task, program in programs.items()}
+
+
+def test_a_checkpoint_is_refused_before_it_is_quantized(tmp_path, monkeypatch):
+    model = vit("vit-base", 768, depth=1)
+    path = tmp_path / "vit-base.safetensors"
+    tensors = {"head": np.zeros(1, np.float32)}  # not even looked at
+    safetensors.numpy.save_file(tensors, path, {"config": model.to_json()})
+    with pytest.raises(CompileError, match="vit-base does not fit zcu102: .*No board's configuration takes it"):
+        edgemoe.compile(path, "zcu102")

@@ -32,6 +32,7 @@ from edgemoe_models.integer.ops import ACCUMULATOR_LIMIT, MAX_SHIFT
 from edgemoe_models.integer.tables import GELU_ENTRIES, MAX_GELU_SHIFT
 from edgemoe_models.storage import checks
 from edgemoe_models.storage.atomic import write_bytes
+from edgemoe_models.storage.file_kind import GRAPH_KEY
 from edgemoe_models.storage.json_text import JsonError, parse_json
 from edgemoe_models.storage.tensor_file import (
     TensorFileError,
@@ -54,7 +55,7 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 2
-METADATA_KEY = "edgemoe_graph"
+METADATA_KEY = GRAPH_KEY
 _SMALLEST_SCALE = 1e-30  # and 1e30: what a float32 holds with room to spare
 
 Array = npt.NDArray[Any]

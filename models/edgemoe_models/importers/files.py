@@ -22,6 +22,7 @@ from edgemoe_models.importers.common import Imported, ImportRefused
 from edgemoe_models.storage import tensor_file
 from edgemoe_models.storage.atomic import write_bytes
 from edgemoe_models.storage.checks import shown
+from edgemoe_models.storage.file_kind import describe, is_importable
 
 Tensors = dict[str, npt.NDArray[Any]]
 #: Where training scripts keep the state dict: DeiT; M3ViT and many others; DeepSpeed.
@@ -37,13 +38,15 @@ def read_tensors(path: Path) -> Tensors:
     Raises:
         ImportRefused: the file cannot be read, or holds more than tensors; PyTorch is needed and not installed.
     """
-    if path.suffix == ".safetensors":
+    if not path.is_file():  # a pipe would be waited for
+        raise ImportRefused(f"{path.name} is no file")
+    if not is_importable(path):
+        raise ImportRefused(f"it {describe(path)}")
+    if _is_tensor_file(path):
         try:
             return tensor_file.read_tensors(path)[0]
         except (tensor_file.TensorFileError, OSError) as error:
             raise ImportRefused(f"not a safetensors file that NumPy can hold ({error})") from None
-    if not path.is_file():  # a pipe would be waited for
-        raise ImportRefused(f"{path.name} is no file")
     state = _state_dict(_load(path))
     size = path.stat().st_size
     tensors, total = {}, 0
@@ -54,6 +57,15 @@ def read_tensors(path: Path) -> Tensors:
             raise ImportRefused(f"{name} and those before it claim {total:,} bytes, but {path.name} has {size:,}")
         tensors[name] = _numpy(name, value)
     return tensors
+
+
+def _is_tensor_file(path: Path) -> bool:
+    """By its content, or where that is damaged, by its name."""
+    try:
+        tensor_file.read_metadata(path)
+    except (tensor_file.TensorFileError, OSError):
+        return path.suffix == ".safetensors"
+    return True
 
 
 def read_ranks(folder: Path) -> Tensors:

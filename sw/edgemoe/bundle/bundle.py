@@ -26,13 +26,14 @@ from edgemoe_models.config import ModelConfig
 from edgemoe_models.graph.file import parse_graph
 from edgemoe_models.graph.integer_graph import GraphError, IntegerGraph
 from edgemoe_models.storage import checks
+from edgemoe_models.storage.file_kind import BUNDLE_KEY, describe
 from edgemoe_models.storage.json_text import JsonError, parse_json
 from edgemoe_models.storage.tensor_file import TensorFileError, read_tensors, write_tensors
 
 __all__ = ["FORMAT_VERSION", "METADATA_KEY", "Bundle", "BundleError", "Task", "digest"]
 
 FORMAT_VERSION = 1
-METADATA_KEY = "edgemoe_bundle"
+METADATA_KEY = BUNDLE_KEY
 _DOCUMENT = ("format_version", "isa_version", "config", "config_hash", "model", "input_bytes", "tasks", "options")
 _LARGEST = 12 << 30  # data and as much again for the graph, of which no command can address more than 4 GiB each
 Bytes = npt.NDArray[np.uint8]
@@ -245,12 +246,14 @@ def _read(path: Path) -> tuple[dict[str, Bytes], dict[str, str]]:
     except FileNotFoundError:
         raise BundleError(f"{path}: there is no such file; make a bundle with edgemoe compile") from None
     except TensorFileError as error:
+        if found := describe(path, BUNDLE_KEY):
+            raise BundleError(f"{path} {found}") from None
         raise BundleError(
             f"{path}: not a readable bundle, corrupt or truncated ({error}); copy it again, or "
             f"compile it again with edgemoe compile"
         ) from None
     if METADATA_KEY not in metadata:
-        raise BundleError(f"{path}: a safetensors file, but no bundle; make one with edgemoe compile")
+        raise BundleError(f"{path} {describe(path)}")
     return tensors, metadata
 
 

@@ -30,7 +30,9 @@ def command(
     accelerator = find_config(config)
     rows, page = (output_file(out / f"ablation.{kind}") for kind in ("json", "md"))
     with working(f"quantizing {model}") as work:
-        result = run_ablation(load_graph(model), accelerator, lambda what: work.step(f"simulating: {what}"))
+        result = run_ablation(
+            load_graph(model, target=accelerator), accelerator, lambda what: work.step(f"simulating: {what}")
+        )
     write_json(rows, result)
     write_text(page, ablation_markdown(result) + "\n" + gelu_markdown(result))
     show(ablation_table(result))

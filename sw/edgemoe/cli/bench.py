@@ -89,7 +89,7 @@ def _accelerator(
         for accelerator in accelerators:
             for bits in expert_bits:
                 work.step(f"simulating: {name} on {accelerator.name}")
-                graph = load_graph(name, expert_bits=bits)
+                graph = load_graph(name, expert_bits=bits, target=accelerator)
                 rows.append(bench_row(graph, accelerator))
                 save_results(results, path)
                 if not graph.config.num_experts:

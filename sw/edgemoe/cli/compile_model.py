@@ -29,6 +29,6 @@ def command(
     accelerator = find_config(config)
     path = output_file(out or RESULTS / f"{model_label(model)}-{accelerator.name}.emoe", [Path(model)])
     with working(f"quantizing and compiling {model}"):
-        bundle = build_bundle(load_graph(model), accelerator)
+        bundle = build_bundle(load_graph(model, target=accelerator), accelerator)
         bundle.save(path)
     say(f"{path}: {path.stat().st_size:,} bytes, tasks {', '.join(bundle.tasks)}")

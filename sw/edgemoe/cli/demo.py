@@ -65,4 +65,5 @@ def _compiled(model: str | None, config: str) -> Bundle:
     from edgemoe.workloads import best_model, load_graph
 
     with working("quantizing and compiling"):
-        return build_bundle(load_graph(model or best_model()), find_config(config))
+        accelerator = find_config(config)
+        return build_bundle(load_graph(model or best_model(), target=accelerator), accelerator)

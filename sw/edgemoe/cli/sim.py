@@ -35,7 +35,7 @@ def command(
     from edgemoe.runtime.verify import open_verified
 
     with working(f"quantizing and compiling {model}") as work:
-        graph = load_graph(model)
+        graph = load_graph(model, target=accelerator)
         bundle = build_bundle(graph, accelerator)
         bundle.save(out / f"{model_label(model)}-{accelerator.name}.emoe")
         work.step("building the simulator (about a minute, once)")

@@ -30,8 +30,9 @@ from edgemoe_models.graph.integer_graph import (
     Requant,
 )
 
-__all__ = ["Shortage", "fits", "shortages"]
+__all__ = ["Shortage", "commands_needed", "fits", "shortages"]
 
+MAX_COMMANDS = (1 << constants.COUNT_BITS) - 1
 _LARGEST_HEAD = (1 << 10) - 1  # what a command's field holds
 _SMALLEST_DIM = 8  # of a LayerNorm
 _DEFAULTS = CompilerOptions()
@@ -62,9 +63,14 @@ def fits(
     if found := shortages(model, config, options):
         return [shortage.text for shortage in found]
     try:
-        return list(_too_many_commands(model, config, options, expert_bits))
+        needed = commands_needed(model, config, options, expert_bits)
     except CompileError as error:
         return [str(error)]
+    return [
+        f"task {task} needs {count} commands, the limit is {MAX_COMMANDS}: {count - MAX_COMMANDS} too many"
+        for task, count in needed.items()
+        if count > MAX_COMMANDS
+    ]
 
 
 def shortages(
@@ -176,23 +182,22 @@ def _weight_rows(model: ModelConfig, config: AcceleratorConfig) -> Iterator[tupl
 # --- A network of zeros ----------------------------------------------------------------------------------------------
 
 
-def _too_many_commands(
-    model: ModelConfig, config: AcceleratorConfig, options: CompilerOptions, expert_bits: int
-) -> Iterator[str]:
-    """Lower two periods of blocks for every task, and count what all blocks come to.
+def commands_needed(
+    model: ModelConfig, config: AcceleratorConfig, options: CompilerOptions = _DEFAULTS, expert_bits: int = 8
+) -> dict[str, int]:
+    """Commands of each task's program: three periods of blocks are lowered, the middle one counts for the rest.
 
     Raises:
         CompileError: what lowering refuses
     """
     period = model.moe_every if model.num_experts else 1
-    few = dataclasses.replace(model, depth=min(model.depth, 2 * period))
-    image, largest = DramImage(config), (1 << constants.COUNT_BITS) - 1
+    few = dataclasses.replace(model, depth=min(model.depth, 3 * period + model.depth % period))
+    image, needed = DramImage(config), {}
     for task in model.tasks:
         lowered = lower_task(_zeros(few, expert_bits), config, options, image, task.name)
-        more = (model.depth - few.depth) / period * _commands_of_blocks(lowered, range(period, 2 * period))
-        count = round(len(lowered.builder.commands) + 2 + more)
-        if count > largest:
-            yield f"task {task.name} needs {count} commands, the limit is {largest}: {count - largest} too many"
+        more = (model.depth - few.depth) // period * _commands_of_blocks(lowered, range(period, 2 * period))
+        needed[task.name] = len(lowered.builder.commands) + 2 + more
+    return needed
 
 
 def _commands_of_blocks(lowered: LoweredTask, blocks: range) -> int:
@@ -210,8 +215,8 @@ def _linear(outputs: int, inputs: int) -> IntegerLinear:
 def _zeros(model: ModelConfig, expert_bits: int) -> IntegerGraph:
     dim, norm = model.dim, _norm(model.dim)
     heads = {}
-    for task in model.tasks:
-        hidden = (_linear(task.head_hidden, dim), _gelu()) if task.head_hidden else (None, None)
+    for number, task in enumerate(model.tasks):
+        hidden = (_linear(task.head_hidden, dim), _gelu(model.depth + number)) if task.head_hidden else (None, None)
         heads[task.name] = IntegerHead(_linear(task.head_outputs, task.head_hidden or dim), 1.0, *hidden)
     return IntegerGraph(
         model,
@@ -229,14 +234,17 @@ def _norm(dim: int) -> IntegerLayerNorm:
     return IntegerLayerNorm(np.zeros(dim, np.int16), np.zeros(dim, np.int32), 0, 0)
 
 
-def _gelu() -> Gelu:
-    return Gelu(np.zeros(constants.GELU_ENTRIES, np.uint8), 0)
+def _gelu(number: int) -> Gelu:
+    """One that no other is equal to: equal tables are loaded once."""
+    table = np.zeros(constants.GELU_ENTRIES, np.uint8)
+    table[0], table[1] = number % 256, number // 256
+    return Gelu(table, 0)
 
 
 def _block(model: ModelConfig, i: int) -> IntegerBlock:
     dim, hidden, experts = model.dim, model.expert_hidden, range(model.num_experts)
     pair = Requant(1, 0)
-    block = IntegerBlock(_norm(dim), _linear(3 * dim, dim), pair, 0, pair, _linear(dim, dim), _norm(dim), _gelu())
+    block = IntegerBlock(_norm(dim), _linear(3 * dim, dim), pair, 0, pair, _linear(dim, dim), _norm(dim), _gelu(i))
     if not model.is_moe(i):
         fc1, fc2 = _linear(model.mlp_hidden, dim), _linear(dim, model.mlp_hidden)
         return dataclasses.replace(block, fc1=fc1, fc2=fc2)
