@@ -9,11 +9,14 @@ import gpu_baselines
 import numpy as np
 import pytest
 
+from edgemoe.boards.board import board_names, load_board
 from edgemoe.compiler import build_bundle
 from edgemoe.compiler.bound import Bound, phase_bounds, total_bound
+from edgemoe.compiler.fits import fits
 from edgemoe_hw.spec.config import PRESETS as CONFIGS
 from edgemoe_hw.spec.memories import memory_depths
 from edgemoe_models.config import PRESETS as MODELS
+from edgemoe_models.config import ModelConfig, TaskConfig
 from edgemoe_models.integer import ops, tables
 from support.doc_blocks import run_blocks
 from support.random_graphs import random_graph
@@ -102,6 +105,27 @@ def test_memory_sizes(column, config):
         found = re.search(rf"^\| {name} \|.*\| (.*) \| (.*) \|$", text, re.MULTILINE)
         kibibytes = depths[name] * widths[name] // 1024
         assert found and found[1 + column] == f"{depths[name]} rows, {kibibytes} KiB", name
+
+
+def test_what_fits_which_board():
+    """docs/boards.md: every board, and the usual sizes of ViT."""
+
+    def vit(dim: int, size: int = 224) -> ModelConfig:
+        task = TaskConfig("classification", "classification", channels=1000)
+        return ModelConfig("vit", size, size, 16, dim, 12, dim // 64, 4 * dim, 0, 0, 0, (task,))
+
+    columns = [MODELS["m3vit-tiny"], vit(192), vit(384), vit(768), vit(192, 384)]
+    table = (DOCS / "boards.md").read_text(encoding="utf-8").partition("## What fits")[2].partition("\n## ")[0]
+    found = {}
+    for line in table.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        found |= {name: cells[1:] for name in re.findall(r"`([\w-]+)`", cells[0]) if line.startswith("| `")}
+    expected = {}
+    for name in board_names():
+        config = load_board(name).config
+        answers = ["no" if fits(model, config) else "yes" for model in columns]
+        expected[name] = [str(config.max_tokens), str(config.max_dim), *answers]
+    assert found == expected
 
 
 def test_reciprocal_square_root_error():

@@ -289,7 +289,7 @@ def test_trained_weights_lose_little():
     ("write", "match"),
     [
         (lambda path, state: path.write_bytes(b"no"), "not a readable safetensors checkpoint"),
-        (lambda path, state: safetensors.numpy.save_file(state, path), "is a safetensors file of another project; .*edgemoe import"),
+        (lambda path, state: safetensors.numpy.save_file(state, path), "is a safetensors file of another project"),
         (lambda path, state: safetensors.numpy.save_file(state, path, {"config": "{"}), "its config is wrong"),
         (lambda path, state: safetensors.numpy.save_file(state, path, {"config": json.dumps({"name": 1})}), "is wrong"),
         (lambda path, state: safetensors.numpy.save_file({}, path, {"config": MIXED.to_json()}), "lacks cls_token"),
