@@ -183,3 +183,7 @@ def test_units_of_the_architecture_are_where_it_says():
         sources = "".join((ROOT / "hw/edgemoe_hw" / file).read_text(encoding="utf-8") for file in _SPAN.findall(files))
         for name in _SPAN.findall(names):
             assert f"\nclass {name}(" in sources, f"{name} is not in {files}"
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 130
