@@ -23,7 +23,7 @@ export PYTHON
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help sim demo bench ablation accuracy synth fit utilisation hwh bitstream flash test test-all test-pynq lint docs clean \
+.PHONY: help sim demo bench ablation accuracy synth fit utilisation hwh bitstream flash test test-all test-pynq lint dist docs clean \
     board vivado tools
 
 help:
@@ -94,7 +94,11 @@ test-pynq: tools ## tests of the PYNQ device with pynq 3.1.2, in build/pynq3
 lint: $(VENV)/.lint ## ruff and mypy
 	$(BIN)/ruff check $(PACKAGES) tests tools
 	$(BIN)/ruff format --check $(PACKAGES) tests tools
-	$(BIN)/mypy $(PACKAGES)
+	$(BIN)/mypy $(PACKAGES) tools
+	$(BIN)/lint-imports --no-cache
+
+dist: tools $(VENV)/.lint ## wheel and source distribution, both proved in fresh environments; some minutes
+	$(BIN)/python tools/dist.py
 
 docs: $(VENV)/.docs ## the documentation as a site, in build/site; a broken link is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet && echo 'The site is in build/site: open build/site/index.html'

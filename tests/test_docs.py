@@ -15,9 +15,9 @@ from edgemoe.compiler.bound import Bound, phase_bounds, total_bound
 from edgemoe.compiler.fits import fits
 from edgemoe_hw.spec.config import PRESETS as CONFIGS
 from edgemoe_hw.spec.memories import memory_depths
+from edgemoe_models.arithmetic import ops, tables
 from edgemoe_models.config import PRESETS as MODELS
 from edgemoe_models.config import ModelConfig, TaskConfig
-from edgemoe_models.integer import ops, tables
 from support.doc_blocks import run_blocks
 from support.random_graphs import random_graph
 

@@ -1,6 +1,6 @@
 """Who imports whom: rooms, floors, circles and arrows that run back up, of the packages of a checkout.
 
-Usage: ``python tools/import_graph.py [CHECKOUT] [--arrows] [--json FILE]``
+Usage: ``python tools/import_graph.py [CHECKOUT] [--arrows] [--json]``
 
 A *room* is a module or package directly below one of the four roots. Imports inside functions count. A *circle* is a
 set of modules each of which reaches every other. The *floor* of a room is the longest way from it down to a room that
@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import grimp
-
-from edgemoe_models.storage.atomic import write_text
 
 __all__ = ["ROOTS", "circles", "floors", "import_graph", "rooms_of", "upward"]
 
@@ -70,14 +68,15 @@ def rooms_of(graph: Graph, root: str) -> dict[str, set[str]]:
 
 def upward(rooms: Graph) -> list[tuple[str, str]]:
     """The fewest arrows without which the rooms have no circle."""
-    arrows = []
+    arrows: list[tuple[str, str]] = []
     for circle in circles(rooms):
         inside = [(a, b) for a in circle for b in rooms[a] & set(circle)]
         orders: Iterable[tuple[str, ...]] = itertools.permutations(circle)
         if len(circle) > _TRIED:  # by who imports most: not always the fewest
             orders = [tuple(sorted(circle, key=lambda room: -len(rooms[room] & set(circle))))]
         places = ({room: place for place, room in enumerate(order)} for order in orders)
-        arrows += min(([(a, b) for a, b in inside if at[a] > at[b]] for at in places), key=len)
+        back: list[list[tuple[str, str]]] = [[(a, b) for a, b in inside if at[a] > at[b]] for at in places]
+        arrows += sorted(back, key=len)[0]
     return arrows
 
 
@@ -123,10 +122,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python tools/import_graph.py", description=__doc__.splitlines()[0])
     parser.add_argument("checkout", nargs="?", type=Path, default=Path(__file__).parents[1])
     parser.add_argument("--arrows", action="store_true", help="list which room imports which")
-    parser.add_argument("--json", type=Path, help="file for the same as JSON")
+    parser.add_argument("--json", action="store_true", help="the same as JSON")
     options = parser.parse_args(arguments)
     graph = import_graph(options.checkout.resolve())
     found = summary(graph)
+    failed = bool(found["circles"]) or any(values["upward"] for values in found["packages"].values())
+    if options.json:
+        print(json.dumps(found, indent=1))
+        return int(failed)
     print(f"{found['modules']} modules, {found['imports']} imports, {len(found['circles'])} circles of modules")
     for circle in found["circles"]:
         print(f"  circle: {', '.join(circle)}")
@@ -144,9 +147,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.arrows:
             for room, others in sorted(rooms_of(graph, root).items()):
                 print(f"    {room} -> {', '.join(sorted(others)) or '-'}")
-    if options.json:
-        write_text(options.json, json.dumps(found, indent=1) + "\n")
-    return int(bool(found["circles"]) or any(values["upward"] for values in found["packages"].values()))
+    return int(failed)
 
 
 if __name__ == "__main__":

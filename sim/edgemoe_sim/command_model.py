@@ -32,7 +32,7 @@ from edgemoe_hw.spec.isa import (
     decode_program,
 )
 from edgemoe_hw.spec.memories import memory_depths
-from edgemoe_models.integer import ops
+from edgemoe_models.arithmetic import ops
 
 __all__ = ["Deadlock", "FunctionalModel", "POLICIES", "Policy", "Scratchpads"]
 

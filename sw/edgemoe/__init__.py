@@ -43,10 +43,9 @@ from edgemoe.runtime.predictions import (
     Segmentation,
 )
 from edgemoe.runtime.stream import Frame, FrameError, Stream
+from edgemoe.version import __version__
 from edgemoe_hw.spec.config import PRESETS as CONFIGS
 from edgemoe_hw.spec.config import AcceleratorConfig
-
-__version__ = "0.2.0"
 
 __all__ = [
     "CONFIGS",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from interpreters import find_python
 
 import edgemoe
 from edgemoe.boards import load_board
@@ -20,7 +21,6 @@ from edgemoe.boards.bitstream import publish
 from edgemoe.boards.flash import stage
 from edgemoe.bundle import Bundle
 from edgemoe_models.storage.cache import cache_root
-from interpreters import find_python
 
 BOARD = load_board("pynq-z2")
 PACKAGE = Path(edgemoe.__file__).parent

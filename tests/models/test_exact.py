@@ -6,8 +6,8 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
+from edgemoe_models.arithmetic import tables
 from edgemoe_models.exact import functions, linear_algebra, sums
-from edgemoe_models.integer import tables
 
 # --- Sums and products -----------------------------------------------------------------------------------------------
 

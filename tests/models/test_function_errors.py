@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgemoe_models.arithmetic import ops
+from edgemoe_models.arithmetic.tables import gelu_table
 from edgemoe_models.exact.functions import erf
-from edgemoe_models.integer import ops
-from edgemoe_models.integer.tables import gelu_table
 from edgemoe_models.ptq.layers import SMALLEST_GELU_SCALE
 from edgemoe_models.studies import function_errors
 from edgemoe_models.studies.function_errors import GELU_INPUTS, TABLES, cell

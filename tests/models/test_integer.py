@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgemoe_models.arithmetic import ops, tables
 from edgemoe_models.config import ModelConfig, TaskConfig
-from edgemoe_models.integer import ops, tables
 from edgemoe_models.integer.postprocess import arrange, postprocess, upsample
 from edgemoe_models.model_image import patchify
 

@@ -10,10 +10,11 @@ import pytest
 import safetensors.numpy
 
 from edgemoe_models import float_reference
+from edgemoe_models.arithmetic import ops
 from edgemoe_models.checkpoint import LARGEST_WEIGHT, CheckpointError, load_checkpoint
 from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig
 from edgemoe_models.graph.file import graph_bytes
-from edgemoe_models.integer import ops, reference
+from edgemoe_models.integer import reference
 from edgemoe_models.integer.postprocess import arrange, decode_output, postprocess, upsample
 from edgemoe_models.ptq.layers import (
     SMALLEST_GELU_SCALE,

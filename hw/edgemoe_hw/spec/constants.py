@@ -15,6 +15,7 @@ __all__ = [
     "EXP_SUM_BITS",
     "GATE_SCORE_BITS",
     "GELU_ENTRIES",
+    "IP_VLNV",
     "LANE_BITS",
     "LARGEST_PROBABILITY",
     "MAX_BLOCKS",
@@ -26,6 +27,7 @@ __all__ = [
     "MAX_SLICE_BEATS",
     "MAX_TOKENS",
     "MAX_TOP_K",
+    "MODULE_VLNV",
     "QUEUE_COMMANDS",
     "RECIPROCAL_LATENCY",
     "ROW_BITS",
@@ -115,6 +117,11 @@ RECIPROCAL_LATENCY = 3
 """Cycles of the reciprocal unit."""
 COUNT_CYCLES = 2
 """Cycles from a MATMUL's completion to its count."""
+
+# Under which names a block design has the accelerator, and the host's driver finds it. A module reference gets Vivado's
+# vendor and library; IP_VLNV is the same accelerator packaged as IP.
+MODULE_VLNV = "xilinx.com:module_ref:edgemoe:1.0"
+IP_VLNV = "edgemoe.org:ip:edgemoe:1.0"
 
 
 def accumulator_bits(max_tokens: int) -> int:

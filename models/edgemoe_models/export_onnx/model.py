@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto
 
+from edgemoe_models.arithmetic import ops
+from edgemoe_models.arithmetic.tables import EXP2G, RECIP, RSQRT, norm_constants
 from edgemoe_models.export_onnx.writer import OnnxGraph
 from edgemoe_models.graph.integer_graph import (
     Gelu,
@@ -23,8 +25,6 @@ from edgemoe_models.graph.integer_graph import (
     IntegerLayerNorm,
     IntegerLinear,
 )
-from edgemoe_models.integer import ops
-from edgemoe_models.integer.tables import EXP2G, RECIP, RSQRT, norm_constants
 
 #: Powers of two that a float64 integer can reach; floor_log2 counts them.
 _POWERS = 2.0 ** np.arange(64)

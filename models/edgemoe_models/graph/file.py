@@ -16,6 +16,8 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from edgemoe_models.arithmetic.ops import ACCUMULATOR_LIMIT, MAX_SHIFT
+from edgemoe_models.arithmetic.tables import GELU_ENTRIES, MAX_GELU_SHIFT
 from edgemoe_models.config import ModelConfig, TaskConfig
 from edgemoe_models.graph.integer_graph import (
     REMEDY,
@@ -28,8 +30,6 @@ from edgemoe_models.graph.integer_graph import (
     IntegerLinear,
     Requant,
 )
-from edgemoe_models.integer.ops import ACCUMULATOR_LIMIT, MAX_SHIFT
-from edgemoe_models.integer.tables import GELU_ENTRIES, MAX_GELU_SHIFT
 from edgemoe_models.storage import checks
 from edgemoe_models.storage.atomic import write_bytes
 from edgemoe_models.storage.file_kind import GRAPH_KEY

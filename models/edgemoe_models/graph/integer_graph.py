@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from edgemoe_models.arithmetic.ops import ACCUMULATOR_LIMIT, CONTEXT_LIMIT
+from edgemoe_models.arithmetic.tables import norm_constants
 from edgemoe_models.config import ModelConfig
-from edgemoe_models.integer.ops import ACCUMULATOR_LIMIT, CONTEXT_LIMIT
-from edgemoe_models.integer.tables import norm_constants
 
 SIGNED_MAX, UNSIGNED_MAX = 127, 255  # largest activations
 EXPERT_BITS = 8, 4  # what the experts' weights may have

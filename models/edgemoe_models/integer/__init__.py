@@ -1,4 +1,4 @@
-"""The integer side of the models: exact operators and the bit-exact reference. NumPy only.
+"""The integer side of the models: the bit-exact reference and what its outputs mean. NumPy only.
 
-``edgemoe_models.integer.reference.run`` is an inference, ``edgemoe_models.integer.ops`` its operators.
+``edgemoe_models.integer.reference.run`` is an inference; its operators are ``edgemoe_models.arithmetic.ops``.
 """

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgemoe_models.arithmetic import ops
+from edgemoe_models.arithmetic.tables import Ints
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.graph.integer_graph import (
     Gelu,
@@ -17,8 +19,6 @@ from edgemoe_models.graph.integer_graph import (
     IntegerLayerNorm,
     IntegerLinear,
 )
-from edgemoe_models.integer import ops
-from edgemoe_models.integer.tables import Ints
 from edgemoe_models.model_image import check_image, patchify
 
 Trace = dict[str, Any]

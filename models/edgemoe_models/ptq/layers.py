@@ -11,10 +11,10 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from edgemoe_models.arithmetic.ops import ACCUMULATOR_LIMIT, MAX_SHIFT
+from edgemoe_models.arithmetic.tables import GELU_ENTRIES, GELU_SUPPORT, gelu_table, norm_constants
 from edgemoe_models.exact.sums import mean, total
 from edgemoe_models.graph.integer_graph import Gelu, IntegerLayerNorm, IntegerLinear, Requant
-from edgemoe_models.integer.ops import ACCUMULATOR_LIMIT, MAX_SHIFT
-from edgemoe_models.integer.tables import GELU_ENTRIES, GELU_SUPPORT, gelu_table, norm_constants
 from edgemoe_models.ptq.options import DEFAULT, LIMIT, TINY, Floats, QuantizeError, QuantizeOptions
 
 #: By bits of the weights.

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+from edgemoe_models.arithmetic import ops
+from edgemoe_models.arithmetic.tables import RSQRT
 from edgemoe_models.graph.integer_graph import Gelu, IntegerLayerNorm
-from edgemoe_models.integer import ops
-from edgemoe_models.integer.tables import RSQRT
 from edgemoe_models.ptq.layers import make_gelu
 
 __all__ = [

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from edgemoe_models.arithmetic.tables import norm_constants
 from edgemoe_models.checkpoint import check_state
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.float_reference import PIXEL_SCALE
@@ -24,7 +25,6 @@ from edgemoe_models.graph.integer_graph import (
     IntegerLayerNorm,
     IntegerLinear,
 )
-from edgemoe_models.integer.tables import norm_constants
 from edgemoe_models.ptq.layers import gelu_unit, weight_limit
 from edgemoe_models.ptq.quantize import QuantizeOptions, quantize
 from edgemoe_models.qat.layers import Gelu, LayerNorm, Linear

@@ -12,8 +12,8 @@ from brevitas.nn import QuantLinear
 from brevitas.quant_tensor import IntQuantTensor
 from torch import Tensor, nn
 
+from edgemoe_models.arithmetic.ops import MAX_SCORE
 from edgemoe_models.graph.integer_graph import IntegerLayerNorm, IntegerLinear, Requant
-from edgemoe_models.integer.ops import MAX_SCORE
 from edgemoe_models.ptq.layers import InputScale, fixed_point, make_norm
 from edgemoe_models.qat import functions
 from edgemoe_models.qat.quantizers import Bias, Quantizer, integers, weight_options

@@ -15,8 +15,8 @@ import torch
 from brevitas.quant_tensor import IntQuantTensor
 from torch import Tensor, nn
 
+from edgemoe_models.arithmetic import ops
 from edgemoe_models.config import ModelConfig, TaskConfig
-from edgemoe_models.integer import ops
 from edgemoe_models.m3vit import balance_loss
 from edgemoe_models.qat import functions
 from edgemoe_models.qat.layers import Gelu, LayerNorm, Linear, fixed_ratio

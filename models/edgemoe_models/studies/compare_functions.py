@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from edgemoe_models.arithmetic.tables import Ints
 from edgemoe_models.graph.integer_graph import Gelu, IntegerBlock, IntegerGraph, IntegerLayerNorm
 from edgemoe_models.integer.reference import Functions, Trace
-from edgemoe_models.integer.tables import Ints
 from edgemoe_models.studies.published import Quantized, fq_vit, i_vit, to_int8
 
 #: One unit of a score with ``score_shift`` 0, in natural logarithms.

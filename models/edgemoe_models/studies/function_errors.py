@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgemoe_models.arithmetic import ops
+from edgemoe_models.arithmetic.tables import EXP2, gelu_table
 from edgemoe_models.exact.functions import erf
-from edgemoe_models.integer import ops
-from edgemoe_models.integer.tables import EXP2, gelu_table
 from edgemoe_models.ptq.layers import SMALLEST_GELU_SCALE, InputScale, gelu_unit, make_norm
 from edgemoe_models.studies.published import (
     Ints,

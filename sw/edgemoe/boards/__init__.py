@@ -2,6 +2,6 @@
 
 from edgemoe.boards.board import BOARDS, Board, BoardError, board_names, load_board
 from edgemoe.boards.hwh import hwh_text
-from edgemoe.boards.zynq import IP_VLNV, MODULE_VLNV
+from edgemoe_hw.spec.constants import IP_VLNV, MODULE_VLNV
 
 __all__ = ["BOARDS", "IP_VLNV", "MODULE_VLNV", "Board", "BoardError", "board_names", "hwh_text", "load_board"]

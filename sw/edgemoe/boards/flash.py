@@ -10,11 +10,9 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 
-import edgemoe
-import edgemoe_hw
-import edgemoe_models
 from edgemoe.boards.bitstream import OUT, find_bitstream
 from edgemoe.boards.board import Board, BoardError
 from edgemoe.bundle import Bundle, BundleError
@@ -23,7 +21,7 @@ from edgemoe_models.storage.atomic import new_folder, write_text
 
 __all__ = ["check_host", "flash", "stage"]
 
-_PACKAGES = (edgemoe, edgemoe_hw, edgemoe_models)
+_PACKAGES = ("edgemoe", "edgemoe_hw", "edgemoe_models")
 # Weights, bundles but the chosen one, boards' data (of a wheel) and notebooks serve the computer, not the board.
 _SKIPPED = ("__pycache__", "*.pyc", "*.safetensors", "bundles", "data")
 _CONNECT = ("-o", "ConnectTimeout=10")
@@ -101,8 +99,8 @@ def stage(board: Board, manifest: Path, bundle: Path, out: Path) -> Path:
             shutil.copyfile(manifest.parent / name, partial / name)
         shutil.copyfile(bundle, partial / "bundle.emoe")
         for package in _PACKAGES:
-            source = Path(package.__path__[0])
-            shutil.copytree(source, partial / "lib" / source.name, ignore=shutil.ignore_patterns(*_SKIPPED))
+            source = str(resources.files(package))
+            shutil.copytree(source, partial / "lib" / package, ignore=shutil.ignore_patterns(*_SKIPPED))
         write_text(partial / "selftest.sh", _SCRIPT.replace("@BIT@", f"{manifest.stem}.bit"))
     return folder
 

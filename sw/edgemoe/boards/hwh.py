@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from xml.etree import ElementTree as ET
 
 from edgemoe.boards.board import Board
-from edgemoe.boards.zynq import CONTROL_RANGE, MODULE_VLNV, ZynqFamily
+from edgemoe.boards.zynq import CONTROL_RANGE, ZynqFamily
 from edgemoe_hw.spec import regs
+from edgemoe_hw.spec.constants import MODULE_VLNV
 
 __all__ = ["ACCELERATOR", "INTERRUPT_CONTROLLER", "PROCESSING_SYSTEM", "hwh_text"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from edgemoe.boards.bitstream import publish
 from edgemoe.boards.board import Board
 from edgemoe.boards.hwh import hwh_text
-from edgemoe.boards.zynq import MODULE_VLNV
+from edgemoe_hw.spec.constants import MODULE_VLNV
 from edgemoe_models.storage.atomic import write_text
 from edgemoe_models.storage.cache import results_root
 

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["CONTROL_RANGE", "FAMILIES", "IP_VLNV", "MODULE_VLNV", "HpPort", "Segment", "ZynqFamily"]
+__all__ = ["CONTROL_RANGE", "FAMILIES", "HpPort", "Segment", "ZynqFamily"]
 
-# A module reference gets Vivado's vendor and library; IP_VLNV is the same accelerator packaged as IP.
-MODULE_VLNV = "xilinx.com:module_ref:edgemoe:1.0"
-IP_VLNV = "edgemoe.org:ip:edgemoe:1.0"
 
 CONTROL_RANGE = 0x1000  # of each AXI4-Lite slave: the smallest that address decoders know
 _GIB = 1 << 30

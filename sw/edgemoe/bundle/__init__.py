@@ -1,10 +1,11 @@
 """The bundle: one ``.emoe`` file with everything that a device needs, and all that is checked when it is loaded.
 
-``bundle`` has the file and its parts, ``document`` the types and ranges of its tables, ``contents`` what holds between
-the parts, ``program`` and ``matmul`` what programs must keep to, ``trace`` the tables for comparing. Needs NumPy only.
+``bundle`` has the file, ``parts`` its parts, ``document`` the types and ranges of its tables, ``contents`` what holds
+between the parts, ``program`` and ``matmul`` what programs must keep to, ``trace`` the tables for comparing.
 """
 
-from edgemoe.bundle.bundle import FORMAT_VERSION, METADATA_KEY, Bundle, BundleError, Task, digest
+from edgemoe.bundle.bundle import FORMAT_VERSION, METADATA_KEY, Bundle, BundleError, digest
 from edgemoe.bundle.document import Phase
+from edgemoe.bundle.parts import Task
 
 __all__ = ["FORMAT_VERSION", "METADATA_KEY", "Bundle", "BundleError", "Phase", "Task", "digest"]

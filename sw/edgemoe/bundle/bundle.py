@@ -11,16 +11,15 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgemoe.bundle.contents import check_contents
-from edgemoe.bundle.document import Phase, TaskTable, read_options, read_task, write_task
-from edgemoe.layout import OutputPart
+from edgemoe.bundle.document import TaskTable, read_options, read_task, write_task
+from edgemoe.bundle.parts import Bytes, Parts, Task
 from edgemoe_hw.spec.config import ISA_VERSION, AcceleratorConfig, ConfigError
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.graph.file import parse_graph
@@ -36,7 +35,6 @@ FORMAT_VERSION = 1
 METADATA_KEY = BUNDLE_KEY
 _DOCUMENT = ("format_version", "isa_version", "config", "config_hash", "model", "input_bytes", "tasks", "options")
 _LARGEST = 12 << 30  # data and as much again for the graph, of which no command can address more than 4 GiB each
-Bytes = npt.NDArray[np.uint8]
 
 
 class BundleError(ValueError):
@@ -44,41 +42,7 @@ class BundleError(ValueError):
 
 
 @dataclass(frozen=True)
-class Task:
-    """One task's program and what the host needs to run it.
-
-    Attributes:
-        name: the task's
-        program: its commands, 64 bytes each
-        trace: which command completes which part of which tensor (``edgemoe_sim.trace``); for simulations
-        outputs: where the head's outputs lie in the OUTPUT memory
-        output_bytes: size of the OUTPUT memory
-        output_rows: rows of the head's outputs: tokens
-        output_channels: channels of each row
-        output_scale: a unit of the raw int16 outputs in the float model's
-        phases: of one inference, with what each needs at least
-        load_bytes: that its LOADs fetch when every expert is used
-    """
-
-    name: str
-    program: bytes
-    trace: list[list[Any]]
-    outputs: tuple[OutputPart, ...]
-    output_bytes: int
-    output_rows: int
-    output_channels: int
-    output_scale: float
-    phases: tuple[Phase, ...]
-    load_bytes: int
-
-    @property
-    def commands(self) -> int:
-        """How many commands the program has, BEGIN and END included."""
-        return len(self.program) // 64
-
-
-@dataclass(frozen=True)
-class Bundle:
+class Bundle(Parts):
     """A compiled model for one configuration.
 
     Attributes:
@@ -90,14 +54,6 @@ class Bundle:
         tasks: by name
         options: compiler options, for reports
     """
-
-    config: AcceleratorConfig
-    model: ModelConfig
-    data: Bytes
-    graph_file: Bytes
-    input_bytes: int
-    tasks: Mapping[str, Task]
-    options: Mapping[str, Any] = field(default_factory=dict)
 
     def task(self, name: str) -> Task:
         """The task called ``name``; BundleError when the bundle has none."""

@@ -6,19 +6,16 @@ The numbers that a host allocates and reads by are recomputed from the model and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgemoe.bundle.fields import ProgramError
+from edgemoe.bundle.parts import Parts, Task
 from edgemoe.bundle.program import Checked, Limits, check_program
 from edgemoe.bundle.trace import check_trace
 from edgemoe.layout import OutputPart, align
 from edgemoe_models.graph.file import read_outline
 from edgemoe_models.storage.checks import FieldError
-
-if TYPE_CHECKING:
-    from edgemoe.bundle.bundle import Bundle, Task
 
 __all__ = ["check_contents", "phase_names"]
 
@@ -31,7 +28,7 @@ def phase_names(depth: int, moe_blocks: Sequence[int]) -> list[str]:
     return [*names, "head"]
 
 
-def check_contents(bundle: Bundle) -> None:
+def check_contents(bundle: Parts) -> None:
     """Hold a bundle's parts against each other.
 
     Raises:
@@ -62,7 +59,7 @@ def check_contents(bundle: Bundle) -> None:
             raise FieldError(f"tasks.{task.name}.{error}") from None
 
 
-def _check_graph(bundle: Bundle) -> None:
+def _check_graph(bundle: Parts) -> None:
     """The graph's own model and output scales are the bundle's; all of it is checked where it is used."""
     config, scalars = read_outline(bundle.graph_file.tobytes())
     if config != bundle.model:
@@ -72,7 +69,7 @@ def _check_graph(bundle: Bundle) -> None:
             raise FieldError(f"tasks.{name}.output_scale is not that of the integer graph")
 
 
-def _check_task(bundle: Bundle, task: Task) -> None:
+def _check_task(bundle: Parts, task: Task) -> None:
     model = bundle.model
     info = model.task(task.name)
     rows = model.num_patches if info.is_dense else 1
@@ -92,7 +89,7 @@ def _check_task(bundle: Bundle, task: Task) -> None:
     check_trace(task.trace, checked, bundle.config, model, task.name)
 
 
-def _check_tables(bundle: Bundle, task: Task, checked: Checked) -> None:
+def _check_tables(bundle: Parts, task: Task, checked: Checked) -> None:
     """What the document says of the program is what the program does."""
     if task.load_bytes != checked.load_bytes:
         raise FieldError(f"load_bytes is {task.load_bytes}, but the program's LOADs read {checked.load_bytes}")

@@ -15,8 +15,8 @@ from edgemoe.bundle.matmul import check_matmuls, check_tokens
 from edgemoe_hw.spec.config import ISA_VERSION, AcceleratorConfig
 from edgemoe_hw.spec.isa import COMMAND_BYTES, ENGINES, Base, Engine, Memory, Mode, Opcode, RowFactor
 from edgemoe_hw.spec.memories import memory_depths
+from edgemoe_models.arithmetic.tables import norm_constants
 from edgemoe_models.config import ModelConfig
-from edgemoe_models.integer.tables import norm_constants
 
 __all__ = ["Checked", "Limits", "ProgramError", "check_program"]
 

@@ -25,12 +25,12 @@ from typing import Annotated, Any
 
 import typer
 
-from edgemoe import __version__
 from edgemoe.cli.application import new_application
 from edgemoe.cli.output import complain, note, say, use_any_encoding
 from edgemoe.cli.verbs import VERBS
 from edgemoe.errors import DeviceError, MissingExtraError, SynthesisError
 from edgemoe.extras import extra_of, needs
+from edgemoe.version import __version__
 
 __all__ = ["EXIT_CODES", "main", "overview", "run"]
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgemoe_models.integer import ops
-from edgemoe_models.integer.tables import gelu_table
+from edgemoe_models.arithmetic import ops
+from edgemoe_models.arithmetic.tables import gelu_table
 
 __all__ = ["SCALES", "compare_gelu"]
 

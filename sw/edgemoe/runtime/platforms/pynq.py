@@ -19,7 +19,6 @@ import numpy.typing as npt
 import pynq
 import pynq.ps
 
-from edgemoe.boards.zynq import IP_VLNV, MODULE_VLNV
 from edgemoe.bundle import Bundle
 from edgemoe.errors import DeviceError
 from edgemoe.extras import PYNQ_PINS
@@ -28,6 +27,7 @@ from edgemoe.runtime.platforms.overlays import OverlayFiles, find_overlay
 from edgemoe.runtime.platforms.power import Rails, hwmon_rails, pynq_rails
 from edgemoe.runtime.platforms.registers import mask
 from edgemoe_hw.spec import regs
+from edgemoe_hw.spec.constants import IP_VLNV, MODULE_VLNV
 
 __all__ = ["BoardBuffer", "EdgeMoeIP", "PynqPlatform", "open_platform"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgemoe_models.integer.tables import EXP2, EXP2G, RECIP, RSQRT, Ints, norm_constants
+from edgemoe_models.arithmetic.tables import EXP2, EXP2G, RECIP, RSQRT, Ints, norm_constants
 
 #: No accumulator of a linear layer or of a score reaches this.
 ACCUMULATOR_LIMIT = 1 << 24
