@@ -25,7 +25,7 @@ def parse_toml(text: str) -> dict[str, Any]:
         except ImportError:
             raise TomlError("TOML needs Python 3.11 or newer, or: pip install tomli") from None
     try:
-        return tomllib.loads(text)
+        keys: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise TomlError(f"not readable as TOML: {error}") from None
     except (RecursionError, ValueError):  # ValueError: a number of thousands of digits, a date that there is not
