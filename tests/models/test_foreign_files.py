@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="torch is not installed: torch files are not read")
 
-from edgemoe_models.importers.common import ImportRefused  # noqa: E402
+from edgemoe_models.importers import import_checkpoint  # noqa: E402
+from edgemoe_models.importers.common import ImportOptions, ImportRefused, image_size  # noqa: E402
 from edgemoe_models.importers.files import read_ranks, read_tensors  # noqa: E402
 
 NUMBERS = torch.arange(6.0)
@@ -135,3 +136,36 @@ def test_ranks_are_numbers_of_processes(tmp_path):
     for name in ("1000000000000000000", "²"):  # no rank of anybody's
         shutil.copy(tmp_path / "0.pth", tmp_path / f"{name}.pth")
     assert read_ranks(tmp_path)["x.experts.w"].shape == (6, 3)
+
+
+NUMBERED = {"patch_embed.proj.weight": torch.ones(8, 3, 4, 4), "cls_token": torch.ones(1, 1, 8)}
+NUMBERED |= {"pos_embed": torch.ones(1, 5, 8), "head.weight": torch.ones(2, 8)}
+
+
+@pytest.mark.parametrize("extra", ["", ".experts.htoh4"])
+def test_a_block_of_any_number_starts_no_loop(tmp_path, extra):
+    """timm's and M3ViT's names."""
+    name = f"blocks.999999999.mlp{extra}.weight"
+    path = saved(tmp_path, NUMBERED | {name: NUMBERS})
+    options = ImportOptions(heads=2, top_k=1, seed_heads=1, tasks="depth") if extra else ImportOptions(heads=2)
+    with pytest.raises(ImportRefused, match="has a block 999999999, but a model has at most 256 blocks"):
+        import_checkpoint(path, options)
+
+
+def test_a_file_of_any_number_starts_no_loop(tmp_path):
+    """Edge-MoE's folders."""
+    for name, size in (
+        ("patch_embed_bias", 8),
+        ("patch_embed_weight", 3 * 16 * 8),
+        ("pos_embed", 5 * 8),
+        ("l99999999_x", 1),
+    ):
+        (tmp_path / f"{name}.float32.bin").write_bytes(bytes(4 * size))
+    with pytest.raises(ImportRefused, match="has a block 99999999, but a model has at most 256 blocks"):
+        import_checkpoint(tmp_path, ImportOptions())
+
+
+def test_a_picture_of_any_size_takes_no_memory():
+    for sides in ((10**9, 8), (8, 0)):
+        with pytest.raises(ImportRefused, match="--image-(height|width) must be 1 to 8192, not (1000000000|0)"):
+            image_size(ImportOptions(image_height=sides[0], image_width=sides[1]), 4, 4)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgemoe_models.config import TASK_KINDS, ModelConfig, TaskConfig
+from edgemoe_models.config import LIMITS, TASK_KINDS, ModelConfig, TaskConfig
 from edgemoe_models.exact.functions import standard_normal
 from edgemoe_models.exact.sums import total
 from edgemoe_models.float_reference import Floats, state_shapes
@@ -107,10 +107,18 @@ class Source:
 
 def block_numbers(names: Mapping[str, object]) -> int:
     """How many ``blocks.{i}`` there are."""
-    numbers = {int(match[1]) for name in names if (match := re.match(r"blocks\.(\d+)\.", name))}
+    numbers = {int(match[1]) for name in names if (match := re.match(r"blocks\.(\d{1,18})\.", name))}
     if not numbers:
         raise ImportRefused("the checkpoint has no blocks.0.* tensors")
-    return max(numbers) + 1
+    return number_of_blocks(numbers)
+
+
+def number_of_blocks(numbers: Collection[int]) -> int:
+    """How many blocks these are the numbers of; none more than a model may have, or than loops should run."""
+    last = max(numbers, default=0)
+    if last >= LIMITS["depth"]:
+        raise ImportRefused(f"the checkpoint has a block {last}, but a model has at most {LIMITS['depth']} blocks")
+    return last + 1
 
 
 def take_linear(source: Source, theirs: str, outputs: int, inputs: int, ours: str) -> dict[str, Floats]:
@@ -183,6 +191,9 @@ def attention_heads(options: ImportOptions, dim: int) -> int:
 
 def image_size(options: ImportOptions, patches: int, patch: int, aspect: int = 1) -> tuple[int, int]:
     """Height and width in pixels for ``patches`` patches: as given, or ``aspect`` times as wide as high."""
+    for name in ("image_height", "image_width"):
+        if (given := getattr(options, name)) is not None and not 1 <= given <= LIMITS[name]:
+            raise ImportRefused(f"--{name.replace('_', '-')} must be 1 to {LIMITS[name]}, not {given}")
     if options.image_height is not None and options.image_width is not None:
         return options.image_height, options.image_width
     patches = max(patches, 0)

@@ -25,6 +25,7 @@ from edgemoe_models.importers.common import (
     attention_heads,
     draw_weights,
     image_size,
+    number_of_blocks,
     parse_tasks,
     require_patches,
     seeded_heads,
@@ -87,7 +88,7 @@ def _config(sizes: dict[str, int], options: ImportOptions) -> ModelConfig:
     dim = values("patch_embed_bias")
     patch = max(1, math.isqrt(values("patch_embed_weight") // (3 * dim)))
     tokens = values("pos_embed") // dim
-    depth = 1 + max((int(match[1]) for name in sizes if (match := re.match(r"l(\d+)_", name))), default=0)
+    depth = number_of_blocks({int(match[1]) for name in sizes if (match := re.match(r"l(\d{1,18})_", name))})
     odd = range(1, depth, 2)
     experts = hidden = 0
     gates = {match[1] for name in sizes if (match := re.match(r"l\d+_w_gate_T_task(\d+)$", name))}

@@ -30,6 +30,7 @@ def parse_toml(text: str) -> dict[str, Any]:
         raise TomlError(f"not readable as TOML: {error}") from None
     except (RecursionError, ValueError):  # ValueError: a number of thousands of digits, a date that there is not
         raise TomlError("not readable as TOML: a value is nested too deep, or impossible") from None
+    return keys
 
 
 def read_toml(path: Path | str) -> dict[str, Any]:

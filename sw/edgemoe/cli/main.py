@@ -50,7 +50,7 @@ def main() -> None:
     sys.exit(run(sys.argv[1:]))
 
 
-def _note_warning(message: Warning | str, *where: Any) -> None:
+def _note_warning(message: Warning | str, *where: Any, **more: Any) -> None:
     """A warning as one line, without the source that it comes from."""
     note(str(message))
 
