@@ -112,6 +112,14 @@ def test_delta_table_is_as_exact_as_one_of_four_times_its_size():
         assert full["largest"] <= 0.5 < delta["largest"] <= 0.75 < small["largest"]
 
 
+def test_two_accelerators_in_one_process():
+    """Their libraries share no static data: each keeps its cycles, whatever ran before it."""
+    names = ["tiny", "pynq-z2", "tiny"]
+    first, other, again = (bench_row(GRAPH, PRESETS[name]) for name in names)  # each equals the reference
+    assert first["cycles"] == again["cycles"] != other["cycles"]
+    assert first["dram_bytes"] == again["dram_bytes"]
+
+
 def test_variants_on_the_rtl():
     variants = [VARIANTS[0], *(variant for variant in VARIANTS if variant.technique in (1, 2, 3, 5))]
     result = run_ablation(GRAPH, PRESETS["tiny"], lambda what: None, variants)
