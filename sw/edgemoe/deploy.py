@@ -48,11 +48,12 @@ def quantize(
     Raises:
         ValueError: the checkpoint or the pictures cannot be used; the message says which and why
     """
+    from edgemoe_models.checkpoint import load_checkpoint
     from edgemoe_models.pictures import Notes
     from edgemoe_models.ptq import quantize as ptq
     from edgemoe_models.ptq.calibrate import calibration_folder
 
-    state, config = ptq.load_checkpoint(checkpoint)
+    state, config = load_checkpoint(checkpoint)
     if isinstance(images, (str, Path)):
         images = calibration_folder(images, config, count, resize, None if notes is None else Notes(notes))
     elif images is None:

@@ -117,7 +117,7 @@ def task_lists(bundle: Bundle, tasks: TaskSource) -> Iterator[tuple[str, ...]]:
     if tasks is None:
         tasks = list(bundle.tasks)
     if isinstance(tasks, str) or (isinstance(tasks, (list, tuple)) and all(isinstance(name, str) for name in tasks)):
-        return itertools.repeat(_checked(bundle, tasks))  # type: ignore[arg-type]
+        return itertools.repeat(_checked(bundle, tasks))
     if callable(tasks):
         tasks = map(tasks, itertools.count())
     if not isinstance(tasks, Iterable):
