@@ -245,6 +245,7 @@ def test_event_loop_that_is_stuck(device, runtime_bundle, files, pictures, expec
         np.testing.assert_array_equal(accelerator.run(pictures[0], "depth").raw, expected(pictures[0], "depth"))
         took = time.monotonic() - begin
     release.set()
+    asyncio.run_coroutine_threadsafe(asyncio.sleep(0.5), loop).result()  # the waits that it was too late for end
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     assert took < 100

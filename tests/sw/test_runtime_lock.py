@@ -116,6 +116,31 @@ def test_refused_before_anything_is_touched(runtime_bundle):
     Driver(board(), runtime_bundle).close()
 
 
+@pytest.mark.parametrize("is_named", [False, True])
+def test_threads(runtime_bundle, is_named):
+    """One of many that open the same platform at once."""
+    platform, begin = NullPlatform(PRESETS["tiny"]), threading.Barrier(8)
+    if is_named:
+        platform.lock = AcceleratorLock("board")
+    found: list[object] = []
+
+    def attempt() -> None:
+        begin.wait()
+        try:
+            found.append(Driver(platform, runtime_bundle))
+        except DeviceInUse as error:
+            found.append(error.process)
+
+    threads = [threading.Thread(target=attempt) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found.count(os.getpid()) == 7
+    (driver,) = [one for one in found if isinstance(one, Driver)]
+    driver.close()
+
+
 def test_failed_opening_lets_go(runtime_bundle):
     platform = board()
     platform.registers[regs.find("CONFIG_HASH").offset] = 1

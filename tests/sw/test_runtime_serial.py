@@ -236,7 +236,7 @@ def test_ports(monkeypatch):
         serial_platform.SerialPort("/dev/ttyUSB0", 9600)
 
 
-def test_real_pyserial(runtime_bundle, pictures):
+def test_real_pyserial(runtime_bundle, pictures, tmp_path):
     """Through a pseudo terminal, at the other end of which a thread is the board."""
     pytest.importorskip("serial", reason="needs the extra serial")
     board, (master, slave) = Board(runtime_bundle.config), os.openpty()
@@ -251,6 +251,9 @@ def test_real_pyserial(runtime_bundle, pictures):
         assert [frame.number for frame in opened.stream(pictures, "depth")] == list(range(8))
         with pytest.raises(DeviceError, match=f"serial {name} is in use by process {os.getpid()}, this one; close"):
             edgemoe.open("serial", runtime_bundle, port=name)
+        (tmp_path / "board").symlink_to(name)
+        with pytest.raises(DeviceError, match=f"serial {name} is in use by process {os.getpid()}, this one; close"):
+            edgemoe.open("serial", runtime_bundle, port=str(tmp_path / "board"))
         assert opened.run(pictures[0], "depth").task == "depth"
     os.write(slave, b"quit")
     server.join(10)
