@@ -26,8 +26,7 @@ class Accelerator:
         bundle: what it runs
         device: ``reference``, ``sim``, ``pynq``, ``serial``, or the name of a Platform of one's own
         tasks: names of the bundle's tasks
-        executor: what runs the programs, for measurements; a ``Driver`` unless it is the
-            reference
+        executor: what runs the programs, for measurements; a ``Driver`` unless it is the reference
     """
 
     def __init__(self, executor: Executor, resize: Resize | None = None, notes: Notes | None = None) -> None:
