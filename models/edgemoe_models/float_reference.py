@@ -28,7 +28,8 @@ PIXEL_SCALE = 1.0 / 256.0
 def layer_norm(x: Doubles, weight: Floats, bias: Floats, eps: float) -> Doubles:
     """LayerNorm over the last axis."""
     centred = x - mean(x)[..., None]
-    return centred / np.sqrt(mean(np.square(centred))[..., None] + eps) * weight + bias
+    result: Doubles = centred / np.sqrt(mean(np.square(centred))[..., None] + eps) * weight + bias
+    return result
 
 
 def state_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

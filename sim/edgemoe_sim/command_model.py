@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.constants import QUEUE_COMMANDS
@@ -39,7 +41,7 @@ __all__ = ["Deadlock", "FunctionalModel", "POLICIES", "Policy", "Scratchpads"]
 _IN_FLIGHT = 3  # matrix products between issue and their last result
 Step = tuple[Engine, bool]  # engine; True to write results, False to read operands
 Policy = Callable[[Sequence[Step], np.random.Generator], Step]
-Array = np.ndarray
+Array = npt.NDArray[Any]
 
 
 class Deadlock(RuntimeError):
@@ -214,7 +216,8 @@ class FunctionalModel:
         self.bytes_read += p.rows * size * masters
         if name == "WEIGHT":
             lanes = [plane.reshape(p.rows, c.lanes_n, c.lanes_k // masters) for plane in planes]
-            return np.concatenate(lanes, axis=2).view(np.int8)
+            result: Array = np.concatenate(lanes, axis=2).view(np.int8)
+            return result
         return np.concatenate(planes, axis=1)
 
     def _layernorm(self, p: LayerNorm) -> Array:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from edgemoe_hw.spec.constants import GATE_SCORE_BITS, SCORE_BITS, TOKEN_BITS
 from edgemoe_sim.verilated import VerilatedModel
@@ -18,9 +21,9 @@ class RtlPads:
     def __init__(self, model: VerilatedModel) -> None:
         self._model = model
         self._config = model.config
-        self._cache: dict[str, np.ndarray] = {}
+        self._cache: dict[str, npt.NDArray[Any]] = {}
 
-    def _sliced(self, name: str, dtype: str) -> np.ndarray:
+    def _sliced(self, name: str, dtype: str) -> npt.NDArray[Any]:
         if name not in self._cache:
             masters = range(self._config.axi_masters)
             rows = np.concatenate([self._model.peek(f"compute.{name}.slice_{m}") for m in masters], axis=1)
@@ -28,15 +31,15 @@ class RtlPads:
         return self._cache[name]
 
     @property
-    def act(self) -> np.ndarray:
+    def act(self) -> npt.NDArray[Any]:
         return self._sliced("act", "u1")
 
     @property
-    def residual(self) -> np.ndarray:
+    def residual(self) -> npt.NDArray[Any]:
         return self._sliced("residual", "<i2")
 
     @property
-    def weight(self) -> np.ndarray:
+    def weight(self) -> npt.NDArray[Any]:
         if "weight" not in self._cache:
             c = self._config
             banks = [
@@ -53,12 +56,12 @@ class RtlPads:
         return _Scores(self._model.peek("compute.score"), self._config.lanes_k)
 
     @property
-    def row_max(self) -> np.ndarray:
+    def row_max(self) -> npt.NDArray[Any]:
         raw = self._model.peek("compute.maximum").astype(np.int64)
         return _signed(raw[:, 0] | (raw[:, 1] & 15) << 8)
 
     @property
-    def queues(self) -> list[tuple[np.ndarray, np.ndarray]]:
+    def queues(self) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
         """(token numbers, gate scores) of each expert: as many as its queue can hold."""
         raw = self._model.peek("compute.gate.queue").astype(np.int64)
         word = (raw << 8 * np.arange(raw.shape[1])).sum(1).reshape(self._config.max_experts, -1)
@@ -68,15 +71,15 @@ class RtlPads:
 class _Scores:
     """Packed 12-bit scores, unpacked where they are indexed: ``scores[rows, lanes]``."""
 
-    def __init__(self, raw: np.ndarray, lanes: int) -> None:
+    def __init__(self, raw: npt.NDArray[Any], lanes: int) -> None:
         self._raw, self._lanes = raw, lanes
 
-    def __getitem__(self, index: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    def __getitem__(self, index: tuple[npt.NDArray[Any], npt.NDArray[Any]]) -> npt.NDArray[Any]:
         rows, lanes = np.broadcast_arrays(*index)
         byte = lanes * SCORE_BITS // 8
         pair = self._raw[rows, byte].astype(np.int64) | self._raw[rows, byte + 1].astype(np.int64) << 8
         return _signed(pair >> lanes * SCORE_BITS % 8 & (1 << SCORE_BITS) - 1)
 
 
-def _signed(values: np.ndarray) -> np.ndarray:
+def _signed(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.where(values >= 1 << (SCORE_BITS - 1), values - (1 << SCORE_BITS), values)

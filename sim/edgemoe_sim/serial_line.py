@@ -88,11 +88,13 @@ class SimulatedLine:
             self._run(max(round(seconds * CLOCK_HZ), 1), 1 << 62)
 
     def now(self) -> float:
-        return self._library.ss_cycles(self._handle) / CLOCK_HZ
+        result: float = self._library.ss_cycles(self._handle) / CLOCK_HZ
+        return result
 
     @property
     def leds(self) -> int:
-        return self._library.ss_leds(self._handle)
+        result: int = self._library.ss_leds(self._handle)
+        return result
 
     def close(self) -> None:
         if self._handle:

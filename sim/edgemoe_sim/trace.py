@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.isa import COMMAND_BYTES, EnginePayload, LayerNorm, Load, MatMul, Mode, decode
 
 __all__ = ["Comparison", "Pads", "Part", "TraceChecker"]
 
-Array = np.ndarray
+Array = npt.NDArray[Any]
 Part = Sequence[Any]  # tensor, command, engine, completion, token, tokens, channel, channels, head, expert
 
 

@@ -7,8 +7,10 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgemoe_hw.spec import regs
 from edgemoe_hw.spec.config import AcceleratorConfig
@@ -187,7 +189,8 @@ class VerilatedModel:
     @property
     def cycles(self) -> int:
         """Clock cycles since creation, register accesses included (the CYCLES register counts a program's own)."""
-        return self._library.em_cycles(self._handle)
+        result: int = self._library.em_cycles(self._handle)
+        return result
 
     def run(self, max_cycles: int, watch: Mapping[str, int] | None = None) -> Stop:
         """Run until the interrupt, ``max_cycles``, or until an engine has finished as many commands as ``watch``
@@ -287,7 +290,7 @@ class VerilatedModel:
         """Every on-chip memory by instance path, FIFOs included."""
         return {name: Memory(width, depth) for name, (_, width, depth, _) in self._memories.items()}
 
-    def peek(self, name: str) -> np.ndarray:
+    def peek(self, name: str) -> npt.NDArray[Any]:
         """Copy of an on-chip memory: uint8[depth, ceil(width / 8)], least significant byte first; takes no cycles."""
         if name not in self._memories:
             raise KeyError(f"memory must be one of {', '.join(self._memories)}, not {name!r}")

@@ -51,7 +51,7 @@ class Counters(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         cause = {name: Signal(name=f"is_{name}") for name in CAUSES}
         order = (

@@ -38,7 +38,7 @@ class ExpertLoads(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         row = Signal(range(MAX_BLOCKS))
         recording = Signal()

@@ -1,6 +1,8 @@
 """Everything between the AXI ports and the compute side."""
 
-from amaranth.hdl import Cat, Module, ResetInserter, Signal
+from collections.abc import Mapping
+
+from amaranth.hdl import Cat, Module, ResetInserter, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -74,7 +76,7 @@ class ControlPlane(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self._config
         m.submodules.registers = registers = RegisterFile()
@@ -115,7 +117,7 @@ class ControlPlane(wiring.Component):
         m.d.comb += [supervisor.bus_idle.eq(idle), supervisor.progress.eq(moving)]
         return m
 
-    def _bus(self, m, sequencer, load, store):
+    def _bus(self, m: Module, sequencer: Sequencer, load: DmaRead, store: DmaWrite) -> tuple[Value, Value, Value]:
         """Connects the masters; returns (nothing outstanding, beats read, beat written)."""
         ports = []
         reads = []
@@ -142,14 +144,23 @@ class ControlPlane(wiring.Component):
         wiring.connect(m, store.requests, write.request)
         wiring.connect(m, store.data, write.data)
         wiring.connect(m, store.read, wiring.flipped(self.store_read))
+        both: list[ReadPort | WritePort] = [*ports, write]
         m.d.comb += [
             store.outstanding.eq(write.outstanding),
             store.failed.eq(write.failed),
-            *(port.abort.eq(self.reset_engines) for port in (*ports, write)),
+            *(port.abort.eq(self.reset_engines) for port in both),
         ]
-        return Cat(port.idle for port in (*ports, write)).all(), Cat(reads), axi.w.valid & axi.w.ready
+        return Cat(port.idle for port in both).all(), Cat(reads), axi.w.valid & axi.w.ready
 
-    def _supervise(self, m, registers, supervisor, sequencer, load, store):
+    def _supervise(
+        self,
+        m: Module,
+        registers: RegisterFile,
+        supervisor: Supervisor,
+        sequencer: Sequencer,
+        load: DmaRead,
+        store: DmaWrite,
+    ) -> None:
         bases = Cat(registers.base_weights, registers.base_input, registers.base_output)
         m.d.comb += [
             registers.id.eq(regs.ID),
@@ -180,7 +191,7 @@ class ControlPlane(wiring.Component):
         ):
             m.d.comb += port.eq(error)
 
-    def _expert_loads(self, m, registers, supervisor):
+    def _expert_loads(self, m: Module, registers: RegisterFile, supervisor: Supervisor) -> None:
         m.submodules.expert_loads = history = ExpertLoads(self._config)
         m.d.comb += [
             history.start.eq(supervisor.launch),
@@ -195,7 +206,18 @@ class ControlPlane(wiring.Component):
                 registers.expert_load[expert].eq(history.loads[expert]),
             ]
 
-    def _count(self, m, registers, supervisor, counters, sequencer, matmul_queue, done, reads, wrote):
+    def _count(
+        self,
+        m: Module,
+        registers: RegisterFile,
+        supervisor: Supervisor,
+        counters: Counters,
+        sequencer: Sequencer,
+        matmul_queue: CommandQueue,
+        done: Mapping[Engine, Value],
+        reads: Value,
+        wrote: Value,
+    ) -> Value:
         """Connects the counters; returns whether anything moved."""
         changed = []
         for engine, count in done.items():

@@ -1,6 +1,8 @@
 """Fetches the program, checks it and deals its commands out to the engines' queues."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from collections.abc import Callable, Sequence
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -52,7 +54,7 @@ class Sequencer(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.queue = queue = fifo.SyncFIFO(width=COMMAND_BITS, depth=_AHEAD)
         self._fetch(m, queue)
@@ -66,7 +68,7 @@ class Sequencer(wiring.Component):
             ]
         return m
 
-    def _fetch(self, m, queue):
+    def _fetch(self, m: Module, queue: fifo.SyncFIFO) -> None:
         command_beats = COMMAND_BYTES // self._config.axi_bytes
         address = Signal(ADDRESS_BITS - 6)  # in commands
         left = Signal(COUNT_BITS)
@@ -99,16 +101,16 @@ class Sequencer(wiring.Component):
         with m.If(self.response.valid):
             m.d.sync += [word.eq(shifted), beat.eq(beat + 1)]
 
-    def _decode(self, m, queue):
+    def _decode(self, m: Module, queue: fifo.SyncFIFO) -> None:
         word = queue.r_data
         header = data.View(Header, word[: Header.size])
         begin = data.View(Begin, word[Header.size :][: Begin.size])
         last = self.index == self.length - 1
 
-        def fail(code: ErrorCode):
+        def fail(code: ErrorCode) -> None:
             m.d.comb += [self.error.valid.eq(1), self.error.code.eq(code), self.error.index.eq(self.index)]
 
-        def take():
+        def take() -> None:
             m.d.comb += queue.r_en.eq(1)
             m.d.sync += self.index.eq(self.index + 1)
 
@@ -143,7 +145,16 @@ class Sequencer(wiring.Component):
             with m.State("STOPPED"):
                 pass
 
-    def _body(self, m, word, header, last, sent, fail, take):
+    def _body(
+        self,
+        m: Module,
+        word: Value,
+        header: data.View,
+        last: Value,
+        sent: Sequence[Signal],
+        fail: Callable[[ErrorCode], None],
+        take: Callable[[], None],
+    ) -> None:
         with m.Switch(header.opcode):
             with m.Case(isa.Opcode.END):
                 with m.If(last):

@@ -54,7 +54,7 @@ class Supervisor(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         idle_cycles = Signal(32)
         m.d.sync += idle_cycles.eq(Mux(self.running & ~self.progress, idle_cycles + 1, 0))
@@ -73,7 +73,7 @@ class Supervisor(wiring.Component):
             with m.If(error.valid):
                 m.d.comb += first_report.eq(error)
 
-        def forget():
+        def forget() -> None:
             m.d.sync += [
                 self.done.eq(0),
                 self.error.eq(0),
@@ -86,7 +86,7 @@ class Supervisor(wiring.Component):
         with m.If(self.irq_clear):
             m.d.sync += self.irq.eq(0)
 
-        def next_state(name: str):
+        def next_state(name: str) -> None:
             m.next = name
             with m.If(self.soft_reset):
                 m.next = "DRAIN"

@@ -5,7 +5,7 @@ then a write's data. It is answered by a read's data, then by one byte: ``ANSWER
 Words of registers have 4 bytes, words of memory 8.
 """
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -45,7 +45,7 @@ class Bridge(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.queue = queue = fifo.SyncFIFO(width=8, depth=self._queued)
         m.d.comb += [queue.w_data.eq(self.received.payload), queue.w_en.eq(self.received.valid)]
@@ -128,7 +128,7 @@ class Bridge(wiring.Component):
         self._payloads(m, header.address, word)
         return m
 
-    def _payloads(self, m, address, word):
+    def _payloads(self, m: Module, address: Value, word: Value) -> None:
         """What the channels carry whenever they are valid: a register's word has come in the upper half."""
         for channel in (self.registers.aw, self.registers.ar, self.memory.aw, self.memory.ar):
             m.d.comb += channel.payload.addr.eq(address)

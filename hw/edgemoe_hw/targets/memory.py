@@ -29,7 +29,7 @@ class SharedMemory(wiring.Component):
         self._sdram = sdram
         super().__init__({"axi": In(AxiSignature(BEAT_BYTES)).array(ports)})
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         sdram = self._sdram
         chosen = Signal(range(max(2, len(self.axi))))

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -48,7 +48,7 @@ class SdramTiming:
 class SdramPins(wiring.Signature):
     """The chip's pins as the FPGA drives them; the chip's clock is the inverse of ours."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(
             {
                 "command": Out(3, init=_NOP),
@@ -94,7 +94,7 @@ class Sdram(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         cycles, pins = self._cycles, self.pins
         is_write = Signal()
@@ -171,7 +171,7 @@ class Sdram(wiring.Component):
                     m.next = "IDLE"
         return m
 
-    def _start(self, m):
+    def _start(self, m: Module) -> None:
         """Counts down through power-up, precharge, refreshes and the mode register."""
         precharge = (_REFRESHES + 2) * _REFRESH_GAP
         left = Signal(range(self._cycles["start"] + precharge + 1), init=self._cycles["start"] + precharge)
@@ -186,7 +186,7 @@ class Sdram(wiring.Component):
             with m.Case(0):
                 m.next = "IDLE"
 
-    def _refresh_timer(self, m):
+    def _refresh_timer(self, m: Module) -> Value:
         """Whether a refresh is due; ``_refreshed`` starts the next interval."""
         left = Signal(range(self._cycles["interval"]), init=self._cycles["interval"] - 1)
         self._refreshed = Signal()
@@ -196,7 +196,7 @@ class Sdram(wiring.Component):
             m.d.sync += left.eq(left - 1)
         return left == 0
 
-    def _read_side(self, m):
+    def _read_side(self, m: Module) -> Value:
         """Collects the words of reads (``_reads``: one is commanded now); returns whether a whole beat has room."""
         self._reads = Signal()
         flight = Signal(3)  # command at the pins, in the chip, data at the pins

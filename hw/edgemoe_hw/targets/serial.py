@@ -39,7 +39,7 @@ class SerialSystem(wiring.Component):
         self._divisor = round(clock_hz / baud)
         super().__init__({"rx": In(1, init=1), "tx": Out(1, init=1), "sdram": Out(SdramPins()), "led": Out(4)})
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.receiver = receiver = UartReceiver(self._divisor)
         transmitter, bridge = UartTransmitter(self._divisor), Bridge()

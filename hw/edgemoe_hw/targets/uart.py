@@ -28,7 +28,7 @@ class UartReceiver(wiring.Component):
         self._divisor = divisor
         super().__init__({"rx": In(1), "bytes": Out(stream.Signature(8, always_ready=True)), "broken": Out(1)})
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         line = Signal(init=1)
         m.submodules += FFSynchronizer(self.rx, line, init=1)
@@ -76,7 +76,7 @@ class UartTransmitter(wiring.Component):
         self._divisor = divisor
         super().__init__({"bytes": In(stream.Signature(8)), "tx": Out(1, init=1)})
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         timer = Signal(range(self._divisor))
         left = Signal(range(_FRAME + 1))

@@ -31,7 +31,8 @@ def rounding_shift(values: IntegerLike, shift: IntegerLike) -> Ints:
     s = np.minimum(np.asarray(shift, np.int64), 62)  # from there on all is 0, and int64 has no more
     odd = (v >> s) & 1
     half = (np.int64(1) << s) >> 1
-    return (v + np.where(s > 0, half - 1 + odd, 0)) >> s
+    result: Ints = (v + np.where(s > 0, half - 1 + odd, 0)) >> s
+    return result
 
 
 def floor_log2(values: IntegerLike) -> Ints:

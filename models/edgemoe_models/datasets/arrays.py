@@ -41,12 +41,12 @@ def _version() -> str:
 
 
 def _label(scene: scenes.Scene, name: str) -> Array:
+    label: Array = getattr(scene, name)
     if name == "depth":
-        return np.rint(scene.depth * MILLIMETRES).astype(np.uint16)
+        label = np.rint(label * MILLIMETRES).astype(np.uint16)
     if name == "normals":
-        return np.rint(scene.normals * NORMAL_STEPS).astype(np.int8)
-    value: Array = getattr(scene, name)
-    return value
+        label = np.rint(label * NORMAL_STEPS).astype(np.int8)
+    return label
 
 
 def array_names(labels: Iterable[str]) -> list[str]:
@@ -125,7 +125,10 @@ def _fill(
     arrays = {}
     for name in names:
         dtype, tail = _LABELS[name]
-        arrays[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype=dtype, shape=(*shape, *tail))
+        # NumPy does not say what it returns.
+        arrays[name] = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
+            folder / f"{name}.npy", "w+", dtype=dtype, shape=(*shape, *tail)
+        )
     indices = range(shape[0])
     for index in track(indices) if track else indices:
         made = make(index)

@@ -168,7 +168,7 @@ class Folder:
                 raise ValueError(f"{self.name}: classes of {picture} must be below {classes} or {IGNORE}, not {found}")
         elif name == "depth":
             metres = np.nan_to_num(array.astype(np.float64), nan=0.0, posinf=self.far, neginf=0.0)
-            return np.rint(metres.clip(0, self.far) * MILLIMETRES).astype(np.uint16)
+            array = np.rint(metres.clip(0, self.far) * MILLIMETRES).astype(np.uint16)
         elif name == "normals":
-            return np.rint(files.unit_vectors(array) * NORMAL_STEPS).astype(np.int8)
+            array = np.rint(files.unit_vectors(array) * NORMAL_STEPS).astype(np.int8)
         return array

@@ -82,7 +82,8 @@ def _read_mat(path: Path, key: str) -> Array:
 def nearest(array: Array, size: Size) -> Array:
     """[H, W, ...] -> [height, width, ...]: the value at each new pixel's centre, so that no label is mixed."""
     rows, columns = (((np.arange(n) + 0.5) * old / n).astype(int) for n, old in zip(size, array.shape, strict=False))
-    return array[rows[:, None], columns]
+    result: Array = array[rows[:, None], columns]
+    return result
 
 
 def any_in_cell(array: Array, size: Size) -> Array:

@@ -236,7 +236,8 @@ def _context(root: Path, name: str, size: Size) -> Array:
 def _normals(root: Path, split: str, name: str, size: Size) -> Array:
     path = root / "normals_distill" / f"{name}.png"
     normals = files.signed(files.nearest(files.read_image_values(path), size))
-    return normals * np.isin(_context(root, name, size), _CLASSES_WITH_NORMALS)[..., None]
+    result: Array = normals * np.isin(_context(root, name, size), _CLASSES_WITH_NORMALS)[..., None]
+    return result
 
 
 def _edges(root: Path, split: str, name: str, size: Size) -> Array:

@@ -113,6 +113,12 @@ def _hash(i: npt.NDArray[np.int64], j: npt.NDArray[np.int64], salt: int) -> Floa
     return ((mixed ^ (mixed >> 16)) & 0xFFFF).astype(np.float32) / np.float32(65535)
 
 
+def _parity(cells: Floats) -> Floats:
+    """0 in even cells, 1 in odd ones."""
+    parity: Floats = (cells % 2).astype(np.float32)
+    return parity
+
+
 def _pattern(texture: str, uv: Floats, salt: int) -> Floats:
     """Share of the second colour [P] at coordinates [P, 2] in periods."""
     u, v = uv[:, 0], uv[:, 1]
@@ -122,11 +128,11 @@ def _pattern(texture: str, uv: Floats, salt: int) -> Floats:
         cell = np.floor(uv * 4).astype(np.int64)
         return _hash(cell[:, 0], cell[:, 1], salt)
     if texture == "checker":
-        return ((np.floor(u) + np.floor(v)) % 2).astype(np.float32)
+        return _parity(np.floor(u) + np.floor(v))
     if texture == "stripes":
-        return (np.floor(u * 2) % 2).astype(np.float32)
+        return _parity(np.floor(u * 2))
     if texture == "bands":
-        return (np.floor(v * 2) % 2).astype(np.float32)
+        return _parity(np.floor(v * 2))
     row = np.floor(v * 2)
     brick = u + (row % 2) * np.float32(0.5)
     mortar = ((v * 2 - row) < 0.15) | ((brick - np.floor(brick)) < 0.08)

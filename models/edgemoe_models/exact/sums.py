@@ -26,7 +26,7 @@ def on_grid(x: Array, bits: int) -> Doubles:
     _, exponent = np.frexp(peak)  # peak <= 2^exponent
     # Numbers of this size are multiples of 2^(exponent - bits): adding it rounds to them, half to even.
     anchor = np.ldexp(1.5, exponent - bits + _MANTISSA - 1)
-    gridded = x + anchor
+    gridded: Doubles = x + anchor
     gridded -= anchor
     return gridded
 
@@ -41,14 +41,16 @@ def product(x: Array, w: Array) -> Doubles:
     if terms == 0 or x.size == 0 or w.size == 0:
         return np.zeros((*np.broadcast_shapes(x.shape[:-2], w.shape[:-2]), x.shape[-2], w.shape[-2]))
     bits = (_MANTISSA - (terms - 1).bit_length()) // 2
-    return np.matmul(on_grid(x, bits), np.swapaxes(on_grid(w, bits), -1, -2))
+    result: Doubles = np.matmul(on_grid(x, bits), np.swapaxes(on_grid(w, bits), -1, -2))
+    return result
 
 
 def integer_product(x: Array, w: Array, largest: int) -> Array:
     """``x @ w.T`` of whole numbers whose products do not exceed ``largest``: exact, in float32 where that holds it."""
     exact_in_single = largest * x.shape[-1] <= 1 << _MANTISSA_SINGLE
     dtype = np.float32 if exact_in_single else np.float64
-    return np.matmul(x.astype(dtype, copy=False), np.swapaxes(w.astype(dtype, copy=False), -1, -2))
+    result: Array = np.matmul(x.astype(dtype, copy=False), np.swapaxes(w.astype(dtype, copy=False), -1, -2))
+    return result
 
 
 def total(x: Array, axis: int = -1) -> Array:
@@ -57,16 +59,18 @@ def total(x: Array, axis: int = -1) -> Array:
     if not len(x):
         return np.zeros(x.shape[1:], x.dtype)
     while (n := len(x)) > 1:
-        folded = x[: n // 2] + x[n // 2 : n // 2 * 2]
+        folded: Array = x[: n // 2] + x[n // 2 : n // 2 * 2]
         if n % 2:
             folded[0] += x[-1]
         x = folded
-    return x[0]
+    result: Array = x[0]
+    return result
 
 
 def mean(x: Array, axis: int = -1) -> Array:
     """``total`` over its count."""
-    return total(x, axis) / x.dtype.type(x.shape[axis])
+    result: Array = total(x, axis) / x.dtype.type(x.shape[axis])
+    return result
 
 
 def variance(x: Array, axis: int = -1) -> Array:

@@ -44,7 +44,8 @@ class OnnxGraph:
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self.constants:
             self.constants[key] = numpy_helper.from_array(array, f"constant.{len(self.constants)}")
-        return self.constants[key].name
+        result: str = self.constants[key].name
+        return result
 
     def op(self, kind: str, *inputs: Operand, name: str | None = None, **attributes: Any) -> str:
         """Add a node with one output and return the output's name."""

@@ -54,7 +54,8 @@ class IntegerLinear:
     def bounds(self, max_activation: int) -> npt.NDArray[np.int64]:
         """Largest magnitude that each output channel's accumulator can reach, int64 [N]."""
         weights = np.abs(self.weight.astype(np.int64)).sum(1)
-        return max_activation * weights + np.abs(self.bias.astype(np.int64))
+        result: npt.NDArray[np.int64] = max_activation * weights + np.abs(self.bias.astype(np.int64))
+        return result
 
 
 @dataclasses.dataclass(frozen=True)

@@ -167,7 +167,8 @@ def _pixels(values: Floats) -> npt.NDArray[np.uint8]:
             f"image{SUFFIX} must lie in 0..1, not {values.min():g}..{values.max():g}: remove the file "
             "to import the network without it"
         )
-    return np.minimum(np.floor(values.transpose(1, 2, 0) * 256), 255).astype(np.uint8)
+    result: npt.NDArray[np.uint8] = np.minimum(np.floor(values.transpose(1, 2, 0) * 256), 255).astype(np.uint8)
+    return result
 
 
 def _compare(

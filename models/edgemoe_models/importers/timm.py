@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -95,7 +96,7 @@ def _positions(embeddings: Floats, grid: tuple[int, int]) -> tuple[Floats, tuple
     return np.concatenate([embeddings[:1], resized]), (note,)
 
 
-def resample(values: npt.NDArray[np.floating], size: int) -> npt.NDArray[np.float64]:
+def resample(values: npt.NDArray[Any], size: int) -> npt.NDArray[np.float64]:
     """Antialiased bicubic resampling of the first axis to ``size`` (torch's ``bicubic, antialias=True``)."""
     scale = len(values) / size
     centres = (np.arange(size) + 0.5) * scale

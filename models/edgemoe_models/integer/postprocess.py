@@ -54,15 +54,19 @@ def postprocess(config: ModelConfig, task: str, output: npt.NDArray[Any]) -> npt
         edges: bool [H, W]; classification: probabilities float32 [channels]
     """
     head = config.task(task)
+    result: npt.NDArray[Any]
     if head.kind == "classification":
         exponentials = np.exp(output - output.max())
-        return exponentials / exponentials.sum()
+        result = exponentials / exponentials.sum()
+        return result
     image = upsample(output.astype(np.float32), config.image_height, config.image_width)
     if head.kind == "segmentation":
-        return image.argmax(0).astype(np.uint8 if head.channels <= 256 else np.uint16)
-    if head.kind == "depth":
-        return image[0] * np.float32(head.output_scale)
-    if head.kind == "edges":
-        return np.greater(image[0], 0)
-    vectors = image.transpose(1, 2, 0)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32(1e-6))
+        result = image.argmax(0).astype(np.uint8 if head.channels <= 256 else np.uint16)
+    elif head.kind == "depth":
+        result = image[0] * np.float32(head.output_scale)
+    elif head.kind == "edges":
+        result = np.greater(image[0], 0)
+    else:
+        vectors = image.transpose(1, 2, 0)
+        result = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32(1e-6))
+    return result

@@ -78,7 +78,8 @@ def run(
         ValueError: the image does not fit the model, or there is no such task.
     """
     graph.config.task(task)
-    return run_batch(graph, check_image(graph.config, image)[None], task, trace, functions)[0]
+    result: Ints = run_batch(graph, check_image(graph.config, image)[None], task, trace, functions)[0]
+    return result
 
 
 def run_batch(

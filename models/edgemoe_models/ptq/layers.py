@@ -43,7 +43,8 @@ class InputScale:
 
     @staticmethod
     def integers(x: Floats, mean: Floats, unit: Floats) -> Floats:
-        return np.clip(np.rint((x - mean) / unit), -LIMIT, LIMIT)
+        result: Floats = np.clip(np.rint((x - mean) / unit), -LIMIT, LIMIT)
+        return result
 
     def of_rows(self, x: Floats) -> InputScale:
         """The same scale with the mean integer of other calibration rows."""
@@ -94,7 +95,8 @@ def make_gelu(scale: float) -> Gelu:
 
 def gelu_unit(scale: float) -> float:
     """Real value of one unit of the 11-bit GELU input whose int8 output has ``scale``."""
-    return scale / 2 ** gelu_table(scale)[1]
+    result: float = scale / 2 ** gelu_table(scale)[1]
+    return result
 
 
 def _row_scales(w: Floats, importance: Floats, options: QuantizeOptions, bits: int) -> Floats:
@@ -103,7 +105,8 @@ def _row_scales(w: Floats, importance: Floats, options: QuantizeOptions, bits: i
     peak = np.maximum(np.abs(w).max(1), TINY) / limit
     if not options.per_channel:
         peak = np.full_like(peak, peak.max())
-    best, best_error = peak, np.full(len(w), np.inf)
+    best: Floats = peak
+    best_error = np.full(len(w), np.inf)
     for clip in _WEIGHT_CLIPS[bits] if options.ranges == "mse" else (1.0,):
         s = options.rounded(peak * clip)
         error = total(np.square(np.clip(np.rint(w / s[:, None]), -limit, limit) * s[:, None] - w) * importance)

@@ -60,14 +60,16 @@ class QuantizeOptions:
         if not self.power_of_two:
             return scale
         fraction, exponent = np.frexp(scale)  # fraction in [0.5, 1)
-        return np.ldexp(1.0, exponent - (fraction == 0.5))
+        result: Floats = np.ldexp(1.0, exponent - (fraction == 0.5))
+        return result
 
     def factors(self, a: Floats) -> Floats:
         """Equalization's factors as they may be: the nearest powers of two where all must be."""
         if not self.power_of_two:
             return a
         fraction, exponent = np.frexp(a)  # fraction in [0.5, 1)
-        return np.ldexp(1.0, exponent - (fraction < math.sqrt(0.5))).astype(a.dtype)
+        result: Floats = np.ldexp(1.0, exponent - (fraction < math.sqrt(0.5))).astype(a.dtype)
+        return result
 
     def scales(self, x: Floats, peak: float, clips: tuple[float, ...]) -> list[float]:
         """The int8 scales to try for values x whose largest magnitude is ``peak``."""

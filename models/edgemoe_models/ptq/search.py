@@ -132,7 +132,8 @@ def _quarter_power(x: Floats, quarters: int) -> Floats:
     """x^(quarters / 4) of positive values."""
     root = np.sqrt(x)
     powers = {0: np.ones_like(x), 1: np.sqrt(root), 2: root, 3: root * np.sqrt(root), 4: x}
-    return powers[quarters]
+    result: Floats = powers[quarters]
+    return result
 
 
 def _middle(x: Floats) -> float:

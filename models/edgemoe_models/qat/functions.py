@@ -201,7 +201,8 @@ def softmax(scores: Tensor, score_shift: int) -> tuple[Tensor, Tensor]:
 
     The gradient of a probability reaches the scores as that of ``p / sum``.
     """
-    return _Softmax.apply(scores, score_shift)
+    result: tuple[Tensor, Tensor] = _Softmax.apply(scores, score_shift)
+    return result
 
 
 def gate_scores(logits: Tensor, units: Tensor) -> Tensor:

@@ -60,7 +60,8 @@ def from_float(
         QuantizeError: weights or images do not fit the model, or are not finite.
     """
     options = QuantizeOptions(expert_bits=expert_bits, power_of_two=power_of_two)
-    return from_graph(check_state(state, config), quantize(state, config, images, options), power_of_two)
+    result: QuantM3ViT = from_graph(check_state(state, config), quantize(state, config, images, options), power_of_two)
+    return result
 
 
 @torch.no_grad()

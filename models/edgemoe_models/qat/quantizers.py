@@ -96,7 +96,8 @@ class Quantizer(QuantIdentity):
     @property
     def limit(self) -> int:
         """The largest integer."""
-        return 2 ** (self.bits - 1) - 1 if self.signed else 2**self.bits - 1
+        result: int = 2 ** (self.bits - 1) - 1 if self.signed else 2**self.bits - 1
+        return result
 
     def tensor(self, values: Tensor) -> IntQuantTensor:
         """The QuantTensor of integer ``values``."""

@@ -74,6 +74,7 @@ def load(path: Path | str) -> QuantM3ViT:
         ValueError: the file cannot be read, or holds no such model.
     """
     try:
-        return rebuild(*read(Path(path))).eval()
+        result: QuantM3ViT = rebuild(*read(Path(path))).eval()
+        return result
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None

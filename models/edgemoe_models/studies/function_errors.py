@@ -143,7 +143,8 @@ def _gelu_row(function: Int8Function, scale: float) -> Row:
 
 def exact_norm(x: Ints) -> Floats:
     """Normalised rows in float64."""
-    return (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True)
+    result: Floats = (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True)
+    return result
 
 
 def _rounded_norm(x: Ints, scale: float) -> tuple[Floats, Ints]:
@@ -182,7 +183,8 @@ def residual_rows(case: str, dim: int) -> Ints:
     mean, deviation, outliers = RESIDUALS[case]
     x = rng.normal(mean, deviation, (_ROWS, dim))
     x[:, :2] += rng.choice([-1, 1], (_ROWS, 2)) * outliers
-    return np.clip(np.rint(x), -32767, 32767).astype(np.int64)
+    result: Ints = np.clip(np.rint(x), -32767, 32767).astype(np.int64)
+    return result
 
 
 #: Mean, deviation, and what two channels have on top, in units of the residual stream.
@@ -234,7 +236,8 @@ def score_rows() -> dict[str, tuple[Ints, int]]:
 
 
 def _shares(exponentials: npt.NDArray[Any]) -> Floats:
-    return exponentials / exponentials.sum(-1, keepdims=True)
+    result: Floats = exponentials / exponentials.sum(-1, keepdims=True)
+    return result
 
 
 def _our_softmax(scores: Ints, shift: int) -> tuple[Floats, Floats]:

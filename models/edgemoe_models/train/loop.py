@@ -78,7 +78,7 @@ def _train(trainer: Trainer, train: Arrays, val: Arrays, out: Path, show: Show) 
             log.losses(trainer.step, trainer.seconds, losses)
         if trainer.seconds - evaluated > 60 * config.evaluate_minutes:
             evaluated = trainer.seconds
-            metrics = evaluate(trainer.model, val, quick, far)
+            metrics: Metrics = evaluate(trainer.model, val, quick, far)
             log.metrics(trainer.step, metrics)
             if score(metrics) > trainer.best:
                 trainer.best = score(metrics)
@@ -101,4 +101,5 @@ def measure(config: TrainConfig, weights: Path, cache: Path, show: Show = _quiet
     model = load_weights(weights)
     val = load_data(config, model.config, cache, "val", config.val_scenes, show)
     model.to(Processes.start(config.device).device)
-    return evaluate(model, val, len(val["image"]), config.data_set.far)
+    result: Metrics = evaluate(model, val, len(val["image"]), config.data_set.far)
+    return result

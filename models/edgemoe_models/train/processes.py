@@ -70,7 +70,8 @@ class Processes:
             return value
         shared = torch.tensor([value], dtype=torch.float64, device=self.device)
         distributed.broadcast(shared, 0)
-        return shared.item()
+        result: float = shared.item()
+        return result
 
     def wait(self) -> None:
         """Until every process is here."""

@@ -229,4 +229,5 @@ def load_weights(path: Path) -> M3ViT:
         load_state(model, {name: tensor.float() for name, tensor in tensors.items()})
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return model.eval()
+    result: M3ViT = model.eval()
+    return result

@@ -66,7 +66,7 @@ def fields_as_options(kind: Any, without: Collection[str] = ()) -> Callable[[Cal
         made = [_option(field, hints[field.name]) for field in fields]
         command.__signature__ = signature.replace(parameters=[*own, *made])  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in (*own, *made)}
-        del command.__wrapped__  # type: ignore[attr-defined] # whose annotations would be read instead
+        del command.__wrapped__  # whose annotations would be read instead
         return command
 
     return decorate

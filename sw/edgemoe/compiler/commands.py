@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from edgemoe_hw.spec import memories
 from edgemoe_hw.spec.config import AcceleratorConfig
@@ -30,7 +31,7 @@ from edgemoe_hw.spec.isa import (
 
 __all__ = ["Access", "Command", "HazardTracker", "accesses", "memory_depths"]
 
-Rows = np.ndarray
+Rows = npt.NDArray[np.int64]
 Access = tuple[str, Rows]
 
 #: Memories whose rows a MATMUL reads when it issues: it must wait for an earlier MATMUL's epilogue. The others
@@ -85,7 +86,8 @@ def _attention_rows(config: AcceleratorConfig, p: MatMul) -> Rows:
     else:
         outer = np.arange(-(-p.head_dim // config.lanes_n)) * p.tile_stride
         inner = p.token_quot + np.arange(-(-(p.token_rem + p.tokens) // config.lanes_k))
-    return (p.dst_base + heads + outer[:, None] + inner).ravel()
+    result: Rows = (p.dst_base + heads + outer[:, None] + inner).ravel()
+    return result
 
 
 def _matmul_writes(config: AcceleratorConfig, p: MatMul) -> Iterator[Access]:

@@ -7,8 +7,10 @@ slices back to back from ``offset + m * plane_stride``, so that each master's tr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgemoe.layout import align, pack_rows
 from edgemoe_hw.spec.config import AcceleratorConfig
@@ -57,7 +59,7 @@ class WeightLayout:
         return -(-self.k_steps // 2) if self.nibbles else self.k_steps
 
 
-def pack_nibbles(rows: np.ndarray) -> np.ndarray:
+def pack_nibbles(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Steps of tiles int8 [tiles, k_steps, ...] in -8..7, two a row: uint8 [tiles, ceil(k_steps / 2), ...]."""
     even, odd = rows[:, 0::2].view(np.uint8), rows[:, 1::2].view(np.uint8)
     packed = even & 15
@@ -65,7 +67,7 @@ def pack_nibbles(rows: np.ndarray) -> np.ndarray:
     return packed
 
 
-def spread_heads(array: np.ndarray, heads: int, padded: int) -> np.ndarray:
+def spread_heads(array: npt.NDArray[Any], heads: int, padded: int) -> npt.NDArray[Any]:
     """Zero-pad each head along axis 0: [heads * head_dim, ...] -> [heads * padded, ...]."""
     split = array.reshape(heads, -1, *array.shape[1:])
     out = np.zeros((heads, padded, *array.shape[1:]), array.dtype)
@@ -90,7 +92,7 @@ class DramImage:
     def tobytes(self) -> bytes:
         return b"".join(self._parts)
 
-    def add_rows(self, key: str, memory: str, rows: np.ndarray) -> DramObject:
+    def add_rows(self, key: str, memory: str, rows: npt.NDArray[Any]) -> DramObject:
         """Store rows [R, row_bytes] uint8 once under ``key``."""
         if key not in self._objects:
             data, stride, slice_bytes = pack_rows(self.config, memory, rows)
@@ -147,12 +149,12 @@ class DramImage:
         entries["beta"][: len(gamma)] = beta
         return self.add_rows(name, "NORM", entries.view(np.uint8).reshape(len(entries) // lanes, -1))
 
-    def add_gelu(self, table: np.ndarray) -> DramObject:
+    def add_gelu(self, table: npt.NDArray[Any]) -> DramObject:
         """Store a GELU table uint8 [512]; equal tables share one object."""
         data = np.asarray(table, np.uint8)
         return self.add_rows("gelu:" + data.tobytes().hex(), "GELU", data.reshape(-1, self.config.axi_bytes))
 
-    def add_residual(self, name: str, values: np.ndarray) -> DramObject:
+    def add_residual(self, name: str, values: npt.NDArray[Any]) -> DramObject:
         """Store residual rows from int16 [T, D]; each token starts a new row."""
         lanes = self.config.epilogue_lanes
         padded = np.zeros((len(values), align(values.shape[1], lanes)), "<i2")

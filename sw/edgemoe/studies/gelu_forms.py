@@ -25,7 +25,8 @@ Reals = npt.NDArray[np.float64]
 def _exact(x: Reals, scale: float) -> Reals:
     """GELU(x) in LSB of the output, limited to what int8 holds."""
     value = x * np.array([math.erfc(-v / math.sqrt(2)) / 2 for v in x])
-    return np.clip(value / scale, -127, 127)
+    result: Reals = np.clip(value / scale, -127, 127)
+    return result
 
 
 def compare_gelu(scales: Sequence[float] = SCALES) -> list[dict[str, Any]]:

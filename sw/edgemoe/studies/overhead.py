@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgemoe.bundle import Bundle
 from edgemoe.runtime.driver import Driver
@@ -52,7 +53,7 @@ def measure_overhead(bundle: Bundle, frames: int = 300) -> dict[str, Any]:
     return {"model": model.name, "config": bundle.config.name, "frames": frames, "target_ms": TARGET_MS, "tasks": tasks}
 
 
-def _one(driver: Driver, image: np.ndarray, task: str, slot: int) -> list[float]:
+def _one(driver: Driver, image: npt.NDArray[Any], task: str, slot: int) -> list[float]:
     """Seconds of each step of one inference."""
     marks = [time.perf_counter()]
     pixels = prepare(image, driver.bundle.model)
@@ -65,4 +66,5 @@ def _one(driver: Driver, image: np.ndarray, task: str, slot: int) -> list[float]
     marks.append(time.perf_counter())
     interpret(driver.bundle, task, raw, measured, 0.0)
     marks.append(time.perf_counter())
-    return np.diff(marks).tolist()
+    result: list[float] = np.diff(marks).tolist()
+    return result

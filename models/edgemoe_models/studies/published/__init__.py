@@ -26,4 +26,5 @@ Quantized = tuple[Ints, float]
 def to_int8(values: Quantized, output_scale: float) -> Ints:
     """``(ints, scale)`` requantized to int8 in -127..127, rounded half to even, by the exact ratio of the scales."""
     ints, scale = values
-    return np.clip(np.rint(ints * (scale / output_scale)), -127, 127).astype(np.int64)
+    result: Ints = np.clip(np.rint(ints * (scale / output_scale)), -127, 127).astype(np.int64)
+    return result

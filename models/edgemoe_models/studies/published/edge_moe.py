@@ -27,7 +27,8 @@ Floats = npt.NDArray[np.float64]
 
 def _fixed(values: npt.NDArray[Any] | float) -> Ints:
     """Real values cut off to the fixed-point format, limited to its range."""
-    return np.clip(np.floor(np.asarray(values) / UNIT), -_LARGEST, _LARGEST).astype(np.int64)
+    result: Ints = np.clip(np.floor(np.asarray(values) / UNIT), -_LARGEST, _LARGEST).astype(np.int64)
+    return result
 
 
 def delta(x: Floats) -> Floats:
@@ -47,7 +48,8 @@ def gelu_ideal(x: Floats) -> Floats:
     """GELU by the table in ideal arithmetic: entries and interpolation are exact, beyond its end delta is zero."""
     magnitude = np.abs(x)
     grid = np.arange(len(DELTA)) * TABLE_STEP
-    return np.maximum(x, 0) - np.where(magnitude < grid[-1], np.interp(magnitude, grid, delta(grid)), 0)
+    result: Floats = np.maximum(x, 0) - np.where(magnitude < grid[-1], np.interp(magnitude, grid, delta(grid)), 0)
+    return result
 
 
 def gelu(q: Ints, scale: float) -> Quantized:

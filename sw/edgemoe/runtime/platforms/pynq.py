@@ -36,7 +36,7 @@ _LOOP_SECONDS = 1.0  # for the event loop to answer, besides what it was asked t
 _CLOCK_TOLERANCE, _CLOCK_STEP = 1.002, 0.97  # PYNQ takes a PLL's 1499.985 MHz for 1500
 
 
-class EdgeMoeIP(pynq.DefaultIP):  # type: ignore[misc]
+class EdgeMoeIP(pynq.DefaultIP):
     """PYNQ's driver of the accelerator: ``overlay.edgemoe_0`` is one. Registers by name are in ``register_map``."""
 
     bindto = [MODULE_VLNV, IP_VLNV]

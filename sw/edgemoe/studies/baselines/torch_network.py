@@ -93,4 +93,5 @@ def build_network(workload: Workload, experts: type[DenseExperts | LinearExperts
             if block.is_moe:
                 block.moe = experts(block.moe)
     network = BaselineNetwork(model, workload.task).eval()
-    return network.requires_grad_(False)
+    result: BaselineNetwork = network.requires_grad_(False)
+    return result
