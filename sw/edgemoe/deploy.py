@@ -74,7 +74,7 @@ def compile(model: IntegerGraph | Path | str, config: AcceleratorConfig | Path |
 
     Raises:
         ValueError: there is no such model or configuration, or the model does not fit the accelerator; the message says
-            what is too large, and by how much
+            what is too large, by how much, and where it fits, before anything is quantized
     """
     from edgemoe.compiler import build_bundle
     from edgemoe.configs import find_config

@@ -78,6 +78,14 @@ def test_what_cannot_be_compiled(checkpoint, tmp_path):
         edgemoe.quantize(checkpoint, tmp_path / "none")
 
 
+def test_what_cannot_fit_is_said_before_it_is_quantized(tmp_path, monkeypatch):
+    wide = small_model(name="wide", dim=320, heads=5)
+    safetensors.numpy.save_file(random_state(wide, 0), tmp_path / "wide", {"config": wide.to_json()})
+    monkeypatch.setattr("edgemoe_models.ptq.quantize.quantize_checkpoint", pytest.fail)
+    with pytest.raises(ValueError, match="wide does not fit tiny: .*dim.* It fits "):
+        edgemoe.compile(tmp_path / "wide", "tiny")
+
+
 def test_packaged_bundles(monkeypatch, tmp_path):
     """Opened by name; a file of that name comes first; what is neither is said with what there is."""
     monkeypatch.chdir(tmp_path)
