@@ -143,7 +143,7 @@ def test_command_without_images(edgemoe, checkpoint, tmp_path):
 
 def test_command_refusals(edgemoe, checkpoint, tmp_path):
     out = ["--out", tmp_path / "g"]
-    edgemoe("quantize", tmp_path / "none", *out).refused("none: not a readable safetensors checkpoint")
+    edgemoe("quantize", tmp_path / "none", *out).refused("none: there is no such file")
     edgemoe("quantize", checkpoint, "--images", tmp_path / "none", *out).refused(str(tmp_path / "none"))
     edgemoe("quantize", checkpoint, "--out", tmp_path).refused(f"{tmp_path} is a folder")
     edgemoe("quantize", checkpoint, "--out", checkpoint).refused("is read and would be replaced")
