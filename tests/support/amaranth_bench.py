@@ -17,6 +17,13 @@ def simulate(dut: Any, *testbenches: Callable[..., Any], background: Sequence[Ca
     simulator.run()
 
 
+def evaluate(dut: Any, testbench: Callable[..., Any]) -> None:
+    """Run the testbench on a combinational component; what it sets is there at once."""
+    simulator = Simulator(dut)
+    simulator.add_testbench(testbench)
+    simulator.run()
+
+
 def stream_vectors(
     dut: Any, latency: int, vectors: Sequence[Any], drive: Callable[[Any, Any], None], check: Callable[[Any, Any], None]
 ) -> None:
