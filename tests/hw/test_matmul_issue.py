@@ -21,7 +21,6 @@ class Command:
 
     payload: MatMul
     expert: int = 0
-    skip: bool = False
     entries: tuple[tuple[int, int], ...] = ()
 
     @property
@@ -30,7 +29,7 @@ class Command:
 
     @property
     def is_empty(self) -> bool:
-        return self.skip or self.count == 0 or self.payload.tiles == 0
+        return self.count == 0 or self.payload.tiles == 0
 
     def steps(self) -> list[dict[str, int]]:
         """All of them, from docs/isa.md."""
@@ -116,7 +115,6 @@ class Bench:
         payload = self.dut.command.payload
         ctx.set(payload.payload.as_value(), command.payload.pack())
         ctx.set(payload.header.expert, command.expert)
-        ctx.set(payload.skip, command.skip)
         ctx.set(payload.tokens, len(command.entries))
 
     def _entry(self, expert: int, index: int) -> tuple[int, int]:
@@ -179,7 +177,7 @@ def random_command(rng: random.Random, expert: int, most_tokens: int) -> Command
         score_shift=rng.randrange(4),
         max_base=rng.randrange(1024),
     )
-    return Command(payload, expert, rng.random() < 0.1, entries)
+    return Command(payload, expert, entries)
 
 
 @pytest.mark.parametrize("stall", [0.0, 0.4])
