@@ -5,13 +5,13 @@ from amaranth.lib import data
 from edgemoe_hw.layouts import Header
 from edgemoe_hw.spec import isa
 from edgemoe_hw.spec.config import AcceleratorConfig
-from edgemoe_hw.spec.constants import ADDRESS_BITS, COMMAND_BITS, COUNT_BITS, ROW_BITS, TOKEN_BITS
+from edgemoe_hw.spec.constants import ADDRESS_BITS, COMMAND_BITS, COUNT_BITS, ROW_BITS, SIZE_BITS, TOKEN_BITS
 
 __all__ = [
-    "BASES",
     "COMMAND",
     "ERROR_REPORT",
     "READ_REQUEST",
+    "REGIONS",
     "beat_layout",
     "queued_layout",
     "read_response",
@@ -26,8 +26,8 @@ ERROR_REPORT = data.StructLayout({"valid": 1, "code": 8, "index": COUNT_BITS})
 # One burst: byte address (aligned to a beat) and number of beats - 1; must not cross 4 KiB.
 READ_REQUEST = data.StructLayout({"addr": ADDRESS_BITS, "len": 8})
 
-# The base-address registers, by isa.Base.
-BASES = data.ArrayLayout(ADDRESS_BITS, len(isa.Base))
+# The regions of DRAM, by isa.Base: byte address and bytes.
+REGIONS = data.ArrayLayout(data.StructLayout({"base": ADDRESS_BITS, "size": SIZE_BITS}), len(isa.Base))
 
 
 def read_response(config: AcceleratorConfig) -> data.StructLayout:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,9 +34,11 @@ from edgemoe_hw.spec.isa import (
     decode_program,
 )
 from edgemoe_hw.spec.memories import memory_depths
+from edgemoe_hw.spec.regs import ERROR_TEXT, ErrorCode
 from edgemoe_models.arithmetic import ops
+from edgemoe_sim.scratchpads import Scratchpads
 
-__all__ = ["Deadlock", "FunctionalModel", "POLICIES", "Policy", "Scratchpads"]
+__all__ = ["Deadlock", "FunctionalModel", "POLICIES", "Policy", "Stopped"]
 
 _IN_FLIGHT = 3  # matrix products between issue and their last result
 Step = tuple[Engine, bool]  # engine; True to write results, False to read operands
@@ -46,6 +48,19 @@ Array = npt.NDArray[Any]
 
 class Deadlock(RuntimeError):
     """No command can proceed."""
+
+
+class Stopped(RuntimeError):
+    """A command is wrong, as the accelerator would find.
+
+    Attributes:
+        code: why, as in ERROR_CODE
+        command: its index in the program, as in ERROR_COMMAND
+    """
+
+    def __init__(self, code: ErrorCode, command: int) -> None:
+        super().__init__(f"command {command}: {code.name}, {ERROR_TEXT[code]}")
+        self.code, self.command = code, command
 
 
 def _order(*preference: tuple[Engine, bool]) -> Policy:
@@ -73,36 +88,6 @@ POLICIES: dict[str, Policy] = {
 
 
 @dataclass
-class Scratchpads:
-    """On-chip memories; they start with noise, because hardware does not clear them.
-
-    ``weight`` int8 [depth, lanes_n, lanes_k], ``act`` uint8 [depth, lanes_k],
-    ``residual`` int16 [depth, epilogue_lanes], ``score`` int16 [depth, lanes_k],
-    ``row_max`` int16 [max_tokens], ``param`` uint8 [depth, epilogue_lanes * 8],
-    ``norm`` uint8 [rows, norm_lanes * 8], ``gelu`` uint8 [rows, axi_bytes], ``queues``: (tokens, scores) an expert
-    """
-
-    config: AcceleratorConfig
-    seed: int = 0
-    whole_queues = False  # they have exactly the queued tokens
-    queues: list[tuple[Array, Array]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        c, rng = self.config, np.random.default_rng(self.seed)
-        rows = memory_depths(c)
-        self.weight = rng.integers(-127, 128, (rows[Memory.WEIGHT], c.lanes_n, c.lanes_k)).astype(np.int8)
-        self.act = rng.integers(0, 256, (rows[Memory.ACT], c.lanes_k)).astype(np.uint8)
-        self.residual = rng.integers(-32767, 32768, (rows[Memory.RESIDUAL], c.epilogue_lanes)).astype(np.int16)
-        self.score = rng.integers(-2047, 2048, (c.score_depth, c.lanes_k)).astype(np.int16)
-        self.row_max = rng.integers(-2047, 2048, c.max_tokens).astype(np.int16)
-        self.param = rng.integers(0, 256, (rows[Memory.PARAM], 8 * c.epilogue_lanes)).astype(np.uint8)
-        self.norm = rng.integers(0, 256, (rows[Memory.NORM], 8 * c.norm_lanes)).astype(np.uint8)
-        self.gelu = rng.integers(0, 256, (rows[Memory.GELU], c.axi_bytes)).astype(np.uint8)
-        empty = np.zeros(0, np.int64)
-        self.queues = [(empty, empty) for _ in range(c.max_experts)]
-
-
-@dataclass
 class _Pending:
     """A command that has read its operands."""
 
@@ -116,8 +101,8 @@ class FunctionalModel:
 
     Args:
         config: the accelerator
-        data, source: DRAM contents at the WEIGHTS and INPUT bases
-        output_bytes: size of the memory at the OUTPUT base
+        data, source: contents of the regions WEIGHTS and INPUT
+        output_bytes: size of the region OUTPUT
         policy, seed: which legal step comes next
         on_complete: called with a command's index in the program (BEGIN is 0) when it has finished
     """
@@ -133,8 +118,12 @@ class FunctionalModel:
         on_complete: Callable[[int, Scratchpads], None] | None = None,
     ) -> None:
         self.config = config
-        self.dram = {Base.WEIGHTS: np.frombuffer(data, np.uint8), Base.INPUT: np.frombuffer(source, np.uint8)}
         self.output = np.zeros(output_bytes, np.uint8)
+        self.dram = {
+            Base.WEIGHTS: np.frombuffer(data, np.uint8),
+            Base.INPUT: np.frombuffer(source, np.uint8),
+            Base.OUTPUT: self.output,
+        }
         self.pads = Scratchpads(config, seed)
         self.rng = np.random.default_rng(seed)
         self.policy = policy or POLICIES["results early, loads last"]
@@ -146,6 +135,7 @@ class FunctionalModel:
 
         Raises:
             Deadlock: the dispatch order or a wait stops the program
+            Stopped: a LOAD or STORE leaves its memory or its region of DRAM; it has moved nothing
         """
         commands = list(decode_program(program))
         queues: list[deque[int]] = [deque() for _ in Engine]
@@ -174,7 +164,8 @@ class FunctionalModel:
                 index = queues[engine].popleft()
                 header, payload = commands[index]
                 assert isinstance(payload, EnginePayload)
-                pending[engine].append(_Pending(index, payload, self._read(header, payload)))
+                result = None if self._skips(header) else self._read(index, header, payload)
+                pending[engine].append(_Pending(index, payload, result))
                 continue
             task = pending[engine].popleft()
             if task.result is not None:
@@ -191,10 +182,27 @@ class FunctionalModel:
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
-    def _read(self, header: Header, p: EnginePayload) -> tuple[Array, ...] | None:
-        """Operands of a command, or None when it is skipped."""
-        if header.predicated and not len(self.pads.queues[header.expert][0]):
-            return None
+    def _skips(self, header: Header) -> bool:
+        return header.predicated and not len(self.pads.queues[header.expert][0])
+
+    def _check(self, index: int, p: Load | Store) -> None:
+        """Refuse rows that do not exist, and bytes outside the region."""
+        memory = p.memory if isinstance(p, Load) else Memory.RESIDUAL
+        if p.rows == 0:
+            return
+        if p.row + p.rows > memory_depths(self.config)[memory]:
+            raise Stopped(ErrorCode.ADDRESS_RANGE, index)
+        masters = self.config.load_masters(memory.name) if isinstance(p, Load) else 1
+        end = p.offset + p.rows * self.config.row_bytes[memory.name] // masters
+        if isinstance(p, Load):
+            end += (masters - 1) * p.plane_stride
+        if end > len(self.dram[p.base]) or (isinstance(p, Store) and p.base != Base.OUTPUT):
+            raise Stopped(ErrorCode.REGION, index)
+
+    def _read(self, index: int, header: Header, p: EnginePayload) -> tuple[Array, ...]:
+        """Operands of a command."""
+        if isinstance(p, Load | Store):
+            self._check(index, p)
         if isinstance(p, Load):
             return (self._load(p),)
         if isinstance(p, Store):

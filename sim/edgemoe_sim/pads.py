@@ -1,4 +1,4 @@
-"""The RTL's scratchpads, read without taking time, in the shape of ``functional.Scratchpads``."""
+"""The RTL's scratchpads, read without taking time, in the shape of ``scratchpads.Scratchpads``."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ Part = Sequence[Any]  # tensor, command, engine, completion, token, tokens, chan
 
 
 class Pads(Protocol):
-    """Scratchpad contents, as ``functional.Scratchpads`` describes them (arrays, or anything indexed like them)."""
+    """Scratchpad contents, as ``scratchpads.Scratchpads`` describes them (arrays, or anything indexed like them)."""
 
     @property
     def weight(self) -> Any: ...

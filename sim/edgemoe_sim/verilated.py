@@ -7,6 +7,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ import numpy.typing as npt
 
 from edgemoe_hw.spec import regs
 from edgemoe_hw.spec.config import AcceleratorConfig
-from edgemoe_hw.spec.isa import Engine
+from edgemoe_hw.spec.constants import SIZE_BITS
+from edgemoe_hw.spec.isa import Base, Engine
 from edgemoe_sim.build import accelerator_verilog, build_library
 
 __all__ = ["BusViolation", "Memory", "ModelError", "ProgramError", "ProgramTimeout", "Stop", "VerilatedModel"]
@@ -215,10 +217,21 @@ class VerilatedModel:
         return dict(zip(Engine.__members__, counts, strict=True))
 
     def start(
-        self, address: int, commands: int, *, weights: int = 0, input: int = 0, output: int = 0, watchdog: int = 0
+        self,
+        address: int,
+        commands: int,
+        *,
+        weights: int = 0,
+        input: int = 0,
+        output: int = 0,
+        watchdog: int = 0,
+        sizes: Mapping[Base, int] = MappingProxyType({}),
     ) -> None:
-        """Set the program and its base addresses, and start it with the interrupt enabled."""
+        """Set the program, the regions of DRAM (without limit unless ``sizes`` has one), and start with the interrupt
+        enabled."""
+        unlimited = (1 << SIZE_BITS) - 1
         for name, value in (
+            *((f"SIZE_{base.name}", sizes.get(base, unlimited)) for base in Base),
             ("PROGRAM_ADDR", address),
             ("PROGRAM_COMMANDS", commands),
             ("BASE_WEIGHTS", weights),

@@ -10,11 +10,15 @@ from edgemoe.bundle import Bundle, BundleError
 from edgemoe.compiler import build_bundle
 from edgemoe.errors import DeviceError
 from edgemoe.layout import gather_outputs, pack_patches
+from edgemoe.runtime.driver import Driver
+from edgemoe.runtime.executor import ProgramStopped
+from edgemoe.runtime.platforms.sim import SimPlatform
 from edgemoe.runtime.verify import open_verified
 from edgemoe_hw.spec.config import PRESETS
 from edgemoe_hw.spec.isa import COMMAND_BYTES, Base, Engine, Load, MatMul, Memory, Mode, Store, waits
 from edgemoe_hw.spec.regs import ErrorCode
 from edgemoe_models.model_image import patchify
+from edgemoe_sim.command_model import FunctionalModel, Stopped
 from edgemoe_sim.verilated import ProgramError, VerilatedModel
 from support.programs import changed, command, find, forged, rewritten
 from support.random_graphs import random_graph, small_model
@@ -41,9 +45,19 @@ class Machine:
         shape = (model.image_height, model.image_width, 3)
         image = np.random.default_rng(7).integers(0, 256, shape).astype(np.uint8)
         self.expected = expect(bundle, image, TASK).outputs
+        self.source = pack_patches(bundle.config, patchify(image, model.patch))
+        self.regions = {
+            Base.WEIGHTS: bundle.data.size,
+            Base.INPUT: bundle.input_bytes,
+            Base.OUTPUT: self.info.output_bytes,
+        }
         assert bundle.data.size <= INPUT
-        self.fill(WEIGHTS, bundle.data.tobytes())
-        self.fill(INPUT, pack_patches(bundle.config, patchify(image, model.patch)))
+        self.load()
+
+    def load(self) -> None:
+        """Weights and image."""
+        self.fill(WEIGHTS, self.bundle.data.tobytes())
+        self.fill(INPUT, self.source)
 
     def fill(self, address: int, content: bytes) -> None:
         self.rtl.dram[address : address + len(content)] = np.frombuffer(content, np.uint8)
@@ -58,6 +72,7 @@ class Machine:
             input=INPUT,
             output=OUTPUT,
             watchdog=5000,
+            sizes=self.regions,
         )
 
     def expect(self, code: ErrorCode, command: int) -> None:
@@ -143,6 +158,53 @@ def test_unknown_memory_and_base(machine):
         machine.start(forged(machine.info.program, index, field, value))
         machine.expect(ErrorCode.ADDRESS_RANGE, index)
         machine.expect_recovery()
+
+
+def model_error(machine, program):
+    """What the command-level model says of a program: code and command."""
+    bundle = machine.bundle
+    model = FunctionalModel(bundle.config, bundle.data.tobytes(), machine.source, machine.info.output_bytes)
+    with pytest.raises(Stopped) as caught:
+        model.run(program)
+    return caught.value.code, caught.value.command
+
+
+@pytest.mark.parametrize(
+    ("kind", "base", "change"),
+    [
+        (Load, Base.WEIGHTS, "offset"),
+        (Load, Base.WEIGHTS, "far"),
+        (Load, Base.INPUT, "offset"),
+        (Store, Base.OUTPUT, "offset"),
+        (Store, Base.OUTPUT, "far"),
+        (Store, Base.OUTPUT, "base"),
+    ],
+)
+def test_dram_that_is_not_the_programs(machine, kind, base, change):
+    """A forged LOAD or STORE is stopped before it moves anything, on the RTL and in the command-level model."""
+    program, rtl = machine.info.program, machine.rtl
+    index = find(program, kind, base=base)[-1]
+    rows, config = command(program, index)[1].rows, machine.bundle.config
+    memory = command(program, index)[1].memory if kind is Load else Memory.RESIDUAL
+    behind = machine.regions[base] - rows * config.row_bytes[memory.name] + config.axi_bytes  # by a beat
+    fields = {"offset": {"offset": behind}, "far": {"offset": 0xFFFF_FF00}, "base": {"base": Base.WEIGHTS}}
+    wrong = changed(program, index, **fields[change])
+    rtl.dram[:] = np.random.default_rng(1).integers(0, 256, rtl.dram.size)
+    machine.load()
+    machine.start(wrong)
+    before = rtl.dram.copy()
+    machine.expect(ErrorCode.REGION, index)
+    outside = np.ones(rtl.dram.size, bool)
+    outside[OUTPUT : OUTPUT + machine.info.output_bytes] = False
+    np.testing.assert_array_equal(rtl.dram[outside], before[outside])
+    assert model_error(machine, wrong) == (ErrorCode.REGION, index)
+    machine.expect_recovery()
+
+
+def test_rows_that_do_not_exist_in_the_model_too(machine):
+    program = machine.info.program
+    index = find(program, Load)[3]
+    assert model_error(machine, changed(program, index, row=65535)) == (ErrorCode.ADDRESS_RANGE, index)
 
 
 @pytest.mark.parametrize("number", [0, 5, -1])
@@ -243,3 +305,22 @@ def test_code_and_command_are_reported(bundle):
             verifier.run(image, TASK)
         other = next(name for name in bundle.tasks if name != TASK)
         np.testing.assert_array_equal(verifier.run(image, other).outputs, expect(bundle, image, other).outputs)
+
+
+@pytest.mark.parametrize("place", [0x10_0000, 0xFFFF_0000])
+def test_the_driver_sets_the_regions(bundle, place):
+    """A bundle that was changed after its check cannot write beyond the buffer of its outputs."""
+    task = bundle.task(TASK)
+    index = find(task.program, Store)[0]
+    forged_task = replace(task, program=changed(task.program, index, offset=place))
+    wrong = replace(bundle, tasks={**bundle.tasks, TASK: forged_task})
+    platform = SimPlatform(bundle.config, quiet=True)
+    driver = Driver(platform, wrong, interrupt=True)
+    driver.pack(0, np.zeros((12, 16, 3), np.uint8))
+    before, output = platform.model.dram.copy(), driver.memory.outputs[0]
+    with pytest.raises(ProgramStopped, match=f"command {index}: REGION, .* STORE head .*offset={place}") as caught:
+        driver.execute(TASK, 0, 0)
+    assert (caught.value.code, caught.value.command) == (ErrorCode.REGION, index)
+    changes = np.flatnonzero(platform.model.dram != before) - output.physical_address
+    assert ((changes >= 0) & (changes < output.array.size)).all()
+    driver.close()

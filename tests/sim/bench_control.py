@@ -36,9 +36,10 @@ class Bench(AxiBench):
         self.dut.memory_stall.value = 0
         await super().reset()
 
-    async def run(self, program: np.ndarray):
+    async def run(self, program: np.ndarray, **registers: int):
         self.fill(PROGRAM, program)
-        await self.start(PROGRAM, len(program) // 64, BASE_WEIGHTS=WEIGHTS, BASE_OUTPUT=OUTPUT, WATCHDOG=3000)
+        bases = {"BASE_WEIGHTS": WEIGHTS, "BASE_OUTPUT": OUTPUT}
+        await self.start(PROGRAM, len(program) // 64, **bases, WATCHDOG=3000, **registers)
 
 
 def load(**fields):
@@ -154,6 +155,27 @@ async def refused_programs(dut):
         await bench.run(program)
         assert await bench.finish() == (code, command)
     await copy(bench, 10, 0, 0)
+
+
+@cocotb.test()
+async def regions(dut):
+    """A load and a store that leave their regions name their command; nothing is written, and the next program runs."""
+    bench = Bench(dut)
+    await bench.reset()
+    sizes = {"SIZE_WEIGHTS": 0x1000, "SIZE_OUTPUT": 0x100}
+    row = 2 * CONFIG.epilogue_lanes
+    for command in (
+        load(memory=Memory.RESIDUAL, offset=0x1000 - CONFIG.axi_bytes, rows=2),
+        store(0, rows=0x100 // row + 1),
+        store(0, rows=1, offset=0xFFFF_FF00),
+    ):
+        body = [load(memory=Memory.GELU, rows=8), command, store(0, rows=1)]
+        before = bench.dram().copy()
+        await bench.run(assemble(CONFIG, body), **sizes)
+        assert await bench.finish() == (regs.ErrorCode.REGION, 2)
+        await bench.soft_reset()
+        assert np.array_equal(bench.dram()[WEIGHTS:], before[WEIGHTS:])
+        await copy(bench, 10, 1, 0)
 
 
 @cocotb.test()

@@ -13,6 +13,8 @@ from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam
 
 from edgemoe_hw.spec import regs
 from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_hw.spec.constants import SIZE_BITS
+from edgemoe_hw.spec.isa import Base
 
 __all__ = ["AxiBench", "pauses"]
 
@@ -95,8 +97,12 @@ class AxiBench:
             await self.registers.write_dword(register.offset + 4 * i, value >> 32 * i & 0xFFFF_FFFF)
 
     async def start(self, address: int, commands: int, **registers: int) -> None:
-        """Start the program at ``address`` with the interrupt enabled; ``registers`` are written before."""
-        for name, value in {"PROGRAM_ADDR": address, "PROGRAM_COMMANDS": commands, **registers}.items():
+        """Start the program at ``address`` with the interrupt enabled.
+
+        ``registers`` are written before; regions of DRAM are unlimited unless their sizes are among them.
+        """
+        sizes = {f"SIZE_{base.name}": (1 << SIZE_BITS) - 1 for base in Base}
+        for name, value in {"PROGRAM_ADDR": address, "PROGRAM_COMMANDS": commands, **sizes, **registers}.items():
             await self.write(name, value)
         await self.write("CONTROL", 0b101)
 

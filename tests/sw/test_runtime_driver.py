@@ -108,6 +108,13 @@ def test_addresses_of_64_bits(runtime_bundle, base, pictures):
         ("BASE_OUTPUT", output1),
     ):
         assert registers.read(name) == buffer.physical_address >= base
+    largest = max(task.output_bytes for task in runtime_bundle.tasks.values())
+    for name, size in (
+        ("SIZE_WEIGHTS", runtime_bundle.data.size),
+        ("SIZE_INPUT", runtime_bundle.input_bytes),
+        ("SIZE_OUTPUT", largest),
+    ):
+        assert registers.read(name) == size
     assert registers.read("PROGRAM_COMMANDS") == runtime_bundle.task("depth").commands
     assert registers.read("WATCHDOG") == 1_000_000
     assert all(buffer.flushes == 1 for buffer in (weights, *programs, input0, output0, output1))

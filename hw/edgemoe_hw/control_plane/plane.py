@@ -16,13 +16,13 @@ from edgemoe_hw.control_plane.sequencer import Sequencer
 from edgemoe_hw.control_plane.supervisor import Supervisor
 from edgemoe_hw.engines.load import DmaRead
 from edgemoe_hw.engines.store import DmaWrite
-from edgemoe_hw.interfaces import ERROR_REPORT, beat_layout, queued_layout
+from edgemoe_hw.interfaces import ERROR_REPORT, REGIONS, beat_layout, queued_layout
 from edgemoe_hw.layouts import ENGINE_PAYLOADS
 from edgemoe_hw.ports import SharedRead
 from edgemoe_hw.spec import regs
 from edgemoe_hw.spec.config import ISA_VERSION, AcceleratorConfig
 from edgemoe_hw.spec.constants import COUNT_BITS, TOKEN_BITS
-from edgemoe_hw.spec.isa import Engine
+from edgemoe_hw.spec.isa import Base, Engine
 
 __all__ = ["ControlPlane"]
 
@@ -161,7 +161,12 @@ class ControlPlane(wiring.Component):
         load: DmaRead,
         store: DmaWrite,
     ) -> None:
-        bases = Cat(registers.base_weights, registers.base_input, registers.base_output)
+        regions = Signal(REGIONS)
+        for base in Base:
+            m.d.comb += [
+                regions[base].base.eq(getattr(registers, f"base_{base.name.lower()}")),
+                regions[base].size.eq(getattr(registers, f"size_{base.name.lower()}")),
+            ]
         m.d.comb += [
             registers.id.eq(regs.ID),
             registers.isa_version.eq(ISA_VERSION),
@@ -181,8 +186,8 @@ class ControlPlane(wiring.Component):
             sequencer.launch.eq(supervisor.launch),
             sequencer.address.eq(registers.program_addr),
             sequencer.length.eq(registers.program_commands),
-            load.bases.eq(bases),
-            store.bases.eq(bases),
+            load.regions.eq(regions),
+            store.regions.eq(regions),
             self.reset_engines.eq(supervisor.reset),
             self.irq.eq(supervisor.irq & registers.control_irq_enable),
         ]

@@ -5,6 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from edgemoe_hw.interfaces import ERROR_REPORT
+from edgemoe_hw.spec.constants import COUNT_BITS
 from edgemoe_hw.spec.regs import ErrorCode
 
 __all__ = ["Supervisor"]
@@ -41,7 +42,7 @@ class Supervisor(wiring.Component):
                 "finished": In(1),
                 "bus_idle": In(1),
                 "errors": In(ERROR_REPORT).array(sources),
-                "index": In(16),
+                "index": In(COUNT_BITS),
                 "launch": Out(1),
                 "running": Out(1),
                 "reset": Out(1),
@@ -50,7 +51,7 @@ class Supervisor(wiring.Component):
                 "error": Out(1),
                 "irq": Out(1),
                 "error_code": Out(8),
-                "error_command": Out(16),
+                "error_command": Out(COUNT_BITS),
             }
         )
 

@@ -1,17 +1,18 @@
 """The STORE engine: residual scratchpad to DRAM."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from edgemoe_hw.bus.bursts import BEATS_BITS, BurstSplitter
-from edgemoe_hw.interfaces import BASES, ERROR_REPORT, READ_REQUEST, queued_layout
+from edgemoe_hw.interfaces import ERROR_REPORT, READ_REQUEST, REGIONS, queued_layout
 from edgemoe_hw.layouts import Store
 from edgemoe_hw.ports import SharedRead
 from edgemoe_hw.primitives.arithmetic import times
 from edgemoe_hw.spec import isa
 from edgemoe_hw.spec.config import AcceleratorConfig
-from edgemoe_hw.spec.constants import COUNT_BITS, ROW_BITS
+from edgemoe_hw.spec.constants import COUNT_BITS, ROW_BITS, SIZE_BITS
 from edgemoe_hw.spec.regs import ErrorCode
 
 __all__ = ["DmaWrite"]
@@ -22,15 +23,16 @@ _ROWS_AHEAD = 4  # read from the scratchpad before the bus takes them
 class DmaWrite(wiring.Component):
     """Executes STOREs one after the other; a beat a cycle while the scratchpad is free.
 
-    Row r of a command goes to base + offset + r * 2 * epilogue_lanes.
+    Row r of a command goes to base + offset + r * 2 * epilogue_lanes. All rows must lie in the region OUTPUT: a command
+    that would write elsewhere starts no burst.
 
     Members:
         commands: from the STORE queue
-        bases: DRAM base addresses, by ``isa.Base``
+        regions: of DRAM, by ``isa.Base``
         read: residual rows
         requests, data: to ``WritePort``; ``outstanding`` and ``failed`` come from it
         done: a STORE has finished: its last write response is there
-        error: ADDRESS_RANGE or WRITE_BUS
+        error: ADDRESS_RANGE, REGION or WRITE_BUS
     """
 
     def __init__(self, config: AcceleratorConfig):
@@ -38,7 +40,7 @@ class DmaWrite(wiring.Component):
         super().__init__(
             {
                 "commands": In(stream.Signature(queued_layout(Store))),
-                "bases": In(BASES),
+                "regions": In(REGIONS),
                 "read": Out(SharedRead(16 * config.epilogue_lanes)),
                 "requests": Out(stream.Signature(READ_REQUEST)),
                 "data": Out(stream.Signature(data.StructLayout({"data": 8 * config.axi_bytes}))),
@@ -52,7 +54,6 @@ class DmaWrite(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.split = split = BurstSplitter(self._config)
-        wiring.connect(m, split.requests, wiring.flipped(self.requests))
 
         command = self.commands.payload
         store = command.payload
@@ -61,19 +62,20 @@ class DmaWrite(wiring.Component):
         row = Signal(ROW_BITS)
         rows = Signal(ROW_BITS)  # not yet read
         beats = Signal(BEATS_BITS)  # not yet handed to the bus
-        base = self.bases[store.base]
-        m.d.comb += [split.address.eq(base + store.offset), split.beats.eq(times(store.rows, row_beats))]
+        region = self.regions[isa.Base.OUTPUT]
+        outside = self._stay_inside(m, split, store, beats, region.size)
+
+        def fail(code: ErrorCode, command: Value) -> None:
+            m.d.comb += [self.error.valid.eq(1), self.error.code.eq(code), self.error.index.eq(command)]
+
+        m.d.comb += [split.address.eq(region.base + store.offset), split.beats.eq(times(store.rows, row_beats))]
         with m.FSM():
             with m.State("IDLE"):
                 with m.If(self.commands.valid):
                     with m.If(store.rows == 0):
                         m.d.comb += [self.commands.ready.eq(1), self.done.eq(1)]
                     with m.Elif((store.row + store.rows > self._config.residual_depth) | (store.base >= len(isa.Base))):
-                        m.d.comb += [
-                            self.error.valid.eq(1),
-                            self.error.code.eq(ErrorCode.ADDRESS_RANGE),
-                            self.error.index.eq(command.index),
-                        ]
+                        fail(ErrorCode.ADDRESS_RANGE, command.index)
                     with m.Else():
                         m.d.comb += [self.commands.ready.eq(1), split.start.eq(1)]
                         m.d.sync += [
@@ -88,11 +90,9 @@ class DmaWrite(wiring.Component):
                     m.d.comb += self.done.eq(1)
                     m.next = "IDLE"
         with m.If(self.failed):
-            m.d.comb += [
-                self.error.valid.eq(1),
-                self.error.code.eq(ErrorCode.WRITE_BUS),
-                self.error.index.eq(index),
-            ]
+            fail(ErrorCode.WRITE_BUS, index)
+        with m.If(outside):
+            fail(ErrorCode.REGION, index)
         with m.If(self.data.valid & self.data.ready):
             m.d.sync += beats.eq(beats - 1)
         with m.If(self.read.valid & self.read.ready):
@@ -100,6 +100,24 @@ class DmaWrite(wiring.Component):
         m.d.comb += self.read.row.eq(row)
         self._rows(m, rows, row_beats)
         return m
+
+    def _stay_inside(self, m: Module, split: BurstSplitter, store: data.View, beats: Signal, size: Value) -> Signal:
+        """Passes the splitter's requests on unless the command leaves its region; returns whether it does.
+
+        That is known when the splitter offers its first request, two cycles after its start.
+        """
+        offset = Signal(SIZE_BITS)
+        started, elsewhere, outside = Signal(), Signal(), Signal()
+        m.d.sync += [started.eq(split.start), offset.eq(store.offset), elsewhere.eq(store.base != isa.Base.OUTPUT)]
+        end = offset + (beats << exact_log2(self._config.axi_bytes))
+        with m.If(started & (elsewhere | (end > size))):
+            m.d.sync += outside.eq(1)
+        m.d.comb += [
+            self.requests.payload.eq(split.requests.payload),
+            self.requests.valid.eq(split.requests.valid & ~outside),
+            split.requests.ready.eq(self.requests.ready & ~outside),
+        ]
+        return outside
 
     def _rows(self, m: Module, rows: Signal, row_beats: int) -> None:
         """Reads rows ahead into a FIFO and cuts them into beats."""

@@ -12,7 +12,7 @@ from edgemoe_hw.spec import constants
 
 __all__ = ["ISA_VERSION", "PRESETS", "AcceleratorConfig", "ConfigError"]
 
-ISA_VERSION = 2
+ISA_VERSION = 3
 
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")  # it becomes part of files' names

@@ -37,6 +37,7 @@ __all__ = [
     "SCORE_BITS",
     "SHIFT_BITS",
     "SHIFT_SUM_BITS",
+    "SIZE_BITS",
     "TOKEN_BITS",
     "TOP_K_BITS",
     "accumulator_bits",
@@ -109,6 +110,8 @@ COUNT_BITS = 16
 """A number of commands; a program has fewer than 2**16."""
 ADDRESS_BITS = 40
 """A byte address in DRAM."""
+SIZE_BITS = 32
+"""Bytes of a region of DRAM: offsets have as many bits."""
 QUEUE_COMMANDS = 16
 """Commands that an engine's queue holds; the compiler orders programs by it."""
 

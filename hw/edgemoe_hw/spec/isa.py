@@ -103,11 +103,11 @@ class Memory(enum.IntEnum):
 
 
 class Base(enum.IntEnum):
-    """Base-address register that a DRAM offset is relative to."""
+    """Region of DRAM that an offset is relative to: its base address and its size are in registers."""
 
-    WEIGHTS = 0  # BASE_WEIGHTS
-    INPUT = 1  # BASE_INPUT
-    OUTPUT = 2  # BASE_OUTPUT
+    WEIGHTS = 0  # BASE_WEIGHTS, SIZE_WEIGHTS
+    INPUT = 1  # BASE_INPUT, SIZE_INPUT
+    OUTPUT = 2  # BASE_OUTPUT, SIZE_OUTPUT
 
 
 class Source(enum.IntEnum):
@@ -189,13 +189,16 @@ class Begin(Payload):
 
 @dataclass(frozen=True, kw_only=True)
 class Load(EnginePayload):
-    """DRAM to scratchpad. Master m reads its slice of each row at base + offset + m * plane_stride."""
+    """DRAM to scratchpad. Master m reads its slice of each row at base + offset + m * plane_stride.
+
+    All of them must lie in the region.
+    """
 
     opcode: ClassVar[Opcode] = Opcode.LOAD
 
     memory: Memory = bits(4, "destination (`Memory`)", Memory)
-    base: Base = bits(2, "DRAM base register (`Base`)", Base)
-    offset: int = bits(32, "bytes from the base to the first row")
+    base: Base = bits(2, "region of DRAM (`Base`)", Base)
+    offset: int = bits(32, "bytes from the region's base to the first row")
     plane_stride: int = bits(32, "bytes between two masters' slices")
     row: int = bits(ROW_BITS, "first row of the scratchpad")
     rows: int = bits(ROW_BITS, "number of rows")
@@ -203,12 +206,12 @@ class Load(EnginePayload):
 
 @dataclass(frozen=True, kw_only=True)
 class Store(EnginePayload):
-    """Residual scratchpad to DRAM (master 0)."""
+    """Residual scratchpad to DRAM (master 0), inside the region OUTPUT."""
 
     opcode: ClassVar[Opcode] = Opcode.STORE
 
-    base: Base = bits(2, "DRAM base register (`Base`)", Base)
-    offset: int = bits(32, "bytes from the base to the first row")
+    base: Base = bits(2, "region of DRAM (`Base`), OUTPUT", Base)
+    offset: int = bits(32, "bytes from the region's base to the first row")
     row: int = bits(ROW_BITS, "first row of the residual scratchpad")
     rows: int = bits(ROW_BITS, "number of rows")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from edgemoe_hw.spec import constants
 from edgemoe_hw.spec.constants import COUNT_BITS, MAX_BLOCKS, MAX_EXPERTS, TOKEN_BITS
-from edgemoe_hw.spec.isa import ENGINES, Engine
+from edgemoe_hw.spec.isa import ENGINES, Base, Engine
 
 __all__ = [
     "ADDRESS_BITS",
@@ -43,6 +43,7 @@ class ErrorCode(enum.IntEnum):
     WRITE_BUS = 7
     QUEUE_OVERFLOW = 8
     WATCHDOG = 9
+    REGION = 10
 
 
 ERROR_TEXT = {
@@ -56,6 +57,7 @@ ERROR_TEXT = {
     ErrorCode.WRITE_BUS: "a write was answered with an error response",
     ErrorCode.QUEUE_OVERFLOW: "more tokens than an expert's queue holds, or tokens faster than the gate takes",
     ErrorCode.WATCHDOG: "WATCHDOG cycles passed without progress",
+    ErrorCode.REGION: "a LOAD or STORE leaves its region of DRAM, or a STORE is not to OUTPUT; nothing was transferred",
 }
 
 
@@ -122,6 +124,13 @@ _STALLS = dict(
     )
 )
 
+#: What a region of DRAM is for; a LOAD or a STORE that would leave it stops the program.
+_REGIONS = {
+    Base.WEIGHTS: "LOADs stay inside",
+    Base.INPUT: "LOADs stay inside",
+    Base.OUTPUT: "LOADs stay inside, and STOREs, which write nowhere else",
+}
+
 REGISTERS: tuple[Register, ...] = (
     _one("ID", 0x000, 32, "ro", f"{ID:#010x}, ASCII EMOE"),
     _one("ISA_VERSION", 0x004, 16, "ro", "version of the command layouts"),
@@ -152,14 +161,15 @@ REGISTERS: tuple[Register, ...] = (
     _one("PROGRAM_ADDR", 0x020, constants.ADDRESS_BITS, "rw", "byte address of the program, a multiple of 64"),
     _one("PROGRAM_COMMANDS", 0x028, COUNT_BITS, "rw", "commands of the program, BEGIN and END included"),
     _one("WATCHDOG", 0x02C, 32, "rw", "cycles without progress that stop a program; 0: never"),
-    _one(
-        "BASE_WEIGHTS", 0x030, constants.ADDRESS_BITS, "rw", "byte address that LOADs with base WEIGHTS are relative to"
-    ),
-    _one("BASE_INPUT", 0x038, constants.ADDRESS_BITS, "rw", "byte address that LOADs with base INPUT are relative to"),
-    _one(
-        "BASE_OUTPUT", 0x040, constants.ADDRESS_BITS, "rw", "byte address that STOREs with base OUTPUT are relative to"
+    *(
+        _one(f"BASE_{base.name}", 0x030 + 8 * base, constants.ADDRESS_BITS, "rw", f"byte address of region {base.name}")
+        for base in Base
     ),
     _one("MOE_BLOCK", 0x048, 4, "rw", "MoE block that EXPERT_LOAD shows, in the program's order, from 0"),
+    *(
+        _one(f"SIZE_{base.name}", 0x04C + 4 * base, constants.SIZE_BITS, "rw", f"bytes of region {base.name}: {use}")
+        for base, use in _REGIONS.items()
+    ),
     _counter("CYCLES", 0x100, "cycles from start to END; the sum of ARRAY_BUSY and all stalls"),
     _counter("ARRAY_BUSY", 0x108, "cycles in which the array took operands"),
     *(_counter(f"STALL_{engine.name}", 0x110 + 8 * engine, text) for engine, text in _STALLS.items()),

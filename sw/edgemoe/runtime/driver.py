@@ -97,6 +97,8 @@ class Driver(Executor):
             check_identity(self._registers, bundle, platform.name)
             self.reset()  # a program that a killed process has left must end before its memory is used again
             self.memory = BundleMemory(platform, bundle, depth)
+            for base, size in self.memory.sizes.items():  # they are the same for every program
+                self._registers.write(f"SIZE_{base.name}", size)
         except BaseException:
             platform.lock.unclaim()
             raise

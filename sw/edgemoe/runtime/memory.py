@@ -10,6 +10,7 @@ from edgemoe.errors import DeviceError
 from edgemoe.layout import ALIGNMENT
 from edgemoe.runtime.platforms.base import Buffer, Platform
 from edgemoe_hw.spec import regs
+from edgemoe_hw.spec.isa import Base
 
 __all__ = ["BundleMemory"]
 
@@ -61,6 +62,12 @@ class BundleMemory:
         buffer.array[: content.size] = content
         buffer.flush()
         return buffer
+
+    @property
+    def sizes(self) -> dict[Base, int]:
+        """Bytes of each region of DRAM, out of which the accelerator lets no program."""
+        regions = {Base.WEIGHTS: self.weights, Base.INPUT: self.inputs[0], Base.OUTPUT: self.outputs[0]}
+        return {base: buffer.array.size for base, buffer in regions.items()}
 
     @property
     def buffers(self) -> tuple[Buffer, ...]:

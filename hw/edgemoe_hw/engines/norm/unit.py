@@ -15,6 +15,8 @@ from edgemoe_hw.primitives.delay import delay
 from edgemoe_hw.primitives.trees import pipelined_tree, tree_cycles, tree_sum
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.constants import ROW_BITS, TOKEN_BITS
+from edgemoe_hw.spec.isa import Memory as MemoryId
+from edgemoe_hw.spec.memories import memory_depths
 
 __all__ = ["LayerNormUnit"]
 
@@ -63,7 +65,7 @@ class LayerNormUnit(wiring.Component):
         self._pack = config.lanes_k // config.norm_lanes  # groups a destination row
         rows = -(-config.max_dim // config.epilogue_lanes)
         self._index_bits = ceil_log2(rows * self._ratio)
-        self._param_depth = 2 * rows * self._ratio
+        self._param_depth = memory_depths(config)[MemoryId.NORM]
         self._output = data.StructLayout({"last": 1, "mask": self._pack, "data": 8 * config.lanes_k})
         super().__init__(
             {
