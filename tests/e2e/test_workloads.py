@@ -1,5 +1,7 @@
 """The reference workloads on the large configurations, whole inferences on RTL: exact, efficient, few DRAM bytes."""
 
+import dataclasses
+
 import pytest
 
 from edgemoe.compiler import build_bundle
@@ -7,7 +9,9 @@ from edgemoe.reports.cycles import Inference, build_report
 from edgemoe.runtime.verify import open_verified
 from edgemoe.workloads import load_graph
 from edgemoe_hw.spec.config import PRESETS
+from edgemoe_models.config import PRESETS as PRESET_MODELS
 from edgemoe_models.random_weights import random_images
+from support.random_graphs import random_graph
 from support.reference import expect
 
 pytestmark = pytest.mark.slow  # simulators of the large configurations take minutes to build
@@ -42,3 +46,16 @@ def test_workload(model, config, expert_bits, tmp_path):
     if not graph.config.num_experts:  # which experts are used, the analytic model cannot know
         for layer in report["layers"][:-1]:
             assert layer["cycles"] == pytest.approx(layer["estimated_cycles"], rel=0.1), layer["name"]
+
+
+def test_a_block_of_vit_small():
+    """197 tokens of 384 channels, MLP 1536, 1000 classes: what zcu102 was given its residual scratchpad for."""
+    model = dataclasses.replace(
+        PRESET_MODELS["deit-tiny"], name="vit-small", dim=384, heads=6, mlp_hidden=1536, depth=1
+    )
+    bundle = build_bundle(random_graph(model), PRESETS["zcu102"])
+    image = random_images(model, 1, seed=3)[0]
+    with open_verified(bundle) as verifier:
+        run = verifier.run(image, "classification", expected=expect(bundle, image, "classification").trace)
+    assert run.comparison.mismatches == 0, run.comparison.first_mismatch
+    assert run.comparison.tensors == 19

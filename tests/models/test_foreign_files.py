@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="torch is not installed: torch files are not read")
 
-from edgemoe_models.importers import import_checkpoint  # noqa: E402
-from edgemoe_models.importers.common import ImportOptions, ImportRefused, image_size  # noqa: E402
+from edgemoe_models.importers import ImportOptions, import_checkpoint  # noqa: E402
 from edgemoe_models.importers.files import read_ranks, read_tensors  # noqa: E402
+from edgemoe_models.importers.options import ImportRefused  # noqa: E402
+from edgemoe_models.importers.positions import image_size  # noqa: E402
 
 NUMBERS = torch.arange(6.0)
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch, for what the tests make
@@ -58,7 +59,10 @@ REFUSED = {
     "two lines": (lambda: {"a\nb": NUMBERS}, r"a name must be a line of text, not 'a\\nb'"),
     "long name": (lambda: {"a" * 301: NUMBERS}, "a name must be a line of text, not 'aaaa"),
     "nothing": (lambda: {"a": None}, "'a' is no tensor but NoneType: save the state dict alone"),
-    "nested too deep": (lambda: {"model": {"module": {"a": {"b": NUMBERS}}}}, "'a' is no tensor but dict"),
+    "nested too deep": (
+        lambda: {"model": {"module": {"a": {"b": NUMBERS}}}},
+        "under 'model.module.a': say so with --key",
+    ),
     "empty": (lambda: {}, "the file must hold a state dict"),
     "list": (lambda: [NUMBERS], r"the file must hold a state dict \(names and tensors\), not list"),
     "tensor": (lambda: NUMBERS, "not Tensor"),
@@ -135,7 +139,7 @@ def test_ranks_are_numbers_of_processes(tmp_path):
     (tmp_path / "3.pth").rename(tmp_path / "2.pth")
     for name in ("1000000000000000000", "²"):  # no rank of anybody's
         shutil.copy(tmp_path / "0.pth", tmp_path / f"{name}.pth")
-    assert read_ranks(tmp_path)["x.experts.w"].shape == (6, 3)
+    assert read_ranks(tmp_path)[0]["x.experts.w"].shape == (6, 3)
 
 
 NUMBERED = {"patch_embed.proj.weight": torch.ones(8, 3, 4, 4), "cls_token": torch.ones(1, 1, 8)}

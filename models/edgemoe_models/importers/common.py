@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,52 +13,16 @@ from edgemoe_models.config import LIMITS, TASK_KINDS, ModelConfig, TaskConfig
 from edgemoe_models.exact.functions import standard_normal
 from edgemoe_models.exact.sums import total
 from edgemoe_models.float_reference import Floats, state_shapes
+from edgemoe_models.importers.options import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ImportOptions,
+    ImportRefused,
+    Triple,
+)
 
-#: Of RGB in 0..1, what timm, DeiT and M3ViT train with.
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-#: Width of an attention head in timm's, DeiT's and Edge-MoE's networks, which checkpoints do not say.
-HEAD_DIM = 64
 _CELLS = 4  # output cells along a patch's side of a head that is made here
 _CHANNELS = {"depth": 1, "normals": 3, "edges": 1}
-
-Triple = tuple[float, float, float]
-
-
-class ImportRefused(ValueError):
-    """A checkpoint that cannot be imported; the message says why and what to do."""
-
-
-def _option(text: str, default: str | None = None) -> Any:
-    """A field with its line of ``--help`` and its default."""
-    return dataclasses.field(default=default, metadata={"help": text})
-
-
-@dataclasses.dataclass(frozen=True)
-class ImportOptions:
-    """What a checkpoint does not say itself; None: the importer's own guess. Each field's ``help`` says what it is."""
-
-    name: str = _option("the model's name", "imported")
-    heads: int | None = _option("attention heads (default: width / 64; m3vit: must be given)")
-    image_height: int | None = _option("pixels")
-    image_width: int | None = _option("pixels")
-    mean: Triple | None = _option("mean of the training images, RGB in 0..1 (default: ImageNet's; not for edge-moe)")
-    std: Triple | None = _option("their deviation (default: ImageNet's; not for edge-moe)")
-    tasks: str | None = _option("NAME=KIND:CHANNELS,... in the order of the gates (m3vit, edge-moe)")
-    top_k: int | None = _option("experts a token visits (m3vit; edge-moe: 2)")
-    seed_heads: int | None = _option("seed of heads that the checkpoint lacks (m3vit; edge-moe: 0)")
-    fill_missing: int | None = _option("seed of experts that are missing (edge-moe)")
-
-
-@dataclasses.dataclass(frozen=True)
-class Imported:
-    """A float state dict with its config; ``notes`` for the user, names of what was not used, an image if there is one
-    (uint8 [H, W, 3])."""
-
-    state: dict[str, Floats]
-    config: ModelConfig
-    notes: tuple[str, ...] = ()
-    unused: tuple[str, ...] = ()
-    image: npt.NDArray[np.uint8] | None = None
 
 
 class Source:
@@ -177,44 +139,6 @@ def fold_normalization(weight: Floats, bias: Floats, mean: Triple, std: Triple) 
     folded = (channels * (256 / 255)).reshape(weight.shape)
     offset = total(total(channels) * np.asarray(mean))
     return folded.astype(np.float32), (bias - offset).astype(np.float32)
-
-
-def attention_heads(options: ImportOptions, dim: int) -> int:
-    """The number of heads: as given, or heads of 64."""
-    if options.heads is None and dim % HEAD_DIM:
-        raise ImportRefused(f"the width {dim} is no multiple of {HEAD_DIM}: give the number of heads (--heads)")
-    heads = dim // HEAD_DIM if options.heads is None else options.heads
-    if heads < 1 or dim % heads:
-        raise ImportRefused(f"--heads must divide the width {dim}, not be {heads}")
-    return heads
-
-
-def image_size(options: ImportOptions, patches: int, patch: int, aspect: int = 1) -> tuple[int, int]:
-    """Height and width in pixels for ``patches`` patches: as given, or ``aspect`` times as wide as high."""
-    for name in ("image_height", "image_width"):
-        if (given := getattr(options, name)) is not None and not 1 <= given <= LIMITS[name]:
-            raise ImportRefused(f"--{name.replace('_', '-')} must be 1 to {LIMITS[name]}, not {given}")
-    if options.image_height is not None and options.image_width is not None:
-        return options.image_height, options.image_width
-    patches = max(patches, 0)
-    if options.image_height is not None or options.image_width is not None:
-        raise ImportRefused("--image-height and --image-width go together: give both or none")
-    rows = math.isqrt(patches // aspect)
-    if not rows or rows * rows * aspect != patches:
-        raise ImportRefused(
-            f"{patches} position embeddings besides the class token's have no obvious arrangement: "
-            "give --image-height and --image-width"
-        )
-    return rows * patch, rows * aspect * patch
-
-
-def require_patches(height: int, width: int, patch: int, patches: int) -> None:
-    """Refuse an image size whose number of patches is not the checkpoint's."""
-    if height % patch or width % patch or (height // patch) * (width // patch) != patches:
-        raise ImportRefused(
-            f"an image of {height} x {width} does not have {patches} patches of {patch} x {patch}, "
-            "as the checkpoint's position embeddings do: check --image-height and --image-width"
-        )
 
 
 def parse_tasks(text: str, patch: int) -> tuple[TaskConfig, ...]:

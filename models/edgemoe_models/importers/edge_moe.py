@@ -18,19 +18,10 @@ from edgemoe_models.checkpoint import check_state
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.exact.sums import mean, variance
 from edgemoe_models.float_reference import Floats
-from edgemoe_models.importers.common import (
-    Imported,
-    ImportOptions,
-    ImportRefused,
-    attention_heads,
-    draw_weights,
-    image_size,
-    number_of_blocks,
-    parse_tasks,
-    require_patches,
-    seeded_heads,
-    unit_norm,
-)
+from edgemoe_models.importers.assumptions import Assumptions
+from edgemoe_models.importers.common import draw_weights, number_of_blocks, parse_tasks, seeded_heads, unit_norm
+from edgemoe_models.importers.options import Imported, ImportOptions, ImportRefused
+from edgemoe_models.importers.positions import fitted, image_size
 
 SUFFIX = ".float32.bin"
 #: Of the paper's network: experts a token visits, tasks, how much wider than high an image is.
@@ -48,7 +39,8 @@ def import_edge_moe(folder: Path, options: ImportOptions) -> Imported:
     if not folder.is_dir():
         raise ImportRefused(f"Edge-MoE's weights are a folder of *{SUFFIX} files")
     sizes = {path.name.removesuffix(SUFFIX): path.stat().st_size for path in sorted(folder.glob(f"*{SUFFIX}"))}
-    config = _config(sizes, options)
+    assumptions = Assumptions(options)
+    config = _config(sizes, options, assumptions)
     files = _files(config)
     if "image" in sizes:
         files["image"] = "image", (3, config.image_height, config.image_width)
@@ -60,6 +52,7 @@ def import_edge_moe(folder: Path, options: ImportOptions) -> Imported:
     for ours, shape in (files[name] for name in filled):
         state[ours] = np.zeros(shape, np.float32) if ours.endswith((".b1", ".b2")) else draw_weights(rng, shape)
     image = _pixels(state.pop("image")) if "image" in sizes else None
+    state["pos_embed"], positions = fitted(state["pos_embed"], config.grid, options, _ASPECT)
     seed = options.seed_heads or 0
     state |= {"cls_token": np.zeros(config.dim, np.float32), **unit_norm(config.dim), **seeded_heads(config, seed)}
     notes = [f"heads drawn with seed {seed}: the network has none, its output is the tokens of the last block"]
@@ -71,11 +64,12 @@ def import_edge_moe(folder: Path, options: ImportOptions) -> Imported:
     if last in sizes and image is not None and not filled:
         notes.append(_compare(folder, last, check_state(state, config), config, image))
         used.add(last)
+    notes += [positions, *assumptions.note()]
     unused = tuple(f"{name}{SUFFIX}" for name in sizes if name not in used)
     return Imported(state, config, tuple(notes), unused, image)
 
 
-def _config(sizes: dict[str, int], options: ImportOptions) -> ModelConfig:
+def _config(sizes: dict[str, int], options: ImportOptions, assumptions: Assumptions) -> ModelConfig:
     """The network's shape from the files' sizes."""
 
     def values(*names: str) -> int:
@@ -101,7 +95,12 @@ def _config(sizes: dict[str, int], options: ImportOptions) -> ModelConfig:
         if len(gates) != len(tasks):
             raise ImportRefused(f"the folder has gates of {len(gates)} tasks, but {len(tasks)} are named: give --tasks")
     height, width = image_size(options, tokens - 1, patch, _ASPECT)
-    require_patches(height, width, patch, tokens - 1)
+    if (patches := (height // patch) * (width // patch)) != tokens - 1:
+        raise ImportRefused(
+            f"an image of {height} x {width} has {patches} patches of {patch} x {patch}, and the checkpoint position "
+            f"embeddings for {tokens - 1}: check --image-height and --image-width"
+        )
+    assumptions.activation()
     return ModelConfig(
         name=options.name,
         image_height=height,
@@ -109,12 +108,13 @@ def _config(sizes: dict[str, int], options: ImportOptions) -> ModelConfig:
         patch=patch,
         dim=dim,
         depth=depth,
-        heads=attention_heads(options, dim),
+        heads=assumptions.heads(dim),
         mlp_hidden=values("l0_fc1_bias"),
         num_experts=experts,
         top_k=(options.top_k or _TOP_K) if experts else 0,
         expert_hidden=hidden,
         tasks=tasks,
+        eps=assumptions.eps(),
     )
 
 
@@ -167,8 +167,8 @@ def _pixels(values: Floats) -> npt.NDArray[np.uint8]:
             f"image{SUFFIX} must lie in 0..1, not {values.min():g}..{values.max():g}: remove the file "
             "to import the network without it"
         )
-    result: npt.NDArray[np.uint8] = np.minimum(np.floor(values.transpose(1, 2, 0) * 256), 255).astype(np.uint8)
-    return result
+    pixels: npt.NDArray[np.uint8] = np.minimum(np.floor(values.transpose(1, 2, 0) * 256), 255).astype(np.uint8)
+    return pixels
 
 
 def _compare(

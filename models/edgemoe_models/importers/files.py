@@ -10,7 +10,6 @@ import json
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +17,30 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from edgemoe_models.importers.common import Imported, ImportRefused
+from edgemoe_models.importers.nesting import advice, select_state
+from edgemoe_models.importers.options import Imported, ImportRefused
 from edgemoe_models.storage import tensor_file
 from edgemoe_models.storage.atomic import write_bytes
 from edgemoe_models.storage.checks import shown
 from edgemoe_models.storage.file_kind import describe, is_importable
 
 Tensors = dict[str, npt.NDArray[Any]]
-#: Where training scripts keep the state dict: DeiT; M3ViT and many others; DeepSpeed.
-_NESTINGS = ("model", "state_dict", "module")
 _RANK = re.compile(r"\d{1,4}", re.ASCII)
 _MOST_USES = 4  # times that a byte of the file may be part of a tensor: layers that share weights
 _LONGEST_NAME = 300
 
 
-def read_tensors(path: Path) -> Tensors:
-    """All tensors of one ``.safetensors`` or torch file, in its order.
+def read_tensors(path: Path, key: str | None = None) -> Tensors:
+    """All tensors of one ``.safetensors`` or torch file, in its order; see :func:`read_checkpoint`."""
+    return read_checkpoint(path, key)[0]
+
+
+def read_checkpoint(path: Path, key: str | None = None) -> tuple[Tensors, tuple[str, ...]]:
+    """All tensors of one ``.safetensors`` or torch file, in its order, and notes.
+
+    Args:
+        path: of the file; its content says what it is
+        key: under which a torch file has the state dict
 
     Raises:
         ImportRefused: the file cannot be read, or holds more than tensors; PyTorch is needed and not installed.
@@ -43,11 +50,13 @@ def read_tensors(path: Path) -> Tensors:
     if not is_importable(path):
         raise ImportRefused(f"it {describe(path)}")
     if _is_tensor_file(path):
+        if key is not None:
+            raise ImportRefused("a safetensors file has no keys: leave --key out; --prefix chooses by names")
         try:
-            return tensor_file.read_tensors(path)[0]
+            return tensor_file.read_tensors(path)[0], ()
         except (tensor_file.TensorFileError, OSError) as error:
             raise ImportRefused(f"not a safetensors file that NumPy can hold ({error})") from None
-    state = _state_dict(_load(path))
+    state, note = select_state(_load(path), key)
     size = path.stat().st_size
     tensors, total = {}, 0
     for name, value in state.items():
@@ -56,7 +65,7 @@ def read_tensors(path: Path) -> Tensors:
         if total > _MOST_USES * size:
             raise ImportRefused(f"{name} and those before it claim {total:,} bytes, but {path.name} has {size:,}")
         tensors[name] = _numpy(name, value)
-    return tensors
+    return tensors, () if note is None else (note,)
 
 
 def _is_tensor_file(path: Path) -> bool:
@@ -64,12 +73,19 @@ def _is_tensor_file(path: Path) -> bool:
     try:
         tensor_file.read_metadata(path)
     except (tensor_file.TensorFileError, OSError):
-        return path.suffix == ".safetensors"
+        return path.suffix == ".safetensors" and describe(path) is None
     return True
 
 
-def read_ranks(folder: Path) -> Tensors:
+def read_ranks(folder: Path, key: str | None = None) -> tuple[Tensors, tuple[str, ...]]:
     """A folder of ``0.pth, 1.pth, ...``, one a process: all of 0's tensors, the experts of all joined in order.
+
+    Args:
+        folder: of the files
+        key: under which each has its state dict
+
+    Returns:
+        The tensors, and notes on the first file
 
     Raises:
         ImportRefused: a file is missing, or a rank's experts do not fit to the others'.
@@ -77,7 +93,8 @@ def read_ranks(folder: Path) -> Tensors:
     ranks = sorted(int(path.stem) for path in folder.glob("*.pth") if _RANK.fullmatch(path.stem))
     if missing := sorted(set(range(max(ranks, default=0) + 1)) - set(ranks)):
         raise ImportRefused(f"missing: {', '.join(f'{rank}.pth' for rank in missing)}")
-    parts = [read_tensors(folder / f"{rank}.pth") for rank in ranks]
+    read = [read_checkpoint(folder / f"{rank}.pth", key) for rank in ranks]
+    parts = [tensors for tensors, _ in read]
     tensors = dict(parts[0])
     for name, first in parts[0].items():
         if ".experts." in name:
@@ -88,7 +105,7 @@ def read_ranks(folder: Path) -> Tensors:
                 raise ImportRefused(f"{', '.join(lacking)} lack {name}") from None
             except ValueError as error:
                 raise ImportRefused(f"the ranks' {name} do not fit together ({error})") from None
-    return tensors
+    return tensors, read[0][1]
 
 
 def _load(path: Path) -> Any:
@@ -100,12 +117,12 @@ def _load(path: Path) -> Any:
         ) from None
     _check_archive(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # given a path, torch would go by its suffix
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ImportRefused(
             f"{path.name} holds other Python objects than tensors, which are not loaded because they could run code. "
-            "If you trust the file, save its state dict alone: "
-            "torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW)"
+            f"If you trust the file, save its state dict alone: {advice(path)}"
         ) from None
     except Exception as error:  # bytes that are no torch file end in any of Python's errors
         reason = str(error).partition("\n")[0] or "it ends too early"
@@ -123,15 +140,6 @@ def _check_archive(path: Path) -> None:
         raise ImportRefused(f"{path.name} is a compressed archive, and torch writes none: save it with torch.save")
     if (total := sum(entry.file_size for entry in entries)) > path.stat().st_size:
         raise ImportRefused(f"{path.name} is damaged: its parts have {total:,} bytes, more than the file")
-
-
-def _state_dict(content: Any) -> Mapping[str, Any]:
-    for key in _NESTINGS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not content:
-        raise ImportRefused(f"the file must hold a state dict (names and tensors), not {type(content).__name__}")
-    return content
 
 
 def _check_tensor(name: Any, value: Any) -> None:

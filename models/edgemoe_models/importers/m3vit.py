@@ -12,17 +12,12 @@ import re
 
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.float_reference import Floats
+from edgemoe_models.importers.assumptions import Assumptions
 from edgemoe_models.importers.common import (
-    Imported,
-    ImportOptions,
-    ImportRefused,
     Source,
-    attention_heads,
     block_numbers,
-    image_size,
     normalization,
     parse_tasks,
-    require_patches,
     seeded_heads,
     take_attention,
     take_embedding,
@@ -30,6 +25,8 @@ from edgemoe_models.importers.common import (
     unit_norm,
 )
 from edgemoe_models.importers.files import Tensors
+from edgemoe_models.importers.options import Imported, ImportOptions, ImportRefused
+from edgemoe_models.importers.positions import fitted, image_size
 
 #: Convolutional decoders, layers between tasks, auxiliary outputs of gates: trained beside the backbone.
 _BESIDE = re.compile(r"(decoders?|tam_model\d*)\.|.*\.gate\.(\d+\.)?(w_gate_aux|head\.(weight|bias))$")
@@ -42,7 +39,7 @@ def import_m3vit(tensors: Tensors, options: ImportOptions) -> Imported:
         ImportRefused: an option is missing that the checkpoint cannot answer, a gate is of a kind that we have not, or
             a tensor is missing, unknown or of another shape.
     """
-    source = Source({re.sub(r"^((module|backbone)\.)+", "", name): tensor for name, tensor in tensors.items()})
+    source, assumptions = Source(tensors), Assumptions(options)
     _refuse_other_gates(source)
     gates = _gates(source)
     seed, top_k, tasks_text = _required(source, options, gates)
@@ -59,7 +56,7 @@ def import_m3vit(tensors: Tensors, options: ImportOptions) -> Imported:
     experts, expert_hidden, _ = source.shape(f"blocks.{moe[0]}.mlp.experts.htoh4.weight", 3)
     hidden = dim if period == 1 else source.shape("blocks.0.mlp.fc1.weight", 2)[0]
     height, width = image_size(options, len(state["pos_embed"]) - 1, patch)
-    require_patches(height, width, patch, len(state["pos_embed"]) - 1)
+    assumptions.activation()
     config = ModelConfig(
         name=options.name,
         image_height=height,
@@ -67,14 +64,16 @@ def import_m3vit(tensors: Tensors, options: ImportOptions) -> Imported:
         patch=patch,
         dim=dim,
         depth=depth,
-        heads=attention_heads(options, dim),
+        heads=assumptions.heads(dim),
         mlp_hidden=hidden,
         num_experts=experts,
         top_k=top_k,
         expert_hidden=expert_hidden,
         tasks=tasks,
         moe_every=period,
+        eps=assumptions.eps(),
     )
+    state["pos_embed"], positions = fitted(state["pos_embed"], config.grid, options)
     for i in range(depth):
         state |= take_attention(source, f"blocks.{i}", dim)
         state |= _experts(source, config, i, bool(gates)) if config.is_moe(i) else _dense(source, config, i)
@@ -83,6 +82,8 @@ def import_m3vit(tensors: Tensors, options: ImportOptions) -> Imported:
         normalization(options)[2],
         f"heads drawn with seed {seed}: M3ViT's decoders are convolutions, which our heads are not. Train them",
         f"top_k {top_k} as given: the checkpoint does not say it",
+        positions,
+        *assumptions.note(),
     ]
     if not gates:
         notes.append(f"one gate a block for all tasks, copied to {', '.join(task.name for task in tasks)}")

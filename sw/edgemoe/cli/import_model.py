@@ -11,6 +11,7 @@ import typer
 from edgemoe.cli.options import fields_as_options
 from edgemoe.cli.output import say, working
 from edgemoe.cli.outputs import output_file
+from edgemoe.fitting import advice
 from edgemoe_models.importers import FORMATS, ImportOptions, import_checkpoint, save_imported
 
 __all__ = ["command"]
@@ -41,6 +42,7 @@ def command(
         f"{c.depth} blocks, {c.heads} heads, MLP {c.mlp_hidden}{experts}, "
         f"tasks {', '.join(task.name for task in c.tasks)}"
     )
+    say(advice(c))
     for text in imported.notes:
         say(f"note: {text}")
     for name in imported.unused:
