@@ -58,4 +58,4 @@ def test_a_block_of_vit_small():
     with open_verified(bundle) as verifier:
         run = verifier.run(image, "classification", expected=expect(bundle, image, "classification").trace)
     assert run.comparison.mismatches == 0, run.comparison.first_mismatch
-    assert run.comparison.tensors == 19
+    assert run.comparison.values > 1_200_000

@@ -74,11 +74,20 @@ def test_edge_moe_tokens_equal_the_raw_files(folder):
     assert 0 < float(differences[1]) < float(differences[2]) < 1e-5
 
 
+def test_edge_moe_at_another_image_size(folder):
+    (folder / "image.float32.bin").unlink()
+    imported = import_checkpoint(folder, ImportOptions(heads=HEADS, image_height=16, image_width=8))
+    assert imported.config.grid == (4, 2) and any("resampled from 2 x 4 to 4 x 2" in note for note in imported.notes)
+    assert any(note.startswith("assumed, because the file does not say: the exact GELU") for note in imported.notes)
+    with pytest.raises(ImportRefused, match=re.escape("an image of 16 x 16 has 16 patches of 4 x 4")):
+        import_checkpoint(folder, ImportOptions(heads=HEADS, image_height=16, image_width=16))
+
+
 def test_edge_moe_from_the_command_line_to_the_device(edgemoe, folder, tmp_path):
     out = tmp_path / "new" / "edge-moe.safetensors"
     text = edgemoe.ok("import", folder, "--out", out, "--heads", HEADS)
     assert "8 x 16, patch 4, width 24, 4 blocks, 2 heads, MLP 40, 5 experts of 28 (top-2)" in text
-    assert "heads drawn with seed 0" in text
+    assert "heads drawn with seed 0" in text and "\nIt fits pynq-z2, zcu102, tiny, " in text
     image = np.asarray(Image.open(out.with_suffix(".png")))
     state, config = load_checkpoint(out)
     graph = quantize_checkpoint(out)

@@ -91,3 +91,14 @@ def test_m3vit_refusals(tmp_path, extra, options, message):
     given = {**vars(M3VIT), "name": "imported", **options}
     with pytest.raises(ImportRefused, match=re.escape(message)):
         import_checkpoint(path, ImportOptions(**given))
+
+
+def test_m3vit_positions_of_another_grid(tmp_path):
+    """Trained at 16 x 8 pixels, and run at 8 x 16: as many patches in another form."""
+    path = save_torch(tmp_path / "m.pth", m3vit_tensors())
+    given = {**vars(M3VIT), "trained_grid": "4x2", "activation": "gelu", "eps": 1e-6}
+    turned, plain = import_checkpoint(path, ImportOptions(**given)), import_checkpoint(path, M3VIT)
+    assert not np.array_equal(turned.state["pos_embed"], plain.state["pos_embed"])
+    assert any("resampled from 4 x 2 to 2 x 4 patches, bicubic (as given)" in note for note in turned.notes)
+    assert any("the exact GELU (--activation), LayerNorm's eps 1e-06 (--eps)" in note for note in plain.notes)
+    assert not any("assumed" in note for note in turned.notes)
