@@ -191,7 +191,7 @@ class Begin(Payload):
 class Load(EnginePayload):
     """DRAM to scratchpad. Master m reads its slice of each row at base + offset + m * plane_stride.
 
-    All of them must lie in the region.
+    All lie in the region.
     """
 
     opcode: ClassVar[Opcode] = Opcode.LOAD
