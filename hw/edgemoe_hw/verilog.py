@@ -17,7 +17,7 @@ from amaranth.lib import data, wiring
 
 from edgemoe_hw.spec.config import AcceleratorConfig
 
-__all__ = ["TOP_NAME", "generate"]
+__all__ = ["TOP_NAME", "FlatPorts", "generate"]
 
 TOP_NAME = "edgemoe"
 
@@ -26,7 +26,7 @@ _INITIAL = re.compile(r"^ *initial begin\n.*?^ *end\n", re.MULTILINE | re.DOTALL
 _ZERO_INIT = re.compile(r"^ *[\w\\]+ ?\[\d+\] = \d+'h0+;\n", re.MULTILINE)
 
 
-class _Flat(Elaboratable):
+class FlatPorts(Elaboratable):
     """A component with one signal a port: ``<port>``, and ``<port>_<channel><field>`` for AXI (``m0_axi_awaddr``)."""
 
     def __init__(self, component: wiring.Component):
@@ -74,8 +74,8 @@ class _Flat(Elaboratable):
 def generate(config: AcceleratorConfig, top: wiring.Component | None = None) -> str:
     """Verilog of the accelerator, or of ``top``, as module ``edgemoe``.
 
-    Clock ``clk``, synchronous active-high reset ``rst``, all other ports as ``_Flat`` names them. The text is the same
-    for the same design, without source locations.
+    Clock ``clk``, synchronous active-high reset ``rst``, all other ports as ``FlatPorts`` names them. The text is the
+    same for the same design, without source locations.
     """
     if top is None:
         from edgemoe_hw.top import (
@@ -83,7 +83,7 @@ def generate(config: AcceleratorConfig, top: wiring.Component | None = None) -> 
         )
 
         top = Accelerator(config)
-    flat = _Flat(top)
+    flat = FlatPorts(top)
     text = verilog.convert(
         flat, name=TOP_NAME, ports=list(flat.ports.values()), emit_src=False, strip_internal_attrs=True
     )

@@ -15,7 +15,17 @@ from urllib.parse import unquote, urlsplit
 
 from edgemoe.errors import MissingExtraError
 
-__all__ = ["EXTRAS", "PYNQ_PINS", "Extra", "extra_of", "install_command", "installed_from", "needs", "require"]
+__all__ = [
+    "EXTRAS",
+    "PYNQ_PINS",
+    "Extra",
+    "extra_of",
+    "install_command",
+    "installed_from",
+    "is_installed",
+    "needs",
+    "require",
+]
 
 #: Without these pynq is there and cannot be imported: newer ones lack what it uses.
 PYNQ_PINS = "pip install 'pycparser<3' 'setuptools<82'"
@@ -95,12 +105,13 @@ def require(what: str, *extras: str) -> None:
     Raises:
         MissingExtraError: says which extras ``what`` lacks, and how to install them
     """
-    missing = [name for name in extras if not all(map(_is_installed, EXTRAS[name].modules))]
+    missing = [name for name in extras if not all(map(is_installed, EXTRAS[name].modules))]
     if missing:
         raise MissingExtraError(needs(what, *missing))
 
 
-def _is_installed(module: str) -> bool:
+def is_installed(module: str) -> bool:
+    """Whether a module could be imported; nothing is."""
     return importlib.util.find_spec(module) is not None
 
 

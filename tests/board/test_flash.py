@@ -175,7 +175,7 @@ def test_command_fails_as_the_selftest_does(command, program, built, bundle):
 )
 def test_command_refuses(command, tmp_path, monkeypatch, arguments, message):
     """Before a bundle is compiled, which takes long."""
-    monkeypatch.setattr("edgemoe.cli.boards._bundle", lambda board, out: pytest.fail("compiled"))
+    monkeypatch.setattr("edgemoe.compiler.build_bundle", lambda *_: pytest.fail("compiled"))
     command(*arguments, "--out", tmp_path).refused(message)
 
 

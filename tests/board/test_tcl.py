@@ -17,7 +17,7 @@ from edgemoe.boards.zynq import ZynqFamily
 from edgemoe_hw.spec.config import PRESETS
 from edgemoe_hw.spec.constants import ADDRESS_BITS
 from edgemoe_hw.top import Accelerator
-from edgemoe_hw.verilog import _Flat
+from edgemoe_hw.verilog import FlatPorts
 from edgemoe_sim.build import accelerator_verilog
 
 from .conftest import pairs
@@ -335,7 +335,7 @@ def attributes_of(verilog: str) -> dict[str, dict[str, str]]:
 
 def test_interfaces_of_the_rtl(board):
     """Every port belongs to an interface; widths, protocols, clock and reset as the block design needs them."""
-    ports = _Flat(Accelerator(board.config)).ports
+    ports = FlatPorts(Accelerator(board.config)).ports
     declarations = "".join(f"  input [{len(signal) - 1}:0] {name};\n" for name, signal in ports.items())
     attributes = interface_attributes(board.config, ADDRESS_BITS)
     found = attributes_of(add_attributes(f"\nmodule edgemoe();\n{declarations}\nendmodule", "edgemoe", attributes))

@@ -81,7 +81,7 @@ def test_a_step_of_one_task_leaves_the_others_untouched():
 
 def test_every_task_is_drawn():
     trainer = Trainer(TrainConfig("small", tasks=ALL, tasks_per_step=2, batch=1))
-    drawn = [frozenset(task.kind for task in trainer._drawn_tasks()) for _ in range(60)]
+    drawn = [frozenset(task.kind for task in trainer.drawn_tasks()) for _ in range(60)]
     assert len(set(drawn)) == 6
 
 

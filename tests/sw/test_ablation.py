@@ -137,10 +137,9 @@ def test_a_third_of_the_array_keeps_its_memory():
         assert third.weight_depth * third.row_bytes["WEIGHT"] == whole.weight_depth * whole.row_bytes["WEIGHT"]
 
 
-def test_the_smallest_group_with_a_program_that_fits(monkeypatch):
+def test_the_smallest_group_with_a_program_that_fits():
     naive = next(variant for variant in VARIANTS if len(variant.options) > 1)
-    monkeypatch.setattr("edgemoe.compiler.program._MAX_COMMANDS", 300)
-    assert compile_variant(GRAPH, PRESETS["pynq-z2"], naive)[1].moe_group > 1
+    assert compile_variant(GRAPH, PRESETS["pynq-z2"], naive, max_commands=300)[1].moe_group > 1
 
 
 @pytest.mark.parametrize(("depth", "reloads"), [(8192, False), (550, True)])

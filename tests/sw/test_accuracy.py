@@ -118,16 +118,12 @@ def test_drop_is_against_float_on_the_same_scenes(measured):
     assert drop("edges", {"f1": 0.5}, {"f1": 0.4}) > 0 and drop("depth", {"rmse": 1.0}, {"rmse": 1.2}) > 0
 
 
-def test_a_difference_is_found(weights, measured, monkeypatch, tmp_path):
-    monkeypatch.setattr(
-        accuracy,
-        "_brevitas",
-        lambda path: (
-            lambda task, images: np.zeros((len(images), MODEL.num_patches, MODEL.task(task).head_outputs), np.int64)
-        ),
-    )
+def test_a_difference_is_found(weights, measured, tmp_path):
+    def zeros(task, images):
+        return np.zeros((len(images), MODEL.num_patches, MODEL.task(task).head_outputs), np.int64)
+
     options = AccuracyOptions(CONFIGS["tiny"], scenes=1, brevitas_images=1, cache=tmp_path)
-    study = accuracy.Study(weights, options, lambda what, share: None)
+    study = accuracy.Study(weights, options, lambda what, share: None, brevitas=lambda path: zeros)
     files = workloads.qat_files(weights, "w8a8")
     row = study.brevitas_row(files, read_graph(files.graph))
     assert row["equal"] is False and row["differences"] > 0

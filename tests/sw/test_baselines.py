@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgemoe.extras import install_command
-from edgemoe.studies.baselines import measurement, suite
+from edgemoe.studies.baselines import suite
 from edgemoe.studies.baselines.measurement import Effort, measure
 from edgemoe.studies.baselines.suite import BASELINES, Baseline, differing, measure_baseline
 from edgemoe.studies.baselines.workload import Workload, activation_ranges, load_workload
@@ -203,10 +203,10 @@ def test_energy_is_joules_over_images(monkeypatch):
     session = CountingSession()
     monkeypatch.setitem(sys.modules, "zeus", types.ModuleType("zeus"))
     monkeypatch.setitem(sys.modules, "zeus.monitor", types.SimpleNamespace(ZeusMonitor=Monitor))
-    monkeypatch.setattr(measurement, "_ENERGY_SECONDS", 0.0)
-    row = measure(session, 4, "cpu", EFFORT)
+    effort = dataclasses.replace(EFFORT, energy_seconds=0.0)
+    row = measure(session, 4, "cpu", effort)
     assert row["energy_mj"] == pytest.approx(2000 / (4 * session.steps)) and row["energy"] == "RAPL, whole package"
-    assert measure(session, 4, "cuda", EFFORT)["energy"] == "not measured: no NVML counters that can be read here"
+    assert measure(session, 4, "cuda", effort)["energy"] == "not measured: no NVML counters that can be read here"
 
 
 def test_workloads_by_name():
@@ -236,7 +236,8 @@ def test_networks_without_experts_are_measured_once(monkeypatch):
     asked = []
     config = types.SimpleNamespace(num_experts=0)
     monkeypatch.setattr(suite, "load_workload", lambda model, count: types.SimpleNamespace(config=config))
-    monkeypatch.setattr(suite, "_in_process", lambda group, *rest: asked.extend(group) or [])
-    suite.run_baselines("deit-tiny", [1], 1, EFFORT, lambda what: None)
+    suite.run_baselines(
+        "deit-tiny", [1], 1, EFFORT, lambda what: None, lambda group, *rest: [{} for _ in map(asked.append, group)]
+    )
     kinds = [(b.runtime, b.precision) for b in asked]
     assert len(kinds) == len(set(kinds)) and set(kinds) == {(b.runtime, b.precision) for b in BASELINES}

@@ -157,6 +157,15 @@ def test_an_interruption(bundle, image, tmp_path):
     assert (done.returncode, err) == (130, "edgemoe: interrupted\n")
 
 
+def test_output_is_seen_before_the_end():
+    """In a pipe too: where ``edgemoe demo`` is, one wants to know while it runs."""
+    program = "import time; from edgemoe.cli.output import say; say('here'); time.sleep(60)"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment) as done:
+        assert done.stdout.readline() == "here\n" and done.poll() is None
+        done.kill()
+
+
 def test_help_and_codes_are_documented():
     text = (SOURCES.parents[1] / "docs" / "command_line.md").read_text(encoding="utf-8")
     assert f"```\n{overview()}\n```" in text
@@ -178,7 +187,7 @@ def test_long_work_is_named_within_two_seconds(monkeypatch, capsys):
     """Where no bar can be drawn: a step that lasts is named on stderr, a short one is not."""
     from edgemoe.cli import output
 
-    monkeypatch.setattr(output, "_PATIENCE", 0.05)
+    monkeypatch.setattr(output, "PATIENCE", 0.05)
     with output.working("short"):
         pass
     with output.working("building the simulator (about a minute, once)") as work:
@@ -253,7 +262,7 @@ def test_a_missing_extra_is_named_in_one_line(edgemoe, bundle, image, tmp_path, 
         monkeypatch.delitem(sys.modules, name)
     for module in absent:
         monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.setattr("edgemoe.extras._is_installed", lambda module: module not in absent)
+    monkeypatch.setattr("edgemoe.extras.is_installed", lambda module: module not in absent)
     edgemoe(*arguments.format(bundle=bundle, image=image).split()).refused(
         EXTRAS[extra].purpose, install_command(extra)
     )

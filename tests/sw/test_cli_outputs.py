@@ -74,7 +74,7 @@ def no_work(monkeypatch):
         except ImportError:
             pytest.importorskip("torch")
         monkeypatch.setattr(name, lambda *_, **__: pytest.fail("the work began"))
-    monkeypatch.setattr("edgemoe.extras._is_installed", lambda module: True)
+    monkeypatch.setattr("edgemoe.extras.is_installed", lambda module: True)
 
 
 @pytest.fixture

@@ -138,7 +138,7 @@ def test_command_keeps_the_other_section(edgemoe, monkeypatch, results, tmp_path
             {**MEASURED, "model": model, "batch": batches[0], "threads": threads, "ms": 1.0, "equal": False}
         ],
     )
-    monkeypatch.setattr(bench_command, "_host_overhead", lambda: {"m3vit-micro": {"depth": 0.25}})
+    monkeypatch.setattr(bench_command, "host_overhead", lambda: {"m3vit-micro": {"depth": 0.25}})
     arguments = "bench --only baselines --model m3vit-micro --batch 1 --threads 2".split()
     # The outputs differ, which is an error once everything is written.
     edgemoe(*arguments, "--out", tmp_path).failed("outputs differ from the float model")

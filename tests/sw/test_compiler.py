@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from edgemoe.compiler import CompileError, CompilerOptions, build_bundle, compile_graph, program
+from edgemoe.compiler import CompileError, CompilerOptions, build_bundle, compile_graph
+from edgemoe.compiler.program import MAX_COMMANDS
 from edgemoe.layout import gather_outputs, pack_patches
 from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig
 from edgemoe_hw.spec.isa import Engine, EnginePayload, decode_program, encode, waits
@@ -229,13 +230,11 @@ def test_what_a_command_cannot_express_is_refused(changes, message):
         compile_graph(random_graph(model), LARGE)
 
 
-def test_too_many_commands_are_refused(monkeypatch):
+def test_too_many_commands_are_refused():
     """The limit is what BEGIN's field holds; here it is lowered to a small program's size."""
     graph = random_graph(small_model())
     commands = max(len(p.commands) for p in compile_graph(graph, PRESETS["tiny"]).programs.values()) + 2
-    assert program._MAX_COMMANDS == 65535
-    monkeypatch.setattr(program, "_MAX_COMMANDS", commands)
-    compile_graph(graph, PRESETS["tiny"])
-    monkeypatch.setattr(program, "_MAX_COMMANDS", commands - 1)
+    assert MAX_COMMANDS == 65535
+    compile_graph(graph, PRESETS["tiny"], max_commands=commands)
     with pytest.raises(CompileError, match=f"needs {commands} commands, the limit is {commands - 1}: 1 too many"):
-        compile_graph(graph, PRESETS["tiny"])
+        compile_graph(graph, PRESETS["tiny"], max_commands=commands - 1)

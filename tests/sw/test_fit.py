@@ -26,7 +26,7 @@ def fake_tools(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         (folder / "report.json").write_text(json.dumps(REPORT))
         (folder / "ulx3s.bit").write_bytes(b"bits")
 
-    monkeypatch.setattr(flow, "_run", run)
+    monkeypatch.setattr(flow, "run_tool", run)
     monkeypatch.setattr("edgemoe_hw.verilog.generate", lambda config, component: "module")
     monkeypatch.setattr(flow.metadata, "version", lambda package: "1.2")
     return calls
@@ -114,15 +114,14 @@ def test_no_clock_is_refused() -> None:
 def test_tool_without_an_end_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "endless.py").write_text("import time\ndef run(arguments):\n    time.sleep(100)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(flow, "_LIMIT_SECONDS", 1)
     with pytest.raises(SynthesisError, match="place and route did not end within .* try another --seed"):
-        flow._run("place and route", "endless.run", [], tmp_path)
+        flow.run_tool("place and route", "endless.run", [], tmp_path, limit_seconds=1)
 
 
 def test_failing_tool_names_its_log(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("def run(argv):\n    print('ERROR: pin taken')\n    return 3\n")
     with pytest.raises(SynthesisError, match=r"place and route failed \(ERROR: pin taken\), see .*place-and-route.out"):
-        flow._run("place and route", "broken.run", [], tmp_path)
+        flow.run_tool("place and route", "broken.run", [], tmp_path)
 
 
 @pytest.mark.parametrize("clock,code", [(1.0, 0), (1000.0, 1)])

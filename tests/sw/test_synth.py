@@ -32,7 +32,7 @@ def fake_yosys(monkeypatch, cells):
         on_step("ABC pass")
         return cells, {"": {}, "compute.array": cells}
 
-    monkeypatch.setattr(synth, "_yosys", run)
+    monkeypatch.setattr(synth, "run_yosys", run)
     monkeypatch.setattr("edgemoe_hw.verilog.generate", lambda config, component: "module")
     monkeypatch.setattr(synth.metadata, "version", lambda package: "1.2")
 

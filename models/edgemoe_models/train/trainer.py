@@ -82,7 +82,7 @@ class Trainer:
         self.optimizer.zero_grad()
         losses: dict[str, Tensor] = {}
         balances = []
-        for task in self._drawn_tasks():
+        for task in self.drawn_tasks():
             loss, balance = self._losses(task, data)
             self.scaler.scale(loss + self.config.balance * balance).backward()
             losses[task.name] = loss.detach()
@@ -101,7 +101,8 @@ class Trainer:
         entropy = np.random.SeedSequence([self.config.seed, self.step, self.processes.rank])
         torch.manual_seed(int(entropy.generate_state(1, np.uint32)[0]))
 
-    def _drawn_tasks(self) -> list[TaskConfig]:
+    def drawn_tasks(self) -> list[TaskConfig]:
+        """The tasks of the next step: all, or as many as the configuration says, drawn anew."""
         tasks, count = self.model_config.tasks, self.config.tasks_per_step
         if not count:
             return list(tasks)

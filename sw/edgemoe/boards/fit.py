@@ -24,12 +24,11 @@ from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig
 from edgemoe_models.storage.atomic import write_text
 from edgemoe_models.storage.json_text import read_json
 
-__all__ = ["FitTarget", "critical_path", "fit", "fmax", "load_target", "target_names", "utilisation"]
+__all__ = ["FitTarget", "critical_path", "fit", "fmax", "load_target", "run_tool", "target_names", "utilisation"]
 
 _FILE = "target.toml"
 _KINDS: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "float": (int, float), "list[str]": list}
 
-_LIMIT_SECONDS = 5400  # of one tool
 
 # What nextpnr calls the parts of an ECP5, and what people do.
 _RESOURCES = {"TRELLIS_COMB": "lut", "TRELLIS_FF": "ff", "MULT18X18D": "dsp", "DP16KD": "ebr", "TRELLIS_IO": "io"}
@@ -189,7 +188,7 @@ def fit(
     for step, (tool, arguments) in steps.items():
         on_step(step)
         begin = time.perf_counter()
-        _run(step, tool, arguments, out)
+        run_tool(step, tool, arguments, out)
         seconds[step] = round(time.perf_counter() - begin, 1)
     report = read_json(out / "report.json")
     bitstream = (out / f"{name}.bit").read_bytes()
@@ -213,7 +212,7 @@ def fit(
     }
 
 
-def _run(step: str, tool: str, arguments: list[str], folder: Path) -> None:
+def run_tool(step: str, tool: str, arguments: list[str], folder: Path, limit_seconds: float = 5400) -> None:
     """Run a YoWASP tool in ``folder``: relative paths only, because it has a /tmp of its own."""
     module, function = tool.split(".")
     program = f"import sys; from {module} import {function}; sys.exit({function}(sys.argv[1:]))"
@@ -225,11 +224,11 @@ def _run(step: str, tool: str, arguments: list[str], folder: Path) -> None:
                 cwd=folder,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                timeout=_LIMIT_SECONDS,
+                timeout=limit_seconds,
             ).returncode
     except subprocess.TimeoutExpired:
         raise SynthesisError(
-            f"{step} did not end within {_LIMIT_SECONDS // 60} minutes (a router that finds no "
+            f"{step} did not end within {limit_seconds / 60:g} minutes (a router that finds no "
             f"solution never ends): try another --seed"
         ) from None
     if status:

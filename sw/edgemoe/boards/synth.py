@@ -24,7 +24,7 @@ from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_models.storage.atomic import write_text
 from edgemoe_models.storage.json_text import read_json
 
-__all__ = ["DEVICES", "RESOURCES", "FpgaDevice", "count_resources", "device_of", "synthesize"]
+__all__ = ["DEVICES", "RESOURCES", "FpgaDevice", "count_resources", "device_of", "run_yosys", "synthesize"]
 
 _TOP = "edgemoe"
 RESOURCES = ("lut", "ff", "dsp", "bram36")
@@ -158,7 +158,7 @@ def synthesize(
     if on_step:
         on_step("Verilog")
     write_text(out_dir / f"{config.name}.v", generate(config, component))
-    cells, units = _yosys(out_dir, config.name, device.family, on_step or (lambda step: None))
+    cells, units = run_yosys(out_dir, config.name, device.family, on_step or (lambda step: None))
     found = count_resources(cells)
     result = {
         "config": config.name,
@@ -177,7 +177,7 @@ def synthesize(
     return result
 
 
-def _yosys(
+def run_yosys(
     out_dir: Path, name: str, family: str, on_step: Callable[[str], None]
 ) -> tuple[dict[str, int], Mapping[str, Mapping[str, int]]]:
     """Run ``synth_xilinx`` on ``<name>.v`` in ``out_dir``; return the cells by type, and those of each unit."""

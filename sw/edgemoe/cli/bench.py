@@ -103,7 +103,7 @@ def _baselines(results: Results, path: Path, models: list[str], batches: list[in
     rows: list[dict[str, Any]] = []
     results["baselines"] = {"machine": machine(), "rows": rows}
     work.step("measuring the host API")
-    results["host_overhead_ms"] = _host_overhead()
+    results["host_overhead_ms"] = host_overhead()
     for model in models:
         try:
             rows += run_baselines(model, batches, threads, Effort(), lambda what: work.step(f"measuring {what}"))
@@ -112,7 +112,7 @@ def _baselines(results: Results, path: Path, models: list[str], batches: list[in
         save_results(results, path)
 
 
-def _host_overhead() -> dict[str, dict[str, float]]:
+def host_overhead() -> dict[str, dict[str, float]]:
     """Median milliseconds a frame outside the device by model and task, as ``edgemoe study overhead`` has it."""
     bundle = build_bundle(load_graph(OVERHEAD_MODEL), CONFIGS["pynq-z2"])
     return {OVERHEAD_MODEL: {task: values["p50_ms"] for task, values in measure_overhead(bundle)["tasks"].items()}}

@@ -19,10 +19,10 @@ from edgemoe.reports.tables import TextTable
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-__all__ = ["Work", "complain", "hint", "note", "say", "show", "use_any_encoding", "working"]
+__all__ = ["PATIENCE", "Work", "complain", "hint", "note", "say", "show", "use_any_encoding", "working"]
 
 _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
-_PATIENCE = 1.0  # seconds after which a step is named where no bar can be drawn
+PATIENCE = 1.0  # seconds after which a step is named where no bar can be drawn
 _AGAIN = 60.0  # seconds after which details of a long step are named there
 
 
@@ -38,9 +38,10 @@ def _printable(line: str) -> str:
 
 
 def say(*lines: str) -> None:
-    """Lines of results."""
+    """Lines of results, seen at once where a pipe or a file is written too: ``edgemoe demo`` runs on for hours."""
     for line in lines:
         sys.stdout.write(_printable(line) + "\n")
+    sys.stdout.flush()
 
 
 def show(table: TextTable) -> None:
@@ -81,7 +82,7 @@ class Work:
             self._bar.update(self._task, description=text, total=None if share is None else 1.0, completed=share or 0.0)
         elif text != self._text:
             self.stop()
-            self._timer = threading.Timer(_PATIENCE, note, [text])
+            self._timer = threading.Timer(PATIENCE, note, [text])
             self._timer.daemon = True
             self._timer.start()
         self._text = text

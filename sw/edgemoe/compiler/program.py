@@ -17,9 +17,10 @@ from edgemoe_hw.spec.constants import COUNT_BITS
 from edgemoe_hw.spec.isa import Begin, End, Engine, FieldError, Header, Load, encode, waits
 from edgemoe_models.graph.integer_graph import GraphError, IntegerGraph
 
-__all__ = ["CompiledModel", "Program", "compile_graph"]
+__all__ = ["MAX_COMMANDS", "CompiledModel", "Program", "compile_graph"]
 
-_MAX_COMMANDS = (1 << COUNT_BITS) - 1
+#: What BEGIN can say, and engines can count.
+MAX_COMMANDS = (1 << COUNT_BITS) - 1
 
 
 @dataclass(frozen=True)
@@ -73,15 +74,17 @@ def _encode(command: Command) -> bytes:
         raise CompileError(f"{command.label}: {TOO_LARGE}: {error}") from None
 
 
-def _assemble(graph: IntegerGraph, config: AcceleratorConfig, task: str, lowered: LoweredTask) -> Program:
+def _assemble(
+    graph: IntegerGraph, config: AcceleratorConfig, task: str, lowered: LoweredTask, max_commands: int
+) -> Program:
     commands = lowered.builder.commands
     timings = estimate(config, graph.config, commands)
     order = dispatch_order(commands, timings)
     places = {index: place for place, index in enumerate(order)}
     count = len(commands) + 2
-    if count > _MAX_COMMANDS:
+    if count > max_commands:
         raise CompileError(
-            f"task {task} needs {count} commands, the limit is {_MAX_COMMANDS}: {count - _MAX_COMMANDS} too many"
+            f"task {task} needs {count} commands, the limit is {max_commands}: {count - max_commands} too many"
         )
     begin = encode(Begin(isa_version=ISA_VERSION, config_hash=config.hash32, commands=count))
     totals = waits({engine: sum(command.engine == engine for command in commands) for engine in Engine})
@@ -101,9 +104,19 @@ def _assemble(graph: IntegerGraph, config: AcceleratorConfig, task: str, lowered
 
 
 def compile_graph(
-    graph: IntegerGraph, config: AcceleratorConfig, options: CompilerOptions | None = None
+    graph: IntegerGraph,
+    config: AcceleratorConfig,
+    options: CompilerOptions | None = None,
+    *,
+    max_commands: int = MAX_COMMANDS,
 ) -> CompiledModel:
     """Compile all tasks of a model for one configuration; tasks share their weights in DRAM.
+
+    Args:
+        graph: the model
+        config: of the accelerator
+        options: default: what is fastest
+        max_commands: a longer program is refused
 
     Raises:
         CompileError: the model does not fit; the message says what is too large and by how much
@@ -117,6 +130,7 @@ def compile_graph(
         raise CompileError(str(error)) from None
     image = DramImage(config)
     tasks = [task.name for task in graph.config.tasks]
-    programs = {task: _assemble(graph, config, task, lower_task(graph, config, options, image, task)) for task in tasks}
+    lowered = {task: lower_task(graph, config, options, image, task) for task in tasks}
+    programs = {task: _assemble(graph, config, task, lowered[task], max_commands) for task in tasks}
     source = input_object(config, graph.config.num_patches, graph.config.patch_inputs)
     return CompiledModel(graph, dataclasses.replace(config), options, image.tobytes(), source, programs)

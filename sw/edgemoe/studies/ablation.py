@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgemoe.bundle import Bundle
-from edgemoe.compiler import CompileError, CompilerOptions, build_bundle
+from edgemoe.compiler import CompileError, CompilerOptions, build_bundle, compile_graph, to_bundle
+from edgemoe.compiler.program import MAX_COMMANDS
 from edgemoe.errors import DeviceError
 from edgemoe.reports.tables import TextTable
 from edgemoe.runtime.verify import open_verified
@@ -126,15 +127,17 @@ def split_arrays(config: AcceleratorConfig) -> AcceleratorConfig:
     )
 
 
-def compile_variant(graph: IntegerGraph, config: AcceleratorConfig, variant: Variant) -> tuple[Bundle, CompilerOptions]:
-    """The first of the variant's options whose program is not too long.
+def compile_variant(
+    graph: IntegerGraph, config: AcceleratorConfig, variant: Variant, *, max_commands: int = MAX_COMMANDS
+) -> tuple[Bundle, CompilerOptions]:
+    """The first of the variant's options whose program has at most ``max_commands``.
 
     Raises:
         CompileError: none of them compiles
     """
     for options in variant.options[:-1]:
         try:
-            return build_bundle(graph, config, options), options
+            return to_bundle(compile_graph(graph, config, options, max_commands=max_commands)), options
         except CompileError as error:
             if "commands" not in str(error):
                 raise

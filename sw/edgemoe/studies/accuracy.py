@@ -34,7 +34,17 @@ from edgemoe_models.storage.cache import cache_root
 from edgemoe_models.studies.compare_ptq import COLUMNS
 from edgemoe_sim.trace import Comparison
 
-__all__ = ["DROPS", "AccuracyOptions", "accuracy_table", "differing", "drop", "run_accuracy", "summary"]
+__all__ = [
+    "DROPS",
+    "AccuracyOptions",
+    "Study",
+    "accuracy_table",
+    "brevitas_outputs",
+    "differing",
+    "drop",
+    "run_accuracy",
+    "summary",
+]
 
 Images = npt.NDArray[np.uint8]
 Metrics = dict[str, dict[str, float]]
@@ -85,10 +95,19 @@ class Study:
 
     Args:
         weights: float checkpoint
+        options: what is measured
         track: told what is measured and its share, 0..1
+        brevitas: reads a QAT model's latent weights
     """
 
-    def __init__(self, weights: Path, options: AccuracyOptions, track: Callable[[str, float], None]) -> None:
+    def __init__(
+        self,
+        weights: Path,
+        options: AccuracyOptions,
+        track: Callable[[str, float], None],
+        brevitas: Callable[[Path], Outputs] | None = None,
+    ) -> None:
+        self.brevitas = brevitas or brevitas_outputs
         self.state, self.config = load_checkpoint(weights)
         if strange := [task.name for task in self.config.tasks if task.kind not in DROPS]:
             raise ValueError(f"{weights}: the scenes have no labels for {', '.join(strange)}")
@@ -144,7 +163,7 @@ class Study:
 
     def brevitas_row(self, qat: QatFiles, graph: IntegerGraph) -> Row:
         """The Brevitas model on some scenes, its outputs in units of the graph's."""
-        run, differences = _brevitas(qat.latent), 0
+        run, differences = self.brevitas(qat.latent), 0
 
         def outputs(task: str, images: Images) -> Iterator[npt.NDArray[Any]]:
             nonlocal differences
@@ -203,7 +222,7 @@ def _finite(metrics: Metrics) -> dict[str, dict[str, float | None]]:
     }
 
 
-def _brevitas(latent: Path) -> Outputs:
+def brevitas_outputs(latent: Path) -> Outputs:
     """A QAT model's raw head outputs [B, rows, outputs] of images [B, H, W, 3]."""
     import torch
 

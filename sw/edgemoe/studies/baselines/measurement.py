@@ -18,7 +18,6 @@ __all__ = ["Effort", "check", "measure"]
 
 #: Float32 outputs may differ from the float reference by this share of its largest value (order of additions).
 TOLERANCE = 1e-4
-_ENERGY_SECONDS = 2.0  # of steps in a row: counters advance every millisecond (RAPL) to 100 milliseconds (NVML)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +29,8 @@ class Effort:
     least_warm_up: int = 3
     least_runs: int = 10
     most_runs: int = 500
+    #: Of steps in a row: counters advance every millisecond (RAPL) to 100 milliseconds (NVML).
+    energy_seconds: float = 2.0
 
 
 def measure(session: Session, batch: int, device: str, effort: Effort) -> dict[str, Any]:
@@ -40,7 +41,7 @@ def measure(session: Session, batch: int, device: str, effort: Effort) -> dict[s
     warm_up = _steps(session, effort.warm_up_seconds, effort.least_warm_up, effort.most_runs)
     runs = _steps(session, effort.seconds, effort.least_runs, effort.most_runs)
     wall, processor = (1e3 * column / batch for column in runs.T)
-    millijoules, energy = _energy(session, batch, device)
+    millijoules, energy = _energy(session, batch, device, effort.energy_seconds)
     return {
         "ms": float(np.median(wall)),
         "p90_ms": float(np.percentile(wall, 90)),
@@ -65,7 +66,7 @@ def _steps(session: Session, seconds: float, least: int, most: int) -> npt.NDArr
     return np.array(times)
 
 
-def _energy(session: Session, batch: int, device: str) -> tuple[float | None, str]:
+def _energy(session: Session, batch: int, device: str, seconds: float) -> tuple[float | None, str]:
     """Millijoules an image and what they were measured with, or None and why not.
 
     RAPL counts the whole processor package with whatever else it runs, NVML the whole card. NVML's own counter is read
@@ -73,7 +74,7 @@ def _energy(session: Session, batch: int, device: str) -> tuple[float | None, st
     """
     if device == "cuda" and (counter := _nvml_counter()) is not None:
         begin = counter()
-        steps = len(_steps(session, _ENERGY_SECONDS, 1, 1_000_000))
+        steps = len(_steps(session, seconds, 1, 1_000_000))
         return (counter() - begin) / (steps * batch), "NVML, whole card"
     try:
         from zeus.monitor import ZeusMonitor
@@ -86,7 +87,7 @@ def _energy(session: Session, batch: int, device: str) -> tuple[float | None, st
     elif on_gpu or not monitor.cpu_indices:
         return None, f"not measured: no {'NVML' if on_gpu else 'RAPL'} counters that can be read here"
     monitor.begin_window("steps", sync_execution=False)
-    steps = len(_steps(session, _ENERGY_SECONDS, 1, 1_000_000))
+    steps = len(_steps(session, seconds, 1, 1_000_000))
     window = monitor.end_window("steps", sync_execution=False)
     joules = sum(window.gpu_energy.values()) if on_gpu else sum((window.cpu_energy or {}).values())
     return 1e3 * joules / (steps * batch), "NVML, whole card" if on_gpu else "RAPL, whole package"

@@ -18,9 +18,19 @@ from edgemoe.extras import install_command
 from edgemoe.studies.baselines.measurement import Effort, check, measure
 from edgemoe.studies.baselines.workload import Unavailable, Workload, load_workload
 
-__all__ = ["BASELINES", "Baseline", "differing", "machine", "measure_baseline", "run_baselines"]
+__all__ = [
+    "BASELINES",
+    "Baseline",
+    "RunGroup",
+    "differing",
+    "in_fresh_process",
+    "machine",
+    "measure_baseline",
+    "run_baselines",
+]
 
 Row = dict[str, Any]
+RunGroup = Callable[["Sequence[Baseline]", Workload, Sequence[int], int, Effort], list[Row]]
 _DYNAMIC = (
     "weights of linear layers int8, a scale per tensor; their inputs uint8, scaled when they run; the rest float32"
 )
@@ -119,9 +129,22 @@ def _measure_all(
 
 
 def run_baselines(
-    model: str, batches: Sequence[int], threads: int, effort: Effort, track: Callable[[str], None]
+    model: str,
+    batches: Sequence[int],
+    threads: int,
+    effort: Effort,
+    track: Callable[[str], None],
+    run_group: RunGroup | None = None,
 ) -> list[Row]:
     """A model's rows of all baselines, runtime after runtime in a fresh process each.
+
+    Args:
+        model: trained preset or file
+        batches: images at once
+        threads: of the CPU runtimes
+        effort: how long each is measured
+        track: told what is measured
+        run_group: measures the baselines of one runtime; default: in a fresh process
 
     Raises:
         ValueError: there is no such model, or a batch or the number of threads is not positive
@@ -136,13 +159,14 @@ def run_baselines(
     for name in dict.fromkeys(baseline.runtime for baseline in suite):
         track(f"{model} with {name}")
         group = [baseline for baseline in suite if baseline.runtime == name]
-        rows += _in_process(group, workload, batches, threads, effort)
+        rows += (run_group or in_fresh_process)(group, workload, batches, threads, effort)
     return rows
 
 
-def _in_process(
+def in_fresh_process(
     group: Sequence[Baseline], workload: Workload, batches: Sequence[int], threads: int, effort: Effort
 ) -> list[Row]:
+    """Rows of the baselines of one runtime, whose process may die without ending this one."""
     try:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             return pool.submit(_measure_all, group, workload, batches, threads, effort).result()
