@@ -104,6 +104,18 @@ def test_rows(measured):
     assert "QAT W4A8 experts: small-w4a8.graph.safetensors is missing" in line and "--expert-bits 4 --out" in line
 
 
+def test_latent_weights_that_a_wheel_has_not(weights, tmp_path):
+    """Their row is missing, and it is said where they are; the integer graph's rows are there."""
+    graph = workloads.qat_files(weights, "w8a8").graph
+    for path in (weights, graph):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    options = AccuracyOptions(CONFIGS["tiny"], scenes=1, brevitas_images=1, rtl_images=1, cache=tmp_path / "scenes")
+    rows: list[dict] = []
+    missing = run_accuracy(tmp_path / weights.name, options, lambda what, share: None, rows.append)
+    assert ("QAT W8A8", "integer reference") in {(row["precision"], row["executor"]) for row in rows}
+    assert "small-w8a8.safetensors is missing (those of the packaged models are in the repository" in missing[0]
+
+
 def test_drop_is_against_float_on_the_same_scenes(measured):
     rows, _ = measured
     base, ptq = rows[0]["metrics"], rows[1]["metrics"]

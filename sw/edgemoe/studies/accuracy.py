@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemoe.compiler import build_bundle
+from edgemoe.extras import install_command
 from edgemoe.reports.tables import TextTable, loss_text
 from edgemoe.runtime.verify import open_verified
 from edgemoe.workloads import QAT_PRECISIONS, QatFiles, qat_files
@@ -269,9 +270,13 @@ def run_accuracy(
             raise ValueError(f"{qat.graph} is of another model than {weights.name}; make it again with: {qat.command}")
         done(study.integer_row(qat.precision, graph, [qat.graph]))
         if not qat.latent.is_file():
-            missing.append(f"{qat.precision}, Brevitas: {qat.latent.name} is missing; make it with: {qat.command}")
+            # 13 MB that a wheel does without.
+            where = "those of the packaged models are in the repository and the source distribution"
+            missing.append(
+                f"{qat.precision}, Brevitas: {qat.latent.name} is missing ({where}); make it with: {qat.command}"
+            )
         elif importlib.util.find_spec("brevitas") is None:
-            missing.append(f"{qat.precision}, Brevitas: it is not installed; `make accuracy` installs it")
+            missing.append(f"{qat.precision}, Brevitas: it is not installed: {install_command('train')}")
         else:
             done(study.brevitas_row(qat, graph))
         done(study.rtl_row(qat.precision, graph, [qat.graph]))
