@@ -7,7 +7,7 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
-from edgemoe_models.config import ModelConfig, TaskConfig
+from edgemoe_models.config import TaskConfig
 from edgemoe_models.graph.file import graph_bytes, read_graph
 from edgemoe_models.pictures import Notes
 from edgemoe_models.ptq.quantize import (
@@ -19,21 +19,9 @@ from edgemoe_models.ptq.quantize import (
 )
 from edgemoe_models.ptq.report import layer_errors
 from edgemoe_models.random_weights import random_images, random_state
+from support.small_models import to_quantize
 
-CONFIG = ModelConfig(
-    name="small",
-    image_height=24,
-    image_width=32,
-    patch=8,
-    dim=40,
-    depth=2,
-    heads=2,
-    mlp_hidden=72,
-    num_experts=4,
-    top_k=2,
-    expert_hidden=44,
-    tasks=(TaskConfig("segmentation", "segmentation", 7, head_hidden=30), TaskConfig("depth", "depth", 1)),
-)
+CONFIG = to_quantize(TaskConfig("segmentation", "segmentation", 7, head_hidden=30), TaskConfig("depth", "depth", 1))
 
 
 @pytest.fixture

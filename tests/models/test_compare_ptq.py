@@ -8,25 +8,13 @@ import safetensors.numpy
 from edgemoe_models.config import ModelConfig, TaskConfig
 from edgemoe_models.random_weights import random_state
 from edgemoe_models.studies.compare_ptq import COLUMNS, VARIANTS
+from support.small_models import to_quantize
 
-CONFIG = ModelConfig(
-    name="small",
-    image_height=24,
-    image_width=32,
-    patch=8,
-    dim=40,
-    depth=2,
-    heads=2,
-    mlp_hidden=72,
-    num_experts=4,
-    top_k=2,
-    expert_hidden=44,
-    tasks=(
-        TaskConfig("segmentation", "segmentation", 8),
-        TaskConfig("depth", "depth", 1, head_hidden=20),
-        TaskConfig("normals", "normals", 3),
-        TaskConfig("edges", "edges", 1),
-    ),
+CONFIG = to_quantize(
+    TaskConfig("segmentation", "segmentation", 8),
+    TaskConfig("depth", "depth", 1, head_hidden=20),
+    TaskConfig("normals", "normals", 3),
+    TaskConfig("edges", "edges", 1),
 )
 
 

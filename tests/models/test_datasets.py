@@ -11,6 +11,7 @@ from edgemoe_models.config import DEPTH_SCALE, TaskConfig
 from edgemoe_models.datasets import DATA_SETS, files, find
 from edgemoe_models.datasets.arrays import IGNORE
 from edgemoe_models.evaluation.metrics import TaskMetrics
+from support.small_models import to_train
 
 HEIGHT, WIDTH = 24, 40
 ALL = ("segmentation", "depth", "normals", "edges")
@@ -306,22 +307,9 @@ def test_labels_are_never_converted(tmp_path):
 @pytest.mark.parametrize("name", TREES)
 def test_a_training_step(name, edgemoe, tmp_path, monkeypatch):
     pytest.importorskip("torch")
-    from edgemoe_models.config import PRESETS, ModelConfig
+    from edgemoe_models.config import PRESETS
 
-    small = ModelConfig(
-        name="small",
-        image_height=16,
-        image_width=32,
-        patch=8,
-        dim=16,
-        depth=2,
-        heads=2,
-        mlp_hidden=24,
-        num_experts=4,
-        top_k=2,
-        expert_hidden=12,
-        tasks=(TaskConfig("depth", "depth", 1, head_hidden=8, cells=8),),
-    )
+    small = to_train(TaskConfig("depth", "depth", 1, head_hidden=8, cells=8))
     monkeypatch.setitem(PRESETS, "small", small)
     TREES[name](tmp_path / "data")
     options = ["--data", name, "--data-root", tmp_path / "data", "--cache", tmp_path]

@@ -9,31 +9,20 @@ import pytest
 import safetensors.numpy
 import torch
 
-from edgemoe_models.config import ModelConfig, TaskConfig
+from edgemoe_models.config import TaskConfig
 from edgemoe_models.graph.file import graph_bytes, read_graph
 from edgemoe_models.qat.config import QatOptions
 from edgemoe_models.qat.export import export
 from edgemoe_models.qat.storage import load
 from edgemoe_models.random_weights import random_state
+from support.small_models import to_train
 
-CONFIG = ModelConfig(
-    name="small",
-    image_height=16,
-    image_width=32,
-    patch=8,
-    dim=16,
-    depth=2,
-    heads=2,
-    mlp_hidden=24,
+CONFIG = to_train(
+    TaskConfig("segmentation", "segmentation", 8, cells=4),
+    TaskConfig("normals", "normals", 3, cells=2),
+    TaskConfig("edges", "edges", 1, head_hidden=12, cells=4),
+    TaskConfig("depth", "depth", 1),
     num_experts=3,
-    top_k=2,
-    expert_hidden=12,
-    tasks=(
-        TaskConfig("segmentation", "segmentation", 8, cells=4),
-        TaskConfig("normals", "normals", 3, cells=2),
-        TaskConfig("edges", "edges", 1, head_hidden=12, cells=4),
-        TaskConfig("depth", "depth", 1),
-    ),
 )
 
 

@@ -7,27 +7,17 @@ import numpy as np
 import pytest
 
 from edgemoe_models import float_reference
-from edgemoe_models.config import ModelConfig, TaskConfig
+from edgemoe_models.config import TaskConfig
 from edgemoe_models.integer import reference
 from edgemoe_models.ptq.layers import InputScale, make_linear
 from edgemoe_models.ptq.options import DEFAULT, RANGES
 from edgemoe_models.ptq.quantize import QuantizeError, QuantizeOptions, quantize
 from edgemoe_models.ptq.search import activation_scale, attention_scales, refit_weights, smooth
 from edgemoe_models.random_weights import random_images, random_state
+from support.small_models import to_quantize
 
-SMALL = ModelConfig(
-    name="small",
-    image_height=24,
-    image_width=32,
-    patch=8,
-    dim=40,
-    depth=2,
-    heads=2,
-    mlp_hidden=72,
-    num_experts=4,
-    top_k=2,
-    expert_hidden=44,
-    tasks=(TaskConfig("segmentation", "segmentation", 7, head_hidden=30, cells=2), TaskConfig("depth", "depth", 1)),
+SMALL = to_quantize(
+    TaskConfig("segmentation", "segmentation", 7, head_hidden=30, cells=2), TaskConfig("depth", "depth", 1)
 )
 PLAIN = QuantizeOptions(ranges="min-max", equalize=False, correct_bias=False, refit=False)
 

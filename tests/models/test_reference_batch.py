@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgemoe_models.config import ModelConfig, TaskConfig
+from edgemoe_models.config import TaskConfig
 from edgemoe_models.integer import reference
 from edgemoe_models.ptq.quantize import quantize
 from edgemoe_models.random_weights import random_images, random_state
@@ -15,20 +15,10 @@ from edgemoe_models.studies.compare_functions import (
     norm_with,
 )
 from edgemoe_models.studies.published import edge_moe, i_bert
+from support.small_models import to_quantize
 
-CONFIG = ModelConfig(
-    name="small",
-    image_height=24,
-    image_width=32,
-    patch=8,
-    dim=40,
-    depth=2,
-    heads=2,
-    mlp_hidden=72,
-    num_experts=4,
-    top_k=2,
-    expert_hidden=44,
-    tasks=(TaskConfig("segmentation", "segmentation", 7, head_hidden=30), TaskConfig("label", "classification", 5)),
+CONFIG = to_quantize(
+    TaskConfig("segmentation", "segmentation", 7, head_hidden=30), TaskConfig("label", "classification", 5)
 )
 
 

@@ -16,23 +16,13 @@ from edgemoe_models.train.data import augment  # noqa: E402
 from edgemoe_models.train.loop import measure, run  # noqa: E402
 from edgemoe_models.train.losses import task_loss  # noqa: E402
 from edgemoe_models.train.trainer import Trainer, export, load_weights, score  # noqa: E402
+from support.small_models import to_train  # noqa: E402
 
-SMALL = ModelConfig(
-    name="small",
-    image_height=16,
-    image_width=32,
-    patch=8,
-    dim=16,
-    depth=2,
-    heads=2,
-    mlp_hidden=24,
-    num_experts=4,
-    top_k=2,
-    expert_hidden=12,
-    tasks=tuple(
+SMALL = to_train(
+    *(
         TaskConfig(kind, kind, channels=channels, cells=8)
         for kind, channels in (("segmentation", 8), ("depth", 1), ("normals", 3), ("edges", 1))
-    ),
+    )
 )
 OPTIONS = {"batch": 2, "train_scenes": 6, "val_scenes": 4, "warmup": 1}
 

@@ -12,26 +12,14 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig  # noqa: E402
+from edgemoe_models.config import PRESETS, TaskConfig  # noqa: E402
 from edgemoe_models.train.config import TrainConfig  # noqa: E402
 from edgemoe_models.train.loop import run  # noqa: E402
 from edgemoe_models.train.processes import Processes  # noqa: E402
 from edgemoe_models.train.trainer import Trainer  # noqa: E402
+from support.small_models import to_train  # noqa: E402
 
-SMALL = ModelConfig(
-    name="small",
-    image_height=16,
-    image_width=32,
-    patch=8,
-    dim=16,
-    depth=2,
-    heads=2,
-    mlp_hidden=24,
-    num_experts=4,
-    top_k=2,
-    expert_hidden=12,
-    tasks=(TaskConfig("segmentation", "segmentation", channels=8, cells=8),),
-)
+SMALL = to_train(TaskConfig("segmentation", "segmentation", channels=8, cells=8))
 # Every pixel has a label of these two, so the mean over the batch is the mean of the shares' means. The balance loss
 # and the noise are each process's own.
 OPTIONS = {"tasks": "segmentation,edges", "batch": 6, "balance": 0.0, "gate_noise": 0.0, "warmup": 1, "steps": 2}

@@ -5,29 +5,17 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig  # noqa: E402
+from edgemoe_models.config import PRESETS, TaskConfig  # noqa: E402
 from edgemoe_models.train.config import TrainConfig  # noqa: E402
 from edgemoe_models.train.logs import Log  # noqa: E402
 from edgemoe_models.train.losses import task_loss  # noqa: E402
 from edgemoe_models.train.trainer import Trainer  # noqa: E402
+from support.small_models import to_train  # noqa: E402
 
 ALL = "segmentation,depth,normals,edges"
-SMALL = ModelConfig(
-    name="small",
-    image_height=16,
-    image_width=32,
-    patch=8,
-    dim=16,
-    depth=2,
-    heads=2,
-    mlp_hidden=24,
-    num_experts=4,
-    top_k=2,
-    expert_hidden=12,
-    tasks=(
-        TaskConfig("segmentation", "segmentation", channels=8, head_hidden=20, cells=8),
-        TaskConfig("depth", "depth", channels=1, head_hidden=20, cells=8),
-    ),
+SMALL = to_train(
+    TaskConfig("segmentation", "segmentation", channels=8, head_hidden=20, cells=8),
+    TaskConfig("depth", "depth", channels=1, head_hidden=20, cells=8),
 )
 
 
