@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +27,7 @@ from edgemoe_models.ptq.layers import (
 from edgemoe_models.ptq.quantize import QuantizeError, quantize, quantize_checkpoint
 from edgemoe_models.ptq.search import attention_scales, smooth
 from edgemoe_models.random_weights import random_images, random_state
+from edgemoe_models.trained_weights import weights_path
 
 MIXED = ModelConfig(
     name="mixed",
@@ -268,7 +268,7 @@ def test_quantize_checkpoint(state, tmp_path):
 
 def test_trained_weights_lose_little():
     """The committed m3vit-micro on unseen scenes: every task's picture near the float model's."""
-    path = Path(float_reference.__file__).parent / "weights" / "m3vit-micro.safetensors"
+    path = weights_path("m3vit-micro")
     state, config = load_checkpoint(path)
     graph = quantize_checkpoint(path)
     images = random_images(config, 4)  # of the validation split

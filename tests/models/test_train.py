@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,13 +8,13 @@ torch = pytest.importorskip("torch")
 from safetensors import safe_open  # noqa: E402
 from safetensors.numpy import save_file  # noqa: E402
 
-import edgemoe_models  # noqa: E402
 from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig  # noqa: E402
 from edgemoe_models.train.config import TrainConfig  # noqa: E402
 from edgemoe_models.train.data import augment  # noqa: E402
 from edgemoe_models.train.loop import measure, run  # noqa: E402
 from edgemoe_models.train.losses import task_loss  # noqa: E402
 from edgemoe_models.train.trainer import Trainer, export, load_weights, score  # noqa: E402
+from edgemoe_models.trained_weights import weights_path  # noqa: E402
 from support.small_models import to_train  # noqa: E402
 
 SMALL = to_train(
@@ -197,7 +196,7 @@ def test_score_prefers_better_metrics():
 
 
 def test_committed_weights_are_of_the_preset():
-    path = Path(edgemoe_models.__file__).parent / "weights" / "m3vit-micro.safetensors"
+    path = weights_path("m3vit-micro")
     with safe_open(path, "np") as file:
         metadata = file.metadata()
         assert metadata is not None

@@ -11,12 +11,10 @@ import dataclasses
 import hashlib
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import edgemoe_models
 from edgemoe_models import random_weights
 from edgemoe_models.checkpoint import load_checkpoint
 from edgemoe_models.config import PRESETS
@@ -24,8 +22,9 @@ from edgemoe_models.datasets.scenes import generate_scene
 from edgemoe_models.graph.file import graph_bytes
 from edgemoe_models.graph.integer_graph import IntegerGraph
 from edgemoe_models.ptq.quantize import QuantizeOptions, calibration_images, quantize
+from edgemoe_models.trained_weights import weights_path
 
-WEIGHTS = Path(edgemoe_models.__file__).parent / "weights" / "m3vit-micro.safetensors"
+WEIGHTS = weights_path("m3vit-micro")
 #: Experts, two tasks and heads without a hidden layer, as m3vit-tiny, but small.
 MOE = dataclasses.replace(PRESETS["m3vit-tiny"], name="moe", image_height=32, image_width=64, dim=96, depth=2)
 DENSE = dataclasses.replace(
