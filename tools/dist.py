@@ -105,13 +105,13 @@ def _judge(trial: Trial, code: int, output: str, messages: str) -> str | None:
 
 def prove_sdist(sdist: Path, wheel: Path, folder: Path, say: Callable[[str], None]) -> Row:
     """The unpacked sdist's own tests pass, and the wheel that it gives has the same files."""
-    row, begin = Row("sdist", "dev", _version()), time.monotonic()
+    row, begin = Row("sdist", "sim,dev", _version()), time.monotonic()
     place = Place(folder / "sdist", Path(sys.executable))
     with tarfile.open(sdist) as archive:
         archive.extractall(place.work, filter="data")
     (source,) = place.work.iterdir()
     say("sdist: installing what its tests need")
-    place.install(f"{source}[dev]", "-c", str(source / "constraints.txt"))
+    place.install(f"{source}[sim,dev]", "-c", str(source / "constraints.txt"))
     row.packages = place.packages()
     tests = ["tests/test_packaging.py", "tests/hw/test_config.py", "tests/hw/test_isa.py", "tests/hw/test_regs.py"]
     for title, command in (
@@ -176,7 +176,8 @@ def main(arguments: list[str] | None = None) -> int:
     write_text(options.out / "installs.json", json.dumps(result, indent=1) + "\n")
     print(table(rows))
     print("\n".join(f"{name}: {size / 1e6:.1f} MB" for name, size in sizes.items()))
-    print(*(f"dist: {line}" for line in problems), sep="\n", file=sys.stderr)
+    for line in problems:
+        say(line)
     print(f"{options.out}: {'NOT proved' if problems else 'wheel and sdist proved'}")
     return int(bool(problems))
 
