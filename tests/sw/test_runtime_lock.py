@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +36,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     place.chmod(0o1777)
     monkeypatch.setenv(FOLDER_VARIABLE, str(place))
     return place
+
+
+@pytest.fixture
+def everybodys_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """One that other users may enter: pytest's own are closed to them, again whenever a pytest starts beside this."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:
+        os.chmod(place, 0o1777)
+        monkeypatch.setenv(FOLDER_VARIABLE, place)
+        yield Path(place)
 
 
 @pytest.fixture
@@ -311,10 +321,8 @@ def test_file_that_cannot_be_used(folder):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_other_users(run, folder, tmp_path):
+def test_other_users(run, everybodys_folder):
     """Two users exclude each other, whoever was first; a file that is not everybody's is one clear line."""
-    for place in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        place.chmod(place.stat().st_mode | 0o011)
     claim = """
 os.setgroups([])
 os.setgid(65534)
@@ -335,7 +343,7 @@ except edgemoe.DeviceError as error:
     lock.claim()
     assert line(run(claim)).startswith(f"accelerator board is in use by process {os.getpid()};")
     lock.release()
-    path = folder / "edgemoe-board.lock"
+    path = everybodys_folder / "edgemoe-board.lock"
     path.touch(0o600)
     assert re.match(
         rf"accelerator board: its lock file {path} cannot be opened \(Permission denied\); let its owner remove it",

@@ -105,7 +105,7 @@ def _replace_folder(partial: Path, target: Path) -> None:
             os.rename(partial, target)  # also over an empty folder
             return
         except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not target.is_dir():
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # these say that a folder was there at that moment
                 raise
         old = _beside(target)
         with contextlib.suppress(FileNotFoundError):
