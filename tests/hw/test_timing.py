@@ -11,7 +11,7 @@ from edgemoe_hw.engines.matmul.softmax import Reciprocal
 from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig
 from edgemoe_hw.spec.constants import RECIPROCAL_LATENCY
 from edgemoe_hw.spec.isa import MatMul, Mode
-from edgemoe_hw.spec.timing import completion_cycles
+from edgemoe_hw.spec.timing import MATMUL_PIPELINE, completion_cycles
 from support.amaranth_bench import simulate
 
 SMALL = {"weight_depth": 8, "act_depth": 8, "residual_depth": 8, "score_depth": 8, "param_depth": 8, "max_dim": 8}
@@ -52,9 +52,9 @@ def test_completion(name: str, mode: Mode) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets(preset: str) -> None:
-    """docs/architecture.md: 26 cycles and one a group."""
+    """docs/architecture.md: one more cycle a group."""
     config = PRESETS[preset]
-    assert completion_cycles(config) == 26 + config.epilogue_cycles
+    assert completion_cycles(config) == MATMUL_PIPELINE + 4 + config.epilogue_cycles
     assert Epilogue.completion_delay(config) == 3
 
 

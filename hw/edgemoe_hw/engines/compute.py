@@ -20,11 +20,11 @@ from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.constants import COUNT_BITS, SCORE_BITS, TOKEN_BITS
 from edgemoe_hw.spec.isa import Memory as MemoryId
 from edgemoe_hw.spec.memories import memory_depths
-from edgemoe_hw.spec.timing import MATMUL_PIPELINE
+from edgemoe_hw.spec.timing import EPILOGUE, OPERAND_PATH
 
 __all__ = ["ComputeSide"]
 
-assert OperandPath.LATENCY + Epilogue.LATENCY - 1 == MATMUL_PIPELINE  # what the compiler plans with
+assert (OperandPath.LATENCY, Epilogue.LATENCY) == (OPERAND_PATH, EPILOGUE)  # what the compiler plans with
 
 
 class ComputeSide(wiring.Component):

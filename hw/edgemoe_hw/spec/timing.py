@@ -1,14 +1,37 @@
-"""Cycles of units that the compiler plans with."""
+"""Cycles of units and memories: what one unit, or the compiler, must know of another."""
 
 from __future__ import annotations
 
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.constants import COUNT_CYCLES, RECIPROCAL_LATENCY
 
-__all__ = ["MATMUL_PIPELINE", "completion_cycles", "gate_interval"]
+__all__ = [
+    "ACT_READ",
+    "EPILOGUE",
+    "MATMUL_PIPELINE",
+    "OPERAND_PATH",
+    "PARAM_READ",
+    "RESIDUAL_READ",
+    "SCORE_READ",
+    "WEIGHT_READ",
+    "completion_cycles",
+    "gate_interval",
+]
 
-MATMUL_PIPELINE = 22
-"""Cycles from a tile's last step to the requantized values of its first group."""
+# Cycles from a scratchpad's address to its data: 2 where the block RAM's output register is used.
+ACT_READ = 1
+WEIGHT_READ = 1
+SCORE_READ = 1
+"""Of scores and of row maxima."""
+PARAM_READ = 1
+RESIDUAL_READ = 1
+
+OPERAND_PATH = 11
+"""Cycles from a tile's last step to its strobe, a cycle before its result."""
+EPILOGUE = 12
+"""Cycles from a tile's strobe to the writes of its first group."""
+MATMUL_PIPELINE = OPERAND_PATH + EPILOGUE - 1
+"""Cycles from a tile's last step to the writes of its first group."""
 
 
 def completion_cycles(config: AcceleratorConfig) -> int:
