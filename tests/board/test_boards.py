@@ -25,6 +25,7 @@ def test_board(name):
     assert config.name == board.name == name
     assert (config.axi_masters, 8 * config.axi_bytes) == (board.hp_ports, board.hp_bits)
     assert config.assumed_clock_mhz == board.clock_mhz
+    assert config.dram_gb_per_second == board.dram_gb_per_second
     assert len(board.ports) == board.hp_ports and board.sources
     assert board.status == "not run on hardware"
     assert find_config(name).content_hash == config.content_hash
@@ -95,6 +96,15 @@ def test_a_preset_named_after_a_board_is_its_configuration(name):
         ('pynq = "3.1 and later"', 'pynq = "2.7 to 3.1"', "pynq must name no image before 3.0, whose Python is older"),
         ("dram_mib = 8192", "", "dram_mib missing"),
         ("dram_mib = 8192", "dram_mib = 8192\ndram_gib = 8", "unknown keys dram_gib; known: title"),
+        ("dram_share = 0.75", "dram_share = 1.1", "dram_share must be at most 1, not 1.1"),
+        ("dram_share = 0.75", "dram_share = 0", "dram_share must be positive, not 0"),
+        ("dram_peak_gb_per_second = 9.6", "", "dram_peak_gb_per_second missing"),
+        (
+            "dram_peak_gb_per_second = 9.6",
+            "dram_peak_gb_per_second = inf",
+            "dram_gb_per_second must be a positive number",
+        ),
+        ("lanes_n = 32", "dram_gb_per_second = 8", "overrides must not have dram_gb_per_second"),
         ("lanes_n = 32", "lanes_m = 32", "overrides has unknown fields lanes_m"),
         ("lanes_n = 32", "axi_bytes = 8", "overrides must not have axi_bytes"),
         ("lanes_n = 32", "lanes_n = 30", "epilogue_lanes must divide lanes_n (30)"),
@@ -145,6 +155,51 @@ def test_table_in_the_documentation():
             board.device.name,
             [board.hp_ports, board.hp_bits, board.clock_mhz, board.config.lanes_k, board.config.lanes_n],
         )
+        for board in map(load_board, NAMES)
+    }
+
+
+# Data rate (MT/s) and width (bits) of the DRAM in the boards' presets.
+@pytest.mark.parametrize(
+    ("name", "rate", "bits"),
+    [
+        ("aup-zu3", 2400, 32),
+        ("kr260", 2400, 64),
+        ("kv260", 2400, 64),
+        ("pynq-z2", 1050, 16),
+        ("ultra96v2", 1067, 32),
+        ("zcu102", 2133, 64),
+        ("zcu104", 2133, 64),
+    ],
+)
+def test_bandwidth(name, rate, bits):
+    """The peak is that of the DRAM; three quarters of it are assumed, whatever the clock of the logic."""
+    board = load_board(name)
+    assert board.dram_peak_gb_per_second == pytest.approx(rate * bits / 8000, rel=3e-3)
+    assert board.dram_gb_per_second == pytest.approx(0.75 * board.dram_peak_gb_per_second)
+    assert board.port_gb_per_second == board.hp_ports * board.hp_bits / 8 * board.clock_mhz / 1000
+    assert board.config.dram_bytes_per_cycle * board.clock_mhz / 1000 == pytest.approx(
+        min(board.dram_gb_per_second, board.port_gb_per_second)
+    )
+
+
+def test_bandwidth_in_the_documentation():
+    """docs/boards.md: peak, share, assumed bandwidth, what the ports take, and what is used."""
+    text = (BOARDS.parent / "docs" / "boards.md").read_text(encoding="utf-8")
+    section = text.partition("### Bandwidth\n")[2].partition("\n#")[0]
+    found = {}
+    for line in re.findall(r"^\| `.*$", section, re.MULTILINE):
+        numbers = [float(cell.rstrip(" %")) for cell in line.strip("|").split("|")[2:]]
+        found |= dict.fromkeys(re.findall(r"`([\w-]+)`", line), numbers)
+    assert found == {
+        board.name: [
+            board.dram_peak_gb_per_second,
+            100 * board.dram_share,
+            float(f"{board.dram_gb_per_second:.3g}"),
+            float(f"{board.port_gb_per_second:.3g}"),
+            float(f"{board.used_gb_per_second:.3g}"),
+            round(100 * board.used_gb_per_second / board.dram_peak_gb_per_second),
+        ]
         for board in map(load_board, NAMES)
     }
 

@@ -15,10 +15,21 @@ def test_json_round_trip(preset):
 
 def test_hash_covers_hardware_only():
     tiny = PRESETS["tiny"]
-    same = dataclasses.replace(tiny, name="other", dram_latency=7, assumed_clock_mhz=33.0)
+    same = dataclasses.replace(tiny, name="other", dram_latency=7, assumed_clock_mhz=33.0, dram_gb_per_second=0.1)
     assert same.content_hash == tiny.content_hash
     assert dataclasses.replace(tiny, weight_depth=256).content_hash != tiny.content_hash
     assert f"{tiny.hash32:08x}" == tiny.content_hash[:8]
+
+
+def test_dram_bytes_per_cycle():
+    """As many as the ports take, unless the DRAM is slower; it does not follow the clock."""
+    ports = AcceleratorConfig(lanes_k=16, axi_masters=2, axi_bytes=8, assumed_clock_mhz=100)
+    assert ports.port_bytes_per_cycle == ports.dram_bytes_per_cycle == 16
+    slow = dataclasses.replace(ports, dram_gb_per_second=1.575)
+    assert slow.dram_bytes_per_cycle == 15.75 and slow.port_bytes_per_cycle == 16
+    assert dataclasses.replace(slow, assumed_clock_mhz=150).dram_bytes_per_cycle == 10.5
+    assert dataclasses.replace(slow, assumed_clock_mhz=50).dram_bytes_per_cycle == 16
+    assert AcceleratorConfig.from_json(slow.to_json()) == slow
 
 
 @pytest.mark.parametrize(
@@ -46,6 +57,13 @@ def test_hash_covers_hardware_only():
         ({"assumed_clock_mhz": "fast"}, "assumed_clock_mhz must be a positive number up to 10000, not 'fast'"),
         ({"assumed_clock_mhz": float("nan")}, "assumed_clock_mhz must be a positive number up to 10000, not nan"),
         ({"assumed_clock_mhz": 10**400}, "assumed_clock_mhz must be a positive number up to 10000, not 1000"),
+        (
+            {"dram_gb_per_second": "fast"},
+            "dram_gb_per_second must be a positive number up to 10000 or null, not 'fast'",
+        ),
+        ({"dram_gb_per_second": 0}, "dram_gb_per_second must be a positive number up to 10000 or null, not 0"),
+        ({"dram_gb_per_second": True}, "dram_gb_per_second must be a positive number up to 10000 or null, not True"),
+        ({"dram_gb_per_second": float("nan")}, "dram_gb_per_second must be a positive number"),
         ({"lanes_k": 1 << 40}, "lanes_k must be at most 256, not 1099511627776"),
         ({"lanes_n": 1 << 40}, "lanes_n must be at most 256, not 1099511627776"),
         ({"dram_latency": 10**9}, "dram_latency must be at most 100000, not 1000000000"),

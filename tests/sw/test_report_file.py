@@ -47,6 +47,7 @@ REPORT = {
     "roofline_efficiency": 0.83,
     "macs_per_cycle": 384,
     "dram_bytes_per_cycle": 8,
+    "dram_gb_per_second": 0.8,
     "dram_latency": 64,
     "assumed_clock_mhz": 100.0,
     "assumed_latency_ms": 4.1,

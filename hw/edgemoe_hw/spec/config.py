@@ -31,6 +31,8 @@ _LARGEST = {
     "dram_latency": 100_000,
 }
 _MAX_CLOCK_MHZ = 10_000
+_MAX_GB_PER_SECOND = 10_000
+_FREE = ("name", "dram_latency", "assumed_clock_mhz", "dram_gb_per_second")  # neither hardware nor layout
 
 
 class ConfigError(ValueError):
@@ -65,6 +67,8 @@ class AcceleratorConfig:
         axi_bytes: data bytes a beat of one master (8 or 16)
         dram_latency: cycles from read address to first data in the DRAM model (simulation only, not hashed)
         assumed_clock_mhz: clock assumed in reports until place and route confirms one (not hashed)
+        dram_gb_per_second: of 10^9 bytes, what the board's DRAM gives to all masters together, reads and writes (not
+            hashed); None: as much as the masters take
 
     Raises:
         ConfigError: a value is out of range; the message says which and what is allowed
@@ -88,6 +92,7 @@ class AcceleratorConfig:
     axi_bytes: int = 8
     dram_latency: int = 32
     assumed_clock_mhz: float = 100.0
+    dram_gb_per_second: float | None = None
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -102,6 +107,14 @@ class AcceleratorConfig:
                 _require(
                     isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= _MAX_CLOCK_MHZ,
                     f"assumed_clock_mhz must be a positive number up to {_MAX_CLOCK_MHZ}, not {value!r}",
+                )
+            elif field.name == "dram_gb_per_second":
+                _require(
+                    value is None
+                    or isinstance(value, (int, float))
+                    and not isinstance(value, bool)
+                    and 0 < value <= _MAX_GB_PER_SECOND,
+                    f"dram_gb_per_second must be a positive number up to {_MAX_GB_PER_SECOND} or null, not {value!r}",
                 )
             else:
                 _require(
@@ -157,9 +170,16 @@ class AcceleratorConfig:
         return self.lanes_k * self.lanes_n
 
     @property
-    def dram_bytes_per_cycle(self) -> int:
-        """Bytes of all masters in a cycle: B of the bound."""
+    def port_bytes_per_cycle(self) -> int:
+        """Bytes that all masters together can move in a cycle."""
         return self.axi_masters * self.axi_bytes
+
+    @property
+    def dram_bytes_per_cycle(self) -> float:
+        """The least of what ports and DRAM give: B of the bound. A faster clock brings no faster DRAM."""
+        if self.dram_gb_per_second is None:
+            return self.port_bytes_per_cycle
+        return min(self.port_bytes_per_cycle, self.dram_gb_per_second * 1000 / self.assumed_clock_mhz)
 
     @property
     def epilogue_cycles(self) -> int:
@@ -212,7 +232,7 @@ class AcceleratorConfig:
     @property
     def content_hash(self) -> str:
         """sha256 (hex) of all that changes hardware or bundle layout."""
-        values = {k: v for k, v in self.to_dict().items() if k not in ("name", "dram_latency", "assumed_clock_mhz")}
+        values = {name: value for name, value in self.to_dict().items() if name not in _FREE}
         values["isa_version"] = ISA_VERSION
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
@@ -241,6 +261,7 @@ PRESETS: dict[str, AcceleratorConfig] = {
             axi_bytes=8,
             dram_latency=64,
             assumed_clock_mhz=100.0,
+            dram_gb_per_second=1.575,  # 75 % of the peak
         ),
         AcceleratorConfig(
             name="zcu102",
@@ -258,6 +279,7 @@ PRESETS: dict[str, AcceleratorConfig] = {
             axi_bytes=16,
             dram_latency=100,
             assumed_clock_mhz=187.5,
+            dram_gb_per_second=12.825,  # 75 % of the peak
         ),
         AcceleratorConfig(
             name="tiny",

@@ -33,6 +33,8 @@ _KEYS: dict[str, type | tuple[type, ...]] = {
     "pynq": str,
     "dram_mib": int,
     "dram_latency": int,
+    "dram_peak_gb_per_second": (int, float),
+    "dram_share": (int, float),
     "hp_ports": int,
     "hp_bits": int,
     "clock_mhz": (int, float),
@@ -44,7 +46,7 @@ _KEYS: dict[str, type | tuple[type, ...]] = {
 }
 _OPTIONAL = {"overrides"}
 # Fields of AcceleratorConfig that the board's own keys decide.
-_DECIDED = {"name", "axi_masters", "axi_bytes", "dram_latency", "assumed_clock_mhz"}
+_DECIDED = {"name", "axi_masters", "axi_bytes", "dram_latency", "assumed_clock_mhz", "dram_gb_per_second"}
 
 _MOST_DIVISOR = 63  # of each of a PL clock's two
 _LEAST_CLOCK = 0.9  # of clock_mhz, that the PLL must give; as in boards/build.tcl
@@ -65,6 +67,8 @@ class Board:
         device: capacity of the FPGA
         family: of its processing system
         dram_bytes: DRAM of the PS
+        dram_peak_gb_per_second: of 10^9 bytes, transfers a second times the width of its data bus
+        dram_share: of that peak that the accelerator is assumed to get
         hp_ports, hp_bits: memory ports that the accelerator uses, one a master, and their width
         clock_mhz: of the programmable logic; an assumption until placed and routed
         pll_mhz: of the PS's IO PLL in the board's preset, by whole numbers of which the PL's clock is divided
@@ -79,6 +83,8 @@ class Board:
     family: ZynqFamily
     pynq: str
     dram_bytes: int
+    dram_peak_gb_per_second: float
+    dram_share: float
     hp_ports: int
     hp_bits: int
     clock_mhz: float
@@ -86,6 +92,21 @@ class Board:
     config: AcceleratorConfig
     status: str
     sources: tuple[str, ...]
+
+    @property
+    def dram_gb_per_second(self) -> float:
+        """Of 10^9 bytes: what the accelerator is assumed to get of the DRAM, reads and writes together."""
+        return usable_gb_per_second(self.dram_peak_gb_per_second, self.dram_share)
+
+    @property
+    def port_gb_per_second(self) -> float:
+        """What all memory ports together could take at the assumed clock."""
+        return self.config.port_bytes_per_cycle * self.clock_mhz / 1000
+
+    @property
+    def used_gb_per_second(self) -> float:
+        """The least of what the DRAM gives and the ports take."""
+        return min(self.dram_gb_per_second, self.port_gb_per_second)
 
     @property
     def ports(self) -> tuple[HpPort, ...]:
@@ -118,6 +139,11 @@ class Board:
         """The clock that the PL gets when ``clock_mhz`` is asked for."""
         first, second = self.divisors
         return self.pll_mhz / first / second
+
+
+def usable_gb_per_second(peak: float, share: float) -> float:
+    """A share of a DRAM's peak, without the digits that the product of two decimal fractions has too many."""
+    return round(peak * share, 6)
 
 
 def board_names(folder: Path = BOARDS) -> list[str]:
@@ -174,6 +200,7 @@ def _board(name: str, values: dict[str, Any]) -> Board:
             axi_bytes=values["hp_bits"] // 8,
             dram_latency=values["dram_latency"],
             assumed_clock_mhz=float(values["clock_mhz"]),
+            dram_gb_per_second=usable_gb_per_second(values["dram_peak_gb_per_second"], values["dram_share"]),
             **overrides,
         )
     except TypeError:
@@ -185,6 +212,8 @@ def _board(name: str, values: dict[str, Any]) -> Board:
         device=device,
         family=family,
         dram_bytes=values["dram_mib"] << 20,
+        dram_peak_gb_per_second=float(values["dram_peak_gb_per_second"]),
+        dram_share=float(values["dram_share"]),
         config=config,
         sources=tuple(values["sources"]),
         clock_mhz=float(values["clock_mhz"]),
@@ -222,6 +251,8 @@ def _check_keys(values: dict[str, Any]) -> None:
         raise BoardError(f"hp_ports must be between 1 and 4, not {values['hp_ports']!r}")
     if old := re.search(r"(?<![\d.])[0-2]\.\d", values["pynq"]):
         raise BoardError(f"pynq must name no image before 3.0, whose Python is older than 3.10, not {old[0]}")
+    if values["dram_share"] > 1:
+        raise BoardError(f"dram_share must be at most 1, not {values['dram_share']!r}")
     widths = FAMILIES[values["family"]].hp_bits
     if values["hp_bits"] not in widths:
         raise BoardError(f"hp_bits must be {' or '.join(map(str, widths))}, not {values['hp_bits']!r}")

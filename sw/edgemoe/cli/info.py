@@ -21,7 +21,7 @@ def command(bundle: BundlePath) -> None:
         say(f"{model.num_experts} experts, top {model.top_k}, expert weights int{loaded.graph().expert_bits}")
     say(
         f"config {config.name}: {config.lanes_k}x{config.lanes_n} MACs, "
-        f"{config.dram_bytes_per_cycle} DRAM bytes a cycle, hash {config.content_hash[:16]}"
+        f"{config.dram_bytes_per_cycle:.4g} DRAM bytes a cycle, hash {config.content_hash[:16]}"
     )
     say(f"weights and parameters: {loaded.data.size:,} bytes, shared by all tasks")
     table = TextTable("", ["task", ">commands", ">bytes loaded", ">est. cycles", ">output", ">scale"])

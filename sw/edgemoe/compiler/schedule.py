@@ -8,6 +8,7 @@ so the oldest unfinished command can always proceed: dispatch cannot deadlock, h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,14 +42,20 @@ def load_bytes(config: AcceleratorConfig, load: Load) -> int:
     return load.rows * config.row_bytes[load.memory.name]
 
 
+def _bus_cycles(config: AcceleratorConfig, size: int, masters: int) -> int:
+    """Cycles in which ``masters`` ports move ``size`` bytes, or the DRAM, if that is slower."""
+    return math.ceil(size / min(masters * config.axi_bytes, config.dram_bytes_per_cycle))
+
+
 def _occupancy(config: AcceleratorConfig, model: ModelConfig, command: Command) -> tuple[int, int]:
     """Cycles for which a command holds its engine, and further cycles until its last result."""
     p = command.payload
     if isinstance(p, Load):
-        beats = load_bytes(config, p) // (config.load_masters(p.memory.name) * config.axi_bytes)
-        return beats + _COMMAND_OVERHEAD, config.dram_latency
+        masters = config.load_masters(p.memory.name)
+        return _bus_cycles(config, load_bytes(config, p), masters) + _COMMAND_OVERHEAD, config.dram_latency
     if isinstance(p, Store):
-        return p.rows * 2 * config.epilogue_lanes // config.axi_bytes + _COMMAND_OVERHEAD, config.dram_latency
+        size = p.rows * config.row_bytes["RESIDUAL"]
+        return _bus_cycles(config, size, 1) + _COMMAND_OVERHEAD, config.dram_latency
     if isinstance(p, LayerNorm):
         vectors = -(-p.dim // config.norm_lanes)
         return p.tokens * (vectors + 1), 2 * vectors + _RESULT_LATENCY

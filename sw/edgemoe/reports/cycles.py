@@ -112,6 +112,7 @@ def build_report(
         "roofline_efficiency": mean["bound_cycles"] / mean["cycles"],
         "macs_per_cycle": config.macs_per_cycle,
         "dram_bytes_per_cycle": config.dram_bytes_per_cycle,
+        "dram_gb_per_second": config.dram_bytes_per_cycle * config.assumed_clock_mhz / 1000,
         "dram_latency": config.dram_latency,
         "assumed_clock_mhz": config.assumed_clock_mhz,
         "assumed_latency_ms": mean["cycles"] / config.assumed_clock_mhz / 1000,
@@ -171,7 +172,8 @@ def summary(report: dict[str, Any]) -> list[str]:
     lines = [verdicts[report["bit_exact"]]]
     size = report["dram_bytes_read"] + report["dram_bytes_written"]
     lines += [
-        f"DRAM {size:,} bytes, {size / report['dram_lower_bound_bytes']:.3f} x the lower bound",
+        f"DRAM {size:,} bytes, {size / report['dram_lower_bound_bytes']:.3f} x the lower bound; "
+        f"{report['dram_gb_per_second']:.3g} GB/s assumed",
         f"{report['assumed_latency_ms']:.2f} ms at an assumed {report['assumed_clock_mhz']:g} MHz; "
         f"simulated {report['sim_cycles_per_second'] / 1e3:,.0f} k cycles/s",
     ]

@@ -94,9 +94,17 @@ _REPORT = _record(
         "bit_exact": _verdict,
         **dict.fromkeys(("tensors_compared", "mismatches"), _count(0)),
         **_COUNTS,
-        **dict.fromkeys(("macs_per_cycle", "dram_bytes_per_cycle", "dram_latency"), _count(1)),
+        **dict.fromkeys(("macs_per_cycle", "dram_latency"), _count(1)),
         **dict.fromkeys(
-            ("mac_utilisation", "roofline_efficiency", "assumed_clock_mhz", "assumed_latency_ms"), _amount(_MORE_THAN_0)
+            (
+                "mac_utilisation",
+                "roofline_efficiency",
+                "dram_bytes_per_cycle",
+                "dram_gb_per_second",
+                "assumed_clock_mhz",
+                "assumed_latency_ms",
+            ),
+            _amount(_MORE_THAN_0),
         ),
         **dict.fromkeys(("sim_seconds", "sim_cycles_per_second"), _amount(_AT_LEAST_0)),
         "metrics": _named(_named(_amount(-_LARGEST))),
