@@ -32,7 +32,7 @@ class MemoryRead(wiring.Signature):
 
     Members:
         row: address, ``row_bits`` wide
-        data: that row's, one cycle later
+        data: that row's, as many cycles later as ``spec.timing`` says of the memory (ACT_READ, ...)
     """
 
     def __init__(self, shape: ShapeLike, row_bits: int = ROW_BITS):
@@ -45,7 +45,7 @@ class SharedRead(wiring.Signature):
     Members:
         valid, ready: ``row`` is read in a cycle with both
         row: address
-        data: that row's, one cycle later and in that cycle only
+        data: that row's, as many cycles later as ``spec.timing`` says of the memory and in that cycle only
     """
 
     def __init__(self, shape: ShapeLike):

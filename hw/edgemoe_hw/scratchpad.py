@@ -8,8 +8,10 @@ from amaranth.utils import exact_log2
 
 from edgemoe_hw.ports import LoadPort, MemoryRead, MemoryWrite, StationaryWrite
 from edgemoe_hw.primitives.arithmetic import truncate
+from edgemoe_hw.primitives.memory import read_memory
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.constants import ROW_BITS
+from edgemoe_hw.spec.timing import WEIGHT_READ
 
 __all__ = ["SlicedMemory", "WeightScratchpad"]
 
@@ -21,6 +23,7 @@ class SlicedMemory(wiring.Component):
         depth: rows
         row_bytes: bytes a row; a multiple of masters * axi_bytes
         masters, axi_bytes: loaders and the bytes of one of their beats
+        read_cycles: of the compute-side read
 
     Members:
         read: compute-side read
@@ -28,11 +31,11 @@ class SlicedMemory(wiring.Component):
         load: one LoadPort a master
     """
 
-    def __init__(self, depth: int, row_bytes: int, masters: int, axi_bytes: int):
+    def __init__(self, depth: int, row_bytes: int, masters: int, axi_bytes: int, *, read_cycles: int = 1):
         if row_bytes % (masters * axi_bytes):
             raise ValueError(f"row_bytes must be a multiple of {masters * axi_bytes}, not {row_bytes!r}")
         self._depth, self._masters, self._axi_bytes = depth, masters, axi_bytes
-        self._slice_bytes = row_bytes // masters
+        self._slice_bytes, self._read_cycles = row_bytes // masters, read_cycles
         super().__init__(
             {
                 "read": In(MemoryRead(row_bytes * 8)),
@@ -47,13 +50,13 @@ class SlicedMemory(wiring.Component):
         for master in range(self._masters):
             memory = Memory(shape=unsigned(self._slice_bytes * 8), depth=self._depth, init=[])
             m.submodules[f"slice_{master}"] = memory
-            read, write = memory.read_port(), memory.write_port(granularity=8)
+            write = memory.write_port(granularity=8)
+            row = truncate(self.read.row, len(write.addr))
             load = self.load[master]
             part = slice(master * self._slice_bytes, (master + 1) * self._slice_bytes)
             bits = slice(part.start * 8, part.stop * 8)
             m.d.comb += [
-                read.addr.eq(truncate(self.read.row, len(read.addr))),
-                self.read.data[bits].eq(read.data),
+                self.read.data[bits].eq(read_memory(m, memory, row, self._read_cycles, f"slice_{master}")),
                 load.ready.eq(~self.write.valid),
             ]
             with m.If(self.write.valid):
@@ -81,7 +84,7 @@ class WeightScratchpad(wiring.Component):
     bank, a value's channels are one byte each in neighbouring banks, so that both are stationary rows afterwards.
 
     Members:
-        read: lanes_n x lanes_k x int8, flat, because wide views make huge Verilog
+        read: lanes_n x lanes_k x int8, flat, because wide views make huge Verilog; in WEIGHT_READ cycles
         kv: a group of a key or of a value
         load: one LoadPort a master; master m owns bytes [m * lanes_k / M, (m + 1) * lanes_k / M) of each bank, and its
             beats run over the banks
@@ -138,12 +141,14 @@ class WeightScratchpad(wiring.Component):
             for bank in range(config.lanes_n):
                 memory = Memory(shape=unsigned(slice_bytes * 8), depth=config.weight_depth, init=[])
                 m.submodules[f"bank_{bank}_{master}"] = memory
-                read, write = memory.read_port(), memory.write_port(granularity=8)
+                write = memory.write_port(granularity=8)
+                row = truncate(self.read.row, len(write.addr))
                 first_bit = (bank * config.lanes_k + start) * 8
                 hit = Signal(name=f"hit_{bank}_{master}")
                 m.d.comb += [
-                    read.addr.eq(truncate(self.read.row, len(read.addr))),
-                    self.read.data[first_bit : first_bit + slice_bytes * 8].eq(read.data),
+                    self.read.data[first_bit : first_bit + slice_bytes * 8].eq(
+                        read_memory(m, memory, row, WEIGHT_READ, f"bank_{bank}_{master}")
+                    ),
                     hit.eq(Mux(self.kv.valid, self.kv.banks[bank], load.valid & (load.beat[shift:] == bank))),
                     write.addr.eq(truncate(address, len(write.addr))),
                     write.data.eq(write_rows[bank % config.epilogue_lanes]),

@@ -186,3 +186,42 @@ def test_stores(store, code):
     assert set(errors) == ({(code, 9)} if code else set()) and sum(done) == (code is None)
     wanted = [(BASES[Base.OUTPUT] + store.offset, store.rows * 4)] if store.rows and code is None else []
     assert bursts == wanted
+
+
+@pytest.mark.parametrize("read_cycles", [1, 2])
+@pytest.mark.parametrize(("epilogue_lanes", "axi_bytes"), [(8, 16), (8, 8), (16, 8)])
+def test_stored_rows(epilogue_lanes, axi_bytes, read_cycles, rng):
+    """The rows' beats in order, a beat a cycle where nothing waits, for both latencies of the scratchpad."""
+    config = AcceleratorConfig(lanes_k=16, lanes_n=16, epilogue_lanes=epilogue_lanes, axi_bytes=axi_bytes)
+    dut = DmaWrite(config, read_cycles=read_cycles)
+    rows = [int(row) for row in rng.integers(0, 1 << 62, 64)]
+    found, cycles = [], []
+
+    async def bench(ctx):
+        set_regions(ctx, dut)
+        ctx.set(dut.requests.ready, 1)
+        for stalls in (False, True):
+            set_command(ctx, dut, Store(base=Base.OUTPUT, row=5, rows=20), 3)
+            asked = [0] * read_cycles
+            for cycle in itertools.count():
+                ctx.set(dut.read.ready, int(not stalls or rng.random() < 0.5))
+                ctx.set(dut.data.ready, int(not stalls or rng.random() < 0.5))
+                ctx.set(dut.read.data, asked[-1])
+                if ctx.get(dut.data.valid) and ctx.get(dut.data.ready):
+                    found.append(ctx.get(dut.data.payload.data))
+                taken = ctx.get(dut.read.valid) and ctx.get(dut.read.ready)
+                asked = [rows[ctx.get(dut.read.row)] if taken else 0, *asked[:-1]]
+                accepted, done = ctx.get(dut.commands.ready), ctx.get(dut.done)
+                await ctx.tick()
+                if accepted:
+                    ctx.set(dut.commands.valid, 0)
+                if done:
+                    break
+                assert cycle < 1000
+            cycles.append(cycle)
+
+    simulate(dut, bench)
+    beats = 2 * epilogue_lanes // axi_bytes
+    mask = (1 << 8 * axi_bytes) - 1
+    assert found == 2 * [rows[5 + i] >> 8 * axi_bytes * beat & mask for i in range(20) for beat in range(beats)]
+    assert cycles[0] <= 20 * beats + 8

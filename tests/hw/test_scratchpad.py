@@ -3,10 +3,14 @@
 
 import numpy as np
 import pytest
+from amaranth.hdl import Module, Signal
+from amaranth.lib.memory import Memory
 from amaranth.sim import Simulator
 
+from edgemoe_hw.primitives.memory import read_memory
 from edgemoe_hw.scratchpad import SlicedMemory, WeightScratchpad
 from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_hw.spec.timing import WEIGHT_READ
 
 CONFIGS = [
     AcceleratorConfig(lanes_k=8, lanes_n=8, epilogue_lanes=8, weight_depth=16),
@@ -43,7 +47,7 @@ def test_weight_scratchpad(config):
 
     async def read(ctx, row):
         ctx.set(dut.read.row, row)
-        await ctx.tick()
+        await ctx.tick().repeat(WEIGHT_READ)
         return np.frombuffer(int(ctx.get(dut.read.data)).to_bytes(n * k, "little"), np.int8).reshape(n, k)
 
     async def bench(ctx):
@@ -82,11 +86,12 @@ def test_weight_scratchpad(config):
     simulate(dut, bench)
 
 
+@pytest.mark.parametrize("read_cycles", [1, 2])
 @pytest.mark.parametrize(("row_bytes", "masters", "axi_bytes"), [(8, 1, 8), (16, 1, 8), (64, 2, 16), (128, 1, 16)])
-def test_sliced_memory(row_bytes, masters, axi_bytes):
+def test_sliced_memory(row_bytes, masters, axi_bytes, read_cycles):
     rng = np.random.default_rng(6)
     model = np.zeros((8, row_bytes), np.uint8)
-    dut = SlicedMemory(8, row_bytes, masters, axi_bytes)
+    dut = SlicedMemory(8, row_bytes, masters, axi_bytes, read_cycles=read_cycles)
 
     async def bench(ctx):
         for row in range(8):
@@ -105,10 +110,12 @@ def test_sliced_memory(row_bytes, masters, axi_bytes):
             assert not ctx.get(dut.load[0].ready)
             await ctx.tick()
             ctx.set(dut.write.valid, 0)
-        for row in range(8):
-            ctx.set(dut.read.row, row)
+        for cycle in range(8 + read_cycles):  # a row a cycle
+            if cycle >= read_cycles:
+                found = int(ctx.get(dut.read.data)).to_bytes(row_bytes, "little")
+                assert found == model[cycle - read_cycles].tobytes()
+            ctx.set(dut.read.row, cycle % 8)
             await ctx.tick()
-            assert int(ctx.get(dut.read.data)).to_bytes(row_bytes, "little") == model[row].tobytes()
 
     simulate(dut, bench)
 
@@ -116,3 +123,5 @@ def test_sliced_memory(row_bytes, masters, axi_bytes):
 def test_refusal():
     with pytest.raises(ValueError, match="row_bytes must be a multiple of 32, not 16"):
         SlicedMemory(8, 16, 2, 16)
+    with pytest.raises(ValueError, match="a memory is read in 1 or 2 cycles, not 3"):
+        read_memory(Module(), Memory(shape=8, depth=4, init=[]), Signal(2), 3, "name")

@@ -10,10 +10,12 @@ from amaranth.lib.wiring import In, Out
 
 from edgemoe_hw.bus.axi import AxiLiteSignature, AxiSignature
 from edgemoe_hw.control_plane.plane import ControlPlane
+from edgemoe_hw.primitives.delay import delay
 from edgemoe_hw.spec.config import ISA_VERSION, AcceleratorConfig
 from edgemoe_hw.spec.isa import Begin, End, EnginePayload, Header, Load, encode
 from edgemoe_hw.spec.isa import Memory as MemoryId
 from edgemoe_hw.spec.memories import memory_depths, slice_beats
+from edgemoe_hw.spec.timing import RESIDUAL_READ
 from edgemoe_hw.verilog import generate
 
 __all__ = ["ControlBench", "SMALL", "SMALL_WIDE", "Command", "assemble", "bench_verilog", "loaded", "stored"]
@@ -98,7 +100,7 @@ class ControlBench(wiring.Component):
             self.irq.eq(control.irq),
             self.witness.eq(Cat(bits for _, bits in memories).xor()),
             control.store_read.ready.eq(~self.memory_stall),
-            control.store_read.data.eq(Cat(port.data for port in ports)),
+            control.store_read.data.eq(delay(m, Cat(port.data for port in ports), RESIDUAL_READ - 1, "read")),
             *(count.eq(expert) for expert, count in enumerate(control.expert_counts)),
             *(
                 port.addr.eq((control.store_read.row << row_bits) | (i % (1 << row_bits)))

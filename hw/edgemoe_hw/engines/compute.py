@@ -15,12 +15,13 @@ from edgemoe_hw.interfaces import beat_layout, queued_layout
 from edgemoe_hw.layouts import LayerNorm, MatMul
 from edgemoe_hw.ports import SharedRead
 from edgemoe_hw.primitives.arithmetic import truncate
+from edgemoe_hw.primitives.memory import read_memory
 from edgemoe_hw.scratchpad import SlicedMemory, WeightScratchpad
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.constants import COUNT_BITS, SCORE_BITS, TOKEN_BITS
 from edgemoe_hw.spec.isa import Memory as MemoryId
 from edgemoe_hw.spec.memories import memory_depths
-from edgemoe_hw.spec.timing import EPILOGUE, OPERAND_PATH
+from edgemoe_hw.spec.timing import ACT_READ, EPILOGUE, OPERAND_PATH, PARAM_READ, RESIDUAL_READ, SCORE_READ
 
 __all__ = ["ComputeSide"]
 
@@ -73,9 +74,10 @@ class ComputeSide(wiring.Component):
         m.submodules.norm = norm = LayerNormUnit(config)
         m.submodules.weight = weight = WeightScratchpad(config)
         sliced = {}
-        for memory in (MemoryId.ACT, MemoryId.RESIDUAL, MemoryId.PARAM):
+        read_cycles = {MemoryId.ACT: ACT_READ, MemoryId.RESIDUAL: RESIDUAL_READ, MemoryId.PARAM: PARAM_READ}
+        for memory, cycles in read_cycles.items():
             depth, row_bytes = memory_depths(config)[memory], config.row_bytes[memory.name]
-            sliced[memory] = SlicedMemory(depth, row_bytes, config.axi_masters, config.axi_bytes)
+            sliced[memory] = SlicedMemory(depth, row_bytes, config.axi_masters, config.axi_bytes, read_cycles=cycles)
             m.submodules[memory.name.lower()] = sliced[memory]
 
         connect(m, flipped(self.matmul), issue.command)
@@ -114,17 +116,21 @@ class ComputeSide(wiring.Component):
         read: 12-bit lanes of their own would leave a third of each block RAM unused.
         """
         config = self._config
-        row = SCORE_BITS * config.lanes_k
-        m.submodules.score = score = Memory(shape=unsigned(row), depth=config.score_depth, init=[])
+        bits = SCORE_BITS * config.lanes_k
+        m.submodules.score = score = Memory(shape=unsigned(bits), depth=config.score_depth, init=[])
         m.submodules.maximum = maximum = Memory(shape=signed(SCORE_BITS), depth=config.max_tokens, init=[])
         group = SCORE_BITS * config.epilogue_lanes
         score_write, maximum_write = score.write_port(granularity=group), maximum.write_port()
-        for read, port in ((score.read_port(), operands.score), (maximum.read_port(), operands.maximum)):
-            m.d.comb += [read.addr.eq(truncate(port.row, len(read.addr))), port.data.eq(read.data)]
+        for memory, write, port in (
+            (score, score_write, operands.score),
+            (maximum, maximum_write, operands.maximum),
+        ):
+            row = truncate(port.row, len(write.addr))
+            m.d.comb += port.data.eq(read_memory(m, memory, row, SCORE_READ, "score"))
         for write, port in ((score_write, epilogue.score_write), (maximum_write, epilogue.maximum_write)):
             m.d.comb += [write.addr.eq(truncate(port.row, len(write.addr))), write.data.eq(port.data)]
         written = epilogue.score_write
-        masked = written.valid if row == group else written.mask & written.valid.replicate(row // group)
+        masked = written.valid if bits == group else written.mask & written.valid.replicate(bits // group)
         m.d.comb += [score_write.en.eq(masked), maximum_write.en.eq(epilogue.maximum_write.valid)]
 
     def _share(self, m: Module, sliced: dict[MemoryId, SlicedMemory], epilogue: Epilogue, norm: LayerNormUnit) -> None:

@@ -10,10 +10,12 @@ from edgemoe_hw.interfaces import ERROR_REPORT, READ_REQUEST, REGIONS, queued_la
 from edgemoe_hw.layouts import Store
 from edgemoe_hw.ports import SharedRead
 from edgemoe_hw.primitives.arithmetic import times
+from edgemoe_hw.primitives.delay import delay
 from edgemoe_hw.spec import isa
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.constants import COUNT_BITS, ROW_BITS, SIZE_BITS
 from edgemoe_hw.spec.regs import ErrorCode
+from edgemoe_hw.spec.timing import RESIDUAL_READ
 
 __all__ = ["DmaWrite"]
 
@@ -26,6 +28,9 @@ class DmaWrite(wiring.Component):
     Row r of a command goes to base + offset + r * 2 * epilogue_lanes. All rows must lie in the region OUTPUT: a command
     that would write elsewhere starts no burst.
 
+    Args:
+        read_cycles: from a residual row's address to its data
+
     Members:
         commands: from the STORE queue
         regions: of DRAM, by ``isa.Base``
@@ -35,8 +40,9 @@ class DmaWrite(wiring.Component):
         error: ADDRESS_RANGE, REGION or WRITE_BUS
     """
 
-    def __init__(self, config: AcceleratorConfig):
+    def __init__(self, config: AcceleratorConfig, *, read_cycles: int = RESIDUAL_READ):
         self._config = config
+        self._read_cycles = read_cycles
         super().__init__(
             {
                 "commands": In(stream.Signature(queued_layout(Store))),
@@ -122,13 +128,14 @@ class DmaWrite(wiring.Component):
     def _rows(self, m: Module, rows: Signal, row_beats: int) -> None:
         """Reads rows ahead into a FIFO and cuts them into beats."""
         m.submodules.rows = queue = fifo.SyncFIFO(width=len(self.read.data), depth=_ROWS_AHEAD)
-        arriving = Signal()
         part = Signal(range(row_beats))
         moved = self.data.valid & self.data.ready
-        m.d.sync += arriving.eq(self.read.valid & self.read.ready)
+        ahead = Signal(range(_ROWS_AHEAD + 1))  # read, or on the way, and not all in beats
+        asked = self.read.valid & self.read.ready
+        m.d.sync += ahead.eq(ahead + asked - queue.r_en)
         m.d.comb += [
-            self.read.valid.eq((rows != 0) & (queue.level + arriving < _ROWS_AHEAD)),
-            queue.w_en.eq(arriving),
+            self.read.valid.eq((rows != 0) & (ahead != _ROWS_AHEAD)),
+            queue.w_en.eq(delay(m, asked, self._read_cycles, "asked")),
             queue.w_data.eq(self.read.data),
             self.data.valid.eq(queue.r_rdy),
             self.data.payload.data.eq(queue.r_data.word_select(part, 8 * self._config.axi_bytes)),
