@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from edgemoe_hw.engines.norm import unit
 from edgemoe_hw.engines.norm.scalar import NormScalar
 from edgemoe_hw.engines.norm.unit import LayerNormUnit
 from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig
@@ -43,8 +44,10 @@ class Bench:
         await ctx.tick()
         ctx.set(dut.command.valid, 0)
         written: dict[int, list[int | None]] = {}
-        read_row, reads = None, 0
+        pending: list[int | None] = [None] * unit.RESIDUAL_READ  # rows on their way, the next to arrive first
+        reads = 0
         for cycle in range(1, 20000):
+            read_row = pending.pop(0)
             if read_row is None:  # the data is there in one cycle only
                 data = [rng.randint(-32767, 32767) for _ in range(self.config.epilogue_lanes)]
             else:
@@ -54,6 +57,7 @@ class Bench:
             ctx.set(dut.read.ready, rng.random() >= read_stall)
             ctx.set(dut.write.ready, rng.random() >= write_stall)
             read_row = ctx.get(dut.read.row) if ctx.get(dut.read.valid) and ctx.get(dut.read.ready) else None
+            pending.append(read_row)
             reads += read_row is not None
             if ctx.get(dut.write.valid) and ctx.get(dut.write.ready):
                 mask, word = ctx.get(dut.write.mask), ctx.get(dut.write.data)
@@ -167,5 +171,23 @@ def test_no_tokens() -> None:
 
     async def testbench(ctx) -> None:
         await bench.execute(ctx, NormCase(SMALL, random.Random(0), 16, 0), random.Random(0))
+
+    simulate(bench.dut, testbench)
+
+
+@pytest.mark.parametrize("read", [1, 2, 3])
+@pytest.mark.parametrize("norm_lanes", [1, 4, 8])
+def test_read_latency(norm_lanes: int, read: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the residual memory takes, every row arrives in its cycle."""
+    monkeypatch.setattr(unit, "RESIDUAL_READ", read)
+    config = replace(SMALL, norm_lanes=norm_lanes, lanes_k=8)
+    rng = random.Random(read)
+    bench = Bench(config)
+
+    async def testbench(ctx) -> None:
+        for dim, tokens, stall in ((16, 5, 0), (40, 6, 0.5)):
+            case = NormCase(config, rng, dim, tokens)
+            await bench.load(ctx, case)
+            await bench.execute(ctx, case, rng, stall)
 
     simulate(bench.dut, testbench)

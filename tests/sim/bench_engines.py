@@ -5,7 +5,7 @@ import random
 import cocotb
 import numpy as np
 
-from edgemoe_hw.spec.timing import gate_interval
+from edgemoe_hw.spec.timing import RESIDUAL_READ, gate_interval
 from support import golden
 from support.cocotb_unit import Unit
 from support.unit_bench import UNITS
@@ -50,19 +50,21 @@ async def execute_norm(unit: Unit, case, read_stall: float, write_stall: float):
     await unit.tick()
     unit.set(commandvalid=0)
     written: dict[int, list[int | None]] = {}
-    requested, reads = None, 0
+    pending: list[int | None] = [None] * RESIDUAL_READ  # rows on their way, the next to arrive first
+    reads = 0
     for _ in range(20_000):
         noise = [random.randint(-32767, 32767) for _ in range(UNITS.epilogue_lanes)]
-        row = noise if requested is None else case.source[requested]  # the data is there in one cycle only
+        arrived = pending.pop(0)
+        row = noise if arrived is None else case.source[arrived]  # the data is there in one cycle only
         unit.set(
             readready=random.random() >= read_stall,
             writeready=random.random() >= write_stall,
             readdata=sum((value & 0xFFFF) << 16 * i for i, value in enumerate(row)),
         )
         await unit.settle()
-        requested = None
-        if unit.get("readvalid") and unit.dut.norm_readready.value:
-            requested, reads = unit.get("readrow"), reads + 1
+        accepted = bool(unit.get("readvalid") and unit.dut.norm_readready.value)
+        pending.append(unit.get("readrow") if accepted else None)
+        reads += accepted
         if unit.get("writevalid") and unit.dut.norm_writeready.value:
             mask, word = unit.get("writemask"), unit.get("writedata")
             target = written.setdefault(unit.get("writerow"), [None] * UNITS.lanes_k)

@@ -17,6 +17,7 @@ from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.constants import ROW_BITS, TOKEN_BITS
 from edgemoe_hw.spec.isa import Memory as MemoryId
 from edgemoe_hw.spec.memories import memory_depths
+from edgemoe_hw.spec.timing import RESIDUAL_READ
 
 __all__ = ["LayerNormUnit"]
 
@@ -94,6 +95,8 @@ class LayerNormUnit(wiring.Component):
         m.d.comb += [self.command.ready.eq(~busy), start.eq(self.command.valid & ~busy)]
         with m.If(start):
             m.d.sync += [command.eq(self.command.payload), busy.eq(self.command.payload.tokens != 0)]
+        begin = Signal()  # a command with tokens is in its register
+        m.d.sync += begin.eq(start & (self.command.payload.tokens != 0))
 
         m.submodules.rows = rows = Memory(shape=16 * self._config.norm_lanes, depth=_SLOTS << self._index_bits, init=[])
         m.submodules.scalar = scalar = NormScalar()
@@ -110,80 +113,107 @@ class LayerNormUnit(wiring.Component):
         place_taken, accepted, row_freed = Signal(), Signal(), Signal()
         m.d.sync += places.eq(places + accepted - place_taken)
 
-        group, ends = self._fetch(m, start, command, row_freed)
-        self._keep(m, start, group, ends, rows.write_port())
+        group, ends = self._fetch(m, begin, command, row_freed)
+        self._keep(m, begin, group, ends, rows.write_port())
         self._sums(m, group, ends, scalar)
-        self._normalise(m, start, command, rows.read_port(), scalar, output, places.any(), place_taken, row_freed)
-        finished = self._write(m, start, command, output, accepted)
+        self._normalise(m, begin, command, rows.read_port(), scalar, output, places.any(), place_taken, row_freed)
+        finished = self._write(m, begin, command, output, accepted)
 
         m.d.sync += self.done.eq(finished | (start & (self.command.payload.tokens == 0)))
         with m.If(finished):
             m.d.sync += busy.eq(0)
         return m
 
-    def _fetch(self, m: Module, start: Signal, command: data.View, row_freed: Signal) -> tuple[Value, data.View]:
+    def _fetch(self, m: Module, begin: Signal, command: data.View, row_freed: Signal) -> tuple[Value, data.View]:
         """Reads residual rows, and hands on ``norm_lanes`` elements a cycle. Returns them and their place in the token.
 
-        ``first`` of the place is left to ``_keep``, which counts.
+        A row is requested when the groups of the one before will have left the row register as it arrives: both take
+        ``RESIDUAL_READ`` cycles, so it is enough that requests keep the distance of a row's groups.
         """
-        tokens = Signal(TOKEN_BITS)
-        row = Signal(_ROW_COUNT_BITS)
+        tokens, rows_left = Signal(TOKEN_BITS), Signal(_ROW_COUNT_BITS)
         address, next_token = Signal(ROW_BITS), Signal(ROW_BITS)
         used = Signal(range(_SLOTS + 1))
-        left = Signal(range(self._ratio + 1))  # groups in the row register
-        arriving, arriving_last = Signal(), Signal()
-        last_row = row + 1 == command.src_rows
-        # A row that is requested now is in the register in two cycles, when the one before must have left it.
-        room = ~arriving & (left <= 2) if self._ratio > 1 else 1
-        accepted = self.read.valid & self.read.ready
+        # What the request depends on, decided a cycle ahead.
+        wanted, first_row, last_row, has_slot = Signal(), Signal(), Signal(), Signal()
+        spacing, spaced = Signal(range(self._ratio)), Signal()
+        accepted = Signal()
+        taken = accepted & first_row
+        used_next = used + taken - row_freed
         m.d.comb += [
-            self.read.valid.eq((tokens != 0) & ((row != 0) | (used != _SLOTS)) & room),
+            self.read.valid.eq(wanted & (~first_row | has_slot) & spaced),
             self.read.row.eq(address),
+            accepted.eq(self.read.valid & self.read.ready),
         ]
-        m.d.sync += [
-            arriving.eq(accepted),
-            arriving_last.eq(last_row),
-            used.eq(used + (accepted & (row == 0)) - row_freed),
-        ]
-        with m.If(start):
-            payload = self.command.payload
+        m.d.sync += [used.eq(used_next), has_slot.eq(used_next != _SLOTS)]
+        with m.If(accepted & (self._ratio > 1)):
+            m.d.sync += [spacing.eq(self._ratio - 1), spaced.eq(0)]
+        with m.Else():
+            m.d.sync += [spacing.eq(Mux(spacing.any(), spacing - 1, 0)), spaced.eq(spacing <= 1)]
+        with m.If(begin):
             m.d.sync += [
-                tokens.eq(payload.tokens),
-                row.eq(0),
-                address.eq(payload.src_base),
-                next_token.eq(payload.src_base + payload.src_stride),
+                tokens.eq(command.tokens),
+                wanted.eq(1),
+                rows_left.eq(command.src_rows),
+                first_row.eq(1),
+                last_row.eq(command.src_rows == 1),
+                address.eq(command.src_base),
+                next_token.eq(command.src_base + command.src_stride),
             ]
         with m.Elif(accepted):
-            m.d.sync += [row.eq(row + 1), address.eq(address + 1)]
+            m.d.sync += [
+                rows_left.eq(rows_left - 1),
+                first_row.eq(0),
+                last_row.eq(rows_left == 2),
+                address.eq(address + 1),
+            ]
             with m.If(last_row):
                 m.d.sync += [
                     tokens.eq(tokens - 1),
-                    row.eq(0),
+                    wanted.eq(tokens != 1),
+                    rows_left.eq(command.src_rows),
+                    first_row.eq(1),
+                    last_row.eq(command.src_rows == 1),
                     address.eq(next_token),
                     next_token.eq(next_token + command.src_stride),
                 ]
 
         width = 16 * self._config.norm_lanes
-        register = Signal(16 * self._config.epilogue_lanes)
-        register_last = Signal()
-        with m.If(arriving):
-            m.d.sync += [register.eq(self.read.data), register_last.eq(arriving_last), left.eq(self._ratio)]
-        with m.Elif(left.any()):
-            m.d.sync += [register.eq(register >> width), left.eq(left - 1)]
+        request = Signal(data.StructLayout({"valid": 1, "last": 1}))
+        m.d.comb += [request.valid.eq(accepted), request.last.eq(last_row)]
+        arriving = delay(m, request, RESIDUAL_READ, "arriving")
+        register = Signal(16 * self._config.epilogue_lanes, reset_less=True)
+        register_last, left = Signal(), Signal(range(self._ratio + 1))  # of its groups
         ends = Signal(_Ends)
-        m.d.comb += [ends.valid.eq(left.any()), ends.last.eq(register_last & (left == 1))]
+        with m.If(arriving.valid):
+            m.d.sync += [
+                register.eq(self.read.data),
+                register_last.eq(arriving.last),
+                left.eq(self._ratio),
+                ends.valid.eq(1),
+                ends.last.eq(arriving.last & (self._ratio == 1)),
+            ]
+        with m.Else():
+            m.d.sync += [
+                register.eq(register >> width),
+                left.eq(Mux(ends.valid, left - 1, 0)),
+                ends.valid.eq(left > 1),
+                ends.last.eq(register_last & (left == 2)),
+            ]
+        with m.If(begin):
+            m.d.sync += ends.first.eq(1)
+        with m.Elif(ends.valid):
+            m.d.sync += ends.first.eq(ends.last)
         return register[:width], ends
 
-    def _keep(self, m: Module, start: Signal, group: Value, ends: data.View, write: WritePort) -> None:
+    def _keep(self, m: Module, begin: Signal, group: Value, ends: data.View, write: WritePort) -> None:
         """Writes the groups into the ring."""
         slot, index = Signal(range(_SLOTS)), Signal(self._index_bits)
         m.d.comb += [
-            ends.first.eq(index == 0),
             write.en.eq(ends.valid),
             write.addr.eq(Cat(index, slot)),
             write.data.eq(group),
         ]
-        with m.If(start):
+        with m.If(begin):
             m.d.sync += [slot.eq(0), index.eq(0)]
         with m.Elif(ends.valid):
             m.d.sync += index.eq(index + 1)
@@ -224,7 +254,7 @@ class LayerNormUnit(wiring.Component):
     def _normalise(
         self,
         m: Module,
-        start: Signal,
+        begin: Signal,
         command: data.View,
         read: ReadPort,
         scalar: NormScalar,
@@ -250,7 +280,7 @@ class LayerNormUnit(wiring.Component):
             queue.r_en.eq(issue & last),
             read.addr.eq(Cat(index, slot)),
         ]
-        with m.If(start):
+        with m.If(begin):
             m.d.sync += slot.eq(0)
         with m.If(issue):
             m.d.sync += [index.eq(index + 1), sub.eq(sub + 1), position.eq(position + 1)]
@@ -323,7 +353,7 @@ class LayerNormUnit(wiring.Component):
         ]
         return data.View(row, read.data)
 
-    def _write(self, m: Module, start: Signal, command: data.View, output: fifo.SyncFIFO, accepted: Signal) -> Signal:
+    def _write(self, m: Module, begin: Signal, command: data.View, output: fifo.SyncFIFO, accepted: Signal) -> Signal:
         """Writes packed rows. Returns a strobe with the command's last accepted write."""
         tokens = Signal(TOKEN_BITS)
         row, next_token = Signal(ROW_BITS), Signal(ROW_BITS)
@@ -336,12 +366,11 @@ class LayerNormUnit(wiring.Component):
             self.write.mask.eq(Cat(bit.replicate(self._config.norm_lanes) for bit in packed.mask)),
             self.write.data.eq(packed.data),
         ]
-        with m.If(start):
-            payload = self.command.payload
+        with m.If(begin):
             m.d.sync += [
-                tokens.eq(payload.tokens),
-                row.eq(payload.dst_base),
-                next_token.eq(payload.dst_base + payload.dst_stride),
+                tokens.eq(command.tokens),
+                row.eq(command.dst_base),
+                next_token.eq(command.dst_base + command.dst_stride),
             ]
         with m.Elif(accepted):
             m.d.sync += row.eq(row + 1)
