@@ -23,7 +23,7 @@ export PYTHON
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help sim demo bench ablation accuracy synth fit utilisation hwh bitstream flash test test-all test-pynq lint dist docs clean \
+.PHONY: help sim demo bench ablation accuracy synth timing fit utilisation hwh bitstream flash test test-all test-pynq lint dist docs clean \
     board vivado tools
 
 help:
@@ -57,6 +57,9 @@ accuracy: tools $(VENV)/.test ## metrics of float, PTQ, QAT, Brevitas and RTL on
 ##@ Hardware
 synth: $(VENV)/.synth ## resources of CONFIG by Yosys
 	$(BIN)/edgemoe synth $(CONFIG_OPTION) $(OUT_OPTION) $(ARGS)
+
+timing: $(VENV)/.synth ## estimate of the clock of CONFIG (or BOARD), its slowest paths by source line
+	$(BIN)/edgemoe timing $(CONFIG_OPTION) $(call option,BOARD,config) $(OUT_OPTION) $(ARGS)
 
 fit: $(VENV)/.fit ## place and route for an ULX3S (ECP5) with open tools: a quarter of an hour
 	$(BIN)/edgemoe fit $(OUT_OPTION) $(ARGS)

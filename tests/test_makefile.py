@@ -90,6 +90,8 @@ def checkout(tmp_path):
         (["ablation", "CONFIG=tiny"], ["ablation", "--config", "tiny"]),
         (["accuracy"], ["expert-load"]),
         (["synth", "CONFIG=zcu102"], ["synth", "--config", "zcu102"]),
+        (["timing", "CONFIG=tiny"], ["timing", "--config", "tiny"]),
+        (["timing", "BOARD=kv260", "OUT=x"], ["timing", "--config", "kv260", "--out", "x"]),
         (["fit", "OUT=x"], ["fit", "--out", "x"]),
         (["utilisation", "BOARD=kv260"], ["boards", "--utilisation", "--only", "kv260"]),
         (["hwh", "BOARD=kv260"], ["boards", "hwh", "kv260"]),

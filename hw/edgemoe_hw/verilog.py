@@ -71,11 +71,11 @@ class FlatPorts(Elaboratable):
         return m
 
 
-def generate(config: AcceleratorConfig, top: wiring.Component | None = None) -> str:
+def generate(config: AcceleratorConfig, top: wiring.Component | None = None, *, sources: bool = False) -> str:
     """Verilog of the accelerator, or of ``top``, as module ``edgemoe``.
 
     Clock ``clk``, synchronous active-high reset ``rst``, all other ports as ``FlatPorts`` names them. The text is the
-    same for the same design, without source locations.
+    same for the same design, without source locations; ``sources`` puts them in, as attributes ``src``.
     """
     if top is None:
         from edgemoe_hw.top import (
@@ -84,7 +84,6 @@ def generate(config: AcceleratorConfig, top: wiring.Component | None = None) -> 
 
         top = Accelerator(config)
     flat = FlatPorts(top)
-    text = verilog.convert(
-        flat, name=TOP_NAME, ports=list(flat.ports.values()), emit_src=False, strip_internal_attrs=True
-    )
+    ports = list(flat.ports.values())
+    text = verilog.convert(flat, name=TOP_NAME, ports=ports, emit_src=sources, strip_internal_attrs=not sources)
     return _INITIAL.sub(lambda block: _ZERO_INIT.sub("", block[0]), text)

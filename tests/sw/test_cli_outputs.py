@@ -37,6 +37,7 @@ FOLDERS = {
     "ablation --model {graph} --config tiny": "--out",
     "expert-load --model {graph}": "--out",
     "synth": "--out",
+    "timing": "--out",
     "fit": "--out",
     "boards hwh kv260": "--out",
 }
@@ -53,6 +54,7 @@ WORK = (
     "edgemoe.cli.ablation.load_graph",
     "edgemoe.cli.bench.load_results",
     "edgemoe.cli.synth.synthesize",
+    "edgemoe.cli.timing.estimate",
     "edgemoe.cli.fit.fit",
     "edgemoe.cli.boards.utilisation",
     "edgemoe.cli.study.compare_with_float",

@@ -33,7 +33,7 @@ def fake_yosys(monkeypatch, cells):
         return cells, {"": {}, "compute.array": cells}
 
     monkeypatch.setattr(synth, "run_yosys", run)
-    monkeypatch.setattr("edgemoe_hw.verilog.generate", lambda config, component: "module")
+    monkeypatch.setattr("edgemoe_hw.verilog.generate", lambda config, component, sources: "module")
     monkeypatch.setattr(synth.metadata, "version", lambda package: "1.2")
 
 
@@ -84,7 +84,7 @@ def test_command(edgemoe, monkeypatch, tmp_path):
 
 
 def test_failure_of_yosys(monkeypatch, tmp_path):
-    monkeypatch.setattr("edgemoe_hw.verilog.generate", lambda config, component: "module edgemoe(; endmodule")
+    monkeypatch.setattr("edgemoe_hw.verilog.generate", lambda config, component, sources: "module edgemoe(; endmodule")
     with pytest.raises(synth.SynthesisError, match=r"Yosys.*"):
         synth.synthesize(PRESETS["tiny"], tmp_path)
 

@@ -157,7 +157,7 @@ def synthesize(
     out_dir.mkdir(parents=True, exist_ok=True)
     if on_step:
         on_step("Verilog")
-    write_text(out_dir / f"{config.name}.v", generate(config, component))
+    write_text(out_dir / f"{config.name}.v", generate(config, component, sources=True))
     cells, units = run_yosys(out_dir, config.name, device.family, on_step or (lambda step: None))
     found = count_resources(cells)
     result = {

@@ -48,5 +48,6 @@ VERBS = {
     "boards": Verb(_HARDWARE, "boards", "List boards; utilisation, handoff, bitstream, flash."),
     "verilog": Verb(_HARDWARE, "verilog", "Write the accelerator as Verilog, or its configuration."),
     "synth": Verb(_HARDWARE, "synth", "Resources of a configuration by Yosys."),
+    "timing": Verb(_HARDWARE, "timing", "Estimate a configuration's clock, before placement."),
     "fit": Verb(_HARDWARE, "fit", "Place and route with open tools, for an ECP5."),
 }
