@@ -4,16 +4,20 @@ from amaranth import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In
-from amaranth.utils import exact_log2
+from amaranth.utils import ceil_log2, exact_log2
 
 from edgemoe_hw.ports import LoadPort, MemoryRead, MemoryWrite, StationaryWrite
 from edgemoe_hw.primitives.arithmetic import truncate
+from edgemoe_hw.primitives.delay import copies
 from edgemoe_hw.primitives.memory import read_memory
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.constants import ROW_BITS
 from edgemoe_hw.spec.timing import WEIGHT_READ
 
 __all__ = ["SlicedMemory", "WeightScratchpad"]
+
+_ADDRESS_BANKS = 8
+"""Banks of the weight scratchpad that share a copy of the address."""
 
 
 class SlicedMemory(wiring.Component):
@@ -138,16 +142,18 @@ class WeightScratchpad(wiring.Component):
             with m.Else():
                 m.d.comb += part_mask.eq(Cat((part == index).replicate(config.axi_bytes) for index in range(parts)))
 
+            # One register cannot drive the addresses of hundreds of block RAMs: a copy for a few banks.
+            row = truncate(self.read.row, ceil_log2(config.weight_depth))
+            rows = copies(m, row, -(-config.lanes_n // _ADDRESS_BANKS), f"read_row_{master}")
             for bank in range(config.lanes_n):
                 memory = Memory(shape=unsigned(slice_bytes * 8), depth=config.weight_depth, init=[])
                 m.submodules[f"bank_{bank}_{master}"] = memory
                 write = memory.write_port(granularity=8)
-                row = truncate(self.read.row, len(write.addr))
                 first_bit = (bank * config.lanes_k + start) * 8
                 hit = Signal(name=f"hit_{bank}_{master}")
                 m.d.comb += [
                     self.read.data[first_bit : first_bit + slice_bytes * 8].eq(
-                        read_memory(m, memory, row, WEIGHT_READ, f"bank_{bank}_{master}")
+                        read_memory(m, memory, rows[bank // _ADDRESS_BANKS], WEIGHT_READ - 1, f"bank_{bank}_{master}")
                     ),
                     hit.eq(Mux(self.kv.valid, self.kv.banks[bank], load.valid & (load.beat[shift:] == bank))),
                     write.addr.eq(truncate(address, len(write.addr))),

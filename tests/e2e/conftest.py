@@ -15,6 +15,7 @@ ODD = AcceleratorConfig(
     lanes_k=16,
     lanes_n=24,
     epilogue_lanes=8,
+    dsp_chain=4,
     norm_lanes=4,
     weight_depth=160,
     act_depth=768,

@@ -18,6 +18,7 @@ def test_hash_covers_hardware_only():
     same = dataclasses.replace(tiny, name="other", dram_latency=7, assumed_clock_mhz=33.0, dram_gb_per_second=0.1)
     assert same.content_hash == tiny.content_hash
     assert dataclasses.replace(tiny, weight_depth=256).content_hash != tiny.content_hash
+    assert dataclasses.replace(tiny, dsp_chain=4).content_hash != tiny.content_hash
     assert f"{tiny.hash32:08x}" == tiny.content_hash[:8]
 
 
@@ -40,6 +41,8 @@ def test_dram_bytes_per_cycle():
         ({"epilogue_lanes": 16, "lanes_n": 16}, r"epilogue_lanes must divide lanes_k \(8\), not 16"),
         ({"lanes_n": 12}, r"epilogue_lanes must divide lanes_n \(12\), not 8"),
         ({"norm_lanes": 3}, r"norm_lanes must divide epilogue_lanes \(8\), not 3"),
+        ({"dsp_chain": 3}, "dsp_chain must be 1, 2 or 4, not 3"),
+        ({"dsp_chain": 8}, "dsp_chain must be 1, 2 or 4, not 8"),
         ({"axi_bytes": 4}, "axi_bytes must be 8 or 16, not 4"),
         ({"axi_masters": 3}, "axi_masters must be 1, 2 or 4, not 3"),
         ({"axi_masters": 2}, "lanes_k must be a multiple of axi_masters"),

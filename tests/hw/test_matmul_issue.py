@@ -221,3 +221,32 @@ def test_longest_command(use_queue: bool) -> None:
     cycles = [cycle for cycle, _ in bench.steps]
     assert cycles == list(range(cycles[0], cycles[0] + 4 * 1024))
     assert cycles[0] - bench.sent[0][0] == (5 if use_queue else 1)
+
+
+@pytest.mark.parametrize("k_steps", [1, 2, 3])
+def test_a_queue_is_read_ahead(k_steps: int) -> None:
+    """A token of at least two steps costs no cycle of its own, wherever the command before it ended."""
+    entries = tuple((number, number) for number in range(7, 40))
+    payload = MatMul(use_queue=True, gather=True, scatter=True, k_steps=k_steps, tiles=1, tokens=1, src_stride=3)
+    commands = [Command(payload, expert, entries=entries[expert:]) for expert in range(3)]
+    bench = Bench(AcceleratorConfig(), commands, random.Random(1), 0.0)
+    simulate(bench.dut, bench.run)
+    bench.check()
+    ends = itertools.accumulate(len(command.steps()) for command in commands)
+    begin = 0
+    for end in ends:
+        cycles = [cycle for cycle, _ in bench.steps[begin:end]]
+        wanted = max(2, k_steps)
+        assert cycles[-k_steps] - cycles[0] == wanted * (len(cycles) // k_steps - 1)
+        begin = end
+
+
+@pytest.mark.parametrize("k_steps", [1, 2, 5])
+def test_idle_cycles_between_commands(k_steps: int) -> None:
+    """One, for the next command is looked at while the one before runs."""
+    commands = [Command(MatMul(k_steps=k_steps, tiles=1, tokens=1)) for _ in range(6)]
+    bench = Bench(AcceleratorConfig(), commands, random.Random(1), 0.0)
+    simulate(bench.dut, bench.run)
+    bench.check()
+    starts = [cycle for cycle, fields in bench.steps if fields["first"]]
+    assert {b - a for a, b in itertools.pairwise(starts)} == {k_steps + 1}

@@ -21,7 +21,7 @@ CONFIGS = {
     "many groups a row": AcceleratorConfig(
         lanes_k=64, lanes_n=32, epilogue_lanes=4, norm_lanes=1, **LARGEST, **DEEPEST
     ),
-    "long rows": AcceleratorConfig(lanes_k=256, lanes_n=8, epilogue_lanes=8, norm_lanes=8, **LARGEST),
+    "long rows": AcceleratorConfig(lanes_k=256, lanes_n=8, epilogue_lanes=8, dsp_chain=1, norm_lanes=8, **LARGEST),
     "wide tiles": AcceleratorConfig(lanes_k=8, lanes_n=256, epilogue_lanes=4, norm_lanes=4, **LARGEST),
     "smallest": AcceleratorConfig(
         epilogue_lanes=4,
@@ -37,7 +37,14 @@ CONFIGS = {
         max_top_k=1,
     ),
     "four masters": AcceleratorConfig(
-        lanes_k=64, lanes_n=64, epilogue_lanes=32, norm_lanes=32, axi_masters=4, axi_bytes=16, **LARGEST
+        lanes_k=64,
+        lanes_n=64,
+        epilogue_lanes=32,
+        dsp_chain=4,
+        norm_lanes=32,
+        axi_masters=4,
+        axi_bytes=16,
+        **LARGEST,
     ),
 }
 

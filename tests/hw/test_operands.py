@@ -10,23 +10,27 @@ from edgemoe_hw.engines.matmul.operands import OperandPath
 from edgemoe_hw.engines.matmul.records import StepMeta
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.constants import accumulator_bits
+from edgemoe_hw.spec.timing import operand_path
 from support.amaranth_bench import simulate
-from support.operand_cases import Memories, Step
+from support.operand_cases import READ_CYCLES, Memories, Step
 
 CONFIGS = {
     "small": AcceleratorConfig(),
     "long": AcceleratorConfig(lanes_k=32, lanes_n=4, epilogue_lanes=4, norm_lanes=2, max_tokens=1024),
-    "no square": AcceleratorConfig(lanes_k=16, lanes_n=12, epilogue_lanes=4, norm_lanes=2),
+    "no square": AcceleratorConfig(lanes_k=16, lanes_n=12, epilogue_lanes=4, norm_lanes=2, dsp_chain=4),
+    "no chain": AcceleratorConfig(lanes_k=8, lanes_n=4, epilogue_lanes=4, norm_lanes=2, dsp_chain=1),
+    "rows of 64": AcceleratorConfig(lanes_k=64, lanes_n=4, epilogue_lanes=4, norm_lanes=2, dsp_chain=4),
 }
-PORTS = ("act", "weight", "score", "maximum")
 
 
 async def run(ctx, dut: OperandPath, memories: Memories, steps: Iterable[Step], rng: random.Random, gap: float) -> int:
     """Issue the steps, with others that are none between them; compares every tile and returns how many came."""
     bits = accumulator_bits(memories.config.max_tokens)
     lanes = memories.config.lanes_n
-    pending, expected, rows = list(steps), [], dict.fromkeys(PORTS, 0)
-    found, announced, drain = 0, None, dut.LATENCY + 2
+    pending, expected = list(steps), []
+    rows = {name: [0] * cycles for name, cycles in READ_CYCLES.items()}  # asked for, the oldest first
+    latency = operand_path(memories.config)
+    found, announced, drain = 0, None, latency + 2
     while pending or drain:
         if announced is not None:  # the result is there in this cycle
             word = ctx.get(dut.tiles.result.as_value())
@@ -36,10 +40,10 @@ async def run(ctx, dut: OperandPath, memories: Memories, steps: Iterable[Step], 
                 assert ctx.get(dut.tiles.softmax.as_value()) == announced.scale, announced.fields
             announced = None
         for age, tile in expected:
-            assert age <= dut.LATENCY, tile.fields
+            assert age <= latency, tile.fields
         if ctx.get(dut.tiles.valid):
             age, announced = expected.pop(0)
-            assert age == dut.LATENCY and ctx.get(dut.tiles.meta.as_value()) == announced.meta
+            assert age == latency and ctx.get(dut.tiles.meta.as_value()) == announced.meta
             found += 1
         expected = [(age + 1, tile) for age, tile in expected]
         if pending and rng.random() >= gap:
@@ -50,9 +54,9 @@ async def run(ctx, dut: OperandPath, memories: Memories, steps: Iterable[Step], 
         else:
             ctx.set(dut.step.as_value(), rng.getrandbits(data.Layout.cast(StepMeta).size) & ~1)
             drain -= not pending
-        for name in PORTS:
-            ctx.set(getattr(dut, name).data, memories.reply(name, rows[name]))
-        rows = {name: ctx.get(getattr(dut, name).row) for name in PORTS}
+        for name, asked in rows.items():
+            ctx.set(getattr(dut, name).data, memories.reply(name, asked.pop(0)))
+            asked.append(ctx.get(getattr(dut, name).row))
         await ctx.tick()
     assert not expected
     return found

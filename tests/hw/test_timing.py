@@ -11,7 +11,7 @@ from edgemoe_hw.engines.matmul.softmax import Reciprocal
 from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig
 from edgemoe_hw.spec.constants import RECIPROCAL_LATENCY
 from edgemoe_hw.spec.isa import MatMul, Mode
-from edgemoe_hw.spec.timing import MATMUL_PIPELINE, completion_cycles
+from edgemoe_hw.spec.timing import completion_cycles, mac_array, matmul_pipeline
 from support.amaranth_bench import simulate
 
 SMALL = {"weight_depth": 8, "act_depth": 8, "residual_depth": 8, "score_depth": 8, "param_depth": 8, "max_dim": 8}
@@ -19,7 +19,8 @@ CONFIGS = {
     "one group": AcceleratorConfig(**SMALL),
     "three groups": AcceleratorConfig(lanes_k=16, lanes_n=24, epilogue_lanes=8, **SMALL),
     "narrow groups": AcceleratorConfig(lanes_k=8, lanes_n=12, epilogue_lanes=4, norm_lanes=2, **SMALL),
-    "wide groups": AcceleratorConfig(lanes_k=32, lanes_n=32, epilogue_lanes=32, norm_lanes=4, **SMALL),
+    "wide groups": AcceleratorConfig(lanes_k=32, lanes_n=32, epilogue_lanes=32, norm_lanes=4, dsp_chain=4, **SMALL),
+    "no chain": AcceleratorConfig(dsp_chain=1, **SMALL),
 }
 
 
@@ -54,8 +55,14 @@ def test_completion(name: str, mode: Mode) -> None:
 def test_presets(preset: str) -> None:
     """docs/architecture.md: one more cycle a group."""
     config = PRESETS[preset]
-    assert completion_cycles(config) == MATMUL_PIPELINE + 4 + config.epilogue_cycles
+    assert completion_cycles(config) == matmul_pipeline(config) + 4 + config.epilogue_cycles
     assert Epilogue.completion_delay(config) == 3
+
+
+@pytest.mark.parametrize(("lanes_k", "chain", "cycles"), [(8, 1, 8), (16, 2, 9), (32, 4, 11), (64, 4, 12)])
+def test_array(lanes_k: int, chain: int, cycles: int) -> None:
+    """docs/architecture.md: three registers, one a position of a chain, one a level of the tree, the accumulator."""
+    assert mac_array(lanes_k, chain) == cycles
 
 
 def test_reciprocal() -> None:

@@ -5,7 +5,7 @@ import random
 import cocotb
 import numpy as np
 
-from edgemoe_hw.spec.timing import RESIDUAL_READ, gate_interval
+from edgemoe_hw.spec.timing import RESIDUAL_READ, WEIGHT_READ, gate_interval
 from support import golden
 from support.cocotb_unit import Unit
 from support.unit_bench import UNITS
@@ -165,7 +165,7 @@ async def weight_scratchpad(dut):
     unit.set(load_0valid=0, kvvalid=0)
     for row in range(depth):
         unit.set(readrow=row)
-        await unit.tick()
+        await unit.tick(WEIGHT_READ)
         found = np.frombuffer(unit.get("readdata").to_bytes(n * k, "little"), np.int8).reshape(n, k)
         assert np.array_equal(found, model[row]), row
 

@@ -1,6 +1,6 @@
 """cocotb test of ``OperandPath`` in ``UnitBench``: operands from their memories to finished tiles.
 
-Run by test_units_cocotb.py. The bench answers the read ports as block RAM does, one cycle later.
+Run by test_units_cocotb.py. The bench answers the read ports as block RAM does.
 """
 
 import random
@@ -10,8 +10,9 @@ from amaranth.lib import data
 
 from edgemoe_hw.engines.matmul.records import StepMeta
 from edgemoe_hw.spec.constants import accumulator_bits
+from edgemoe_hw.spec.timing import operand_path as operand_path_cycles
 from support.cocotb_unit import Unit
-from support.operand_cases import Memories, Step
+from support.operand_cases import READ_CYCLES, Memories, Step
 from support.unit_bench import UNITS
 
 BITS = accumulator_bits(UNITS.max_tokens)
@@ -23,11 +24,11 @@ def noise() -> int:
 
 
 class Ports:
-    """Answers the read ports one cycle late, and compares every finished tile."""
+    """Answers the read ports as late as the memories do, and compares every finished tile."""
 
     def __init__(self, unit: Unit, memories: Memories) -> None:
         self.unit, self.memories = unit, memories
-        self.rows = dict.fromkeys(("act", "weight", "score", "maximum"), 0)
+        self.rows = {name: [0] * cycles for name, cycles in READ_CYCLES.items()}  # asked for, the oldest first
         self.expected: list[Step] = []
         self.finished = 0
         self.announced = False  # the result is there in this cycle
@@ -40,8 +41,10 @@ class Ports:
         self.announced = bool(unit.get("tilesvalid"))
         if self.announced:
             assert unit.get("tilesmeta") == self.expected[self.finished].meta
-        unit.set(step=word, **{f"{name}data": self.memories.reply(name, row) for name, row in self.rows.items()})
-        self.rows = {name: unit.get(f"{name}row") for name in self.rows}
+        replies = {f"{name}data": self.memories.reply(name, asked.pop(0)) for name, asked in self.rows.items()}
+        unit.set(step=word, **replies)
+        for name, asked in self.rows.items():
+            asked.append(unit.get(f"{name}row"))
         await unit.tick()
 
     def _compare(self, tile: Step) -> None:
@@ -65,7 +68,7 @@ async def operand_path(dut):
             if step.result:
                 ports.expected.append(step)
             await ports.cycle(step.word)
-    for _ in range(20):
+    for _ in range(operand_path_cycles(UNITS) + 2):
         await ports.cycle(noise())
     assert ports.finished == len(ports.expected) > 250
     names = ("source", "unsigned", "nibbles", "softmax")

@@ -12,6 +12,7 @@ from edgemoe_hw.engines.matmul.activation import Activation
 from edgemoe_hw.engines.matmul.requantize import Requantizer, ValueBits
 from edgemoe_hw.engines.matmul.softmax import Exp2Lanes, Reciprocal
 from edgemoe_hw.spec.constants import GELU_ENTRIES, MAX_SHIFT
+from edgemoe_hw.spec.timing import mac_array as mac_array_cycles
 from support import golden
 from support.cocotb_unit import Unit
 from support.unit_bench import LANES
@@ -60,7 +61,7 @@ async def mac_array(dut):
                 )
                 await unit.tick()
     unit.set(valid=0)
-    await unit.tick(10)
+    await unit.tick(mac_array_cycles(MAC_K, 2) + 2)
     assert np.array_equal(results, [np.einsum("sk,snk->n", a, w) for a, w in tiles])
 
 

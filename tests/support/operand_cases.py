@@ -11,11 +11,13 @@ from amaranth.lib import data
 from edgemoe_hw.engines.matmul.records import RowScale, StepMeta, TileMeta
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.constants import MAX_TOKENS, accumulator_bits
+from edgemoe_hw.spec.timing import ACT_READ, SCORE_READ, WEIGHT_READ
 from support import golden
 
-__all__ = ["Memories", "Step", "pack"]
+__all__ = ["READ_CYCLES", "Memories", "Step", "pack"]
 
 ROWS = 512  # of every memory here
+READ_CYCLES = {"act": ACT_READ, "weight": WEIGHT_READ, "score": SCORE_READ, "maximum": SCORE_READ}
 
 
 def pack(struct: type[data.Struct], values: dict[str, Any]) -> int:

@@ -21,11 +21,11 @@ from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.constants import COUNT_BITS, SCORE_BITS, TOKEN_BITS
 from edgemoe_hw.spec.isa import Memory as MemoryId
 from edgemoe_hw.spec.memories import memory_depths
-from edgemoe_hw.spec.timing import ACT_READ, EPILOGUE, OPERAND_PATH, PARAM_READ, RESIDUAL_READ, SCORE_READ
+from edgemoe_hw.spec.timing import ACT_READ, EPILOGUE, PARAM_READ, RESIDUAL_READ, SCORE_READ
 
 __all__ = ["ComputeSide"]
 
-assert (OperandPath.LATENCY, Epilogue.LATENCY) == (OPERAND_PATH, EPILOGUE)  # what the compiler plans with
+assert Epilogue.LATENCY == EPILOGUE  # what the compiler plans with
 
 
 class ComputeSide(wiring.Component):

@@ -33,12 +33,14 @@ def _reduce(values: Sequence[ValueLike], combine: Callable[[Value, Value], Value
     return terms[0]
 
 
-def register_stage(m: Module, values: Sequence[ValueLike], combine: Combine, fan_in: int, name: str) -> list[Signal]:
+def register_stage(
+    m: Module, values: Sequence[ValueLike], combine: Combine, fan_in: int, name: str, *, reset_less: bool = False
+) -> list[Signal]:
     """Registers, each with what ``combine`` makes of the next ``fan_in`` values."""
     registers = []
     for index in range(0, len(values), fan_in):
         combined = combine(values[index : index + fan_in])
-        register = Signal(combined.shape(), name=f"{name}_{index}")
+        register = Signal(combined.shape(), name=f"{name}_{index}", reset_less=reset_less)
         m.d.sync += register.eq(combined)
         registers.append(register)
     return registers
@@ -51,11 +53,13 @@ def two_stage_sum(m: Module, values: Sequence[ValueLike], name: str) -> Signal:
     return register_stage(m, partial, tree_sum, len(partial), f"{name}_total")[0]
 
 
-def pipelined_tree(m: Module, values: Sequence[ValueLike], combine: Combine, fan_in: int, name: str) -> Value:
+def pipelined_tree(
+    m: Module, values: Sequence[ValueLike], combine: Combine, fan_in: int, name: str, *, reset_less: bool = False
+) -> Value:
     """What ``combine`` makes of all ``values``, ``fan_in`` of them a stage, ``tree_cycles`` cycles later."""
     terms: Sequence[ValueLike] = values
     while len(terms) > 1:
-        terms = register_stage(m, terms, combine, fan_in, f"{name}_{len(terms)}")
+        terms = register_stage(m, terms, combine, fan_in, f"{name}_{len(terms)}", reset_less=reset_less)
     return Value.cast(terms[0])
 
 

@@ -53,6 +53,7 @@ class AcceleratorConfig:
         lanes_k: int8 activations of one token a cycle
         lanes_n: weight rows (output channels) a cycle
         epilogue_lanes: accumulators requantized a cycle; divides both ``lanes_k`` and ``lanes_n``
+        dsp_chain: products that a cascade of DSPs sums: 1, 2 or 4; 4 needs the 27-bit multipliers of UltraScale+ DSPs
         norm_lanes: residual elements a cycle in the LayerNorm unit; divides ``epilogue_lanes``
         weight_depth: rows of the weight scratchpad (``lanes_n * lanes_k`` bytes a row)
         act_depth: rows of the activation scratchpad (``lanes_k`` bytes a row)
@@ -78,6 +79,7 @@ class AcceleratorConfig:
     lanes_k: int = 8
     lanes_n: int = 8
     epilogue_lanes: int = 8
+    dsp_chain: int = 2
     norm_lanes: int = 2
     weight_depth: int = 512
     act_depth: int = 4096
@@ -138,6 +140,10 @@ class AcceleratorConfig:
             f"norm_lanes must divide epilogue_lanes ({self.epilogue_lanes}), not {self.norm_lanes!r}",
         )
         _require(self.lanes_n % 2 == 0, f"lanes_n must be even (two products share a DSP), not {self.lanes_n!r}")
+        _require(
+            self.dsp_chain in constants.DSP_CHAINS,  # lanes_k is at least 8
+            f"dsp_chain must be 1, 2 or 4, not {self.dsp_chain!r}",
+        )
         _require(self.axi_bytes in (8, 16), f"axi_bytes must be 8 or 16, not {self.axi_bytes!r}")
         _require(self.axi_masters in (1, 2, 4), f"axi_masters must be 1, 2 or 4, not {self.axi_masters!r}")
         slice_bytes = self.axi_masters * self.axi_bytes

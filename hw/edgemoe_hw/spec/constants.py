@@ -10,6 +10,7 @@ __all__ = [
     "COUNT_BITS",
     "COUNT_CYCLES",
     "DIM_BITS",
+    "DSP_CHAINS",
     "EXPERT_BITS",
     "EXPERT_COUNT_BITS",
     "EXP_SUM_BITS",
@@ -56,6 +57,8 @@ MAX_TOP_K = 4
 """Experts a token."""
 MAX_LANES = 256
 """``lanes_k`` and ``lanes_n``: a token's place among them has ``LANE_BITS`` bits in a command."""
+DSP_CHAINS = (1, 2, 4)
+"""Products that the array can sum in a cascade of DSPs."""
 MAX_SLICE_BEATS = 256
 """Beats of one master's slice of a scratchpad row."""
 MAX_BLOCKS = 16

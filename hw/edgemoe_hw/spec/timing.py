@@ -8,30 +8,61 @@ from edgemoe_hw.spec.constants import COUNT_CYCLES, RECIPROCAL_LATENCY
 __all__ = [
     "ACT_READ",
     "EPILOGUE",
-    "MATMUL_PIPELINE",
-    "OPERAND_PATH",
+    "EXPONENTIAL",
     "PARAM_READ",
     "RESIDUAL_READ",
     "SCORE_READ",
     "WEIGHT_READ",
     "completion_cycles",
+    "exponential_sum",
     "gate_interval",
+    "mac_array",
+    "matmul_pipeline",
+    "operand_path",
 ]
 
 # Cycles from a scratchpad's address to its data: 2 where the block RAM's output register is used.
-ACT_READ = 1
-WEIGHT_READ = 1
-SCORE_READ = 1
+ACT_READ = 2
+WEIGHT_READ = 3
+"""The address goes through registers of its own."""
+SCORE_READ = 2
 """Of scores and of row maxima."""
 PARAM_READ = 1
 RESIDUAL_READ = 1
 
-OPERAND_PATH = 11
-"""Cycles from a tile's last step to its strobe, a cycle before its result."""
+EXPONENTIAL = 3
+"""Cycles from scores to their exponentials."""
 EPILOGUE = 12
 """Cycles from a tile's strobe to the writes of its first group."""
-MATMUL_PIPELINE = OPERAND_PATH + EPILOGUE - 1
-"""Cycles from a tile's last step to the writes of its first group."""
+
+
+def exponential_sum(lanes: int) -> int:
+    """Cycles from ``lanes`` scores to the sum of their exponentials."""
+    return EXPONENTIAL + 2
+
+
+def mac_array(lanes_k: int, chain: int) -> int:
+    """Cycles from a step's operands to the array's sums.
+
+    Three registers before a chain's first sum, one a position; one a level of the tree; the accumulator.
+    """
+    return 3 + chain + (lanes_k // chain).bit_length() - 1 + 1
+
+
+def operand_path(config: AcceleratorConfig) -> int:
+    """Cycles from a tile's last step to its strobe, a cycle before its result.
+
+    A register, scores, and what takes longer: the sum of the exponentials, accumulated, and its reciprocal; or the
+    exponentials themselves and the array.
+    """
+    row_factor = exponential_sum(config.lanes_k) + 1 + RECIPROCAL_LATENCY
+    products = EXPONENTIAL + mac_array(config.lanes_k, config.dsp_chain) - 1
+    return 1 + SCORE_READ + max(row_factor, products)
+
+
+def matmul_pipeline(config: AcceleratorConfig) -> int:
+    """Cycles from a tile's last step to the writes of its first group."""
+    return operand_path(config) + EPILOGUE - 1
 
 
 def completion_cycles(config: AcceleratorConfig) -> int:
@@ -41,7 +72,7 @@ def completion_cycles(config: AcceleratorConfig) -> int:
     """
     last_group = config.epilogue_cycles - 1
     maximum = max(1, -(-(config.epilogue_lanes.bit_length() - 1) // 2))  # the row maximum is written last
-    return MATMUL_PIPELINE + last_group + maximum + 1 + COUNT_CYCLES
+    return matmul_pipeline(config) + last_group + maximum + 1 + COUNT_CYCLES
 
 
 def gate_interval(config: AcceleratorConfig, num_experts: int, top_k: int) -> int:

@@ -185,7 +185,9 @@ def run_yosys(
     for old in (log, stat, netlist):
         old.unlink(missing_ok=True)
     script = (
-        f"read_verilog {name}.v; synth_xilinx -family {family} -top {_TOP} -flatten -noiopad; "
+        f"read_verilog {name}.v; hierarchy -top {_TOP}; proc; flatten; "
+        "setattr -set keep 1 a:keep %ci1 t:$*dff* %i; "  # of wires, and so of their registers
+        f"synth_xilinx -family {family} -top {_TOP} -flatten -noiopad; "
         f"tee -q -o {stat.name} stat -json -tech xilinx; write_rtlil {netlist.name}"
     )
     # Relative paths, because YoWASP's Yosys has a /tmp of its own; files instead of standard output, because its

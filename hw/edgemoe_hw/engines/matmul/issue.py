@@ -1,6 +1,8 @@
 """Issue side of the MATMUL engine: walks tokens, tiles and steps, and addresses the operand memories."""
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from typing import Any
+
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -19,25 +21,44 @@ __all__ = ["MatMulIssue"]
 class _Token(data.Struct):
     """What a token brings to its steps."""
 
-    src_offset: ROW_BITS
+    src_row: ROW_BITS
     dst_offset: ROW_BITS
     score: ROW_FACTOR_BITS
 
 
-class _Position(data.Struct):
-    """A step's place within its command, or the last step's."""
+class _Walk(data.Struct):
+    """A walk over ``last + 1`` steps, tiles or tokens: where it is, and what that place is, known a cycle ahead."""
 
-    index: TOKEN_BITS  # of the token
-    tile: 10
-    step: 8
+    place: TOKEN_BITS
+    is_first: 1
+    is_last: 1
+
+
+class _Extent(data.Struct):
+    """How far a walk goes."""
+
+    single: 1  # its first place is its last
+    before_last: TOKEN_BITS  # the last place but one, if there is one
+
+
+class _Extents(data.Struct):
+    """A command's walks, and what else its first cycle needs of it."""
+
+    tokens: _Extent
+    tiles: _Extent
+    steps: _Extent
+    empty: 1  # there is not one step
+    gap: 8  # cycles after a tile's first step in which no other tile may start
+    no_gap: 1
 
 
 class MatMulIssue(wiring.Component):
     """Issues one array step a cycle.
 
     A tile starts only ``min_gap`` cycles after the one before it, so that the epilogue, whose rate is static, never has
-    to stall the array. Between commands there is one idle cycle. A queue's first token comes four cycles later; the
-    others are read ahead, which costs nothing where a token has at least four steps.
+    to stall the array. A command is looked at for a cycle before it can start; if it is offered while the one before
+    runs, there is one idle cycle between them. A queue's first token comes four cycles later; the others are read
+    ahead, which costs nothing where a token has at least two steps.
 
     Members:
         command: commands whose dependencies are met
@@ -69,168 +90,207 @@ class MatMulIssue(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        current, running = Signal(MatMul), Signal()
-        now, last = Signal(_Position), Signal(_Position)
+        current, extents, running = Signal(MatMul), Signal(_Extents), Signal()
+        index, tile, step = Signal(_Walk), Signal(_Walk), Signal(_Walk)
         token, token_ready = Signal(_Token), Signal()
-        weight_row = Signal(ROW_BITS)
-        self._accept(m, current, running, last)
+        weight_row, maximum_row = Signal(ROW_BITS), Signal(TOKEN_BITS)
+        incoming = self.command.payload.payload
+        looked_at = self._accept(m, current, extents, running)
         with m.If(~running):  # whether there is a command or not: only one bit should depend on that
             m.d.sync += [
-                now.eq(0),
-                token.eq(0),
-                weight_row.eq(self.command.payload.payload.weight_base),
-                token_ready.eq(~self.command.payload.payload.use_queue),
+                *self._begin(index, looked_at.tokens),
+                *self._begin(tile, looked_at.tiles),
+                *self._begin(step, looked_at.steps),
+                token.src_row.eq(incoming.src_base),
+                token.dst_offset.eq(0),
+                token.score.eq(0),
+                weight_row.eq(incoming.weight_base),
+                maximum_row.eq(incoming.max_base),
+                token_ready.eq(~incoming.use_queue),
             ]
         take = Signal()  # the prefetched queue entry becomes the current token
         following, following_ready = self._prefetch(m, running, current, take)
 
-        last_step, last_tile = now.step == last.step, now.tile == last.tile
-        last_token = now.index == last.index
-        go = self._pace(m, running, token_ready, current, now, last_step)
-        self._step(m, current, now, token, weight_row, go, last_step, last_tile & last_token)
+        go = self._pace(m, running, token_ready, extents, step)
+        self._step(m, current, (index, tile, step), token, (weight_row, maximum_row), go)
+        tile_ends, token_ends, command_ends = Signal(), Signal(), Signal()
+        m.d.comb += [
+            tile_ends.eq(go & step.is_last),
+            token_ends.eq(go & step.is_last & tile.is_last),
+            command_ends.eq(go & step.is_last & tile.is_last & index.is_last),
+        ]
         with m.If(go):
-            row_ends = ~current.nibbles | now.step[0] | last_step
-            m.d.sync += [now.step.eq(now.step + 1), weight_row.eq(weight_row + row_ends)]
-            with m.If(last_step):
-                m.d.sync += [now.step.eq(0), now.tile.eq(now.tile + 1)]
-                with m.If(last_tile):
-                    m.d.sync += [now.tile.eq(0), now.index.eq(now.index + 1), weight_row.eq(current.weight_base)]
-                    with m.If(~current.use_queue):
-                        m.d.sync += [
-                            token.src_offset.eq(token.src_offset + current.src_stride),
-                            token.dst_offset.eq(token.dst_offset + current.dst_stride),
-                        ]
-                    with m.Else():
-                        m.d.sync += token_ready.eq(0)
-                    with m.If(last_token):
-                        m.d.sync += running.eq(0)
+            m.d.sync += self._advance(step, extents.steps)
+            m.d.sync += weight_row.eq(weight_row + (~current.nibbles | step.place[0] | step.is_last))
+        with m.If(tile_ends):
+            m.d.sync += self._advance(tile, extents.tiles)
+        with m.If(token_ends):
+            m.d.sync += [*self._advance(index, extents.tokens), weight_row.eq(current.weight_base)]
+            m.d.sync += maximum_row.eq(maximum_row + 1)
+            with m.If(~current.use_queue):
+                m.d.sync += [
+                    token.src_row.eq(token.src_row + current.src_stride),
+                    token.dst_offset.eq(token.dst_offset + current.dst_stride),
+                ]
+            with m.Else():
+                m.d.sync += token_ready.eq(0)
+        with m.If(command_ends):
+            m.d.sync += running.eq(0)
 
-        token_ends = go & last_step & last_tile & ~last_token
-        m.d.comb += take.eq(running & current.use_queue & following_ready & (~token_ready | token_ends))
+        m.d.comb += take.eq(
+            running & current.use_queue & following_ready & (~token_ready | (token_ends & ~index.is_last))
+        )
         with m.If(take):
             m.d.sync += [token_ready.eq(1), token.eq(following)]
         return m
 
-    def _accept(self, m: Module, current: data.View, running: Signal, last: data.View) -> None:
-        """Take the next command, or end it at once if it has nothing to do."""
-        incoming = self.command.payload
-        count = Mux(incoming.payload.use_queue, incoming.tokens, incoming.payload.tokens)
-        empty = (count == 0) | (incoming.payload.tiles == 0)
-        m.d.comb += [self.epilogue_command.payload.eq(incoming.payload), self.idle.eq(~running)]
-        with m.If(~running & self.command.valid):
-            with m.If(empty):
-                m.d.comb += [self.command.ready.eq(self.drained), self.skipped.eq(self.drained)]
-            with m.Else():
-                m.d.comb += [
-                    self.epilogue_command.valid.eq(1),
-                    self.command.ready.eq(self.epilogue_command.ready),
-                ]
-                with m.If(self.epilogue_command.ready):
-                    m.d.sync += running.eq(1)
-        with m.If(~running):
-            m.d.sync += [
-                current.eq(incoming.payload),
-                self.queue.expert.eq(incoming.header.expert),
-                last.index.eq(count - 1),
-                last.tile.eq(incoming.payload.tiles - 1),
-                last.step.eq(incoming.payload.k_steps - 1),
-            ]
+    @staticmethod
+    def _begin(walk: data.View, extent: data.View) -> list[Any]:
+        """Assignments: go to the first place."""
+        return [walk.place.eq(0), walk.is_first.eq(1), walk.is_last.eq(extent.single)]
 
-    def _pace(
-        self, m: Module, running: Signal, token_ready: Signal, current: data.View, now: data.View, last_step: Value
-    ) -> Signal:
+    @staticmethod
+    def _advance(walk: data.View, extent: data.View) -> list[Any]:
+        """Assignments: go to the next place, or from the last one to the first."""
+        return [
+            walk.place.eq(Mux(walk.is_last, 0, walk.place + 1)),
+            walk.is_first.eq(walk.is_last),
+            walk.is_last.eq(Mux(walk.is_last, extent.single, walk.place == extent.before_last)),
+        ]
+
+    def _accept(self, m: Module, current: data.View, extents: data.View, running: Signal) -> data.View:
+        """Take the next command, or end it at once if it has nothing to do; returns what was seen of it a cycle ago."""
+        incoming, payload = self.command.payload, self.command.payload.payload
+        count = Signal(TOKEN_BITS)
+        looked_at, known = Signal(_Extents), Signal()  # of the command that is offered, if it is known
+        m.d.comb += count.eq(Mux(payload.use_queue, incoming.tokens, payload.tokens))
+        for extent, places in (
+            (looked_at.tokens, count),
+            (looked_at.tiles, payload.tiles),
+            (looked_at.steps, payload.k_steps),
+        ):
+            m.d.sync += [extent.single.eq(places == 1), extent.before_last.eq(truncate(places - 2, TOKEN_BITS))]
+        m.d.sync += [
+            looked_at.empty.eq((count == 0) | (payload.tiles == 0)),
+            looked_at.gap.eq(payload.min_gap - payload.min_gap.any()),
+            looked_at.no_gap.eq(payload.min_gap <= 1),
+            known.eq(self.command.valid & ~self.command.ready),
+        ]
+        m.d.comb += [self.epilogue_command.payload.eq(payload), self.idle.eq(~running)]
+        expert = Signal.like(self.queue.expert)
+        m.d.comb += self.queue.expert.eq(Mux(running, expert, incoming.header.expert))
+        with m.If(~running & known & looked_at.empty):
+            m.d.comb += [self.command.ready.eq(self.drained), self.skipped.eq(self.drained)]
+        with m.If(~running & known & ~looked_at.empty):
+            m.d.comb += [self.epilogue_command.valid.eq(1), self.command.ready.eq(self.epilogue_command.ready)]
+            with m.If(self.epilogue_command.ready):
+                m.d.sync += running.eq(1)
+        with m.If(~running):
+            m.d.sync += [current.eq(payload), extents.eq(looked_at), expert.eq(incoming.header.expert)]
+        return looked_at
+
+    def _pace(self, m: Module, running: Signal, token_ready: Signal, extents: data.View, step: data.View) -> Signal:
         """Whether a step goes now.
 
         ``min_gap`` spaces the starts of a command's tiles. Their ends come closer where a command of fewer steps
         follows another; the epilogue still needs its cycles between them.
         """
-        gap = Signal(8)
-        drain = Signal(range(self._config.epilogue_cycles))
+        drain_cycles = self._config.epilogue_cycles - 1
+        gap, may_start = Signal(8), Signal(init=1)  # cycles left, and whether there is none
+        drain, may_end = Signal(range(drain_cycles + 1)), Signal(init=1)
         go, paced = Signal(), Signal()
         m.d.comb += [
-            paced.eq(((now.step != 0) | (gap == 0)) & (~last_step | (drain == 0))),
+            paced.eq((~step.is_first | may_start) & (~step.is_last | may_end)),
             go.eq(running & token_ready & paced),
             self.busy.eq(go),
             self.stall_token.eq(running & ~token_ready),
             self.stall_gap.eq(running & token_ready & ~paced),
         ]
-        with m.If(gap != 0):
-            m.d.sync += gap.eq(gap - 1)
-        with m.If(drain != 0):
-            m.d.sync += drain.eq(drain - 1)
-        with m.If(go & last_step):
-            m.d.sync += drain.eq(self._config.epilogue_cycles - 1)
-        with m.If(go & (now.step == 0)):
-            m.d.sync += gap.eq(current.min_gap - (current.min_gap != 0))
+        with m.If(~may_start):
+            m.d.sync += [gap.eq(gap - 1), may_start.eq(gap == 1)]
+        with m.If(~may_end):
+            m.d.sync += [drain.eq(drain - 1), may_end.eq(drain == 1)]
+        with m.If(go & step.is_last):
+            m.d.sync += [drain.eq(drain_cycles), may_end.eq(drain_cycles == 0)]
+        with m.If(go & step.is_first):
+            m.d.sync += [gap.eq(extents.gap), may_start.eq(extents.no_gap)]
         return go
 
     def _step(
         self,
         m: Module,
         current: data.View,
-        now: data.View,
+        walks: tuple[data.View, data.View, data.View],
         token: data.View,
-        weight_row: Signal,
+        rows: tuple[Signal, Signal],
         go: Signal,
-        last_step: Value,
-        last_tile_of_command: Value,
     ) -> None:
-        """What goes to the operand path."""
+        """What goes to the operand path: registers, but for the sum of two of them."""
+        (index, tile, at), (weight_row, maximum_row) = walks, rows
         step = self.step
         m.d.comb += [
             step.valid.eq(go),
-            step.first.eq(now.step == 0),
-            step.last.eq(last_step),
-            step.first_tile.eq(now.tile == 0),
+            step.first.eq(at.is_first),
+            step.last.eq(at.is_last),
+            step.first_tile.eq(tile.is_first),
             step.source.eq(current.source),
             step.unsigned.eq(current.unsigned),
             step.nibbles.eq(current.nibbles),
             step.softmax.eq(current.row_factor == RowFactor.SOFTMAX),
             step.score_shift.eq(current.score_shift),
-            step.maximum_row.eq(current.max_base + now.index),
-            step.step.eq(now.step),
+            step.maximum_row.eq(maximum_row),
+            step.step.eq(truncate(at.place, 8)),  # k_steps has 8 bits
             step.keys.eq(current.keys),
-            step.source_row.eq(current.src_base + token.src_offset + now.step),
+            step.source_row.eq(token.src_row + at.place),
             step.weight_row.eq(weight_row),
-            step.tile.first_tile.eq(now.tile == 0),
-            step.tile.last_of_command.eq(last_tile_of_command),
-            step.tile.index.eq(now.index),
+            step.tile.first_tile.eq(tile.is_first),
+            step.tile.last_of_command.eq(tile.is_last & index.is_last),
+            step.tile.index.eq(index.place),
             step.tile.dst_offset.eq(token.dst_offset),
             step.tile.score.eq(token.score),
         ]
 
     def _prefetch(self, m: Module, running: Signal, current: data.View, take: Signal) -> tuple[data.View, Signal]:
-        """Read the next token's queue entry ahead of time: two cycles from index to offsets.
+        """Read queue entries ahead of time: an entry, its rows' products, and their sums are a stage each.
 
+        A stage takes over what the one before has as soon as it is empty, so a token follows another after two cycles.
         A queue's token addresses rows by number where it gathers or scatters, by position elsewhere.
         """
-        index = Signal(TOKEN_BITS)
-        wanted = Signal()  # the entry of `index` is being read
-        have = Signal()
-        ready = Signal()
-        number, score = Signal(TOKEN_BITS), Signal(ROW_FACTOR_BITS)
+        index, settled = Signal(TOKEN_BITS), Signal()  # the entry that is being read; it is there
+        read, multiplied, ready = Signal(), Signal(), Signal()
+        source, target = Signal(TOKEN_BITS), Signal(TOKEN_BITS)
+        source_rows, target_rows = Signal(ROW_BITS), Signal(ROW_BITS)
+        scores = [Signal(ROW_FACTOR_BITS, name=f"score_{stage}") for stage in range(2)]
         token = Signal(_Token)
-        m.d.comb += self.queue.index.eq(index)
-
-        def rows(by_number: Value, stride: Value) -> Value:
-            return truncate(Mux(by_number, number, index) * stride, ROW_BITS)
-
+        m.d.comb += self.queue.index.eq(Mux(running, index, 0))
+        m.d.sync += settled.eq(1)
+        with m.If(settled & ~read):
+            m.d.sync += [
+                read.eq(1),
+                source.eq(Mux(current.gather, self.queue.token, index)),
+                target.eq(Mux(current.scatter, self.queue.token, index)),
+                scores[0].eq(self.queue.score),
+                index.eq(index + 1),
+                settled.eq(0),
+            ]
+        with m.If(read & ~multiplied):
+            m.d.sync += [
+                read.eq(0),
+                multiplied.eq(1),
+                source_rows.eq(truncate(source * current.src_stride, ROW_BITS)),
+                target_rows.eq(truncate(target * current.dst_stride, ROW_BITS)),
+                scores[1].eq(scores[0]),
+            ]
+        with m.If(multiplied & ~ready):
+            m.d.sync += [
+                multiplied.eq(0),
+                ready.eq(1),
+                token.src_row.eq(current.src_base + source_rows),
+                token.dst_offset.eq(target_rows),
+                token.score.eq(scores[1]),
+            ]
+        with m.If(take):
+            m.d.sync += ready.eq(0)
         with m.If(~running):
-            m.d.sync += [index.eq(0), wanted.eq(0), have.eq(0), ready.eq(0)]
-        with m.Else():
-            with m.If(~wanted & ~have & ~ready):
-                m.d.sync += wanted.eq(1)
-            with m.If(wanted):
-                m.d.sync += [wanted.eq(0), have.eq(1), number.eq(self.queue.token), score.eq(self.queue.score)]
-            with m.If(have & ~ready):
-                m.d.sync += [
-                    have.eq(0),
-                    ready.eq(1),
-                    token.src_offset.eq(rows(current.gather, current.src_stride)),
-                    token.dst_offset.eq(rows(current.scatter, current.dst_stride)),
-                    token.score.eq(score),
-                    index.eq(index + 1),
-                ]
-            with m.If(take):
-                m.d.sync += ready.eq(0)
+            m.d.sync += [index.eq(0), settled.eq(1), read.eq(0), multiplied.eq(0), ready.eq(0)]
         return token, ready

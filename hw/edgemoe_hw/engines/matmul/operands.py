@@ -1,6 +1,6 @@
 """Operand path of the MATMUL engine: scratchpads to array. int4 weights and P.V's exponentials are made on the way."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -10,18 +10,24 @@ from edgemoe_hw.engines.matmul.records import FinishedTile, RowScale, StepMeta
 from edgemoe_hw.engines.matmul.softmax import Exp2Lanes, Reciprocal
 from edgemoe_hw.engines.matmul.unpack import WeightUnpack
 from edgemoe_hw.ports import MemoryRead
-from edgemoe_hw.primitives.delay import delay
+from edgemoe_hw.primitives.arithmetic import minimum
+from edgemoe_hw.primitives.delay import copies, delay
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.constants import EXP_SUM_BITS, SCORE_BITS, TOKEN_BITS, accumulator_bits
+from edgemoe_hw.spec.timing import (
+    ACT_READ,
+    EXPONENTIAL,
+    SCORE_READ,
+    WEIGHT_READ,
+    exponential_sum,
+    mac_array,
+    operand_path,
+)
 
 __all__ = ["OperandPath"]
 
-# Cycles from score data to a tile's strobe, which comes a cycle before its result: along the sum of the exponentials
-# (which is accumulated in one more cycle), and along the products.
-_SUM_PATH = Exp2Lanes.TOTAL_LATENCY + 1 + Reciprocal.LATENCY
-_PRODUCT_PATH = Exp2Lanes.LATENCY + MacArray.LATENCY - 1
-_EXTRA = max(0, _SUM_PATH - _PRODUCT_PATH)  # cycles by which the products wait for the sum
-_SLACK = max(0, _PRODUCT_PATH - _SUM_PATH)  # or the sum for the products
+_COPY_BYTES = 32
+"""Bytes of operands whose multiplexers share a copy of their control lines."""
 
 
 class OperandPath(wiring.Component):
@@ -29,7 +35,7 @@ class OperandPath(wiring.Component):
 
     The addresses of activations and weights are delayed, not the data, until the exponentials of the same step are
     ready. The sum of a token's exponentials is taken during its first tile; its reciprocal reaches the epilogue
-    together with that tile's result. A tile's strobe comes ``LATENCY`` cycles after its last step.
+    together with that tile's result. A tile's strobe comes ``spec.timing.operand_path`` cycles after its last step.
 
     Members:
         step: from the issue unit
@@ -37,11 +43,21 @@ class OperandPath(wiring.Component):
         tiles: finished tiles and their tokens' row factors
     """
 
-    LATENCY = 1 + 1 + Exp2Lanes.LATENCY + _EXTRA + MacArray.LATENCY - 1
-
     def __init__(self, config: AcceleratorConfig):
         self._config = config
         lanes_k = config.lanes_k
+        self._array = mac_array(lanes_k, config.dsp_chain)
+        # Cycles from score data to a tile's strobe, which comes a cycle before its result: along the sum of the
+        # exponentials (which is accumulated in one more cycle), and along the products.
+        sum_path = exponential_sum(lanes_k) + 1 + Reciprocal.LATENCY
+        product_path = EXPONENTIAL + self._array - 1
+        self._slack = max(0, product_path - sum_path)  # by which the sum waits for the products,
+        self._extra = max(0, sum_path - product_path)  # or the products for the sum
+        # Cycles from a step to its scores, and to its operands at the array.
+        self._scores = 1 + SCORE_READ
+        self._operands = self._scores + EXPONENTIAL + self._extra
+        assert (Exp2Lanes.LATENCY, Exp2Lanes.TOTAL_LATENCY) == (EXPONENTIAL, exponential_sum(lanes_k))
+        assert self._operands + self._array - 1 == operand_path(config)  # what the compiler plans with
         super().__init__(
             {
                 "step": In(StepMeta),
@@ -55,54 +71,78 @@ class OperandPath(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        step = delay(m, self.step, 1, "issued")
-        m.d.comb += [self.score.row.eq(step.source_row), self.maximum.row.eq(step.maximum_row)]
-        scored = delay(m, step, 1, "scored")
-        exp2 = self._exponentials(m, scored)
+        steps = self._delayed_steps(m)
+        act, weight = steps[self._operands - ACT_READ - 1], steps[self._operands - WEIGHT_READ - 1]
+        m.d.comb += [
+            self.score.row.eq(steps[1].source_row),
+            self.maximum.row.eq(steps[1].maximum_row),
+            self.act.row.eq(copies(m, act.source_row, 1, "act_row")[0]),
+            self.weight.row.eq(copies(m, weight.weight_row, 1, "weight_row")[0]),
+        ]
+        exp2 = self._exponentials(m, steps)
+        self._multiply(m, steps, delay(m, Cat(exp2.p), self._extra, "probability", reset_less=True))
 
-        addressed = delay(m, step, Exp2Lanes.LATENCY + _EXTRA, "addressed")
-        m.d.comb += [self.act.row.eq(addressed.source_row), self.weight.row.eq(addressed.weight_row)]
-        operand = delay(m, addressed, 1, "operand")
-        self._multiply(m, operand, delay(m, Cat(exp2.p), _EXTRA, "probability"))
-
-        finished = delay(m, operand, MacArray.LATENCY - 1, "finished")
-        ends = finished.valid & finished.last
+        before, finished = steps[-2:]
+        ends = Signal()
+        m.d.sync += ends.eq(before.valid & before.last)
         m.d.comb += [self.tiles.valid.eq(ends), self.tiles.meta.eq(finished.tile)]
-        scale = self._row_scale(m, exp2, scored)
+        scale = self._row_scale(m, exp2, steps)
         with m.If(ends & finished.softmax & finished.first_tile):
             m.d.sync += self.tiles.softmax.eq(scale)
         return m
 
-    def _exponentials(self, m: Module, scored: data.View) -> Exp2Lanes:
+    def _delayed_steps(self, m: Module) -> list[data.View]:
+        """The step 0, 1, 2, ... cycles later, until its tile's strobe. Only ``valid`` has a reset."""
+        steps = [self.step]
+        for index in range(1, self._operands + self._array):
+            step = Signal(StepMeta, name=f"step_{index}")
+            rest = delay(m, steps[-1], 1, f"step_{index}", reset_less=True)
+            m.d.comb += [step.eq(rest), step.valid.eq(delay(m, steps[-1].valid, 1, f"step_{index}_valid"))]
+            steps.append(step)
+        return steps
+
+    def _exponentials(self, m: Module, steps: list[data.View]) -> Exp2Lanes:
         """Exponentials of the step whose scores are there."""
         lanes_k = self._config.lanes_k
         m.submodules.exp2 = exp2 = Exp2Lanes(lanes_k)
-        base = scored.step << exact_log2(lanes_k)
+        scored, early = steps[self._scores], steps[self._scores - 2]
+        rest = Signal(signed(len(early.step) + exact_log2(lanes_k) + 1), reset_less=True)  # keys from this step on
+        keys = Signal(range(lanes_k + 1), reset_less=True)  # of this step
+        m.d.sync += [
+            rest.eq(early.keys - (early.step << exact_log2(lanes_k))),
+            keys.eq(Mux(rest < 0, 0, minimum(rest[:-1], lanes_k))),
+        ]
         for lane in range(lanes_k):
             m.d.comb += [
                 exp2.score[lane].eq(self.score.data.word_select(lane, SCORE_BITS).as_signed()),
-                exp2.mask[lane].eq(base + lane < scored.keys),
+                exp2.mask[lane].eq(lane < keys),
             ]
         m.d.comb += [exp2.maximum.eq(self.maximum.data), exp2.score_shift.eq(scored.score_shift)]
         return exp2
 
-    def _multiply(self, m: Module, operand: data.View, probabilities: Signal) -> None:
+    def _multiply(self, m: Module, steps: list[data.View], probabilities: Value) -> None:
         """The array and what goes into it."""
         lanes_k, lanes_n = self._config.lanes_k, self._config.lanes_n
-        m.submodules.array = array = MacArray(lanes_k, lanes_n, acc_bits=accumulator_bits(self._config.max_tokens))
-        for lane in range(lanes_k):
-            byte = self.act.data.word_select(lane, 8)
-            sign = byte[7] & ~operand.unsigned
-            m.d.comb += array.activations[lane].eq(
-                Mux(operand.source, probabilities.word_select(lane, 8), Cat(byte, sign).as_signed())
-            )
-        for lane in range(lanes_n):  # one flat word for all would be too much for Verilator
-            m.submodules[f"unpack_{lane}"] = unpack = WeightUnpack(lanes_k)
-            row = slice(8 * lanes_k * lane, 8 * lanes_k * (lane + 1))
+        m.submodules.array = array = MacArray(
+            lanes_k, lanes_n, chain=self._config.dsp_chain, acc_bits=accumulator_bits(self._config.max_tokens)
+        )
+        operand, before = steps[self._operands], steps[self._operands - 1]
+        parts = -(-lanes_k // _COPY_BYTES)
+        controls = Cat(before.source, ~before.source & ~before.unsigned)
+        for part, (source, is_signed) in enumerate(copies(m, controls, parts, "activation_control")):
+            for lane in range(part * _COPY_BYTES, min((part + 1) * _COPY_BYTES, lanes_k)):
+                byte = Mux(source, probabilities.word_select(lane, 8), self.act.data.word_select(lane, 8))
+                sign = is_signed & self.act.data[8 * lane + 7]
+                m.d.comb += array.activations[lane].eq(Cat(byte, sign).as_signed())
+        controls = Cat(before.nibbles, before.nibbles & before.step[0])
+        width = min(lanes_k, _COPY_BYTES)
+        for part, (nibbles, high) in enumerate(copies(m, controls, lanes_n * parts, "weight_control")):
+            m.submodules[f"unpack_{part}"] = unpack = WeightUnpack(width)
+            row = slice(8 * width * part, 8 * width * (part + 1))  # one for all would be too much for Verilator
             m.d.comb += [
                 unpack.data.eq(self.weight.data[row]),
-                unpack.nibbles.eq(operand.nibbles),
-                unpack.high.eq(operand.step[0]),
+                unpack.nibbles.eq(nibbles),
+                unpack.high.eq(high),
                 array.weights[row].eq(unpack.weights),
             ]
         m.d.comb += [
@@ -112,13 +152,13 @@ class OperandPath(wiring.Component):
             self.tiles.result.eq(array.result),
         ]
 
-    def _row_scale(self, m: Module, exp2: Exp2Lanes, scored: data.View) -> data.View:
+    def _row_scale(self, m: Module, exp2: Exp2Lanes, steps: list[data.View]) -> data.View:
         """Reciprocal of the sum of the exponentials, in time for the strobe of the first tile."""
-        summed = delay(m, scored, Exp2Lanes.TOTAL_LATENCY, "summed")
-        total = Signal(EXP_SUM_BITS)
+        summed = steps[self._scores + exponential_sum(self._config.lanes_k)]
+        total = Signal(EXP_SUM_BITS, reset_less=True)
         with m.If(summed.valid & summed.softmax & summed.first_tile):
             m.d.sync += total.eq(exp2.total + Mux(summed.first, 0, total))
         m.submodules.reciprocal = reciprocal = Reciprocal(EXP_SUM_BITS)
         scale = Signal(RowScale)
         m.d.comb += [reciprocal.n.eq(total), scale.row.eq(reciprocal.row), scale.shift.eq(reciprocal.shift)]
-        return delay(m, scale, _SLACK, "scale")
+        return delay(m, scale, self._slack, "scale", reset_less=True)

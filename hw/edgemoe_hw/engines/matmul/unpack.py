@@ -11,12 +11,12 @@ class WeightUnpack(wiring.Component):
     """Passes bytes of int8 weights, or one half of bytes of int4 weights with their signs extended. Combinational.
 
     One level of logic a bit, so it stands between block RAM and the array's operand registers without a stage of its
-    own.
+    own. Each control line has a load a bit, so an array has many of these units and copies of the lines.
 
     Members:
         data: ``count`` bytes
         nibbles: every byte holds two weights
-        high: with ``nibbles``, take the high ones
+        high: take the high ones; never without ``nibbles``
         weights: ``count`` x int8, flat
     """
 
@@ -32,10 +32,10 @@ class WeightUnpack(wiring.Component):
             nibbles = [self.data[8 * i + first : 8 * i + first + 4] for i in range(self._count)]
             return Cat(Cat(nibble, nibble[3].replicate(4)) for nibble in nibbles)
 
-        with m.If(~self.nibbles):
-            m.d.comb += self.weights.eq(self.data)
-        with m.Elif(self.high):
+        with m.If(self.high):
             m.d.comb += self.weights.eq(extended(4))
-        with m.Else():
+        with m.Elif(self.nibbles):
             m.d.comb += self.weights.eq(extended(0))
+        with m.Else():
+            m.d.comb += self.weights.eq(self.data)
         return m
