@@ -181,6 +181,8 @@ class IntegerGraph:
         norm: after the last block
         heads: by task
         scales: real value of one unit of traced tensors (scalar or [C]), by the reference's trace names; reports only
+        expert_use: share of the calibration images that use each expert, float32 [E], by ``blocks.{i}.{task}``; empty
+            where nothing was measured. The compiler fetches likely experts ahead of the gate
         expert_bits: 8, or 4: every weight of an expert's fc1 and fc2 lies in -7..7 and is stored as one nibble
 
     Raises:
@@ -196,6 +198,7 @@ class IntegerGraph:
     heads: dict[str, IntegerHead]
     scales: dict[str, npt.NDArray[np.float32]] = dataclasses.field(default_factory=dict)
     expert_bits: int = 8
+    expert_use: dict[str, npt.NDArray[np.float32]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.expert_bits not in EXPERT_BITS:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -68,6 +69,21 @@ class RowAllocator:
             raise CompileError(f"{what} needs {rows} rows of the {self.name} scratchpad, which has {self.depth}")
         self._stamp[base : base + rows] = self._LIVE
         return base
+
+    @contextlib.contextmanager
+    def kept_free(self, rows: int) -> Iterator[None]:
+        """Give out nothing of ``rows`` rows meanwhile, which are those that were used last: they are for later."""
+        if not rows or rows > self.longest_free():
+            yield
+            return
+        latest = sliding_window_view(self._stamp, rows).max(axis=1)
+        base = int(np.where(latest < self._LIVE, latest, -1).argmax())
+        stamps = self._stamp[base : base + rows].copy()
+        self._stamp[base : base + rows] = self._LIVE
+        try:
+            yield
+        finally:
+            self._stamp[base : base + rows] = stamps
 
     def release(self, base: int, rows: int) -> None:
         """Give rows back; everything that uses them has been emitted."""

@@ -47,6 +47,7 @@ class Phase:
     """One phase's name and what the model needs in it: its MACs and least DRAM bytes of any image.
 
     ``expert_macs`` and ``expert_bytes`` come on top for each queued token and each used expert of an image.
+    ``prefetched``: bytes that are fetched for each expert whether an image uses it or not; empty where none are.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Phase:
     bytes_written: int = 0
     expert_macs: int = 0
     expert_bytes: int = 0
+    prefetched: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,10 @@ class Job:
     emit: Emit
     unit: int = 1
     first: int = 0
+
+
+Piece = tuple[Job, int, int]
+"""Tiles of a job that are loaded together: the job, the first of them, and how many."""
 
 
 @contextlib.contextmanager
@@ -224,8 +230,8 @@ class Builder:
         units = min(units, max(self.params.depth // 8 // (job.unit * per_tile), 1))
         return units * job.unit
 
-    def _plan(self, jobs: Sequence[Job], free: int, single: bool) -> Iterator[list[tuple[Job, int, int]]]:
-        """Sets of (job, first tile, tiles) that are resident together."""
+    def _plan(self, jobs: Sequence[Job], free: int, single: bool) -> Iterator[list[Piece]]:
+        """Sets that are resident together."""
         per_tile = self.config.lanes_n // self.config.epilogue_lanes
         param_limit = self.params.depth // 2
         total = sum((job.layout.tiles - job.first) * job.layout.tile_rows for job in jobs)
@@ -234,7 +240,7 @@ class Builder:
             limit = free
         sets = max(-(-total // max(int(limit), 1)), 1)
         target = total / sets  # balanced sets: none ends so short that a LayerNorm cannot hide behind it
-        resident: list[tuple[Job, int, int]] = []
+        resident: list[Piece] = []
         rows = params = 0
         for job in jobs:
             tile = job.first
@@ -251,6 +257,33 @@ class Builder:
                 tile += tiles
         if resident:
             yield resident
+
+    def pieces(self, jobs: Sequence[Job], free: int) -> Iterator[Piece]:
+        """The chunks that ``stream`` loads one after the other for a lone group, with so many rows of WEIGHT free."""
+        return itertools.chain(*self._plan(jobs, free, False))
+
+    def piece_rows(self, piece: Piece) -> tuple[int, int]:
+        """Rows of WEIGHT and of PARAM that a piece takes."""
+        job, _, tiles = piece
+        return tiles * job.layout.tile_rows, tiles * self.config.epilogue_cycles
+
+    def has_room(self, piece: Piece) -> bool:
+        """Whether ``load_piece`` finds the rows."""
+        weights, params = self.piece_rows(piece)
+        return weights <= self.weights.longest_free() and params <= self.params.longest_free()
+
+    def load_piece(self, piece: Piece) -> Chunk:
+        """Load a piece where rows are free soonest."""
+        job, tile, tiles = piece
+        row = self.weights.alloc(self.piece_rows(piece)[0], job.layout.name)
+        return self.load_chunk(job.layout, tile, tiles, row)
+
+    @contextlib.contextmanager
+    def kept_free(self, pieces: Sequence[Piece], count: int) -> Iterator[None]:
+        """Leave rows for ``count`` pieces at once, whichever they are, to what comes later."""
+        weights, params = (count * max(rows) for rows in zip(*map(self.piece_rows, pieces), strict=True))
+        with self.weights.kept_free(weights), self.params.kept_free(params):
+            yield
 
     def load_chunk(self, layout: WeightLayout, tile: int, tiles: int, weights: int) -> Chunk:
         """Load tiles of a linear layer to weight row ``weights``, and their parameters."""
@@ -285,24 +318,25 @@ class Builder:
         after: Callable[[Group], None] | None = None,
         single_set: bool = False,
         held: Sequence[tuple[Job, Chunk]] = (),
+        free: int | None = None,
     ) -> None:
         """Run linear layers over all groups: for each resident set, for each group, for each chunk.
 
         ``after(group)`` is called when the group's last chunk has been emitted. A set takes at most
         ``resident_fraction`` of the free weight scratchpad, so that the next set is fetched meanwhile; with
         ``single_set``, when nothing has to be fetched behind it, all layers stay together if they fit. A lone group
-        gives each chunk's rows back at once. ``held`` chunks are resident already and go with the first set.
+        gives each chunk's rows back at once. ``held`` chunks are resident already and go with the first set. ``free``:
+        rows that chunks are cut for; default: all that are free.
         """
-        free = self.weights.longest_free()
+        free = self.weights.longest_free() if free is None else free
         self._check_units(jobs, free)
         if len(groups) == 1:
             for job, chunk in held:
                 job.emit(chunk, groups[0])
                 self.release_chunk(chunk)
-            for job, tile, tiles in itertools.chain(*self._plan(jobs, free, False)):
-                rows = self.weights.alloc(tiles * job.layout.tile_rows, job.layout.name)
-                chunk = self.load_chunk(job.layout, tile, tiles, rows)
-                job.emit(chunk, groups[0])
+            for piece in self.pieces(jobs, free):
+                chunk = self.load_piece(piece)
+                piece[0].emit(chunk, groups[0])
                 self.release_chunk(chunk)
             if after is not None:
                 after(groups[0])

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from edgemoe.compiler.attention import Attention
 from edgemoe.compiler.builder import Builder, Chunk, Group, Job, Region
 from edgemoe.compiler.errors import TOO_LARGE, CompileError, CompilerOptions
+from edgemoe.compiler.experts import ExpertsPlan, emit_experts
 from edgemoe.compiler.head import emit_head
-from edgemoe.compiler.mlp import MlpPlan, emit_dense, emit_experts
+from edgemoe.compiler.mlp import MlpPlan, emit_dense
 from edgemoe.compiler.packing import DramImage, DramObject
 from edgemoe.compiler.trace import Trace
 from edgemoe.layout import OutputPart, align
@@ -98,7 +101,8 @@ class _Lowering:
                 attention = self._attention_of(i + 1)
             if block.is_moe:
                 preload = [] if after is None else [after.load, attention.preload]
-                emit_experts(self.b, self.trace, name, block, self.task, plan, self.groups, phase, preload)
+                experts = ExpertsPlan(plan, self._expert_use(name))
+                emit_experts(self.b, self.trace, name, block, self.task, experts, self.groups, phase, preload)
                 if after is not None:
                     for group in self.groups:
                         after(group)
@@ -108,6 +112,14 @@ class _Lowering:
             x, other = other, x
         outputs, size = emit_head(self.b, self.trace, self.graph, self.task, self.residual, self.buffers, self.groups)
         return LoweredTask(self.b, self.trace, outputs, size)
+
+    def _expert_use(self, name: str) -> list[float]:
+        """How likely the gate chooses each expert of a block, for an image or for a wave of ``moe_group`` tokens."""
+        model = self.b.model
+        tokens = self.b.options.moe_group or model.num_tokens
+        balanced = 1 - (1 - model.top_k / model.num_experts) ** tokens
+        measured = self.graph.expert_use.get(f"{name}.{self.task}", np.ones(model.num_experts))
+        return [float(share) * balanced for share in measured]
 
     def _embed(self, after: Callable[[Group], None]) -> None:
         """Position embeddings into the residual stream, then the patch embedding added to tokens 1 and up."""
