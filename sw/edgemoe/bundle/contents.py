@@ -94,13 +94,21 @@ def _check_tables(bundle: Parts, task: Task, checked: Checked) -> None:
     if task.load_bytes != checked.load_bytes:
         raise FieldError(f"load_bytes is {task.load_bytes}, but the program's LOADs read {checked.load_bytes}")
     last = 0
+    experts = bundle.model.num_experts
     for number, (phase, matmuls) in enumerate(zip(task.phases, checked.matmuls, strict=True)):
         if phase.matmuls != matmuls or matmuls <= last:
             raise FieldError(f"phases[{number}].matmuls is {phase.matmuls}, but the program has {matmuls} by then")
         last = matmuls
         is_moe = phase.name.endswith(".moe")
-        if not is_moe and (phase.expert_macs or phase.expert_bytes):
+        if not is_moe and (phase.expert_macs or phase.expert_bytes or phase.prefetched):
             raise FieldError(f"phases[{number}] has experts' MACs or bytes, but {phase.name} has no experts")
+        if phase.prefetched and len(phase.prefetched) != experts:
+            raise FieldError(f"phases[{number}].prefetched has {len(phase.prefetched)} items for {experts} experts")
+        if (size := sum(phase.prefetched)) > checked.certain_bytes[number]:
+            raise FieldError(
+                f"phases[{number}].prefetched has {size} bytes, but the program's LOADs without a condition read "
+                f"{checked.certain_bytes[number]}"
+            )
     for number, part in enumerate(task.outputs):
         end = part.offset + 2 * part.tokens * part.stride
         inside = (checked.stored[:, 0] <= part.offset) & (checked.stored[:, 1] >= end)

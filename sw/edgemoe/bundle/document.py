@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from edgemoe.layout import OutputPart
+from edgemoe_hw.spec.constants import MAX_EXPERTS
 from edgemoe_models.storage import checks
 from edgemoe_models.storage.checks import FieldError
 
@@ -17,6 +18,7 @@ _MOST_CYCLES = 1 << 40
 _MOST_MACS = 1 << 48
 _MOST_PARTS = 1 << 16  # no more than commands
 _MOST_OPTIONS = 64
+_WORDS = (("expert_prefetch", "off"), ("expert_prefetch", "auto"))
 _Table = TypeVar("_Table")
 
 
@@ -31,6 +33,8 @@ class Phase:
         bytes_written: bytes of DRAM that it has to write, likewise
         expert_macs: on top for each queued token (tokens * top_k of them)
         expert_bytes: on top for each expert that the image uses
+        prefetched: bytes that are fetched for each expert ahead of the gate, whether the image uses it or not; empty
+            where there are none
         matmuls: MATMULs that have finished when the phase has
         estimated_cycles: of the analytic model
     """
@@ -41,6 +45,7 @@ class Phase:
     bytes_written: int
     expert_macs: int
     expert_bytes: int
+    prefetched: tuple[int, ...]
     matmuls: int
     estimated_cycles: int
 
@@ -115,18 +120,24 @@ def _part(value: object, name: str) -> OutputPart:
 def _phase(value: object, name: str) -> Phase:
     fields = checks.record(value, name, _names(Phase))
     label = checks.text(fields["name"], f"{name}.name")
+    prefetched = checks.items(fields["prefetched"], f"{name}.prefetched", 0, MAX_EXPERTS)
     return Phase(
-        label, **{key: checks.integer(fields[key], f"{name}.{key}", 0, most) for key, most in _PHASE_LIMITS.items()}
+        label,
+        prefetched=tuple(
+            checks.integer(size, f"{name}.prefetched[{number}]", 0, _MOST_BYTES)
+            for number, size in enumerate(prefetched)
+        ),
+        **{key: checks.integer(fields[key], f"{name}.{key}", 0, most) for key, most in _PHASE_LIMITS.items()},
     )
 
 
-def read_options(value: object) -> Mapping[str, bool | int | float]:
-    """The compiler's options: names and numbers, for reports only."""
+def read_options(value: object) -> Mapping[str, bool | int | float | str]:
+    """The compiler's options: names, and numbers or one of few words, for reports only."""
     options = checks.record(value, "options", (), others=True)
     if len(options) > _MOST_OPTIONS:
         raise FieldError(f"options must be at most {_MOST_OPTIONS}, not {len(options)}")
     for name, option in options.items():
         checks.text(name, "a name of options", 40)
-        if type(option) is not bool:
+        if type(option) is not bool and (name, option) not in _WORDS:
             checks.number(option, f"options.{name}", -1e18, 1e18)
     return options

@@ -50,6 +50,7 @@ class Checked:
         fields: its commands
         counts: of each engine, how many of its commands come before each command, int64 [engines, commands]
         load_bytes: of all LOADs
+        certain_bytes: of each phase's LOADs that depend on no expert
         matmuls: MATMULs up to the last one of each phase
         stored: parts of the output that are always written: bytes [begin, end), int64 [stores, 2]
     """
@@ -57,6 +58,7 @@ class Checked:
     fields: ProgramFields
     counts: Ints
     load_bytes: int
+    certain_bytes: tuple[int, ...]
     matmuls: tuple[int, ...]
     stored: Ints
 
@@ -75,12 +77,15 @@ def check_program(program: bytes, limits: Limits) -> Checked:
     counts = _check_waits(fields)
     matmuls = fields.of(Opcode.MATMUL)
     _check_headers(fields, limits, matmuls)
-    load_bytes = _check_loads(fields.of(Opcode.LOAD), limits)
+    loads = fields.of(Opcode.LOAD)
+    sizes = _check_loads(loads, limits)
+    certain = [sizes[(loads.header["phase"] == n) & (loads.header["predicated"] == 0)] for n in range(limits.phases)]
     stored = _check_stores(fields.of(Opcode.STORE), limits)
     _check_norms(fields.of(Opcode.LAYERNORM), limits)
     check_matmuls(matmuls, limits.config, limits.model)
     ends = [int(np.flatnonzero(matmuls.header["phase"] == phase).max(initial=-1)) + 1 for phase in range(limits.phases)]
-    return Checked(fields, counts, load_bytes, tuple(ends), stored)
+    certain_bytes = tuple(int(size.sum()) for size in certain)
+    return Checked(fields, counts, int(sizes.sum()), certain_bytes, tuple(ends), stored)
 
 
 def _check_frame(fields: ProgramFields, limits: Limits) -> None:
@@ -153,8 +158,8 @@ def _check_headers(fields: ProgramFields, limits: Limits, matmuls: Columns) -> N
         c.must(~queued | (c.numbers > first), "looks at an expert's queue before any GATE")
 
 
-def _check_loads(c: Columns, limits: Limits) -> int:
-    """Every plane that a LOAD reads lies in its buffer, and its rows in their memory; returns the bytes of all."""
+def _check_loads(c: Columns, limits: Limits) -> Ints:
+    """Every plane that a LOAD reads lies in its buffer, and its rows in their memory; returns the bytes of each."""
     config, memory, rows, offset = limits.config, c["memory"], c["rows"], c["offset"]
     c.must(memory < len(Memory), "loads memory {memory}, which there is not", memory=memory)
     c.must(c["base"] <= Base.INPUT, "reads at base {base}, where there is nothing to read", base=c["base"])
@@ -173,7 +178,7 @@ def _check_loads(c: Columns, limits: Limits) -> int:
         c.must(good, "reads bytes {begin} to {end} of {name} {size}", begin=offset, end=end, name=name, size=size)
     for kind in Memory:
         c.must_fit("writes", kind.name, int(depths[kind]), c["row"], c["row"] + rows, memory == kind)
-    return int((rows * row_bytes).sum())
+    return rows * row_bytes
 
 
 def _check_stores(c: Columns, limits: Limits) -> Ints:

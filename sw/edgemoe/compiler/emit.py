@@ -24,7 +24,7 @@ def _phases(program: Program) -> tuple[Phase, ...]:
         if command.engine == Engine.MATMUL:
             ends[command.phase] = max(ends[command.phase], command.ordinal + 1)
     return tuple(
-        Phase(**dataclasses.asdict(phase), matmuls=end, estimated_cycles=cycles)
+        Phase(**{**vars(phase), "prefetched": tuple(phase.prefetched)}, matmuls=end, estimated_cycles=cycles)
         for phase, end, cycles in zip(phases, ends, program.phase_cycles(), strict=True)
     )
 
