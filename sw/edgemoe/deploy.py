@@ -61,13 +61,20 @@ def quantize(
     return ptq.quantize(state, config, images, ptq.QuantizeOptions(expert_bits=expert_bits))
 
 
-def compile(model: IntegerGraph | Path | str, config: AcceleratorConfig | Path | str = "pynq-z2") -> Bundle:
+def compile(
+    model: IntegerGraph | Path | str,
+    config: AcceleratorConfig | Path | str = "pynq-z2",
+    *,
+    expert_prefetch: Literal["off", "auto"] | int = "auto",
+) -> Bundle:
     """Compile a model for an accelerator.
 
     Args:
         model: an integer graph, its file, or the name of a packaged model, as ``m3vit-micro-w8a8``; a float checkpoint
             or a preset is quantized first (``quantize``)
         config: of the accelerator: one of ``edgemoe.CONFIGS``, its name, a board's name, or a JSON file
+        expert_prefetch: experts that are fetched before the gate has chosen: none (``off``), the first so many, or
+            those that most images use (``auto``), in each case as far as there is room
 
     Returns:
         The bundle, for ``edgemoe.open``; its ``save`` writes it
@@ -76,10 +83,10 @@ def compile(model: IntegerGraph | Path | str, config: AcceleratorConfig | Path |
         ValueError: there is no such model or configuration, or the model does not fit the accelerator; the message says
             what is too large, by how much, and where it fits, before anything is quantized
     """
-    from edgemoe.compiler import build_bundle
+    from edgemoe.compiler import CompilerOptions, build_bundle
     from edgemoe.configs import find_config
     from edgemoe.workloads import load_graph
 
     accelerator = config if isinstance(config, AcceleratorConfig) else find_config(str(config))
     graph = load_graph(str(model), target=accelerator) if isinstance(model, (str, Path)) else model
-    return build_bundle(graph, accelerator)
+    return build_bundle(graph, accelerator, CompilerOptions(expert_prefetch=expert_prefetch))

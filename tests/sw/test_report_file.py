@@ -31,7 +31,7 @@ TOTALS = {
     "backbone_cycles": 387258,
     "backbone_bound_cycles": 321471,
 }
-INFERENCE = {"task": "depth", "image": "demo-0", **TOTALS, "expert_tokens": {"blocks.1.moe": [30, 0, 57]}}
+INFERENCE = {"task": "depth", "image": "demo-0", **TOTALS, "wasted_bytes": 0, "expert_tokens": {"blocks.1.moe": [30, 0, 57]}}
 REPORT = {
     "model": "m3vit-micro",
     "config": "pynq-z2",
@@ -43,8 +43,10 @@ REPORT = {
     "tensors_compared": 388,
     "mismatches": 0,
     **TOTALS,
+    "wasted_bytes": 0,
     "mac_utilisation": 0.73,
     "roofline_efficiency": 0.83,
+    "ideal_efficiency": 0.73,
     "macs_per_cycle": 384,
     "dram_bytes_per_cycle": 8,
     "dram_gb_per_second": 0.8,

@@ -84,6 +84,7 @@ def test_cycles_of_edge_moes_workload(config):
     used = {phase.name: 16 for phase in task.phases if phase.expert_macs}
     stats = {"cycles": 99_876_543, "phases": phases, "experts_used": used, "expert_tokens": {}, "seconds": 1.0}
     stats |= {"bytes_read": 99_000_000, "bytes_written": 1_000_000, "array_busy": 1}
+    stats["expert_tokens"] = {phase.name: [0] * 16 for phase in task.phases if phase.expert_macs}
     report = build_report(
         bundle, [Inference("segmentation", "x", stats)], {"segmentation": {"miou": 0.5, "pixel_accuracy": 1}}
     )
@@ -109,6 +110,7 @@ ROW = {
     "cycles": 9_876_543,
     "ms": 123.45,
     "roofline_efficiency": 0.9,
+    "ideal_efficiency": 0.8,
     "mac_utilisation": 1.0,
     "dram_ratio": 12.345,
     "reloaded_bytes": 123_456_789,

@@ -1,7 +1,8 @@
 """The integer graph's file: one safetensors container (no pickle). NumPy only.
 
-It holds integer tensors, float32 scales under ``scale.<name>`` that serve reports only, and one JSON metadata entry
-with the format's version, the model's config, all scalars and a sha256.
+It holds integer tensors, float32 scales under ``scale.<name>`` that serve reports only, the experts' use under
+``expert_use.<name>`` where it was measured, and one JSON metadata entry with the format's version, the model's config,
+all scalars and a sha256.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ __all__ = [
 
 FORMAT_VERSION = 2
 METADATA_KEY = GRAPH_KEY
+_USE = "expert_use."  # before the names of ``IntegerGraph.expert_use``
 _SMALLEST_SCALE = 1e-30  # and 1e30: what a float32 holds with room to spare
 
 Array = npt.NDArray[Any]
@@ -202,6 +204,7 @@ def _flatten(graph: IntegerGraph) -> tuple[dict[str, Array], dict[str, float]]:
     for task, head in graph.heads.items():
         scalars[f"heads.{task}.output_scale"] = head.output_scale
     tensors |= {f"scale.{name}": np.asarray(scale, np.float32) for name, scale in graph.scales.items()}
+    tensors |= {f"{_USE}{name}": np.asarray(use, np.float32) for name, use in graph.expert_use.items()}
     return {name: np.ascontiguousarray(array) for name, array in tensors.items()}, scalars
 
 
@@ -293,11 +296,25 @@ class _Builder:
         return IntegerHead(out, scale, fc1, self.gelu(f"{name}.gelu"))
 
 
+def _expert_use(config: ModelConfig, tensors: dict[str, Array]) -> dict[str, Array]:
+    """Takes what was measured of each gate's choices, if anything was."""
+    use = {name.removeprefix(_USE): tensors.pop(name) for name in list(tensors) if name.startswith(_USE)}
+    gates = {f"blocks.{i}.{task.name}" for i in range(config.depth) if config.is_moe(i) for task in config.tasks}
+    for name, share in use.items():
+        if name not in gates:
+            _refuse(f"tensor {_USE}{name} is of no gate; {REMEDY}")
+        fits = share.dtype == np.float32 and share.shape == (config.num_experts,)
+        if not fits or not ((share >= 0) & (share <= 1)).all():
+            _refuse(f"tensor {_USE}{name} must be float32 [{config.num_experts}] in 0..1; {REMEDY}")
+    return use
+
+
 def _unflatten(config: ModelConfig, tensors: dict[str, Array], scalars: dict[str, Any]) -> IntegerGraph:
     scales = {name.removeprefix("scale."): tensors.pop(name) for name in list(tensors) if name.startswith("scale.")}
     for name, scale in scales.items():
         if scale.dtype != np.float32 or not (np.isfinite(scale).all() and (scale > 0).all()):
             _refuse(f"scale of {name} must be positive and finite; {REMEDY}")
+    use = _expert_use(config, tensors)
     builder = _Builder(tensors, scalars)
     tokens = (config.num_tokens, config.dim)
     graph = IntegerGraph(
@@ -310,6 +327,7 @@ def _unflatten(config: ModelConfig, tensors: dict[str, Array], scalars: dict[str
         heads={task.name: builder.head(config, task) for task in config.tasks},
         scales=scales,
         expert_bits=builder.integer("expert_bits", 4, 8),
+        expert_use=use,
     )
     for what, rest in (("tensors", tensors), ("scalars", scalars)):
         if rest:

@@ -30,6 +30,7 @@ from edgemoe_models.graph.integer_graph import (
 )
 from edgemoe_models.integer import reference
 from edgemoe_models.model_image import patchify
+from edgemoe_models.ptq.expert_use import ExpertUse, share_of_images
 from edgemoe_models.ptq.layers import (
     SMALLEST_GELU_SCALE,
     InputScale,
@@ -51,20 +52,24 @@ GATE_UNIT = 1024
 _ENOUGH_ROWS = 64
 
 
-def observe(state: dict[str, Floats], config: ModelConfig, images: npt.NDArray[np.uint8]) -> dict[str, Doubles]:
-    """Activations of all images and tasks, joined, by trace name, with ``.experts.{e}.input`` added."""
+def observe(
+    state: dict[str, Floats], config: ModelConfig, images: npt.NDArray[np.uint8]
+) -> tuple[dict[str, Doubles], ExpertUse]:
+    """Activations of all images and tasks, joined, by trace name, with ``.experts.{e}.input`` added; use of experts."""
     parts: dict[str, list[Doubles]] = {}
+    use: ExpertUse = {}
     for task in config.tasks:
         seen: dict[str, Any] = {}
         float_reference.forward(state, config, images, task.name, seen)
         for name, value in seen.items():
             if name.endswith(".queues"):
                 block = name.removesuffix(".queues")
+                use[f"{block}.{task.name}"] = share_of_images(value, len(images), config.num_tokens)
                 for e, queue in enumerate(value):
                     parts.setdefault(f"{block}.experts.{e}.input", []).append(seen[f"{block}.norm2"][queue])
             elif not name.endswith(".gate_scores"):
                 parts.setdefault(name, []).append(value)
-    return {name: np.concatenate(values) for name, values in parts.items()}
+    return {name: np.concatenate(values) for name, values in parts.items()}, use
 
 
 class Quantizer:
@@ -82,7 +87,7 @@ class Quantizer:
         options: QuantizeOptions,
     ) -> None:
         self.state, self.config, self.images, self.options = state, config, images, options
-        self.seen = observe(state, config, images)
+        self.seen, self.expert_use = observe(state, config, images)
         residuals = [value for name, value in self.seen.items() if name == "embed" or ".residual" in name]
         peak = max(float(np.abs(value).max()) for value in residuals)
         self.residual_scale = float(options.rounded(max(peak, 1e-6) * RESIDUAL_HEADROOM / 32767))
@@ -107,6 +112,7 @@ class Quantizer:
             heads={task.name: self._head(task.name, inputs) for task in config.tasks},
             scales=self._all_scales(),
             expert_bits=self.options.expert_bits,
+            expert_use=self.expert_use,
         )
         if self.options.refit:
             heads = {name: self._refit(graph, name, head) for name, head in graph.heads.items()}

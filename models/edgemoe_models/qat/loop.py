@@ -8,6 +8,7 @@ integer graph to compile).
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from pathlib import Path
 from edgemoe_models.evaluation.evaluate import evaluate, integer_outputs
 from edgemoe_models.graph.file import write_graph
 from edgemoe_models.graph.integer_graph import IntegerGraph
+from edgemoe_models.ptq.expert_use import measure_use
+from edgemoe_models.ptq.quantize import calibration_images
 from edgemoe_models.qat import storage
 from edgemoe_models.qat.config import QatOptions
 from edgemoe_models.qat.export import export
@@ -55,6 +58,7 @@ def run(options: QatOptions, out: Path, cache: Path, resume: bool, show: Show = 
     _train(trainer, train, out, show)
     trainer.save(checkpoint)
     graph = export(trainer.model)
+    graph = dataclasses.replace(graph, expert_use=measure_use(graph, calibration_images(config)))
     write_graph(graph, out / f"{trainer.name}.graph.safetensors")
     metrics = measure(graph, val, options.val_scenes)
     found = {"metrics": json.dumps(metrics), "metrics_split": f"val, first {options.val_scenes} scenes"}

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from edgemoe.cli.options import RESULTS
+from edgemoe.cli.options import RESULTS, ExpertPrefetch, compiler_options
 from edgemoe.cli.output import Work, note, say, show, working
 from edgemoe.cli.outputs import output_file
-from edgemoe.compiler import build_bundle
+from edgemoe.compiler import CompilerOptions, build_bundle
 from edgemoe.configs import CONFIGS, find_config
 from edgemoe.errors import DeviceError
 from edgemoe.extras import require
@@ -32,6 +32,7 @@ def command(
     expert_bits: Annotated[
         list[int] | None, typer.Option(help="8 or 4, for models that are quantized here; both allowed, default: 8")
     ] = None,
+    expert_prefetch: ExpertPrefetch = "auto",
     only: Annotated[str | None, typer.Option(help="accelerator or baselines; default: both")] = None,
     batch: Annotated[list[int] | None, typer.Option(min=1, help="images at once (baselines): 1 and 8")] = None,
     threads: Annotated[int, typer.Option(min=1, help="of the CPU baselines")] = 1,
@@ -40,11 +41,12 @@ def command(
     """Cycles of models and configurations on the RTL, the same models on CPU and GPU, and published figures."""
     if only not in (None, *_SECTIONS):
         raise ValueError(f"--only must be accelerator or baselines, not {only!r}")
+    options = compiler_options(expert_prefetch)
     path, picture = (output_file(out / f"bench.{kind}") for kind in ("json", "png"))
     results = load_results(path)
     with working("reading the models") as work:
         if only != "baselines":
-            _accelerator(results, path, model, config, expert_bits or [8], work)
+            _accelerator(results, path, model, config, expert_bits or [8], options, work)
         if only != "accelerator":
             _baselines(results, path, model or list(BASELINE_MODELS), batch or [1, 8], threads, work)
         draw_comparison(results, picture)
@@ -77,6 +79,7 @@ def _accelerator(
     models: list[str] | None,
     configs: list[str] | None,
     expert_bits: list[int],
+    options: CompilerOptions,
     work: Work,
 ) -> None:
     require("edgemoe bench", "sim")
@@ -90,7 +93,7 @@ def _accelerator(
             for bits in expert_bits:
                 work.step(f"simulating: {name} on {accelerator.name}")
                 graph = load_graph(name, expert_bits=bits, target=accelerator)
-                rows.append(bench_row(graph, accelerator))
+                rows.append(bench_row(graph, accelerator, options))
                 save_results(results, path)
                 if not graph.config.num_experts:
                     break  # other bits would be the same network

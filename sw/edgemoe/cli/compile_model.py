@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgemoe.cli.options import RESULTS, Config, Model
+from edgemoe.cli.options import RESULTS, Config, ExpertPrefetch, Model, compiler_options
 from edgemoe.cli.output import say, working
 from edgemoe.cli.outputs import output_file
 from edgemoe.compiler import build_bundle
@@ -20,15 +20,16 @@ __all__ = ["command"]
 def command(
     model: Model = "m3vit-micro-w8a8",
     config: Config = "pynq-z2",
+    expert_prefetch: ExpertPrefetch = "auto",
     out: Annotated[
         Path | None,
         typer.Option(help=f"bundle to write (default: {RESULTS}/<model>-<config>.emoe)", show_default=False),
     ] = None,
 ) -> None:
     """Compile a model for a configuration; run, demo and a board take the bundle."""
-    accelerator = find_config(config)
+    accelerator, options = find_config(config), compiler_options(expert_prefetch)
     path = output_file(out or RESULTS / f"{model_label(model)}-{accelerator.name}.emoe", [Path(model)])
     with working(f"quantizing and compiling {model}"):
-        bundle = build_bundle(load_graph(model, target=accelerator), accelerator)
+        bundle = build_bundle(load_graph(model, target=accelerator), accelerator, options)
         bundle.save(path)
     say(f"{path}: {path.stat().st_size:,} bytes, tasks {', '.join(bundle.tasks)}")

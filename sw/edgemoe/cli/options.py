@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from edgemoe.bundle import Bundle
+from edgemoe.compiler import CompilerOptions
 from edgemoe.configs import CONFIGS
 from edgemoe.packaged_bundles import find_bundle
 from edgemoe_models.storage.atomic import write_text
@@ -22,11 +23,13 @@ __all__ = [
     "BundleOption",
     "BundlePath",
     "Config",
+    "ExpertPrefetch",
     "Model",
     "RESULTS",
     "Rows",
     "SCENES",
     "Scenes",
+    "compiler_options",
     "fields_as_options",
     "load_bundle",
     "write_json",
@@ -37,6 +40,13 @@ RESULTS, SCENES = results_root(), cache_root() / "scenes"
 
 Config = Annotated[str, typer.Option(help=f"{', '.join(CONFIGS)}, a board, or a JSON file")]
 Model = Annotated[str, typer.Option(help="preset, its QAT form (<preset>-w8a8), float checkpoint or integer graph")]
+ExpertPrefetch = Annotated[
+    str,
+    typer.Option(
+        metavar="off|N|auto",
+        help="experts fetched before the gate has chosen: none, the first N, or those that images mostly use",
+    ),
+]
 _BUNDLE = "bundle (.emoe), or the name of a packaged one"
 BundlePath = Annotated[Path, typer.Argument(help=_BUNDLE, show_default=False)]
 BundleOption = Annotated[Path | None, typer.Option("--bundle", help=_BUNDLE, show_default=False)]
@@ -88,6 +98,15 @@ def _option(field: Any, hint: Any) -> inspect.Parameter:
 def write_json(path: Path, values: Any) -> None:
     """Write figures for other programs."""
     write_text(path, json.dumps(values, indent=1) + "\n")
+
+
+def compiler_options(expert_prefetch: str) -> CompilerOptions:
+    """What ``--expert-prefetch`` says.
+
+    Raises:
+        ValueError: it is neither off, auto nor a number
+    """
+    return CompilerOptions(expert_prefetch=int(expert_prefetch) if expert_prefetch.isdecimal() else expert_prefetch)
 
 
 def load_bundle(path: Path) -> Bundle:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgemoe.cli.options import RESULTS, Config, Model
+from edgemoe.cli.options import RESULTS, Config, ExpertPrefetch, Model, compiler_options
 from edgemoe.cli.output import say, show, working
 from edgemoe.cli.outputs import output_folder
 from edgemoe.compiler import build_bundle
@@ -24,11 +24,12 @@ __all__ = ["command"]
 def command(
     model: Model = "m3vit-micro-w8a8",
     config: Config = "pynq-z2",
+    expert_prefetch: ExpertPrefetch = "auto",
     images: Annotated[int, typer.Option(min=1, help="number of scenes")] = 1,
     out: Annotated[Path, typer.Option(help="folder for the report and the pictures")] = RESULTS / "sim",
 ) -> None:
     """Run a model on the Verilated accelerator and compare every tensor with the integer reference."""
-    accelerator = find_config(config)
+    accelerator, options = find_config(config), compiler_options(expert_prefetch)
     require("edgemoe sim", "sim")
     output_folder(out)
     from edgemoe.jobs.scene_run import is_trained, simulate
@@ -36,7 +37,7 @@ def command(
 
     with working(f"quantizing and compiling {model}") as work:
         graph = load_graph(model, target=accelerator)
-        bundle = build_bundle(graph, accelerator)
+        bundle = build_bundle(graph, accelerator, options)
         bundle.save(out / f"{model_label(model)}-{accelerator.name}.emoe")
         work.step("building the simulator (about a minute, once)")
         with open_verified(bundle, building=work.detail) as verifier:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from edgemoe.bundle import Phase
 from edgemoe_hw.spec.config import AcceleratorConfig
 
-__all__ = ["Bound", "phase_bounds", "total_bound"]
+__all__ = ["Bound", "phase_bounds", "total_bound", "wasted_bytes"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,23 @@ def phase_bounds(
         cycles = max(macs / config.macs_per_cycle, (read + phase.bytes_written) / config.dram_bytes_per_cycle)
         bounds.append(Bound(phase.name, macs, read, phase.bytes_written, cycles))
     return bounds
+
+
+def wasted_bytes(phases: Sequence[Phase], expert_tokens: Mapping[str, Sequence[int]]) -> int:
+    """Bytes that were fetched ahead of a gate for experts that no token of the image chose.
+
+    Args:
+        phases: of a task
+        expert_tokens: by phase name, tokens that each expert got; of waves of tokens: in the last one, so that what
+            was fetched for an expert of another wave counts as wasted with it
+    """
+    return sum(
+        size
+        for phase in phases
+        if phase.name in expert_tokens
+        for size, tokens in zip(phase.prefetched, expert_tokens[phase.name], strict=False)
+        if not tokens
+    )
 
 
 def total_bound(config: AcceleratorConfig, bounds: Sequence[Bound]) -> tuple[float, float]:

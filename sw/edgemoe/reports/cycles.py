@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgemoe.bundle import Bundle
-from edgemoe.compiler.bound import Bound, phase_bounds, total_bound
+from edgemoe.compiler.bound import Bound, phase_bounds, total_bound, wasted_bytes
 from edgemoe.reports.tables import TextTable, short_name
 
 __all__ = ["Inference", "build_report", "summary", "table"]
@@ -42,6 +42,7 @@ def _totals(bundle: Bundle, run: Inference) -> dict[str, float]:
         "ideal_cycles": ideal,
         "dram_bytes_read": run.stats["bytes_read"],
         "dram_bytes_written": run.stats["bytes_written"],
+        "wasted_bytes": wasted_bytes(bundle.task(run.task).phases, run.stats["expert_tokens"]),
         "dram_lower_bound_bytes": sum(b.bytes for b in bounds),
         "backbone_macs": sum(b.macs for b in backbone),
         "backbone_cycles": sum(cycles[b.name] for b in backbone),
@@ -110,6 +111,7 @@ def build_report(
         **{key: round(value) for key, value in mean.items()},
         "mac_utilisation": mean["macs"] / (mean["cycles"] * config.macs_per_cycle),
         "roofline_efficiency": mean["bound_cycles"] / mean["cycles"],
+        "ideal_efficiency": mean["ideal_cycles"] / mean["cycles"],
         "macs_per_cycle": config.macs_per_cycle,
         "dram_bytes_per_cycle": config.dram_bytes_per_cycle,
         "dram_gb_per_second": config.dram_bytes_per_cycle * config.assumed_clock_mhz / 1000,
@@ -171,7 +173,10 @@ def summary(report: dict[str, Any]) -> list[str]:
     }
     lines = [verdicts[report["bit_exact"]]]
     size = report["dram_bytes_read"] + report["dram_bytes_written"]
+    wasted = report["wasted_bytes"]
     lines += [
+        f"ideal / cycles {report['ideal_efficiency']:.3f}; ideal: {report['ideal_cycles']:,} cycles, nothing waits",
+        *([f"{wasted:,} bytes were fetched for experts that no token chose"] if wasted else []),
         f"DRAM {size:,} bytes, {size / report['dram_lower_bound_bytes']:.3f} x the lower bound; "
         f"{report['dram_gb_per_second']:.3g} GB/s assumed",
         f"{report['assumed_latency_ms']:.2f} ms at an assumed {report['assumed_clock_mhz']:g} MHz; "

@@ -75,7 +75,7 @@ _COUNTS = dict.fromkeys(
         "backbone_bound_cycles",
     ),
     _count(1),
-)
+) | {"wasted_bytes": _count(0)}
 _LAYER = _record(
     {
         "name": checks.text,
@@ -99,6 +99,7 @@ _REPORT = _record(
             (
                 "mac_utilisation",
                 "roofline_efficiency",
+                "ideal_efficiency",
                 "dram_bytes_per_cycle",
                 "dram_gb_per_second",
                 "assumed_clock_mhz",

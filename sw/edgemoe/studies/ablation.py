@@ -56,7 +56,7 @@ class Variant:
 
 def _by_tokens(size: int) -> CompilerOptions:
     """Experts for ``size`` tokens at a time; a linear layer in one LOAD if possible, so that the program is short."""
-    return CompilerOptions(moe_group=size, chunk_fraction=0.75, preload_fraction=0.0)
+    return CompilerOptions(moe_group=size, chunk_fraction=0.75, preload_fraction=0.0, expert_prefetch="off")
 
 
 #: The first is the product.
@@ -103,6 +103,12 @@ VARIANTS: tuple[Variant, ...] = (
         tuple(_by_tokens(size) for size in (1, 2, 4, 8)),
     ),
     Variant("experts, {moe_group} tokens at a time", 5, "the same for groups of tokens", (_by_tokens(8),)),
+    Variant(
+        "experts after the gate",
+        0,
+        "no expert is fetched before the gate has chosen it; the next block's first weights still are",
+        (CompilerOptions(expert_prefetch="off"),),
+    ),
     Variant(
         "no overlap",
         0,
