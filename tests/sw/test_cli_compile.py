@@ -83,6 +83,21 @@ def test_compile_for_a_configuration_file(edgemoe, graph_file, tmp_path):
     assert Bundle.load(tmp_path / "x.emoe").config == PRESETS["zcu102"]
 
 
+@pytest.mark.parametrize(("given", "kept"), [("off", "off"), ("3", 3), ("auto", "auto")])
+def test_experts_ahead_of_the_gate(edgemoe, graph_file, tmp_path, given, kept):
+    edgemoe.ok("compile", "--model", graph_file, "--config", "tiny", "--expert-prefetch", given, "--out", tmp_path / "x")
+    bundle = Bundle.load(tmp_path / "x")
+    assert bundle.options["expert_prefetch"] == kept
+    ahead = [any(phase.prefetched) for task in bundle.tasks.values() for phase in task.phases]
+    assert any(ahead) == (given != "off")
+
+
+@pytest.mark.parametrize("verb", ["compile", "sim", "bench"])
+def test_experts_ahead_that_are_no_number(edgemoe, verb):
+    message = edgemoe.fails(verb, "--expert-prefetch", "some")
+    assert "expert_prefetch must be off, auto or a number of experts, not 'some'" in message
+
+
 def test_compile_a_checkpoint(edgemoe, tmp_path):
     save_checkpoint(tmp_path / "float.safetensors", lambda state: None)
     assert (

@@ -31,7 +31,13 @@ TOTALS = {
     "backbone_cycles": 387258,
     "backbone_bound_cycles": 321471,
 }
-INFERENCE = {"task": "depth", "image": "demo-0", **TOTALS, "wasted_bytes": 0, "expert_tokens": {"blocks.1.moe": [30, 0, 57]}}
+INFERENCE = {
+    "task": "depth",
+    "image": "demo-0",
+    **TOTALS,
+    "wasted_bytes": 0,
+    "expert_tokens": {"blocks.1.moe": [30, 0, 57]},
+}
 REPORT = {
     "model": "m3vit-micro",
     "config": "pynq-z2",

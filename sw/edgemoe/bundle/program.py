@@ -178,7 +178,8 @@ def _check_loads(c: Columns, limits: Limits) -> Ints:
         c.must(good, "reads bytes {begin} to {end} of {name} {size}", begin=offset, end=end, name=name, size=size)
     for kind in Memory:
         c.must_fit("writes", kind.name, int(depths[kind]), c["row"], c["row"] + rows, memory == kind)
-    return rows * row_bytes
+    sizes: Ints = rows * row_bytes
+    return sizes
 
 
 def _check_stores(c: Columns, limits: Limits) -> Ints:

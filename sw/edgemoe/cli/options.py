@@ -106,7 +106,8 @@ def compiler_options(expert_prefetch: str) -> CompilerOptions:
     Raises:
         ValueError: it is neither off, auto nor a number
     """
-    return CompilerOptions(expert_prefetch=int(expert_prefetch) if expert_prefetch.isdecimal() else expert_prefetch)
+    given: Any = int(expert_prefetch) if expert_prefetch.isdecimal() else expert_prefetch
+    return CompilerOptions(expert_prefetch=given)
 
 
 def load_bundle(path: Path) -> Bundle:
