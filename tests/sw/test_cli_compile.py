@@ -94,8 +94,8 @@ def test_experts_ahead_of_the_gate(edgemoe, graph_file, tmp_path, given, kept):
 
 @pytest.mark.parametrize("verb", ["compile", "sim", "bench"])
 def test_experts_ahead_that_are_no_number(edgemoe, verb):
-    message = edgemoe.fails(verb, "--expert-prefetch", "some")
-    assert "expert_prefetch must be off, auto or a number of experts, not 'some'" in message
+    outcome = edgemoe(verb, "--expert-prefetch", "some")
+    outcome.refused("expert_prefetch must be off, auto or a number of experts, not 'some'")
 
 
 def test_compile_a_checkpoint(edgemoe, tmp_path):
