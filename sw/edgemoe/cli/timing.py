@@ -24,9 +24,7 @@ def command(
     config: Config = "pynq-z2",
     out: Annotated[Path, typer.Option(help="folder for <config>.json, netlist and logs")] = RESULTS / "timing",
     netlist: Annotated[Path | None, typer.Option(help="RTLIL of the same, mapped already: synthesizes nothing")] = None,
-    net: Annotated[
-        float, typer.Option(help="ns of a short net on a 7 series FPGA of grade -1")
-    ] = _MODEL.base,
+    net: Annotated[float, typer.Option(help="ns of a short net on a 7 series FPGA of grade -1")] = _MODEL.base,
     growth: Annotated[float, typer.Option(help="of that, more for each doubling of loads beyond 4")] = _MODEL.growth,
     paths: Annotated[int, typer.Option(min=1, help="how many of the slowest are named")] = 10,
 ) -> None:
