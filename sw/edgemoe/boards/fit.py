@@ -119,7 +119,8 @@ def fit(
     """Synthesize, place, route and pack the accelerator with its serial line and memory.
 
     Args:
-        out: receives the Verilog, netlist, logs, nextpnr's report and the bitstream ``<target>.bit``
+        out: receives the Verilog, netlist, logs, nextpnr's report, all delays (``<target>.sdf``) and the bitstream
+            ``<target>.bit``
         seed: another one than the target's
         on_step: called with the name of each step
 
@@ -170,6 +171,8 @@ def fit(
                 f"{name}.config",
                 "--report",
                 "report.json",
+                "--sdf",
+                f"{name}.sdf",
                 "--log",
                 "nextpnr.log",
                 "--quiet",

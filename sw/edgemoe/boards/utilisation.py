@@ -16,10 +16,11 @@ from edgemoe.boards.synth import synthesize
 from edgemoe.errors import SynthesisError
 from edgemoe.extras import needs
 from edgemoe_models.storage import checks
+from edgemoe_models.storage.atomic import write_text
 from edgemoe_models.storage.cache import cache_root, cached
 from edgemoe_models.storage.json_text import read_json
 
-__all__ = ["RESOURCES", "check_fits", "utilisation", "utilisation_row"]
+__all__ = ["RESOURCES", "check_fits", "keep", "utilisation", "utilisation_row"]
 
 RESOURCES = ("lut", "ff", "dsp", "bram36", "uram")
 
@@ -49,6 +50,13 @@ def utilisation(
         return result
 
     return cached(folder / f"{key}.json", _read_result, make, lambda result: json.dumps(result, indent=1).encode())
+
+
+def keep(board: Board, result: dict[str, Any], cache: Path | None = None) -> Path:
+    """Keep for ``utilisation`` what ``synthesize`` returned of the board's configuration."""
+    path = (cache_root() / "synth" if cache is None else cache) / f"{_key(board)}.json"
+    write_text(path, json.dumps(result, indent=1))
+    return path
 
 
 def _read_result(path: Path) -> dict[str, Any]:
