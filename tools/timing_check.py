@@ -57,8 +57,10 @@ class Comparison:
         names = sorted(self.routed)
         if len(names) < 2:
             return 1.0
-        ranks = [np.argsort(np.argsort([table[name] for name in names])) for table in (self.routed, self.modelled)]
-        return float(np.corrcoef(*ranks)[0, 1])
+        routed, modelled = (
+            np.argsort(np.argsort([table[name] for name in names])) for table in (self.routed, self.modelled)
+        )
+        return float(np.corrcoef(routed, modelled)[0, 1])
 
     def common(self, count: int) -> int:
         """How many of the ``count`` slowest registers are among the slowest of both."""
