@@ -8,6 +8,7 @@ from amaranth.utils import exact_log2
 
 from edgemoe_hw.bus.axi import BURST_INCR, CACHE_BUFFERABLE, AxiSignature
 from edgemoe_hw.interfaces import READ_REQUEST, read_response
+from edgemoe_hw.primitives.register_slice import RegisterSlice
 from edgemoe_hw.spec.config import AcceleratorConfig
 
 __all__ = ["ReadPort", "WritePort"]
@@ -29,7 +30,8 @@ class ReadPort(wiring.Component):
     """Shares a master's read channels among ``clients``, lower number first; beats return in request order.
 
     One ID is used, so the bus returns bursts in order and a FIFO of client numbers routes them. A client must accept
-    its beats in finite time whatever the others do.
+    its beats in finite time whatever the others do. A burst is taken every two cycles at most. No output to the bus
+    depends on an input from it in the same cycle, and neither do the clients': beats take one cycle more.
 
     Args:
         outstanding: most bursts requested and not finished
@@ -63,8 +65,9 @@ class ReadPort(wiring.Component):
             width=max(1, (self._clients - 1).bit_length()), depth=self._outstanding
         )
 
-        free = Signal()
-        m.d.comb += free.eq((~self.ar.valid | self.ar.ready) & order.w_rdy & ~self.abort)
+        free, room = Signal(), Signal()  # nothing is taken in the cycle after a burst, so ``room`` may be a cycle old
+        m.d.sync += room.eq(order.w_rdy)
+        m.d.comb += free.eq(~self.ar.valid & room & ~self.abort)
         with m.If(self.ar.ready):
             m.d.sync += self.ar.valid.eq(0)
         earlier = Const(0)  # whether a client of a lower number requests
@@ -75,18 +78,20 @@ class ReadPort(wiring.Component):
                 m.d.comb += [order.w_en.eq(1), order.w_data.eq(client)]
             earlier = earlier | request.valid
 
-        client = order.r_data
+        m.submodules.beats = beats = RegisterSlice(self.r.payload.shape())
+        wiring.connect(m, wiring.flipped(self.r), beats.i)
+        beat, client = beats.o, order.r_data
         accepts = Array(response.ready for response in self.responses)
         m.d.comb += [
-            self.r.ready.eq(order.r_rdy & (self.abort | accepts[client])),
-            order.r_en.eq(self.r.valid & self.r.ready & self.r.payload.last),
+            beat.ready.eq(order.r_rdy & (self.abort | accepts[client])),
+            order.r_en.eq(beat.valid & beat.ready & beat.payload.last),
             self.idle.eq(~self.ar.valid & ~order.r_rdy),
         ]
         for number, response in enumerate(self.responses):
             m.d.comb += [
-                response.valid.eq(self.r.valid & order.r_rdy & (client == number) & ~self.abort),
-                response.payload.data.eq(self.r.payload.data),
-                response.payload.error.eq(self.r.payload.resp != 0),
+                response.valid.eq(beat.valid & order.r_rdy & (client == number) & ~self.abort),
+                response.payload.data.eq(beat.payload.data),
+                response.payload.error.eq(beat.payload.resp != 0),
             ]
         return m
 
@@ -100,7 +105,7 @@ class WritePort(wiring.Component):
         aw, w, b: the bus
         abort: no burst is taken; the beats that a started one still owes are sent without write strobes
         outstanding: bursts taken and not answered
-        failed: one cycle for each error response
+        failed: one cycle for each error response, a cycle after it
         idle: nothing is outstanding
     """
 
@@ -123,38 +128,36 @@ class WritePort(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        owed = Signal(9)  # beats of the current burst not yet in the W register
+        owing = Signal()  # the current burst has beats that are not on their way
+        left, last = Signal(8), Signal()  # after the next one; nothing is left
         taken = self.request.valid & self.request.ready
         answered = self.b.valid & self.b.ready
         m.d.comb += [
-            self.request.ready.eq(
-                (owed == 0) & (~self.aw.valid | self.aw.ready) & ~self.abort & (self.outstanding != 255)
-            ),
+            self.request.ready.eq(~owing & ~self.aw.valid & ~self.abort & (self.outstanding != 255)),
             self.b.ready.eq(1),
-            self.failed.eq(answered & (self.b.payload.resp != 0)),
             self.idle.eq((self.outstanding == 0) & ~self.aw.valid & ~self.w.valid),
         ]
-        m.d.sync += self.outstanding.eq(self.outstanding + taken - answered)
+        m.d.sync += [
+            self.outstanding.eq(self.outstanding + taken - answered),
+            self.failed.eq(answered & (self.b.payload.resp != 0)),
+        ]
         with m.If(self.aw.ready):
             m.d.sync += self.aw.valid.eq(0)
         with m.If(taken):
             _address(m, self.aw, self._config, self.request.payload)
-            m.d.sync += owed.eq(self.request.payload.len + 1)
+            m.d.sync += [owing.eq(1), left.eq(self.request.payload.len), last.eq(self.request.payload.len == 0)]
 
-        # Beats go through a register, so that W never waits for AW and its payload stays while it is valid.
-        free = Signal()
+        # Beats go through registers, so that W never waits for AW, its payload stays while it is valid, and the client
+        # does not see the bus.
+        m.submodules.beats = beats = RegisterSlice(self.w.payload.shape())
+        wiring.connect(m, beats.o, wiring.flipped(self.w))
         m.d.comb += [
-            free.eq((owed != 0) & (~self.w.valid | self.w.ready)),
-            self.data.ready.eq(free & ~self.abort),
+            self.data.ready.eq(owing & beats.i.ready & ~self.abort),
+            beats.i.valid.eq(owing & (self.data.valid | self.abort)),
+            beats.i.payload.data.eq(self.data.payload.data),
+            beats.i.payload.strb.eq(Mux(self.abort, 0, (1 << self._config.axi_bytes) - 1)),
+            beats.i.payload.last.eq(last),
         ]
-        with m.If(self.w.ready):
-            m.d.sync += self.w.valid.eq(0)
-        with m.If(free & (self.data.valid | self.abort)):
-            m.d.sync += [
-                owed.eq(owed - 1),
-                self.w.valid.eq(1),
-                self.w.payload.data.eq(self.data.payload.data),
-                self.w.payload.strb.eq(Mux(self.abort, 0, (1 << self._config.axi_bytes) - 1)),
-                self.w.payload.last.eq(owed == 1),
-            ]
+        with m.If(beats.i.valid & beats.i.ready):
+            m.d.sync += [owing.eq(~last), left.eq(left - 1), last.eq(left == 1)]
         return m

@@ -1,27 +1,30 @@
 """Splits a contiguous transfer into AXI bursts."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from edgemoe_hw.interfaces import READ_REQUEST
-from edgemoe_hw.primitives.arithmetic import minimum, truncate
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.constants import ADDRESS_BITS
 
-__all__ = ["BurstSplitter"]
+__all__ = ["BEATS_BITS", "BurstSplitter"]
 
 MAX_BEATS = 256
-PAGE_BYTES = 4096
 BEATS_BITS = 25
 
 
 class BurstSplitter(wiring.Component):
-    """Makes the bursts of one transfer, each at most 256 beats and within 4 KiB, one every two cycles.
+    """Makes the bursts of one transfer, one every two cycles; the first is offered four cycles after ``start``.
+
+    A burst ends where the transfer ends or at a multiple of 256 beats, whichever comes first. So none has more than
+    256 beats or crosses 4 KiB, and no length is a minimum of others: the transfer is cut into blocks, of which only
+    the first and the last may be partial.
 
     Members:
-        start: one cycle, only while ``busy`` is 0: begin at ``address`` with ``beats`` beats (0: nothing to do)
+        start: one cycle, only while ``busy`` is 0: begin at ``address``, a multiple of a beat's bytes, with ``beats``
+            beats (0: nothing to do)
         requests: the bursts
         busy: not all bursts are taken
     """
@@ -40,29 +43,38 @@ class BurstSplitter(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        beat_bits = exact_log2(self._config.axi_bytes)
-        address = Signal(ADDRESS_BITS)
-        left = Signal(BEATS_BITS)
-        page_left = Signal(range(PAGE_BYTES // self._config.axi_bytes + 1))
-        limit = Signal(range(MAX_BEATS + 1))
-        m.d.comb += [
-            self.busy.eq((left != 0) | self.requests.valid),
-            page_left.eq(PAGE_BYTES // self._config.axi_bytes - address[beat_bits:12]),
-            limit.eq(minimum(page_left, MAX_BEATS)),
-        ]
-        length = Signal(range(MAX_BEATS + 1))
-        m.d.comb += length.eq(minimum(left, limit))
+        beat_bits, block_bits = exact_log2(self._config.axi_bytes), exact_log2(MAX_BEATS)
+        low = Signal(block_bits)  # beat within the block where the next burst begins
+        block = Signal(ADDRESS_BITS - beat_bits - block_bits)
+        beats = Signal(BEATS_BITS)
+        started, counted, going = Signal(), Signal(), Signal()
+        blocks_left, end = Signal(BEATS_BITS + 1 - block_bits), Signal(block_bits)  # after the next burst; last beat
+        final = Signal()  # what ``blocks_left`` says, in time for the next burst
+        m.d.comb += self.busy.eq(started | counted | going | self.requests.valid)
 
+        address = self.address[beat_bits:]
+        m.d.sync += [
+            started.eq(self.start & (self.beats != 0)),
+            counted.eq(started),
+            final.eq(blocks_left == 0),
+        ]
+        with m.If(self.start):
+            m.d.sync += [low.eq(address[:block_bits]), block.eq(address[block_bits:]), beats.eq(self.beats)]
+        last = low + beats - 1  # counted from the first block's begin; there are beats
         with m.If(self.requests.ready):
             m.d.sync += self.requests.valid.eq(0)
-        with m.If(self.start):
-            m.d.sync += [address.eq(self.address), left.eq(self.beats)]
-        with m.Elif((left != 0) & ~self.requests.valid):
+        with m.If(started):
+            m.d.sync += Cat(end, blocks_left).eq(last[: BEATS_BITS + 1])
+        with m.If(counted):
+            m.d.sync += going.eq(1)
+        with m.If(going & ~self.requests.valid):
             m.d.sync += [
                 self.requests.valid.eq(1),
-                self.requests.payload.addr.eq(address),
-                self.requests.payload.len.eq(truncate(length - 1, 8)),  # 0 to 255: there is something left
-                left.eq(left - length),
-                address.eq(address + (length << beat_bits)),
+                self.requests.payload.addr.eq(Cat(low, block) << beat_bits),
+                self.requests.payload.len.eq((Mux(final, end, MAX_BEATS - 1) - low)[:block_bits]),
+                blocks_left.eq(blocks_left - 1),
+                block.eq(block + 1),
+                low.eq(0),
+                going.eq(~final),
             ]
         return m

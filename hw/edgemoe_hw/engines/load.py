@@ -16,6 +16,7 @@ from edgemoe_hw.interfaces import (
 )
 from edgemoe_hw.layouts import Load
 from edgemoe_hw.primitives.arithmetic import times
+from edgemoe_hw.primitives.register_slice import RegisterSlice
 from edgemoe_hw.spec import isa
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.constants import ADDRESS_BITS, COUNT_BITS, ROW_BITS, ROW_COUNT_BITS, SIZE_BITS
@@ -24,29 +25,44 @@ from edgemoe_hw.spec.regs import ErrorCode
 
 __all__ = ["DmaRead"]
 
-# What the data side of a master must know of a command; rows = 0: nothing comes, only count it.
-_EXPECTED = data.StructLayout({"memory": 4, "row": ROW_BITS, "rows": ROW_BITS, "index": COUNT_BITS})
-
-# A command on the address side, its numbers computed.
-_STAGE = data.StructLayout(
+# What the data side of a master must know of a command. `skip`: nothing comes, only count it. `last_beat` is that of a
+# row; `one_beat` and `one_row` say that a row has, or the command, no more.
+_EXPECTED = data.StructLayout(
     {
-        "command": _EXPECTED,
-        "beats": BEATS_BITS,
-        "address": ADDRESS_BITS,
-        "offset": SIZE_BITS,
-        "size": SIZE_BITS,
-        "stride": SIZE_BITS,
-        "single": 1,
+        "memory": 4,
+        "row": ROW_BITS,
+        "rows": ROW_BITS,
+        "last_beat": 8,
+        "one_beat": 1,
+        "one_row": 1,
+        "skip": 1,
+        "index": COUNT_BITS,
     }
 )
+
+
+def _stage(masters: int) -> data.StructLayout:
+    """A command on the address side: as it was taken, and with its sums a cycle later."""
+    return data.StructLayout(
+        {
+            "command": _EXPECTED,
+            "takes_part": masters,
+            "beats": BEATS_BITS,
+            "base": ADDRESS_BITS,  # where its region begins; the first master's address a cycle later
+            "offset": SIZE_BITS,
+            "size": SIZE_BITS,
+            "stride": SIZE_BITS,
+        }
+    )
 
 
 class DmaRead(wiring.Component):
     """Executes LOADs: requests run ahead of data, so each master moves a beat a cycle at any latency.
 
-    Master m reads its slice of every row, contiguously, at base + offset + m * plane_stride; loads of NORM and GELU
-    use master 0 only. A command whose bytes do not all lie in their region of DRAM requests nothing. A command occupies
-    the address side for two cycles and two a burst; beats of successive commands follow each other without a gap.
+    Master m reads its slice of every row, contiguously, at base + offset + m * plane_stride; loads of a memory whose
+    rows are too narrow for all masters use the first of them (``AcceleratorConfig.load_masters``). A command whose
+    bytes do not all lie in their region of DRAM requests nothing. A command occupies the address side for four cycles
+    and two a burst; beats of successive commands follow each other without a gap.
 
     Members:
         commands: from the LOAD queue
@@ -77,109 +93,128 @@ class DmaRead(wiring.Component):
         m = Module()
         masters = self._config.axi_masters
         splitters = [BurstSplitter(self._config) for _ in range(masters)]
-        expected = [fifo.SyncFIFOBuffered(width=_EXPECTED.size, depth=self._queued) for _ in range(masters)]
+        expected = [fifo.SyncFIFO(width=_EXPECTED.size, depth=self._queued) for _ in range(masters)]
         for number in range(masters):
             m.submodules[f"split{number}"] = splitters[number]
             m.submodules[f"expected{number}"] = expected[number]
         refused, code, index = self._address_side(m, splitters, expected)
         sides = [self._data_side(m, number, expected[number]) for number in range(masters)]
-        counted = Signal(COUNT_BITS)  # finished by all masters
-        m.d.comb += self.done.eq(Cat(finished != counted for _, _, finished in sides).all())
-        m.d.sync += counted.eq(counted + self.done)
-        with m.If(refused):
-            m.d.comb += [self.error.valid.eq(1), self.error.code.eq(code), self.error.index.eq(index)]
-        with m.Else():
-            for failed, index, _ in sides:
-                with m.If(failed):
-                    m.d.comb += [
-                        self.error.valid.eq(1),
-                        self.error.code.eq(ErrorCode.READ_BUS),
-                        self.error.index.eq(index),
-                    ]
+        self._count(m, [finishes for _, _, finishes in sides])
+        m.d.sync += [self.error.valid.eq(refused), self.error.code.eq(code), self.error.index.eq(index)]
+        for failed, index, _ in sides:
+            with m.If(failed & ~refused):
+                m.d.sync += [
+                    self.error.valid.eq(1),
+                    self.error.code.eq(ErrorCode.READ_BUS),
+                    self.error.index.eq(index),
+                ]
         return m
 
+    def _count(self, m: Module, finishes: list[Signal]) -> None:
+        """A command has finished when every master has finished it."""
+        waiting = []
+        both = Signal()
+        for number, finish in enumerate(finishes):
+            # Finished by this master and not by all: no more than the others can hold, in FIFO, registers and slice.
+            early = Signal(range(self._queued + 8), name=f"early{number}")
+            m.d.sync += early.eq(early + finish - both)
+            waiting.append(early != 0)
+        m.d.comb += [both.eq(Cat(waiting).all()), self.done.eq(both)]
+
     def _address_side(
-        self, m: Module, splitters: list[BurstSplitter], expected: list[fifo.SyncFIFOBuffered]
+        self, m: Module, splitters: list[BurstSplitter], expected: list[fifo.SyncFIFO]
     ) -> tuple[Value, Value, Value]:
         """Checks a command, then starts the bursts of all masters at once.
+
+        Two registers stand one behind the other, so that each cycle has one addition or comparison of addresses.
 
         Returns:
             whether a command is refused (until the error has stopped the program), why, and the command's index
         """
-        command = self.commands.payload
-        load = command.payload
-        beats = Signal(BEATS_BITS)
-        depth = Signal(ROW_COUNT_BITS)
-        with m.Switch(load.memory):
-            for memory, count in slice_beats(self._config).items():
-                with m.Case(memory):
-                    m.d.comb += [beats.eq(times(load.rows, count)), depth.eq(memory_depths(self._config)[memory])]
-        base_exists = load.base < len(isa.Base)
-        valid_range = (load.row + load.rows <= depth) & base_exists
-
-        staged = Signal()
-        bad = Signal()
-        stage = Signal(_STAGE)
-        accepts = Signal()
-        go = Signal()
+        config = self._config
+        taken, staged, bad = Signal(), Signal(), Signal()
+        raw, stage = Signal(_stage(config.axi_masters)), Signal(_stage(config.axi_masters))
+        row_end, depth, base_exists = Signal(ROW_COUNT_BITS + 1), Signal(ROW_COUNT_BITS), Signal()
+        proceeds, go = Signal(), Signal()
         m.d.comb += [
             go.eq(staged & ~bad & ~Cat(s.busy for s in splitters).any() & Cat(f.w_rdy for f in expected).all()),
-            accepts.eq(~staged | go),
-            self.commands.ready.eq(accepts),
+            proceeds.eq(~staged | go),
+            self.commands.ready.eq(~taken | proceeds),
         ]
-        with m.If(accepts):
+        load = self.commands.payload.payload
+        with m.If(self.commands.ready):
             m.d.sync += [
-                staged.eq(self.commands.valid),
-                bad.eq((load.rows != 0) & ~valid_range),
-                stage.command.memory.eq(load.memory),
-                stage.command.row.eq(load.row),
-                stage.command.rows.eq(load.rows),
-                stage.command.index.eq(command.index),
-                stage.beats.eq(beats),
-                stage.address.eq(self.regions[load.base].base + load.offset),
-                stage.offset.eq(load.offset),
-                stage.size.eq(self.regions[load.base].size),
-                stage.stride.eq(load.plane_stride),
-                stage.single.eq((load.memory == isa.Memory.NORM) | (load.memory == isa.Memory.GELU)),
+                taken.eq(self.commands.valid),
+                row_end.eq(load.row + load.rows),
+                base_exists.eq(load.base < len(isa.Base)),
+                raw.command.memory.eq(load.memory),
+                raw.command.row.eq(load.row),
+                raw.command.rows.eq(load.rows),
+                raw.command.one_row.eq(load.rows == 1),
+                raw.command.skip.eq(load.rows == 0),
+                raw.command.index.eq(self.commands.payload.index),
+                raw.base.eq(self.regions[load.base].base),
+                raw.offset.eq(load.offset),
+                raw.size.eq(self.regions[load.base].size),
+                raw.stride.eq(load.plane_stride),
+                raw.beats.eq(0),
+                depth.eq(0),
+            ]
+            with m.Switch(load.memory):
+                for memory, count in slice_beats(config).items():
+                    with m.Case(memory):
+                        m.d.sync += [
+                            depth.eq(memory_depths(config)[memory]),
+                            raw.beats.eq(times(load.rows, count)),
+                            raw.command.last_beat.eq(count - 1),
+                            raw.command.one_beat.eq(count == 1),
+                            raw.takes_part.eq((1 << config.load_masters(memory.name)) - 1),
+                        ]
+        starts = [Signal(SIZE_BITS + 2, name=f"start{master}") for master in range(config.axi_masters)]
+        end = Signal(SIZE_BITS + 1)  # of master 0's bytes
+        with m.If(proceeds):
+            m.d.sync += [
+                staged.eq(taken),
+                bad.eq(~raw.command.skip & ((row_end > depth) | ~base_exists)),
+                stage.eq(raw),
+                stage.base.eq(raw.base + raw.offset),
+                end.eq(raw.offset + (raw.beats << exact_log2(config.axi_bytes))),
+                *(start.eq(times(raw.stride, master)) for master, start in enumerate(starts)),
             ]
         for number, (splitter, queue) in enumerate(zip(splitters, expected, strict=True)):
-            takes_part = 1 if number == 0 else ~stage.single
-            rows = Mux(takes_part, stage.command.rows, 0)
+            entry = Signal(_EXPECTED, name=f"entry{number}")
             m.d.comb += [
                 splitter.start.eq(go),
-                splitter.address.eq(stage.address + times(stage.stride, number)),
-                splitter.beats.eq(Mux(takes_part, stage.beats, 0)),
+                splitter.address.eq(stage.base + starts[number]),
+                splitter.beats.eq(Mux(stage.takes_part[number], stage.beats, 0)),
+                entry.eq(stage.command),
+                entry.skip.eq(stage.command.skip | ~stage.takes_part[number]),
                 queue.w_en.eq(go),
-                queue.w_data.eq(Cat(stage.command.memory, stage.command.row, rows, stage.command.index)),
+                queue.w_data.eq(entry),
             ]
-        going, outside, index = self._stay_inside(m, go, stage, splitters)
+        reach = starts[0]  # by which the last master's bytes end later
+        for number, start in enumerate(starts):
+            reach = Mux(stage.takes_part[number], start, reach)
+        going, outside, index = self._stay_inside(m, go, stage, end, reach, splitters)
         code = Mux(outside, ErrorCode.REGION, ErrorCode.ADDRESS_RANGE)
         return outside | (staged & bad & ~going), code, Mux(outside, index, stage.command.index)
 
     def _stay_inside(
-        self, m: Module, go: Signal, stage: data.View, splitters: list[BurstSplitter]
+        self, m: Module, go: Signal, stage: data.View, end: Value, reach: Value, splitters: list[BurstSplitter]
     ) -> tuple[Signal, Signal, Signal]:
         """Passes the splitters' requests on unless their command leaves its region.
 
-        Whether it does is known when the splitters offer its first requests, two cycles after ``go``, and not earlier,
-        so that each of these cycles has one long addition only.
+        Whether it does is known two cycles after ``go``, before the splitters offer its first requests.
 
         Returns:
             whether that is not yet known, whether the command leaves its region, and its index
         """
-        last = self._config.axi_masters - 1
         going, outside, index = Signal(), Signal(), Signal(COUNT_BITS)
-        end, size = Signal(SIZE_BITS + 1), Signal(SIZE_BITS)  # of master 0's bytes, of the region
-        reach = Signal(len(times(stage.stride, last)) if last else 1)  # by which the last master's end comes later
-        m.d.sync += [
-            going.eq(go & (stage.command.rows != 0)),
-            end.eq(stage.offset + (stage.beats << exact_log2(self._config.axi_bytes))),
-            reach.eq(Mux(stage.single, 0, times(stage.stride, last))),
-            size.eq(stage.size),
-        ]
+        last, size = Signal(SIZE_BITS + 3), Signal(SIZE_BITS)  # end of all masters' bytes, and of the region
+        m.d.sync += [going.eq(go & ~stage.command.skip), last.eq(end + reach), size.eq(stage.size)]
         with m.If(go):
             m.d.sync += index.eq(stage.command.index)
-        with m.If(going & (end + reach > size)):
+        with m.If(going & (last > size)):
             m.d.sync += outside.eq(1)
         for splitter, port in zip(splitters, self.requests, strict=True):
             m.d.comb += [
@@ -189,38 +224,64 @@ class DmaRead(wiring.Component):
             ]
         return going, outside, index
 
-    def _data_side(self, m: Module, number: int, queue: fifo.SyncFIFOBuffered) -> tuple[Value, Signal, Signal]:
-        """Names the beats of a master; returns (bus error, command index, number of its finished commands)."""
+    def _data_side(self, m: Module, number: int, queue: fifo.SyncFIFO) -> tuple[Value, Signal, Signal]:
+        """Names the beats of a master; returns (bus error, command index, whether it finishes a command).
+
+        The command in progress is counted down, with a register that says "this beat, or row, is the last", and the
+        next one waits in a register, so that no comparison stands between a beat and the command behind it. Beats leave
+        through a register slice: the scratchpads' other writes do not hold up this side in the same cycle. A command
+        without beats passes the slice as an empty one, so that all are counted in order.
+        """
         response = self.responses[number]
-        beats = self.beats[number]
-        head = data.View(_EXPECTED, queue.r_data)
-        last_beat = Signal(8)
-        with m.Switch(head.memory):
-            for memory, count in slice_beats(self._config).items():
-                with m.Case(memory):
-                    m.d.comb += last_beat.eq(count - 1)
-        row = Signal(ROW_BITS, name=f"row{number}")
-        beat = Signal(8, name=f"beat{number}")
-        active = queue.r_rdy & (head.rows != 0)
-        moved = response.valid & response.ready
-        ends = Signal(name=f"ends{number}")
+        head, following = Signal(_EXPECTED, name=f"head{number}"), Signal(_EXPECTED, name=f"following{number}")
+        active, known = Signal(name=f"active{number}"), Signal(name=f"known{number}")
+        beat, beats_left = Signal(8, name=f"beat{number}"), Signal(8, name=f"beats_left{number}")
+        beat_ends, row_ends = Signal(name=f"beat_ends{number}"), Signal(name=f"row_ends{number}")
+        named = data.StructLayout({**beat_layout(self._config).members, "last": 1, "empty": 1})
+        m.submodules[f"beats{number}"] = out = RegisterSlice(named)
+        moved, ends = Signal(name=f"moved{number}"), Signal(name=f"ends{number}")
         m.d.comb += [
-            beats.valid.eq(response.valid & active),
-            response.ready.eq(beats.ready & active),
-            beats.payload.memory.eq(head.memory),
-            beats.payload.row.eq(head.row + row),
-            beats.payload.beat.eq(beat),
-            beats.payload.data.eq(response.payload.data),
-            ends.eq(queue.r_rdy & ((head.rows == 0) | (moved & (beat == last_beat) & (row == head.rows - 1)))),
-            queue.r_en.eq(ends),
+            out.i.valid.eq(active & (head.skip | response.valid)),
+            response.ready.eq(active & ~head.skip & out.i.ready),
+            moved.eq(response.valid & response.ready),
+            ends.eq(active & out.i.ready & (head.skip | (response.valid & beat_ends & row_ends))),
+            out.i.payload.memory.eq(head.memory),
+            out.i.payload.row.eq(head.row),
+            out.i.payload.beat.eq(beat),
+            out.i.payload.data.eq(response.payload.data),
+            out.i.payload.last.eq(head.skip | (beat_ends & row_ends)),
+            out.i.payload.empty.eq(head.skip),
         ]
         with m.If(moved):
-            m.d.sync += beat.eq(beat + 1)
-            with m.If(beat == last_beat):
-                m.d.sync += [beat.eq(0), row.eq(row + 1)]
-        with m.If(ends):
-            m.d.sync += row.eq(0)
+            m.d.sync += [beat.eq(beat + 1), beats_left.eq(beats_left - 1), beat_ends.eq(beats_left == 1)]
+            with m.If(beat_ends):
+                m.d.sync += [
+                    beat.eq(0),
+                    beats_left.eq(head.last_beat),
+                    beat_ends.eq(head.one_beat),
+                    head.row.eq(head.row + 1),
+                    head.rows.eq(head.rows - 1),
+                    row_ends.eq(head.rows == 2),
+                ]
+        with m.If(ends | ~active):
+            m.d.sync += [
+                active.eq(known),
+                head.eq(following),
+                beat.eq(0),
+                beats_left.eq(following.last_beat),
+                beat_ends.eq(following.one_beat),
+                row_ends.eq(following.one_row),
+                known.eq(0),
+            ]
+        m.d.comb += queue.r_en.eq(~known)
+        with m.If(~known):
+            m.d.sync += [known.eq(queue.r_rdy), following.eq(queue.r_data)]
 
-        finished = Signal(COUNT_BITS, name=f"finished{number}")
-        m.d.sync += finished.eq(finished + ends)
-        return moved & response.payload.error, head.index, finished
+        beats, finishes = self.beats[number], Signal(name=f"finishes{number}")
+        m.d.comb += [
+            beats.valid.eq(out.o.valid & ~out.o.payload.empty),
+            out.o.ready.eq(beats.ready | out.o.payload.empty),
+            *(beats.payload[name].eq(out.o.payload[name]) for name in beat_layout(self._config).members),
+            finishes.eq(out.o.valid & out.o.ready & out.o.payload.last),
+        ]
+        return moved & response.payload.error, head.index, finishes
