@@ -184,6 +184,21 @@ def test_dsp_cascade():
         assert path["ns"] == pytest.approx(expected), registers
 
 
+def test_ultrascale_cells_have_the_same_functions():
+    """Other pins and parameters, the same delays."""
+    pre_adder = timing_of_cell("DSP48E2", {**{f"{name}REG": "0" for name in REGISTERS}, "MREG": "1", "AMULTSEL": "AD"})
+    assert dict(pre_adder.captures)["D"] == 3.158 and dict(pre_adder.launches)["P"] == 2.305
+    memory = timing_of_cell("RAMB36E2", {"DOA_REG": "1", "DOB_REG": "0"})
+    assert dict(memory.launches)["DOUTADOUT"] == 0.882 and dict(memory.launches)["DOUTBDOUT"] == 2.454
+    assert dict(memory.captures)["DINBDIN"] == 0.737 and dict(memory.captures)["ADDRBWRADDR"] == 0.566
+    large = timing_of_cell("URAM288", {"OREG_A": "FALSE", "OREG_B": "TRUE"})
+    assert dict(large.launches) == {"DOUT_A": 2 * 2.454, "DOUT_B": 0.882}
+    assert {"ADDR_A", "DIN_B", "BWE_A", "EN_B", "RDB_WR_A"} <= dict(large.captures).keys()
+    assert dict(timing_of_cell("RAM32M16", {}).captures)["ADDRH"] == 0.362
+    for kind in ("RAM64M8", "RAM64X8SW", "RAM32X16DR8", "RAM256X1D", "RAM512X1S", "SRLC32E", "MUXF9", "FDSE", "FDCE"):
+        assert timing_of_cell(kind, {}).captures or timing_of_cell(kind, {}).arcs, kind
+
+
 def test_memory_of_luts():
     netlist = Rtlil("\\clk", "width 5 \\row", "width 2 $d", "\\q", "\\we").register("$q", "$d [0]", "\\q")
     for bit in range(5):
