@@ -22,13 +22,12 @@ import numpy as np
 from edgemoe.boards.timing.graph import Builder, Graph
 from edgemoe.boards.timing.netlist import Netlist
 from edgemoe.boards.timing.nets import NetModel
-from edgemoe.boards.timing.sdf import Arc, Check, Wire, read_sdf
+from edgemoe.boards.timing.sdf import CLOCK, Arc, Check, Wire, read_sdf
 
 __all__ = ["Comparison", "compare", "main"]
 
 # Wires of their own: carry to carry, and within a slice from its LUTs to its multiplexers.
 _DEDICATED = re.compile(r"/(FCI|FXA|FXB|F1|M)$")
-_CLOCK = re.compile(r"/(CLK[AB0-3]?|WCK|LSR|\w*CLK\w*)$")
 _INDEX = re.compile(r"\[\d+\]|_TRELLIS\w*.*|\$\d+|\d+")
 _BINS = ((1, 1), (2, 2), (3, 4), (5, 8), (9, 16), (17, 32), (33, 64), (65, 128), (129, 1 << 30))
 
@@ -39,7 +38,8 @@ class Comparison:
 
     Attributes:
         routed, modelled: by register, without numbers
-        nets: loads at least, at most, wires, their mean and 95th percentile when routed, and the model's delay
+        nets: loads at least, at most, wires that leave a slice, their mean and 95th percentile when routed, and the
+            model's delay
     """
 
     routed: dict[str, float]
@@ -67,6 +67,10 @@ class Comparison:
         return len(set(_slowest(self.routed, count)) & set(_slowest(self.modelled, count)))
 
 
+def _is_clock(pin: str) -> bool:
+    return CLOCK.fullmatch(pin.rpartition("/")[2]) is not None
+
+
 def _slowest(periods: dict[str, float], count: int) -> list[str]:
     return sorted(periods, key=lambda name: -periods[name])[:count]
 
@@ -74,23 +78,19 @@ def _slowest(periods: dict[str, float], count: int) -> list[str]:
 def compare(lines: Iterable[str], model: NetModel) -> Comparison:
     """Time a routed design with its wires and with ``model`` instead."""
     items = list(read_sdf(lines))
-    wires = [item for item in items if isinstance(item, Wire) and not _CLOCK.search(item.end)]
-    loads = Counter(wire.begin for wire in wires)
-    modelled = {
-        (wire.begin, wire.end): 0.0
-        if _DEDICATED.search(wire.end)
-        else float(model.delays(np.array([loads[wire.begin]]))[0])
-        for wire in wires
-    }
-    routed = {(wire.begin, wire.end): wire.ns for wire in wires}
+    # nextpnr prints a wire once for each edge.
+    wires = {(item.begin, item.end): item.ns for item in items if isinstance(item, Wire) and not _is_clock(item.end)}
+    loads = Counter(begin for begin, _ in wires)
+    assumed = {begin: float(model.delays(np.array([count]))[0]) for begin, count in loads.items()}
+    modelled = {(begin, end): 0.0 if _DEDICATED.search(end) else assumed[begin] for begin, end in wires}
     nets = []
     for least, most in _BINS:
-        chosen = [wire for wire in wires if least <= loads[wire.begin] <= most and not _DEDICATED.search(wire.end)]
+        chosen = [wire for wire in wires if wires[wire] > 0 and least <= loads[wire[0]] <= most]
         if chosen:
-            delays = np.array([wire.ns for wire in chosen])
-            assumed = float(np.mean([modelled[wire.begin, wire.end] for wire in chosen]))
-            nets.append((least, most, len(chosen), float(delays.mean()), float(np.percentile(delays, 95)), assumed))
-    return Comparison(_periods(items, routed), _periods(items, modelled), nets)
+            delays = np.array([wires[wire] for wire in chosen])
+            mean = float(np.mean([assumed[begin] for begin, _ in chosen]))
+            nets.append((least, most, len(chosen), float(delays.mean()), float(np.percentile(delays, 95)), mean))
+    return Comparison(_periods(items, wires), _periods(items, modelled), nets)
 
 
 def _periods(items: list[Arc | Check | Wire], wires: dict[tuple[str, str], float]) -> dict[str, float]:

@@ -23,7 +23,7 @@ class NetModel:
     """
 
     base: float = 0.7
-    growth: float = 0.1
+    growth: float = 0.18
     near: int = 4
 
     def delays(self, loads: NDArray[np.int64]) -> NDArray[np.float64]:

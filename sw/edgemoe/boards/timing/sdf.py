@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-__all__ = ["Arc", "Check", "Wire", "read_sdf"]
+__all__ = ["CLOCK", "Arc", "Check", "Wire", "read_sdf"]
 
+#: Names of clock pins.
+CLOCK = re.compile(r"CLK[AB0-3]?|WCK")
 _INSTANCE = re.compile(r"\(INSTANCE ?(.*?)\s*\)\s*$")
 _PIN = r"((?:\\.|[^\s()\\])+)"
 _EDGE = rf"(?:\((?:posedge|negedge) {_PIN}\)|{_PIN})"
@@ -62,7 +64,7 @@ def read_sdf(lines: Iterable[str]) -> Iterator[Arc | Check | Wire]:
             yield Wire(match[1], match[2], _worst(match.groups()[2:]))
         elif match := _PATH.match(text):
             begin = match[1] or match[2]
-            yield Arc(kind, cell, begin, match[3], _worst(match.groups()[3:]), match[1] is not None)
+            yield Arc(kind, cell, begin, match[3], _worst(match.groups()[3:]), bool(CLOCK.fullmatch(begin)))
         elif match := _CHECK.match(text):
             yield Check(kind, cell, match[1] or match[2], _worst(match.groups()[4:]))
 
