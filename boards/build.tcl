@@ -7,7 +7,8 @@
 # met: edgemoe.bit, edgemoe.hwh, result.json, utilization.rpt, timing.rpt.
 #
 #   ps ──control──▶ control (SmartConnect) ──▶ edgemoe_0/s_axi, intc/s_axi
-#   ps ◀──HP i──── memory<i> (SmartConnect) ◀── edgemoe_0/m<i>_axi       one HP port a master: no arbitration
+#   ps ◀──HP i──── edgemoe_0/m<i>_axi                                   one HP port a master: no arbitration
+#                  between them memory<i> (SmartConnect) where HP is AXI3
 #   ps ◀──irq───── intc ◀── edgemoe_0/irq                               PYNQ waits on an axi_intc only
 
 proc value {key} { return [dict get $::build $key] }
@@ -106,8 +107,10 @@ proc cells {} {
     ip xilinx.com:ip:proc_sys_reset reset
     ip xilinx.com:ip:smartconnect control CONFIG.NUM_SI 1 CONFIG.NUM_MI 2 CONFIG.NUM_CLKS 1
     ip xilinx.com:ip:axi_intc intc CONFIG.C_IRQ_CONNECTION 1
-    for {set i 0} {$i < [llength [value masters]]} {incr i} {
-        ip xilinx.com:ip:smartconnect memory$i CONFIG.NUM_SI 1 CONFIG.NUM_MI 1 CONFIG.NUM_CLKS 1
+    if {![value hp_is_axi4]} {
+        for {set i 0} {$i < [llength [value masters]]} {incr i} {
+            ip xilinx.com:ip:smartconnect memory$i CONFIG.NUM_SI 1 CONFIG.NUM_MI 1 CONFIG.NUM_CLKS 1
+        }
     }
 }
 
@@ -118,8 +121,11 @@ proc connections {} {
 
     set i 0
     foreach master [value masters] {
-        lappend clocked memory$i/aclk ps/[dict get $master clock]
-        lappend reset_low memory$i/aresetn
+        lappend clocked ps/[dict get $master clock]
+        if {![value hp_is_axi4]} {
+            lappend clocked memory$i/aclk
+            lappend reset_low memory$i/aresetn
+        }
         incr i
     }
 
@@ -135,8 +141,14 @@ proc connections {} {
     connect_bd_intf_net [interface control/M01_AXI] [interface intc/s_axi]
     set i 0
     foreach master [value masters] {
-        connect_bd_intf_net [interface edgemoe_0/[dict get $master master]] [interface memory$i/S00_AXI]
-        connect_bd_intf_net [interface memory$i/M00_AXI] [interface ps/[dict get $master port]]
+        set from [interface edgemoe_0/[dict get $master master]]
+        set to [interface ps/[dict get $master port]]
+        if {[value hp_is_axi4]} {
+            connect_bd_intf_net $from $to
+        } else {
+            connect_bd_intf_net $from [interface memory$i/S00_AXI]
+            connect_bd_intf_net [interface memory$i/M00_AXI] $to
+        }
         incr i
     }
 }
@@ -176,6 +188,25 @@ proc check_interfaces {} {
     foreach interface $found {
         set bits [get_property CONFIG.DATA_WIDTH $interface]
         if {$bits != [value data_bits]} { error "edgemoe: $interface has $bits data bits, not [value data_bits]" }
+    }
+}
+
+# A SmartConnect lets through as many unfinished bursts as its master declares, and by default only two: with AXI3's
+# short ones most of the bandwidth would be lost. What it made of the declaration is known after validation.
+proc check_outstanding {} {
+    foreach interface [lsort [get_bd_intf_pins -quiet edgemoe_0/m*_axi]] {
+        foreach kind {READ WRITE} {
+            set found [get_property CONFIG.NUM_${kind}_OUTSTANDING $interface]
+            if {$found != [value outstanding]} {
+                error "edgemoe: $interface has '$found' outstanding transactions ($kind), not [value outstanding]"
+            }
+        }
+    }
+    foreach interface [lsort [get_bd_intf_pins -quiet memory*/M00_AXI]] {
+        set found [get_property CONFIG.NUM_READ_OUTSTANDING $interface]
+        if {[string is integer -strict $found] && $found < 8} {
+            puts "edgemoe: warning: $interface lets only $found reads through at a time; loads will be slow"
+        }
     }
 }
 
@@ -251,6 +282,7 @@ proc main {parameters} {
     connections
     addresses
     validate_bd_design
+    check_outstanding
     save_bd_design
     set mhz [clock_mhz]
     set design [get_files edgemoe_bd.bd]

@@ -35,6 +35,7 @@ Progress = Callable[[str, float], None]
 _VERILATE_FROM, _COMPILE_FROM = 0.2, 0.35  # shares of a build's time
 
 HARNESS = Path(__file__).with_name("harness.cpp")
+DRAM_MODEL = Path(__file__).with_name("dram_model.h")
 PREFIX = "Vedgemoe"
 _LIBRARY = "libedgemoe.so"
 VERILATOR_FLAGS = (
@@ -194,6 +195,7 @@ def build_library(
         verilog,
         HARNESS,
         "accelerator",
+        headers=(DRAM_MODEL,),
         files={"edgemoe.vlt": VLT},
         options=(find_verilator().trace_option,) if trace else (),
         runtime=("verilated_vcd_c.cpp",) if trace else (),
@@ -210,6 +212,7 @@ def build_simulation(
     harness: Path,
     what: str,
     *,
+    headers: Sequence[Path] = (),
     files: Mapping[str, str] = MappingProxyType({}),
     options: Sequence[str] = (),
     runtime: Sequence[str] = (),
@@ -223,6 +226,7 @@ def build_simulation(
 
     Args:
         what: is simulated, for the message
+        headers: of the harness
         files: text by name, for Verilator to read before the design
         options: of Verilator, besides ``VERILATOR_FLAGS``
         runtime: sources of Verilator's, besides those that every simulation needs
@@ -234,7 +238,8 @@ def build_simulation(
     verilator = find_verilator()
     flags = repr((VERILATOR_FLAGS, CXX_FLAGS, LEVELS, *files.items(), options, runtime, defines, keyed, cpu()))
     version = (verilator.include / "verilated_config.h").read_text(encoding="utf-8")
-    written = (Path(path).read_text(encoding="utf-8") for path in (harness, __file__, compilation.__file__))
+    sources = harness, *headers, Path(__file__), Path(compilation.__file__)
+    written = (path.read_text(encoding="utf-8") for path in sources)
     texts = verilog, *written, flags, version
     key = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
 
@@ -246,6 +251,8 @@ def build_simulation(
         work.mkdir()
         for file, text in {**files, "edgemoe.v": verilog}.items():
             write_text(work / file, text)
+        for header in headers:
+            shutil.copyfile(header, work / header.name)
         report = progress or (lambda step, share: None)
         report("running Verilator", _VERILATE_FROM)
         command = [str(verilator.program), *VERILATOR_FLAGS, *options, "--Mdir", str(work), *files, "edgemoe.v"]

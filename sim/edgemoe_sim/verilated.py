@@ -18,6 +18,7 @@ from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.constants import SIZE_BITS
 from edgemoe_hw.spec.isa import Base, Engine
 from edgemoe_sim.build import accelerator_verilog, build_library
+from edgemoe_sim.dram import DramModel, DramOptions, check_stall, find_dram_model
 
 __all__ = ["BusViolation", "Memory", "ModelError", "ProgramError", "ProgramTimeout", "Stop", "VerilatedModel"]
 
@@ -76,7 +77,7 @@ def _load(path: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     handle, u64, u32 = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32
     prototypes = {
-        "em_create": (handle, [ctypes.c_void_p, u64, u64, ctypes.c_double, u64]),
+        "em_create": (handle, [ctypes.c_void_p, u64, ctypes.POINTER(DramOptions)]),
         "em_destroy": (None, [handle]),
         "em_write": (ctypes.c_int, [handle, u32, u32]),
         "em_read": (ctypes.c_int, [handle, u32, ctypes.POINTER(u32)]),
@@ -99,9 +100,10 @@ class VerilatedModel:
     """Cycle-accurate accelerator behind its registers and DRAM. Also a context manager; close it to free the memory.
 
     Args:
-        config: of the accelerator; ``dram_latency`` is the DRAM model's
+        config: of the accelerator; ``dram_latency`` and ``dram_bytes_per_cycle`` are the DRAM's
         verilog: design to simulate instead of the accelerator (same AXI ports and ``engine_done_*`` signals)
         dram_bytes: size of the DRAM, at address 0; accesses beyond it get DECERR
+        dram_model: of the DRAM and of the ports to it, or the name of one in ``DRAM_MODELS``
         stall: probability that a channel pauses in a cycle
         seed: of the pauses
         trace: build with waveforms (see ``trace``), slower
@@ -117,13 +119,14 @@ class VerilatedModel:
         *,
         verilog: str | None = None,
         dram_bytes: int = 64 << 20,
+        dram_model: str | DramModel = "plain",
         stall: float = 0.0,
         seed: int = 0,
         trace: bool = False,
         quiet: bool = False,
     ):
-        if not 0 <= stall < 1:
-            raise ValueError(f"stall must be at least 0 and below 1, not {stall!r}")
+        check_stall(stall)
+        options = find_dram_model(dram_model).options(config, stall, seed)
         self.config = config
         library = build_library(
             verilog or accelerator_verilog(config),
@@ -134,7 +137,7 @@ class VerilatedModel:
         )
         self._library = _load(library)
         self.dram = np.zeros(dram_bytes, np.uint8)
-        self._handle = self._library.em_create(self.dram.ctypes.data, dram_bytes, config.dram_latency, stall, seed)
+        self._handle = self._library.em_create(self.dram.ctypes.data, dram_bytes, ctypes.byref(options))
         table = ctypes.POINTER(_MemoryRow)()
         count = self._library.em_memories(self._handle, ctypes.byref(table))
         self._memories = {row.name.decode(): (row.data, row.width, row.depth, row.stride) for row in table[:count]}

@@ -132,7 +132,7 @@ def program(tmp_path, monkeypatch):
 def vivado(program, tmp_path, monkeypatch):
     """A ``vivado`` on PATH that is the stub; environment STUB_* as there. As Vivado does, it writes the script's text
     into its output, unless it is told not to."""
-    monkeypatch.setenv("STUB_INTERFACES", "s_axi m0_axi")
+    monkeypatch.setenv("STUB_INTERFACES", "s_axi m0_axi m1_axi")
     monkeypatch.setenv("STUB_PLL", "1000")
     command = " ".join(f"'{word}'" for word in [*tcl_command(), str(STUB), str(tmp_path / "record")])
     return program(

@@ -59,7 +59,7 @@ def test_divisors(pll, clock, divisors):
         ("aup-zu3", "xczu3eg-sfvc784-2-e", "realdigital.org:aup-zu3-8gb:part0", 8192, (1, 128), 1500),
         ("kr260", "xck26-sfvc784-2LV-c", "xilinx.com:kr260_som:part0", 4096, (1, 128), 1000),
         ("kv260", "xck26-sfvc784-2LV-c", "xilinx.com:kv260_som:part0", 4096, (1, 128), 1000),
-        ("pynq-z2", "xc7z020clg400-1", "tul.com.tw:pynq-z2:part0", 512, (1, 64), 1000),
+        ("pynq-z2", "xc7z020clg400-1", "tul.com.tw:pynq-z2:part0", 512, (2, 64), 1000),
         ("ultra96v2", "xczu3eg-sbva484-1-i", "avnet.com:ultra96v2:part0", 2048, (1, 128), 1500),
         ("zcu102", "xczu9eg-ffvb1156-2-e", "xilinx.com:zcu102:part0", 4096, (2, 128), 1500),
         ("zcu104", "xczu7ev-ffvc1156-2-e", "xilinx.com:zcu104:part0", 2048, (2, 128), 1500),
@@ -195,9 +195,9 @@ def test_bandwidth_in_the_documentation():
         board.name: [
             board.dram_peak_gb_per_second,
             100 * board.dram_share,
-            float(f"{board.dram_gb_per_second:.3g}"),
-            float(f"{board.port_gb_per_second:.3g}"),
-            float(f"{board.used_gb_per_second:.3g}"),
+            float(f"{board.dram_gb_per_second:.4g}"),
+            float(f"{board.port_gb_per_second:.4g}"),
+            float(f"{board.used_gb_per_second:.4g}"),
             round(100 * board.used_gb_per_second / board.dram_peak_gb_per_second),
         ]
         for board in map(load_board, NAMES)

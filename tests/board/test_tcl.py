@@ -106,9 +106,14 @@ def test_names_with_spaces(build, tmp_path, monkeypatch):
     assert run.calls[0][0] == "set_param"  # before the project, which reads it
 
 
+def converters(board):
+    """Masters between which and the memory a SmartConnect stands: those of the family whose ports are AXI3."""
+    return range(board.config.axi_masters) if board.family.name == "zynq-7000" else ()
+
+
 def test_cells(build, board):
     cells = build(board).cells
-    memories = {f"memory{i}": "xilinx.com:ip:smartconnect:1.10" for i in range(board.config.axi_masters)}
+    memories = {f"memory{i}": "xilinx.com:ip:smartconnect:1.10" for i in converters(board)}
     assert cells == memories | {
         "ps": f"{board.family.ip}:1.10",
         "edgemoe_0": "edgemoe",
@@ -188,20 +193,23 @@ def test_clock_that_the_pll_does_not_give(build):
 
 
 def test_buses(build, board):
-    """Every master of the RTL goes to an HP port of its own that is on; the registers are on the control port."""
+    """Every master of the RTL goes to an HP port of its own that is on, directly where that is AXI4 as well; the
+    registers are on the control port."""
     run = build(board)
     expected = {
         (f"ps/{board.family.control}", "control/S00_AXI"),
         ("control/M00_AXI", "edgemoe_0/s_axi"),
         ("control/M01_AXI", "intc/s_axi"),
     }
-    suffix = "" if board.family.name == "zynq-7000" else "_FPD"
     for i in range(board.config.axi_masters):
-        expected |= {(f"edgemoe_0/m{i}_axi", f"memory{i}/S00_AXI"), (f"memory{i}/M00_AXI", f"ps/S_AXI_HP{i}{suffix}")}
+        if board.family.name == "zynq-7000":
+            expected |= {(f"edgemoe_0/m{i}_axi", f"memory{i}/S00_AXI"), (f"memory{i}/M00_AXI", f"ps/S_AXI_HP{i}")}
+        else:
+            expected.add((f"edgemoe_0/m{i}_axi", f"ps/S_AXI_HP{i}_FPD"))
     assert run.buses == expected
     one = {"NUM_SI": "1", "NUM_MI": "1", "NUM_CLKS": "1"}
     expected = {"control": one | {"NUM_MI": "2"}, "intc": {"C_IRQ_CONNECTION": "1"}, "edgemoe_0": {}, "reset": {}} | {
-        f"memory{i}": one for i in range(board.config.axi_masters)
+        f"memory{i}": one for i in converters(board)
     }
     assert {name: values for name, values in run.settings.items() if name != "ps"} == expected
 
@@ -214,7 +222,7 @@ def test_clocks_resets_interrupt(build, board):
     else:
         clock, reset, irq = "ps/pl_clk0", "ps/pl_resetn0", "ps/pl_ps_irq0"
         of_ports = {"ps/maxihpm0_fpd_aclk", *(f"ps/saxihp{i}_fpd_aclk" for i in masters)}
-    memories = {f"memory{i}" for i in masters}
+    memories = {f"memory{i}" for i in converters(board)}
     assert nets == {
         clock: of_ports
         | {"edgemoe_0/clk", "reset/slowest_sync_clk", "control/aclk", "intc/s_axi_aclk"}
@@ -275,7 +283,8 @@ def test_results(build, names):
         ({"status": "synth_design ERROR"}, "synth_1 ended with 'synth_design ERROR'"),
         ({"width": 32}, "has 32 data bits"),
         ({"interfaces": ["s_axi", "m0_axi", "m1_axi", "m2_axi"]}, "sees the masters"),
-        ({"interfaces": ["m0_axi"]}, "no interface edgemoe_0/s_axi"),
+        ({"interfaces": ["m0_axi", "m1_axi"]}, "no interface edgemoe_0/s_axi"),
+        ({"outstanding": 2}, "edgemoe_0/m0_axi has '2' outstanding transactions (READ), not 16"),
         ({"handoff": 0}, "no hardware handoff"),
         ({"parts": 0}, "no device support for xc7z020clg400-1"),
         ({"part": "xc7z010clg400-1"}, "for xc7z010clg400-1, and boards/pynq-z2/board.toml says xc7z020clg400-1"),
@@ -295,6 +304,40 @@ def test_refusals(build, settings, message):
     assert first.startswith("edgemoe: ") and message in first and second == "    while executing"
     assert run.of("write_bitstream") == []
     assert not (run.work / "edgemoe.bit").exists() and not (run.work / "result.json").exists()
+
+
+def test_a_smartconnect_that_narrows_the_way_to_the_memory(build):
+    """That is slow, not wrong: a warning, which names it."""
+    run = build(load_board("pynq-z2"), converted=2)
+    assert run.code == 0
+    assert "edgemoe: warning: memory0/M00_AXI lets only 2 reads through" in run.output
+    assert "warning" not in build(load_board("pynq-z2"), converted=8).output
+    assert "warning" not in build(load_board("pynq-z2"), converted="").output  # not known
+
+
+def test_axi3_is_not_connected_directly(build, monkeypatch):
+    board = load_board("pynq-z2")
+    family = dataclasses.replace(board.family, hp_is_axi4=True)
+    run = build(dataclasses.replace(board, family=family))
+    assert run.code == 1 and "AXI4 and AXI3" in run.output
+
+
+@pytest.mark.parametrize("name", ["pynq-z2", "zcu102"])
+def test_four_ports(build, name):
+    """All that a processing system has: each a master's own."""
+    board = load_board(name)
+    wide = dataclasses.replace(board.config, lanes_k=64, lanes_n=64, epilogue_lanes=32, norm_lanes=16, axi_masters=4)
+    board = dataclasses.replace(board, hp_ports=4, config=wide)
+    run = build(board)
+    assert run.code == 0, run.output
+    to_memory = {slave for _, slave in run.buses if slave.startswith("ps/S_AXI_HP")}
+    assert len(to_memory) == 4
+    for i in range(4):
+        assert run.addresses(f"edgemoe_0/m{i}_axi")
+    settings = run.settings["ps"]
+    on = [name for name, value in settings.items() if re.search(r"S_AXI_(HP\d|GP[2-5])$", name) and value == "1"]
+    assert len(on) == 4
+    assert sum(name.endswith("DATA_WIDTH") and value == str(board.hp_bits) for name, value in settings.items()) == 4
 
 
 def test_a_setting_that_the_ip_has_not_is_refused(build, monkeypatch):
@@ -350,7 +393,8 @@ def test_interfaces_of_the_rtl(board):
         assert len(ports[f"{master}_wdata"]) == board.hp_bits and len(ports[f"{master}_awaddr"]) == 40
         assert found[f"{master}_awaddr"]["X_INTERFACE_PARAMETER"] == (
             f"XIL_INTERFACENAME {master}, PROTOCOL AXI4, DATA_WIDTH {board.hp_bits}, ADDR_WIDTH 40, "
-            f"SUPPORTS_NARROW_BURST 0"
+            f"SUPPORTS_NARROW_BURST 0, MAX_BURST_LENGTH 256, NUM_READ_OUTSTANDING 16, NUM_WRITE_OUTSTANDING 16, "
+            f"HAS_LOCK 0, HAS_QOS 0, HAS_REGION 0"
         )
     assert found["clk"] == {
         "X_INTERFACE_INFO": "xilinx.com:signal:clock:1.0 clk CLK",

@@ -82,6 +82,9 @@ proc get_property {name object} {
         PART { return $::properties(project,PART) }
         BOARD_PART { return $::properties(project,board_part) }
         CONFIG.DATA_WIDTH { return [setting WIDTH 64] }
+        CONFIG.NUM_READ_OUTSTANDING - CONFIG.NUM_WRITE_OUTSTANDING {
+            return [setting [expr {[string match memory* $object] ? {CONVERTED} : {OUTSTANDING}}] 16]
+        }
         CONFIG.FREQ_HZ { return [setting FREQ_HZ [clock_hz]] }
     }
     return [expr {[info exists ::properties($object,$name)] ? $::properties($object,$name) : ""}]
@@ -103,6 +106,9 @@ proc get_bd_addr_spaces {args} {
 
 proc connect_bd_intf_net {args} {
     note [list connect_bd_intf_net {*}$args]
+    if {[lsearch -glob $args edgemoe_0/m*] >= 0 && [lsearch -glob $args ps/S_AXI_HP*] >= 0} {
+        if {[kind ps] eq "processing_system7"} { failed connect_bd_intf_net "$args: AXI4 and AXI3" }
+    }
     foreach end $args {
         if {$end in $::joined} { failed connect_bd_intf_net "$end is connected already" }
         lappend ::joined $end

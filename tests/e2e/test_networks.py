@@ -65,6 +65,20 @@ def test_random_bus_stalls(config, name, check, seed):
             check(verifier, images(model, seed)["random"], task)
 
 
+@pytest.mark.parametrize("name", ["heads of 20", "four tasks"])
+def test_slow_dram_behind_axi3(config, name, check, seed):
+    """Split bursts, few at a time, refreshes, 30 % stalls, and less bandwidth than the ports take."""
+    ports = config.port_bytes_per_cycle * config.assumed_clock_mhz / 1000
+    config = dataclasses.replace(config, dram_gb_per_second=0.6 * ports)
+    model = MODELS[name]
+    bundle = build_bundle(random_graph(model, seed), config)
+    with open_verified(bundle, dram_model="worst", seed=seed, quiet=True) as verifier:
+        for task in bundle.tasks:
+            stats = check(verifier, images(model, seed)["random"], task).stats
+            moved = stats["bytes_read"] + stats["bytes_written"]
+            assert stats["cycles"] > moved / config.dram_bytes_per_cycle
+
+
 def with_gates(graph: IntegerGraph, change) -> IntegerGraph:
     """The graph with every gate replaced by ``change(gate)``."""
     blocks = [

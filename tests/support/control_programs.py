@@ -11,6 +11,7 @@ from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.isa import Base, Engine, Header, Load, Memory, Store, waits
 from edgemoe_hw.spec.memories import memory_depths, slice_beats
 from edgemoe_hw.spec.regs import ErrorCode
+from edgemoe_sim.dram import DramModel
 from edgemoe_sim.verilated import ProgramError, VerilatedModel
 from support.control_bench import (
     Command,
@@ -43,8 +44,12 @@ PROGRAM, WEIGHTS, INPUT, OUTPUT = 0x0, 0x1_0000, 0x6_0000, 0xC_0000
 LIMIT = 200_000
 
 
-def make(config: AcceleratorConfig, seed: int = 0, stall: float = 0.0) -> VerilatedModel:
-    model = VerilatedModel(config, verilog=bench_verilog(config), dram_bytes=DRAM_BYTES, stall=stall, seed=seed)
+def make(
+    config: AcceleratorConfig, seed: int = 0, stall: float = 0.0, dram_model: str | DramModel = "plain"
+) -> VerilatedModel:
+    model = VerilatedModel(
+        config, verilog=bench_verilog(config), dram_bytes=DRAM_BYTES, dram_model=dram_model, stall=stall, seed=seed
+    )
     model.dram[:] = np.random.default_rng(seed).integers(0, 256, DRAM_BYTES)
     return model
 

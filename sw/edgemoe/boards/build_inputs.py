@@ -14,10 +14,11 @@ from edgemoe_hw.spec import regs
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.constants import ADDRESS_BITS
 
-__all__ = ["add_attributes", "interface_attributes", "parameters_tcl", "rtl_text"]
+__all__ = ["OUTSTANDING", "add_attributes", "interface_attributes", "parameters_tcl", "rtl_text"]
 
 _AXI = "xilinx.com:interface:aximm:1.0"
 _SIGNALS = {"clk": ("clock", "CLK"), "rst": ("reset", "RST"), "irq": ("interrupt", "INTERRUPT")}
+OUTSTANDING = 16  # unfinished bursts a master and direction: what an HP port of UltraScale+ takes
 _PORT = re.compile(r"^  (?:in|out)put (?:\[\d+:0\] )?(?P<name>\w+);$", re.MULTILINE)
 
 
@@ -53,7 +54,8 @@ def add_attributes(verilog: str, module: str, attributes: Callable[[str], dict[s
 def interface_attributes(config: AcceleratorConfig, address_bits: int) -> Callable[[str], dict[str, str]]:
     """Vivado's attributes of a port, by its name (UG994, "List of Supported X_ Attributes").
 
-    ``s_axi`` is AXI4-Lite; the masters are AXI4 of ``address_bits`` and make no narrow bursts; ``rst`` is active high.
+    ``s_axi`` is AXI4-Lite; the masters are AXI4 of ``address_bits`` and make no narrow bursts; without their
+    ``OUTSTANDING`` a SmartConnect would let two bursts through at a time. ``rst`` is active high.
     """
     masters = [f"m{index}_axi" for index in range(config.axi_masters)]
     # Of a whole interface, given at any one of its ports.
@@ -73,6 +75,12 @@ def interface_attributes(config: AcceleratorConfig, address_bits: int) -> Callab
             "DATA_WIDTH": str(8 * config.axi_bytes),
             "ADDR_WIDTH": str(address_bits),
             "SUPPORTS_NARROW_BURST": "0",
+            "MAX_BURST_LENGTH": "256",
+            "NUM_READ_OUTSTANDING": str(OUTSTANDING),
+            "NUM_WRITE_OUTSTANDING": str(OUTSTANDING),
+            "HAS_LOCK": "0",
+            "HAS_QOS": "0",
+            "HAS_REGION": "0",
         }
         for name in masters
     }
@@ -135,6 +143,8 @@ def parameters_tcl(board: Board, rtl: Path, work: Path) -> str:
         "reset": family.reset,
         "irq": family.irq,
         "data_bits": str(board.hp_bits),
+        "hp_is_axi4": str(int(family.hp_is_axi4)),
+        "outstanding": str(OUTSTANDING),
         "masters": _list(masters),
     }
     lines = [f"# Made by edgemoe from {board.name}/board.toml; read by build.tcl.", "set build [dict create]"]

@@ -46,6 +46,7 @@ class ZynqFamily:
         pll: the PLL from which the PL's clock is divided, as the PS's settings call it. The IO PLL always: PYNQ 3
             writes a design's divisors and leaves the source that the board booted with, which is that one
         hp_bits: widths that its HP ports can have
+        hp_is_axi4: whether masters of equal width and clock are connected to them directly; AXI3 needs a SmartConnect
     """
 
     name: str
@@ -59,6 +60,7 @@ class ZynqFamily:
     irq: str
     pll: str
     hp_bits: tuple[int, ...]
+    hp_is_axi4: bool
 
     @property
     def seven(self) -> bool:
@@ -142,6 +144,7 @@ FAMILIES = {
             "IRQ_F2P",
             pll="IO PLL",
             hp_bits=(64,),
+            hp_is_axi4=False,
         ),
         ZynqFamily(
             "zynq-ultrascale+",
@@ -155,6 +158,7 @@ FAMILIES = {
             "pl_ps_irq0",
             pll="IOPLL",
             hp_bits=(64, 128),
+            hp_is_axi4=True,
         ),
     )
 }

@@ -61,6 +61,7 @@ class SimOptions(DriverOptions, total=False):
     Attributes:
         config: the accelerator that is simulated; default: the bundle's
         dram_bytes: size of its memory; default: enough for the bundle
+        dram_model: name of how its DRAM behaves: plain, axi3, refresh or worst; default: plain
         stall: probability that a channel of the bus pauses in a cycle; default: 0
         seed: of these pauses; default: 0
         trace: build it with waveforms; default: False
@@ -69,6 +70,7 @@ class SimOptions(DriverOptions, total=False):
 
     config: AcceleratorConfig | None
     dram_bytes: int | None
+    dram_model: str
     stall: float
     seed: int
     trace: bool

@@ -15,6 +15,7 @@ from edgemoe.layout import align
 from edgemoe.runtime.platforms.lock import AcceleratorLock
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.pages import PAGE, Pages
+from edgemoe_sim.dram import DramModel
 from edgemoe_sim.verilated import ModelError, VerilatedModel
 
 __all__ = ["SimBuffer", "SimPlatform", "open_platform"]
@@ -51,7 +52,7 @@ class SimPlatform:
     Args:
         config: the accelerator that is simulated
         dram_bytes: size of its DRAM; pages that nobody uses cost nothing
-        options: ``stall``, ``seed``, ``quiet`` and ``trace`` of ``VerilatedModel``
+        options: ``dram_model``, ``stall``, ``seed``, ``quiet`` and ``trace`` of ``VerilatedModel``
 
     Attributes:
         model: the simulation; its ``inject`` makes memory fail
@@ -124,6 +125,7 @@ def open_platform(
     *,
     config: AcceleratorConfig | None = None,
     dram_bytes: int | None = None,
+    dram_model: str | DramModel = "plain",
     stall: float = 0.0,
     seed: int = 0,
     trace: bool = False,
@@ -131,4 +133,5 @@ def open_platform(
 ) -> SimPlatform:
     """The accelerator of the bundle's own configuration, or of another one, with memory enough for the bundle."""
     size = bundle.data.size + _FRAME_BYTES if dram_bytes is None else dram_bytes
-    return SimPlatform(config or bundle.config, dram_bytes=size, stall=stall, seed=seed, trace=trace, quiet=quiet)
+    options = {"dram_model": dram_model, "stall": stall, "seed": seed, "trace": trace, "quiet": quiet}
+    return SimPlatform(config or bundle.config, dram_bytes=size, **options)
