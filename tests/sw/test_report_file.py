@@ -57,6 +57,7 @@ REPORT = {
     "dram_bytes_per_cycle": 8,
     "dram_gb_per_second": 0.8,
     "dram_latency": 64,
+    "dram_model": "plain",
     "assumed_clock_mhz": 100.0,
     "assumed_latency_ms": 4.1,
     "sim_seconds": 7.9,

@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from edgemoe.cli.options import RESULTS, ExpertPrefetch, compiler_options
+from edgemoe.cli.options import RESULTS, Dram, ExpertPrefetch, compiler_options
 from edgemoe.cli.output import Work, note, say, show, working
 from edgemoe.cli.outputs import output_file
 from edgemoe.compiler import CompilerOptions, build_bundle
 from edgemoe.configs import CONFIGS, find_config
 from edgemoe.errors import DeviceError
 from edgemoe.extras import require
+from edgemoe.studies.break_even import break_even_tables, dsp_counts, efficiency_table
 from edgemoe.studies.comparison import Results, comparison_table, load_results, save_results, unavailable
 from edgemoe.studies.comparison_plot import draw_comparison
 from edgemoe.studies.overhead import measure_overhead
@@ -34,6 +35,7 @@ def command(
     ] = None,
     expert_prefetch: ExpertPrefetch = "auto",
     only: Annotated[str | None, typer.Option(help="accelerator or baselines; default: both")] = None,
+    dram: Dram = "plain",
     batch: Annotated[list[int] | None, typer.Option(min=1, help="images at once (baselines): 1 and 8")] = None,
     threads: Annotated[int, typer.Option(min=1, help="of the CPU baselines")] = 1,
     out: Annotated[Path, typer.Option(help="folder for bench.json and bench.png")] = RESULTS,
@@ -46,11 +48,11 @@ def command(
     results = load_results(path)
     with working("reading the models") as work:
         if only != "baselines":
-            _accelerator(results, path, model, config, expert_bits or [8], options, work)
+            _accelerator(results, path, model, config, expert_bits or [8], options, dram, work)
         if only != "accelerator":
             _baselines(results, path, model or list(BASELINE_MODELS), batch or [1, 8], threads, work)
         draw_comparison(results, picture)
-    _show(results, with_rows=only != "baselines")
+    _show(results, out, with_rows=only != "baselines")
     say(f"rows are in {path}, the picture is {picture}")
     if results["baselines"] and only != "accelerator":
         from edgemoe.studies.baselines.suite import differing
@@ -59,12 +61,18 @@ def command(
             raise DeviceError(f"outputs differ from the float model: {'; '.join(wrong)}")
 
 
-def _show(results: Results, with_rows: bool) -> None:
+def _show(results: Results, out: Path, with_rows: bool) -> None:
     if with_rows:
         from edgemoe.studies.bench import bench_table
 
-        show(bench_table(results["accelerator"]["rows"]))
-        say("")
+        rows = results["accelerator"]["rows"]
+        for view in (
+            bench_table(rows),
+            efficiency_table(rows, dsp_counts(out / "boards.json")),
+            *break_even_tables(rows),
+        ):
+            show(view)
+            say("")
     show(comparison_table(results))
     for name, tasks in (results["host_overhead_ms"] or {}).items():
         figures = ", ".join(f"{task} {value:.2f}" for task, value in tasks.items())
@@ -80,10 +88,14 @@ def _accelerator(
     configs: list[str] | None,
     expert_bits: list[int],
     options: CompilerOptions,
+    dram: str,
     work: Work,
 ) -> None:
     require("edgemoe bench", "sim")
     from edgemoe.studies.bench import CONFIGURATIONS, MODELS, bench_row
+    from edgemoe_sim.dram import find_dram_model
+
+    find_dram_model(dram)
 
     accelerators = [find_config(name) for name in configs or CONFIGURATIONS]
     rows: list[dict[str, Any]] = []
@@ -93,7 +105,7 @@ def _accelerator(
             for bits in expert_bits:
                 work.step(f"simulating: {name} on {accelerator.name}")
                 graph = load_graph(name, expert_bits=bits, target=accelerator)
-                rows.append(bench_row(graph, accelerator, options))
+                rows.append(bench_row(graph, accelerator, options, dram))
                 save_results(results, path)
                 if not graph.config.num_experts:
                     break  # other bits would be the same network

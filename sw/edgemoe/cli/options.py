@@ -23,6 +23,7 @@ __all__ = [
     "BundleOption",
     "BundlePath",
     "Config",
+    "Dram",
     "ExpertPrefetch",
     "Model",
     "RESULTS",
@@ -39,6 +40,13 @@ __all__ = [
 RESULTS, SCENES = results_root(), cache_root() / "scenes"
 
 Config = Annotated[str, typer.Option(help=f"{', '.join(CONFIGS)}, a board, or a JSON file")]
+Dram = Annotated[
+    str,
+    typer.Option(
+        help="how the DRAM behaves: plain; axi3 (bursts of 16 beats, 8 at a time); refresh (pauses too); worst (and "
+        "30 % random stalls)"
+    ),
+]
 Model = Annotated[str, typer.Option(help="preset, its QAT form (<preset>-w8a8), float checkpoint or integer graph")]
 ExpertPrefetch = Annotated[
     str,

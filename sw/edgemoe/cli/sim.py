@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgemoe.cli.options import RESULTS, Config, ExpertPrefetch, Model, compiler_options
+from edgemoe.cli.options import RESULTS, Config, Dram, ExpertPrefetch, Model, compiler_options
 from edgemoe.cli.output import say, show, working
 from edgemoe.cli.outputs import output_folder
 from edgemoe.compiler import build_bundle
@@ -25,6 +25,7 @@ def command(
     model: Model = "m3vit-micro-w8a8",
     config: Config = "pynq-z2",
     expert_prefetch: ExpertPrefetch = "auto",
+    dram: Dram = "plain",
     images: Annotated[int, typer.Option(min=1, help="number of scenes")] = 1,
     out: Annotated[Path, typer.Option(help="folder for the report and the pictures")] = RESULTS / "sim",
 ) -> None:
@@ -34,13 +35,16 @@ def command(
     output_folder(out)
     from edgemoe.jobs.scene_run import is_trained, simulate
     from edgemoe.runtime.verify import open_verified
+    from edgemoe_sim.dram import find_dram_model
+
+    dram_model = find_dram_model(dram)
 
     with working(f"quantizing and compiling {model}") as work:
         graph = load_graph(model, target=accelerator)
         bundle = build_bundle(graph, accelerator, options)
         bundle.save(out / f"{model_label(model)}-{accelerator.name}.emoe")
         work.step("building the simulator (about a minute, once)")
-        with open_verified(bundle, building=work.detail) as verifier:
+        with open_verified(bundle, dram_model=dram_model, building=work.detail) as verifier:
             work.step("simulating")
             result = simulate(
                 verifier,
@@ -50,7 +54,7 @@ def command(
                 lambda what, share: work.detail(f"simulating {what}", share),
                 is_trained(model),
             )
-        report = build_report(bundle, result.runs, result.metrics, result.comparisons)
+        report = build_report(bundle, result.runs, result.metrics, result.comparisons, dram_model=dram)
         save_report(report, out / "report.json")
     show(table(report))
     for line in summary(report):

@@ -85,11 +85,16 @@ def _layers(bundle: Bundle, runs: Sequence[Inference]) -> list[dict[str, Any]]:
 
 
 def build_report(
-    bundle: Bundle, runs: Sequence[Inference], metrics: dict[str, Any], comparisons: Sequence[Any] = ()
+    bundle: Bundle,
+    runs: Sequence[Inference],
+    metrics: dict[str, Any],
+    comparisons: Sequence[Any] = (),
+    *,
+    dram_model: str = "plain",
 ) -> dict[str, Any]:
     """The report of at least one inference; cycles, MACs and bytes are means over all of them.
 
-    ``bit_exact`` is None where nothing was compared.
+    ``bit_exact`` is None where nothing was compared; ``dram_model`` is the name of the one that was simulated.
     """
     config = bundle.config
     totals = [_totals(bundle, run) for run in runs]
@@ -116,6 +121,7 @@ def build_report(
         "dram_bytes_per_cycle": config.dram_bytes_per_cycle,
         "dram_gb_per_second": config.dram_bytes_per_cycle * config.assumed_clock_mhz / 1000,
         "dram_latency": config.dram_latency,
+        "dram_model": dram_model,
         "assumed_clock_mhz": config.assumed_clock_mhz,
         "assumed_latency_ms": mean["cycles"] / config.assumed_clock_mhz / 1000,
         "sim_seconds": seconds,
@@ -174,11 +180,12 @@ def summary(report: dict[str, Any]) -> list[str]:
     lines = [verdicts[report["bit_exact"]]]
     size = report["dram_bytes_read"] + report["dram_bytes_written"]
     wasted = report["wasted_bytes"]
+    dram = "" if report["dram_model"] == "plain" else f", {report['dram_model']}"
     lines += [
         f"ideal / cycles {report['ideal_efficiency']:.3f}; ideal: {report['ideal_cycles']:,} cycles, nothing waits",
         *([f"{wasted:,} bytes were fetched for experts that no token chose"] if wasted else []),
         f"DRAM {size:,} bytes, {size / report['dram_lower_bound_bytes']:.3f} x the lower bound; "
-        f"{report['dram_gb_per_second']:.3g} GB/s assumed",
+        f"{report['dram_gb_per_second']:.3g} GB/s assumed{dram}",
         f"{report['assumed_latency_ms']:.2f} ms at an assumed {report['assumed_clock_mhz']:g} MHz; "
         f"simulated {report['sim_cycles_per_second'] / 1e3:,.0f} k cycles/s",
     ]

@@ -88,7 +88,7 @@ _INFERENCE = _record(
 )
 _REPORT = _record(
     {
-        **dict.fromkeys(("model", "config", "config_hash"), checks.text),
+        **dict.fromkeys(("model", "config", "config_hash", "dram_model"), checks.text),
         **dict.fromkeys(("images", "inferences"), _count(1)),
         "tasks": _list_of(checks.text, 1),
         "bit_exact": _verdict,

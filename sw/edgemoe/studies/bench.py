@@ -11,6 +11,7 @@ from edgemoe.errors import DeviceError
 from edgemoe.reports.cycles import Inference, build_report
 from edgemoe.reports.tables import TextTable
 from edgemoe.runtime.verify import open_verified
+from edgemoe.studies.break_even import break_even_mhz
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.isa import Base, Load, decode_program
 from edgemoe_models.datasets import scenes
@@ -24,6 +25,7 @@ CONFIGURATIONS = ("pynq-z2", "zcu102")
 
 _FIGURES = (
     "cycles",
+    "macs",
     "mac_utilisation",
     "roofline_efficiency",
     "ideal_efficiency",
@@ -33,7 +35,10 @@ _FIGURES = (
     "dram_bytes_written",
     "dram_lower_bound_bytes",
     "wasted_bytes",
+    "dram_gb_per_second",
+    "dram_model",
     "assumed_clock_mhz",
+    "config_hash",
 )
 
 
@@ -60,9 +65,12 @@ def reloaded_bytes(config: AcceleratorConfig, task: Task) -> int:
 
 
 def bench_row(
-    graph: IntegerGraph, config: AcceleratorConfig, options: CompilerOptions | None = None
+    graph: IntegerGraph,
+    config: AcceleratorConfig,
+    options: CompilerOptions | None = None,
+    dram_model: str = "plain",
 ) -> dict[str, Any]:
-    """One scene and the first task on the RTL: cycles, and what they come to at the *assumed* clock.
+    """One scene and the first task on the RTL: cycles, and what they come to at the *assumed* clock and DRAM.
 
     Raises:
         DeviceError: the outputs differ from the reference
@@ -71,15 +79,15 @@ def bench_row(
     model, task = bundle.model, bundle.model.tasks[0].name
     seed = scenes.SPLITS["demo"].start
     image = scenes.generate_scene(seed, model.image_height, model.image_width).image
-    with open_verified(bundle) as verifier:
+    with open_verified(bundle, dram_model=dram_model) as verifier:
         result = verifier.run(image, task)
     if (result.outputs != reference.run(graph, image, task)).any():
         raise DeviceError(f"{model.name} on {config.name} differs from the integer reference")
-    return _row(bundle, task, seed, result.stats)
+    return _row(bundle, task, seed, result.stats, dram_model)
 
 
-def _row(bundle: Bundle, task: str, seed: int, stats: dict[str, Any]) -> dict[str, Any]:
-    report = build_report(bundle, [Inference(task, f"demo-{seed}", stats)], {})
+def _row(bundle: Bundle, task: str, seed: int, stats: dict[str, Any], dram_model: str) -> dict[str, Any]:
+    report = build_report(bundle, [Inference(task, f"demo-{seed}", stats)], {}, dram_model=dram_model)
     size = report["dram_bytes_read"] + report["dram_bytes_written"]
     return {
         "source": "simulated",
@@ -90,6 +98,7 @@ def _row(bundle: Bundle, task: str, seed: int, stats: dict[str, Any]) -> dict[st
         "expert_bits": bundle.graph().expert_bits if bundle.model.num_experts else None,
         **{name: report[name] for name in _FIGURES},
         "ms": report["assumed_latency_ms"],
+        "break_even_mhz": break_even_mhz(report["cycles"], bundle.model.name),
         "dram_bytes": size,
         "dram_ratio": size / report["dram_lower_bound_bytes"],
         "reloaded_bytes": reloaded_bytes(bundle.config, bundle.task(task)),

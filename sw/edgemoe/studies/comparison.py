@@ -18,44 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from edgemoe.reports.tables import TextTable
+from edgemoe.studies.published import PUBLISHED
 from edgemoe_models.storage.atomic import write_text
 from edgemoe_models.storage.json_text import JsonError, read_json
 
 __all__ = ["PUBLISHED", "Entry", "comparison_table", "entries", "load_results", "save_results", "unavailable"]
 
 Results = dict[str, Any]
-
-#: On a ZCU102, with the authors' models and clocks. Milliseconds and millijoules can be compared; their GOPS cannot,
-#: since they count 2.5 G operations an inference where this project's workload has 1.565 G (two a multiplication).
-PUBLISHED: list[dict[str, Any]] = [
-    {
-        "source": "published",
-        "name": "Edge-MoE",
-        "model": "M3ViT",
-        "config": "ZCU102",
-        "ms": 34.64,
-        "watts": 14.54,
-        "reference": "arXiv 2305.18691",
-    },
-    {
-        "source": "published",
-        "name": "UbiMoE",
-        "model": "M3ViT",
-        "config": "ZCU102",
-        "ms": 25.76,
-        "watts": 11.50,
-        "reference": "arXiv 2502.05602",
-    },
-    {
-        "source": "published",
-        "name": "CoQMoE",
-        "model": "MoE-ViT",
-        "config": "ZCU102",
-        "ms": 6.47,
-        "watts": 9.83,
-        "reference": "arXiv 2506.08496",
-    },
-]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,12 +109,12 @@ def entries(results: Results) -> Iterator[Entry]:
             "published",
             row["model"],
             f"{row['name']}, {row['config']}",
+            row["numbers"],
             "",
-            "",
-            1,
+            row["batch"],
             row["ms"],
-            millijoules=row["ms"] * row["watts"],
-            check=row["reference"],
+            millijoules=row["ms"] * row["watts"] if row["watts"] else None,
+            check=row["reference"] if row["reference"].startswith("arXiv") else "",
         )
 
 
@@ -170,7 +139,7 @@ def comparison_table(results: Results) -> TextTable:
     )
     heading = ""
     for entry in entries(results):
-        if heading != (heading := entry.model if entry.kind != "published" else "published (arXiv)"):
+        if heading != (heading := entry.model if entry.kind != "published" else "published (arXiv; Hailo)"):
             view.heading(heading)
         p90, cpu = ("" if value is None else _figure(value) for value in (entry.p90_ms, entry.cpu_ms))
         millijoules = "" if entry.millijoules is None else f"{entry.millijoules:.0f}"
