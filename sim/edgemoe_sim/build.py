@@ -252,7 +252,7 @@ def build_simulation(
         for file, text in {**files, "edgemoe.v": verilog}.items():
             write_text(work / file, text)
         for header in headers:
-            shutil.copyfile(header, work / header.name)
+            write_text(work / header.name, header.read_text(encoding="utf-8"))
         report = progress or (lambda step, share: None)
         report("running Verilator", _VERILATE_FROM)
         command = [str(verilator.program), *VERILATOR_FLAGS, *options, "--Mdir", str(work), *files, "edgemoe.v"]

@@ -37,14 +37,14 @@ def command(
     from edgemoe.runtime.verify import open_verified
     from edgemoe_sim.dram import find_dram_model
 
-    dram_model = find_dram_model(dram)
+    find_dram_model(dram)
 
     with working(f"quantizing and compiling {model}") as work:
         graph = load_graph(model, target=accelerator)
         bundle = build_bundle(graph, accelerator, options)
         bundle.save(out / f"{model_label(model)}-{accelerator.name}.emoe")
         work.step("building the simulator (about a minute, once)")
-        with open_verified(bundle, dram_model=dram_model, building=work.detail) as verifier:
+        with open_verified(bundle, dram_model=dram, building=work.detail) as verifier:
             work.step("simulating")
             result = simulate(
                 verifier,

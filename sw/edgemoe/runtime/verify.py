@@ -19,7 +19,6 @@ from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.isa import Engine, EnginePayload, decode_program
 from edgemoe_models.model_image import check_image
 from edgemoe_sim.build import build_accelerator
-from edgemoe_sim.dram import DramModel
 from edgemoe_sim.pads import RtlPads
 from edgemoe_sim.trace import Comparison, TraceChecker
 from edgemoe_sim.verilated import ModelError, Stop, VerilatedModel
@@ -154,7 +153,7 @@ def open_verified(
     bundle: Bundle,
     *,
     config: AcceleratorConfig | None = None,
-    dram_model: str | DramModel = "plain",
+    dram_model: str = "plain",
     stall: float = 0.0,
     seed: int = 0,
     quiet: bool = False,
@@ -166,7 +165,7 @@ def open_verified(
     Args:
         bundle: what to run
         config: the accelerator that is simulated; default: the bundle's own. A bundle for another one is refused
-        dram_model: of the DRAM and of the ports to it, or the name of one in ``edgemoe_sim.dram.DRAM_MODELS``
+        dram_model: of the DRAM and of the ports to it: a name in ``edgemoe_sim.dram.DRAM_MODELS``
         stall: probability that a channel of the bus pauses in a cycle
         seed: of these pauses
         quiet: no message when the simulator has to be built

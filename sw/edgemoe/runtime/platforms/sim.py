@@ -15,7 +15,6 @@ from edgemoe.layout import align
 from edgemoe.runtime.platforms.lock import AcceleratorLock
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.pages import PAGE, Pages
-from edgemoe_sim.dram import DramModel
 from edgemoe_sim.verilated import ModelError, VerilatedModel
 
 __all__ = ["SimBuffer", "SimPlatform", "open_platform"]
@@ -125,7 +124,7 @@ def open_platform(
     *,
     config: AcceleratorConfig | None = None,
     dram_bytes: int | None = None,
-    dram_model: str | DramModel = "plain",
+    dram_model: str = "plain",
     stall: float = 0.0,
     seed: int = 0,
     trace: bool = False,
