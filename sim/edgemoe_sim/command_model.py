@@ -352,7 +352,7 @@ class FunctionalModel:
         channel = np.arange(values.shape[1])
         head, d = channel // p.head_dim, channel % p.head_dim
         lanes = c.lanes_n if mode == Mode.KEY else c.lanes_k
-        token = p.token_quot * lanes + p.token_rem + np.arange(len(values))[:, None]
+        token = p.token_rem + np.arange(len(values))[:, None]
         base = p.dst_base + head * p.head_stride
         if mode == Mode.KEY:
             rows = base + token // lanes * p.tile_stride + d // c.lanes_k

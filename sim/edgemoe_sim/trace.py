@@ -146,7 +146,7 @@ class TraceChecker:
         c, number = self.config, np.arange(channels)
         head, d = number // p.head_dim, number % p.head_dim
         lanes = c.lanes_n if mode == Mode.KEY else c.lanes_k
-        token = p.token_quot * lanes + p.token_rem + np.arange(count)[:, None]
+        token = p.token_rem + np.arange(count)[:, None]
         base = p.dst_base + head * p.head_stride
         if mode == Mode.KEY:
             rows = base + token // lanes * p.tile_stride + d // c.lanes_k

@@ -1,6 +1,7 @@
 """The epilogue: whatever the array gives, every destination holds what the formulas say, and nothing else does."""
 
 import random
+from collections import deque
 from dataclasses import dataclass, field
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from edgemoe_hw.engines.matmul.epilogue import Epilogue
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.constants import SCORE_BITS, accumulator_bits
+from edgemoe_hw.spec.timing import PARAM_READ, RESIDUAL_READ
 from support.amaranth_bench import simulate
 from support.epilogue_cases import Case, Logits, Pads, Place, cases
 
@@ -57,7 +59,7 @@ def unpack(word: int, bits: int, count: int) -> list[int]:
 
 @dataclass
 class Bench:
-    """Feeds commands and tiles, answers the read ports a cycle late, and keeps all writes."""
+    """Feeds commands and tiles, answers the read ports as late as the memories, and keeps all writes."""
 
     config: AcceleratorConfig
     pads: Pads
@@ -78,9 +80,9 @@ class Bench:
         await self._load_table(ctx)
         accepted, idle, following = [], 0, None
         queue = [(number, tile) for number, case in enumerate(self.pending) for tile in tiles(case, config.lanes_n)]
-        param_row, residual_row = 0, None
+        param_rows, residual_rows = deque([0] * PARAM_READ), deque([self._noise()] * RESIDUAL_READ)
         for cycle in range(1_000_000):
-            self._answer(ctx, param_row, residual_row)
+            self._answer(ctx, param_rows.popleft(), residual_rows.popleft())
             offered = len(accepted) < len(self.pending) and self.rng.random() < 0.7
             ctx.set(dut.command.valid, offered)
             if offered:
@@ -102,8 +104,10 @@ class Bench:
             idle -= 1
             if offered and ctx.get(dut.command.ready):
                 accepted.append(cycle)
-            param_row = ctx.get(dut.param.row)
-            residual_row = ctx.get(dut.residual_read.row) if ctx.get(dut.residual_read.valid) else None
+            param_rows.append(ctx.get(dut.param.row))
+            # The data is there in one cycle only; groups without channels may read rows that nobody knows.
+            found = self.residual.get(ctx.get(dut.residual_read.row)) if ctx.get(dut.residual_read.valid) else None
+            residual_rows.append(list(found) if found else self._noise())
             self._observe(ctx, cycle)
             await ctx.tick()
             if len(self.completed) == len(self.pending):
@@ -122,7 +126,10 @@ class Bench:
             await ctx.tick()
         ctx.set(port.valid, 0)
 
-    def _answer(self, ctx, param_row: int, residual_row: int | None) -> None:
+    def _noise(self) -> list[int]:
+        return [self.rng.randint(-32767, 32767) for _ in range(self.config.epilogue_lanes)]
+
+    def _answer(self, ctx, param_row: int, residual_row: list[int]) -> None:
         rows = self.pads.param
         entries = rows[param_row % len(rows)]
         word = sum(
@@ -130,10 +137,7 @@ class Bench:
             for lane, (bias, multiplier, shift) in enumerate(entries)
         )
         ctx.set(self.dut.param.data.as_value(), word)
-        # The data is there in one cycle only; groups without channels may read rows that nobody knows.
-        noise = [self.rng.randint(-32767, 32767) for _ in range(self.config.epilogue_lanes)]
-        content = noise if residual_row is None else self.residual.get(residual_row, noise)
-        ctx.set(self.dut.residual_read.data.as_value(), pack(content, 16))
+        ctx.set(self.dut.residual_read.data.as_value(), pack(residual_row, 16))
 
     def _write(self, cycle: int, place: Place, value: int) -> None:
         self.writes.setdefault(place, []).append((cycle, value))

@@ -11,6 +11,7 @@ from edgemoe_hw.engines.matmul.requantize import (
 )
 from edgemoe_hw.primitives.rounding import RoundingShift
 from edgemoe_hw.spec.constants import MAX_SHIFT
+from edgemoe_hw.spec.timing import REQUANTIZE
 from support import golden
 from support.amaranth_bench import stream_vectors
 from support.unit_cases import LARGEST_ROW_SHIFT, VALUE_BITS, requantize_vectors, requantized
@@ -99,7 +100,7 @@ def test_rounding_shift_widths(in_width: int, shift_width: int, out_width: int) 
 
 
 def test_constants_and_refusals() -> None:
-    assert RequantizeLane.LATENCY == Requantizer.LATENCY == 6
+    assert RequantizeLane.LATENCY == Requantizer.LATENCY == REQUANTIZE
     with pytest.raises(ValueError, match="lanes must be a positive integer, not 0"):
         Requantizer(0)
     with pytest.raises(ValueError, match="out_width must be between 2 and in_width"):

@@ -135,7 +135,7 @@ class Case:
     def _write_stationary(self, config: AcceleratorConfig, pads: Pads, token: int, values: list[int]) -> None:
         p, k, n = self.payload, config.lanes_k, config.lanes_n
         is_key = p.mode == Mode.KEY
-        number = p.token_quot * (n if is_key else k) + p.token_rem + token
+        number = p.token_rem + token
         for channel, value in enumerate(values):
             head, d = divmod(channel, p.head_dim)
             row = p.dst_base + head * p.head_stride
@@ -227,9 +227,8 @@ class _Maker:
     def _stationary(self, tokens: int, lanes: int) -> dict[str, int]:
         """A command's tokens begin anywhere among the keys or values of its block."""
         k = self.config.lanes_k
-        heads, steps, start = self.rng.randrange(1, 4), self.rng.randrange(1, 3), self.rng.randrange(2 * lanes + 1)
-        position = {"token_quot": start // lanes, "token_rem": start % lanes}
-        return {"channels": heads * steps * k, "head_dim": steps * k, **position}
+        heads, steps, start = self.rng.randrange(1, 4), self.rng.randrange(1, 3), self.rng.randrange(lanes)
+        return {"channels": heads * steps * k, "head_dim": steps * k, "token_rem": start}
 
     def _key(self, tokens: int) -> dict[str, int]:
         fields = self._stationary(tokens, self.config.lanes_n)

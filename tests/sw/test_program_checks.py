@@ -95,7 +95,7 @@ CONTEXT = {"source": Source.SCORE}
         (first(MatMul, **KEY), {"dst_base": 511}, "writes rows 511 to .* of memory WEIGHT"),
         (first(MatMul, **KEY), {"head_stride": 500}, "of memory WEIGHT"),
         (first(MatMul, **KEY), {"tile_stride": 65535}, "of memory WEIGHT"),
-        (first(MatMul, **KEY), {"token_quot": 255}, "of memory WEIGHT"),
+        (first(MatMul, **KEY), {"dst_base": 65535}, "of memory WEIGHT"),
         (first(MatMul, **KEY), {"head_dim": 0}, "has head_dim 0"),
         (first(MatMul, **KEY), {"token_rem": 8}, "has token_rem 8, but 8 lanes"),
         (first(MatMul, **VALUE), {"tile_stride": 500}, "of memory WEIGHT"),

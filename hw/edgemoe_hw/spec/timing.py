@@ -6,11 +6,15 @@ from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.constants import COUNT_CYCLES, RECIPROCAL_LATENCY
 
 __all__ = [
+    "ACTIVATION",
     "ACT_READ",
     "EPILOGUE",
     "EXPONENTIAL",
+    "ISSUE_IDLE",
     "PARAM_READ",
+    "REQUANTIZE",
     "RESIDUAL_READ",
+    "RESIDUAL_SPACING",
     "SCORE_READ",
     "WEIGHT_READ",
     "completion_cycles",
@@ -27,13 +31,24 @@ WEIGHT_READ = 3
 """The address goes through registers of its own."""
 SCORE_READ = 2
 """Of scores and of row maxima."""
-PARAM_READ = 1
-RESIDUAL_READ = 1
+PARAM_READ = 2
+RESIDUAL_READ = 2
 
 EXPONENTIAL = 3
 """Cycles from scores to their exponentials."""
-EPILOGUE = 12
-"""Cycles from a tile's strobe to the writes of its first group."""
+ISSUE_IDLE = 1
+"""Cycles without a step between two MATMULs, at least."""
+REQUANTIZE = 7
+"""Cycles from an accumulator to the requantized value (= Requantizer.LATENCY)."""
+ACTIVATION = 3
+"""Cycles from there to the activation function's value (= Activation.LATENCY)."""
+EPILOGUE = 1 + PARAM_READ + REQUANTIZE + ACTIVATION + 1
+"""Cycles from a tile's strobe to the writes of its first group's activations; nothing but row maxima comes later."""
+RESIDUAL_SPACING = RESIDUAL_READ + 3
+"""Least cycles from a group that writes a residual row to one that adds to what it wrote.
+
+A row is read, added to, clamped and written, each in its own cycle; the next read sees it the cycle after.
+"""
 
 
 def exponential_sum(lanes: int) -> int:
@@ -71,7 +86,8 @@ def completion_cycles(config: AcceleratorConfig) -> int:
     A gate's count also waits for its last queue entry.
     """
     last_group = config.epilogue_cycles - 1
-    maximum = max(1, -(-(config.epilogue_lanes.bit_length() - 1) // 2))  # the row maximum is written last
+    # A row maximum, of requantized values, may be written last: masks have a cycle, and each level of its tree.
+    maximum = max(1, 1 + (config.epilogue_lanes.bit_length() - 1) - ACTIVATION)
     return matmul_pipeline(config) + last_group + maximum + 1 + COUNT_CYCLES
 
 

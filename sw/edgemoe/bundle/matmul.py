@@ -97,7 +97,7 @@ def _check_results(c: Columns, config: AcceleratorConfig, model: ModelConfig, to
     good = ~stationary | (rest < lanes_of_token)
     c.must(good, "has token_rem {rest}, but {lanes} lanes", rest=rest, lanes=lanes_of_token)
     head_dim = np.maximum(c["head_dim"], 1)
-    rows = c["token_quot"] + _ceil(rest + tokens, lanes_of_token)  # of a head's keys: tiles of tokens
+    rows = _ceil(rest + tokens, lanes_of_token)  # of a head's keys: tiles of tokens
     outer = np.where(is_key, rows, _ceil(head_dim, config.lanes_n))
     inner = np.where(is_key, _ceil(head_dim, config.lanes_k), rows)
     end = begin + (_ceil(channels, head_dim) - 1) * c["head_stride"] + (outer - 1) * c["tile_stride"] + inner

@@ -148,11 +148,13 @@ class Attention:
     def _stationary(self, chunk: Chunk, group: Group, x: Region, place: _Stationary, mode: Mode) -> None:
         c, head = self.b.config, chunk.channel // self.padded
         if mode == Mode.KEY:
-            name, base = "k", place.key_head(head)
-            stride, tile, lanes = place.key_tiles * place.key_steps, place.key_steps, c.lanes_n
+            name, base, lanes = "k", place.key_head(head), c.lanes_n
+            stride, tile = place.key_tiles * place.key_steps, place.key_steps
+            rows = tile
         else:
-            name, base = "v", place.value_head(head)
-            stride, tile, lanes = place.value_tiles * place.value_steps, place.value_steps, c.lanes_k
+            name, base, lanes = "v", place.value_head(head), c.lanes_k
+            stride, tile = place.value_tiles * place.value_steps, place.value_steps
+            rows = 1
         quotient, remainder = divmod(group.first, lanes)
         command = self.b.matmul(
             chunk,
@@ -162,11 +164,10 @@ class Attention:
                 src_base=x.row(group.first),
                 src_stride=x.stride,
                 mode=mode,
-                dst_base=base,
+                dst_base=base + quotient * rows,
                 head_dim=self.padded,
                 head_stride=stride,
                 tile_stride=tile,
-                token_quot=quotient,
                 token_rem=remainder,
             ),
         )

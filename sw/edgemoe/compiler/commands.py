@@ -28,6 +28,7 @@ from edgemoe_hw.spec.isa import (
     Store,
     encode,
 )
+from edgemoe_hw.spec.timing import ISSUE_IDLE, RESIDUAL_SPACING
 
 __all__ = ["Access", "Command", "HazardTracker", "accesses", "memory_depths"]
 
@@ -35,7 +36,7 @@ Rows = npt.NDArray[np.int64]
 Access = tuple[str, Rows]
 
 #: Memories whose rows a MATMUL reads when it issues: it must wait for an earlier MATMUL's epilogue. The others
-#: (RESIDUAL accumulate, PARAM, GELU) are read by the epilogue itself, which works in program order.
+#: (PARAM, GELU; RESIDUAL, if its steps take long enough) are read by the epilogue itself, which works in program order.
 _READ_AT_ISSUE = frozenset({"ACT", "SCORE", "WEIGHT", "ROWMAX", "QUEUE"})
 
 
@@ -81,11 +82,11 @@ def _attention_rows(config: AcceleratorConfig, p: MatMul) -> Rows:
     heads = np.arange(-(-p.channels // p.head_dim))[:, None, None] * p.head_stride
     if p.mode == Mode.KEY:
         tiles = -(-(p.token_rem + p.tokens) // config.lanes_n)
-        outer = (p.token_quot + np.arange(tiles)) * p.tile_stride
+        outer = np.arange(tiles) * p.tile_stride
         inner = np.arange(-(-p.head_dim // config.lanes_k))
     else:
         outer = np.arange(-(-p.head_dim // config.lanes_n)) * p.tile_stride
-        inner = p.token_quot + np.arange(-(-(p.token_rem + p.tokens) // config.lanes_k))
+        inner = np.arange(-(-(p.token_rem + p.tokens) // config.lanes_k))
     result: Rows = (p.dst_base + heads + outer[:, None] + inner).ravel()
     return result
 
@@ -148,6 +149,15 @@ def accesses(config: AcceleratorConfig, command: Command) -> tuple[list[Access],
     return reads, writes
 
 
+def _overtakes(config: AcceleratorConfig, payload: EnginePayload, memory: str) -> bool:
+    """Whether rows of ``memory`` may be read before an earlier command of the same engine has written them."""
+    if not isinstance(payload, MatMul):
+        return False
+    # From that command's last group to this one's first, whatever rows they have in common.
+    distance = ISSUE_IDLE + payload.k_steps - (config.epilogue_cycles - 1)
+    return memory in _READ_AT_ISSUE or (memory == "RESIDUAL" and distance < RESIDUAL_SPACING)
+
+
 def memory_depths(config: AcceleratorConfig) -> dict[str, int]:
     """Rows of every on-chip memory that hazards are tracked in."""
     loaded = {memory.name: depth for memory, depth in memories.memory_depths(config).items()}
@@ -175,7 +185,7 @@ class HazardTracker:
         waits = np.zeros(len(Engine), np.int32)
         for memory, rows in reads:
             last = self._written[memory][:, rows].max(axis=1, initial=0)
-            if own != Engine.MATMUL or memory not in _READ_AT_ISSUE:
+            if not _overtakes(self.config, command.payload, memory):
                 last[own] = 0  # engines work in order
             waits = np.maximum(waits, last)
         for memory, rows in writes:

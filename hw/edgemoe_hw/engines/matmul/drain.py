@@ -8,7 +8,7 @@ from amaranth.utils import exact_log2
 
 from edgemoe_hw.engines.matmul.records import TileMeta, group_control
 from edgemoe_hw.layouts import MatMul
-from edgemoe_hw.primitives.arithmetic import product, truncate
+from edgemoe_hw.primitives.delay import delay
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.constants import LANE_BITS, ROW_BITS, ROW_FACTOR_BITS
 from edgemoe_hw.spec.isa import Mode, RowFactor
@@ -19,9 +19,11 @@ COMMAND_FIFO_DEPTH = 4
 
 
 class _Channels(data.Struct):
-    """Where a group's first channel lies; all 0 at a token's first group."""
+    """Where a group's first channel lies."""
 
-    number: 13  # over all tiles
+    left: 13  # channels of the token from this one on; 0 behind the last
+    whole: 1  # at least a group of them
+    position: 14  # in a destination row
     in_head: 10  # within its head
     head_base: ROW_BITS  # rows to that head
     in_tile: LANE_BITS  # within a tile of the head's channels
@@ -32,23 +34,26 @@ class _Token(data.Struct):
     """A token's place among keys or values."""
 
     lane: LANE_BITS  # bank of a key, byte of a value
-    base: ROW_BITS  # rows to the tile of keys, to the row of values
+    row: ROW_BITS  # of its tile of keys, of the values
 
 
 class Drain(wiring.Component):
     """Holds the tile that is being drained and its command; a group of ``epilogue_lanes`` channels a cycle.
 
-    Addresses are counted, not divided. What goes out belongs to the group of this cycle; a tile's first group comes one
-    cycle after ``tile_valid``.
+    Addresses are counted, neither divided nor multiplied: registers hold the current group's, a tile's strobe sets them
+    for a token's first group. ``group`` to ``score`` belong to the group of this cycle; a tile's first group comes one
+    cycle after ``tile_valid``. ``valid`` and ``control`` come ``LATENCY`` cycles after that.
 
     Members:
         command: commands in issue order, each two cycles before its first tile or earlier
         tile_valid, tile: of a tile whose results are there in the next cycle; at least ``epilogue_cycles`` apart
         group: number of the group within the tile
-        control: of the group (``records.group_control``); its ``row_offset`` is still to be added to ``row``
         param_row: parameters of the group's channels
-        row_factor, score: the command's row factor, and the token's gate score
+        mode, gelu, row_factor, score: the command's, and the token's gate score
+        valid, control: a group, and what travels with it
     """
+
+    LATENCY = 3
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config
@@ -58,43 +63,52 @@ class Drain(wiring.Component):
                 "tile_valid": In(1),
                 "tile": In(TileMeta),
                 "group": Out(range(config.epilogue_cycles)),
-                "control": Out(group_control(config)),
                 "param_row": Out(ROW_BITS),
+                "mode": Out(Mode),
+                "gelu": Out(1),
                 "row_factor": Out(RowFactor),
                 "score": Out(ROW_FACTOR_BITS),
+                "valid": Out(1),
+                "control": Out(group_control(config)),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        command, tile = Signal(MatMul), Signal(TileMeta)
+        command, tile = Signal(MatMul, reset_less=True), Signal(TileMeta, reset_less=True)
         draining = Signal()
-        token_start = self._hold(m, command, tile, draining)
-        opening = Signal()  # first group of a token
-        m.d.comb += opening.eq(draining & (self.group == 0) & tile.first_tile)
-        channels = self._channels(m, command, draining, opening)
-        token = self._token(m, command, tile, opening, token_start)
-        self._control(m, command, tile, channels, draining, opening)
-        self._destination(m, command, tile, channels, token)
-        parameters = channels.number >> exact_log2(self._config.epilogue_lanes)
+        first_group = Signal()  # of a token
+        following, fresh = self._hold(m, command, tile, draining)
+        opening = data.View(MatMul, Mux(fresh, following.as_value(), command.as_value()))  # the strobed tile's
+        token_starts = self.tile_valid & self.tile.first_tile
+        m.d.sync += first_group.eq(token_starts)
+        channels = self._channels(m, command, opening, draining, token_starts)
+        token = self._token(m, following, fresh, token_starts)
+        with m.If(draining):
+            m.d.sync += self.param_row.eq(self.param_row + ~command.param_uniform)
+        with m.If(token_starts):
+            m.d.sync += self.param_row.eq(opening.param_base)
         m.d.comb += [
-            self.param_row.eq(command.param_base + Mux(command.param_uniform, 0, parameters)),
+            self.mode.eq(command.mode),
+            self.gelu.eq(command.gelu),
             self.row_factor.eq(command.row_factor),
             self.score.eq(tile.score),
+            self.valid.eq(delay(m, draining, self.LATENCY, "valid")),
         ]
+        second = self._control(m, command, tile, channels, token, first_group)
+        self._destination(m, command, tile, channels, token, second)
         return m
 
-    def _hold(self, m: Module, command: data.View, tile: data.View, draining: Signal) -> Signal:
-        """Registers of the tile and its command; returns the rows to the command's first key or value."""
+    def _hold(self, m: Module, command: data.View, tile: data.View, draining: Signal) -> tuple[data.View, Signal]:
+        """Registers of the tile and its command; returns the next command, and whether the next tile opens it."""
         last_group = self._config.epilogue_cycles - 1
         m.submodules.commands = fifo = SyncFIFOBuffered(width=len(Value.cast(command)), depth=COMMAND_FIFO_DEPTH)
-        following = data.View(MatMul, fifo.r_data)
-        token_start = Signal(ROW_BITS)
-        fresh = Signal(init=1)  # the next tile opens a new command
+        fresh = Signal(init=1)
         m.d.comb += [
             fifo.w_data.eq(self.command.payload),
             fifo.w_en.eq(self.command.valid),
             self.command.ready.eq(fifo.w_rdy),
+            fifo.r_en.eq(self.tile_valid & fresh),
         ]
         with m.If(draining):
             m.d.sync += self.group.eq(self.group + 1)
@@ -103,98 +117,134 @@ class Drain(wiring.Component):
         with m.If(self.tile_valid):
             m.d.sync += [tile.eq(self.tile), draining.eq(1), self.group.eq(0), fresh.eq(self.tile.last_of_command)]
             with m.If(fresh):
-                # Between tiles of keys there are a head's steps, at most 1023 / lanes_k.
-                step = Mux(following.mode == Mode.KEY, truncate(following.tile_stride, 8), 1)
-                m.d.comb += fifo.r_en.eq(1)
-                m.d.sync += [command.eq(following), token_start.eq(product(following.token_quot, step))]
-        return token_start
+                m.d.sync += command.eq(fifo.r_data)
+        return data.View(MatMul, fifo.r_data), fresh
 
-    def _channels(self, m: Module, command: data.View, draining: Signal, opening: Signal) -> data.View:
+    def _channels(
+        self, m: Module, command: data.View, opening: data.View, draining: Signal, token_starts: Value
+    ) -> data.View:
         """Counters over a token's groups."""
-        lanes = self._config.epilogue_lanes
-        now, following = Signal(_Channels), Signal(_Channels)
-        m.d.comb += now.eq(Mux(opening, 0, following))
+        config, lanes = self._config, self._config.epilogue_lanes
+        now = Signal(_Channels, reset_less=True)
+        last_in_head = Signal(10, reset_less=True)  # first channel of a head's last group
+        lane_bits = exact_log2(lanes)
+        rest, groups = now.left[:lane_bits], now.left[lane_bits:]
         with m.If(draining):
             m.d.sync += [
-                following.number.eq(now.number + lanes),
-                following.in_head.eq(now.in_head + lanes),
-                following.head_base.eq(now.head_base),
-                following.in_tile.eq(now.in_tile + lanes),
-                following.tile_base.eq(now.tile_base),
+                now.left.eq(Cat(Mux(now.whole, rest, 0), (groups - now.whole)[: len(groups)])),
+                now.whole.eq(groups[1:].any()),
+                now.position.eq(now.position + lanes),
+                now.in_head.eq(now.in_head + lanes),
+                now.in_tile.eq(now.in_tile + lanes),
             ]
-            with m.If(now.in_tile == self._config.lanes_n - lanes):
-                m.d.sync += [following.in_tile.eq(0), following.tile_base.eq(now.tile_base + command.tile_stride)]
-            with m.If(now.in_head + lanes == command.head_dim):
+            with m.If(now.in_tile == config.lanes_n - lanes):
+                m.d.sync += [now.in_tile.eq(0), now.tile_base.eq(now.tile_base + command.tile_stride)]
+            with m.If(now.in_head == last_in_head):
                 m.d.sync += [
-                    following.in_head.eq(0),
-                    following.head_base.eq(now.head_base + command.head_stride),
-                    following.in_tile.eq(0),
-                    following.tile_base.eq(0),
+                    now.in_head.eq(0),
+                    now.head_base.eq(now.head_base + command.head_stride),
+                    now.in_tile.eq(0),
+                    now.tile_base.eq(0),
+                ]
+        with m.If(token_starts):
+            m.d.sync += [
+                now.eq(0),
+                now.left.eq(opening.channels),
+                now.whole.eq(opening.channels[lane_bits:].any()),
+                now.position.eq(opening.dst_channel),
+                last_in_head.eq(opening.head_dim - lanes),
+            ]
+        return now
+
+    def _token(self, m: Module, following: data.View, fresh: Signal, token_starts: Value) -> data.View:
+        """Counters over a command's tokens; ``following`` is the command that a ``fresh`` tile opens."""
+        now = Signal(_Token, reset_less=True)
+        last_lane, step = Signal(LANE_BITS, reset_less=True), Signal(ROW_BITS, reset_less=True)  # the command's
+        is_key = following.mode == Mode.KEY
+        with m.If(token_starts):
+            m.d.sync += now.lane.eq(now.lane + 1)
+            with m.If(now.lane == last_lane):
+                m.d.sync += [now.lane.eq(0), now.row.eq(now.row + step)]
+            with m.If(fresh):
+                m.d.sync += [
+                    now.lane.eq(following.token_rem),
+                    now.row.eq(following.dst_base),
+                    last_lane.eq(Mux(is_key, self._config.lanes_n - 1, self._config.lanes_k - 1)),
+                    step.eq(Mux(is_key, following.tile_stride, 1)),
                 ]
         return now
 
-    def _token(self, m: Module, command: data.View, tile: data.View, opening: Signal, token_start: Signal) -> data.View:
-        """Counters over a command's tokens."""
-        is_key = command.mode == Mode.KEY
-        last_lane = Mux(is_key, self._config.lanes_n - 1, self._config.lanes_k - 1)
-        now, before = Signal(_Token), Signal(_Token)
-        m.d.comb += now.eq(before)
-        with m.If(opening & (tile.index == 0)):
-            m.d.comb += [now.lane.eq(command.token_rem), now.base.eq(token_start)]
-        with m.Elif(opening & (before.lane == last_lane)):
-            m.d.comb += [now.lane.eq(0), now.base.eq(before.base + Mux(is_key, command.tile_stride, 1))]
-        with m.Elif(opening):
-            m.d.comb += now.lane.eq(before.lane + 1)
-        m.d.sync += before.eq(now)
-        return now
-
     def _control(
-        self, m: Module, command: data.View, tile: data.View, channels: data.View, draining: Signal, opening: Signal
-    ) -> None:
-        """What does not depend on the destination."""
-        lanes, control, first = self._config.epilogue_lanes, self.control, channels.number
-        m.d.comb += [
-            control.valid.eq(draining),
+        self,
+        m: Module,
+        command: data.View,
+        tile: data.View,
+        channels: data.View,
+        token: data.View,
+        first_group: Signal,
+    ) -> data.View:
+        """What does not depend on the destination, to ``control``; returns it two cycles before."""
+        lanes = self._config.epilogue_lanes
+        lane_bits = exact_log2(lanes)
+        groups, rest = channels.left[lane_bits:], channels.left[:lane_bits]
+        control = Signal(group_control(self._config), reset_less=True)
+        m.d.sync += [
             control.mode.eq(command.mode),
             control.gelu.eq(command.gelu),
             control.gelu_shift.eq(command.gelu_shift),
             control.accumulate.eq(command.accumulate),
-            control.channels.eq(Cat(first + lane < command.channels for lane in range(lanes))),
-            control.first_group.eq(opening),
-            control.last_group.eq((first + lanes >= command.channels) & (first < command.channels)),
-            control.clear.eq(opening & (tile.index == 0) & command.gate_first),
+            control.channels.eq(Cat(channels.whole | (lane < rest) for lane in range(lanes))),
+            control.any_channel.eq(channels.whole | rest.any()),
+            control.first_group.eq(first_group),
+            control.last_group.eq(Mux(rest.any(), groups == 0, groups == 1)),
+            control.clear.eq(first_group & (tile.index == 0) & command.gate_first),
             control.index.eq(command.max_base + tile.index),
             control.num_experts.eq(command.num_experts),
             control.top_k.eq(command.top_k),
-            control.last_of_command.eq(tile.last_of_command & (self.group == self._config.epilogue_cycles - 1)),
-        ]
-
-    def _destination(
-        self, m: Module, command: data.View, tile: data.View, channels: data.View, token: data.View
-    ) -> None:
-        """The group's row and its part of it, by mode."""
-        config, control = self._config, self.control
-        lane_bits, row_bits = exact_log2(config.epilogue_lanes), exact_log2(config.lanes_k)
-        position = Signal(14)  # of the group's first channel in a destination row
-        m.d.comb += [
-            position.eq(command.dst_channel + channels.number),
-            control.row.eq(command.dst_base + tile.dst_offset),
-            control.row_offset.eq(position >> row_bits),
-            control.part.eq(position[lane_bits:row_bits]),
             control.lane.eq(token.lane),
             control.first_bank.eq(channels.in_tile),
+            control.last_of_command.eq(tile.last_of_command & (self.group == self._config.epilogue_cycles - 1)),
         ]
-        with m.Switch(command.mode):
+        m.d.comb += self.control.eq(delay(m, control, self.LATENCY - 1, "control", reset_less=True))
+        return control
+
+    def _destination(
+        self,
+        m: Module,
+        command: data.View,
+        tile: data.View,
+        channels: data.View,
+        token: data.View,
+        control: data.View,
+    ) -> None:
+        """The group's row and its part of it, by mode; ``control`` is the one of the second of three stages.
+
+        First the rows of token, head and tile, then those from the token's to the group's, then their sum.
+        """
+        lane_bits, row_bits = exact_log2(self._config.epilogue_lanes), exact_log2(self._config.lanes_k)
+        token_row, row, row_offset, sum_row = (
+            Signal(ROW_BITS, reset_less=True, name=name) for name in ("token_row", "row", "row_offset", "sum_row")
+        )
+        part, sum_part = (Signal.like(self.control.part, reset_less=True, name=name) for name in ("part", "sum_part"))
+        at = Signal(_Channels, reset_less=True)
+        stationary = (command.mode == Mode.KEY) | (command.mode == Mode.VALUE)
+        m.d.sync += [
+            at.eq(channels),
+            token_row.eq(Mux(stationary, token.row, command.dst_base + tile.dst_offset)[:ROW_BITS]),
+            row.eq(token_row),
+            row_offset.eq(at.position >> row_bits),
+            part.eq(at.position[lane_bits:row_bits]),
+            sum_row.eq(row + row_offset),
+            sum_part.eq(part),
+        ]
+        with m.Switch(control.mode):
             with m.Case(Mode.RESIDUAL):
-                m.d.comb += control.row_offset.eq(position >> lane_bits)
+                m.d.sync += row_offset.eq(at.position >> lane_bits)
             with m.Case(Mode.KEY):
-                m.d.comb += [
-                    control.row.eq(command.dst_base + token.base),
-                    control.row_offset.eq(channels.head_base + (channels.in_head >> row_bits)),
-                    control.part.eq(channels.in_head[lane_bits:row_bits]),
+                m.d.sync += [
+                    row_offset.eq(at.head_base + (at.in_head >> row_bits)),
+                    part.eq(at.in_head[lane_bits:row_bits]),
                 ]
             with m.Case(Mode.VALUE):
-                m.d.comb += [
-                    control.row.eq(command.dst_base + token.base),
-                    control.row_offset.eq(channels.head_base + channels.tile_base),
-                ]
+                m.d.sync += row_offset.eq(at.head_base + at.tile_base)
+        m.d.comb += [self.control.row.eq(sum_row), self.control.part.eq(sum_part)]

@@ -96,12 +96,12 @@ def group_control(config: AcceleratorConfig) -> data.StructLayout:
     """What travels with a group of ``epilogue_lanes`` values down the epilogue.
 
     Members:
-        valid, mode, gelu, gelu_shift, accumulate, num_experts, top_k: as in the command
-        row, row_offset: destination row; the offset is added a stage later
+        mode, gelu, gelu_shift, accumulate, num_experts, top_k: as in the command
+        row: destination row
         part: the group's position within a row of lanes_k elements
         lane: KEY: bank of the token; VALUE: byte of the token
         first_bank: VALUE: bank of the group's first channel
-        channels: which of the group's lanes are channels at all
+        channels, any_channel: which of the group's lanes are channels at all, and whether one is
         first_group, last_group: of the token
         clear: GATE: first group of a command that empties the queues
         index: the token's entry of the row-maximum memory, or its number
@@ -109,17 +109,16 @@ def group_control(config: AcceleratorConfig) -> data.StructLayout:
     """
     return data.StructLayout(
         {
-            "valid": 1,
             "mode": Mode,
             "gelu": 1,
             "gelu_shift": 2,
             "accumulate": 1,
             "row": ROW_BITS,
-            "row_offset": ROW_BITS,
             "part": unsigned(ceil_log2(config.lanes_k // config.epilogue_lanes)),
             "lane": LANE_BITS,
             "first_bank": LANE_BITS,
             "channels": config.epilogue_lanes,
+            "any_channel": 1,
             "first_group": 1,
             "last_group": 1,
             "clear": 1,

@@ -26,13 +26,13 @@ class ValueBits(enum.Enum, shape=2):  # type: ignore[call-arg]
 _LIMITS = [limit_of(bits) for bits in (8, 11, 12, 16)]  # in the order of ValueBits
 
 
-_PRODUCT_LATENCY = 3  # cycles from a lane's inputs to its product
+_PRODUCT_LATENCY = 4  # cycles from a lane's inputs to its product
 
 
 class RequantizeLane(wiring.Component):
     """One channel: two multipliers (17 x 17 and ``acc_bits`` x 17 bits); fully pipelined.
 
-    With accumulators of 25 bits each is one DSP48.
+    With accumulators of 25 bits each is one DSP48, registered behind its multiplier and at its output.
 
     Args:
         acc_bits: bits of the accumulator, and of its sum with the bias
@@ -64,24 +64,29 @@ class RequantizeLane(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        biased = Signal(signed(self._acc_bits))
-        biased_2 = Signal(signed(self._acc_bits))
-        scaled = Signal(32)
-        factor = Signal(16)
-        product = Signal(signed(self._acc_bits + 16))
-        shift = Signal(SHIFT_SUM_BITS)
-        m.d.comb += shift.eq(self.shift + self.row_shift)
+        biased, biased_2 = (
+            Signal(signed(self._acc_bits), reset_less=True, name=name) for name in ("biased", "biased_2")
+        )
+        multiplied = Signal(32, reset_less=True)
+        scaled = Signal(32, reset_less=True)
+        multiplied_2, product = (
+            Signal(signed(self._acc_bits + 16), reset_less=True, name=name) for name in ("multiplied_2", "product")
+        )
+        shift = Signal(SHIFT_SUM_BITS, reset_less=True)
         m.d.sync += [
             biased.eq(self.acc + self.bias),
-            scaled.eq(self.multiplier * self.row),
+            multiplied.eq(self.multiplier * self.row),
+            shift.eq(self.shift + self.row_shift),
             biased_2.eq(biased),
-            factor.eq(((scaled + (1 << 14)) >> 15)[:16]),  # no more than the multiplier, because row is at most 2^15
-            product.eq(biased_2 * factor),
+            scaled.eq(multiplied + (1 << 14)),
+            # No more than the multiplier, because row is at most 2^15.
+            multiplied_2.eq(biased_2 * scaled[15:31]),
+            product.eq(multiplied_2),
         ]
         m.submodules.rounding = rounding = RoundingShift(len(product), SHIFT_SUM_BITS, 16)
         m.d.comb += [
             rounding.value.eq(product),
-            rounding.shift.eq(delay(m, shift, _PRODUCT_LATENCY, "shift")),
+            rounding.shift.eq(delay(m, shift, _PRODUCT_LATENCY - 1, "shift", reset_less=True)),
             rounding.limit.eq(self.limit),
             self.value.eq(rounding.result),
         ]
@@ -131,7 +136,7 @@ class Requantizer(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         chosen = Array([Const(value, 15) for value in _LIMITS])[self.bits.as_value()]
-        limit = delay(m, chosen, RequantizeLane.LIMIT_DELAY, "limit")
+        limit = delay(m, chosen, RequantizeLane.LIMIT_DELAY, "limit", reset_less=True)
         for i in range(self._lanes):
             m.submodules[f"lane_{i}"] = lane = RequantizeLane(self._acc_bits)
             m.d.comb += [
