@@ -90,10 +90,12 @@ class MatMulIssue(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        current, extents, running = Signal(MatMul), Signal(_Extents), Signal()
-        index, tile, step = Signal(_Walk), Signal(_Walk), Signal(_Walk)
-        token, token_ready = Signal(_Token), Signal()
-        weight_row, maximum_row = Signal(ROW_BITS), Signal(TOKEN_BITS)
+        # Only what says whether there is anything needs a reset.
+        current, extents = Signal(MatMul, reset_less=True), Signal(_Extents, reset_less=True)
+        running = Signal()
+        index, tile, step = (Signal(_Walk, name=name, reset_less=True) for name in ("index", "tile", "at"))
+        token, token_ready = Signal(_Token, reset_less=True), Signal()
+        weight_row, maximum_row = Signal(ROW_BITS, reset_less=True), Signal(TOKEN_BITS, reset_less=True)
         incoming = self.command.payload.payload
         looked_at = self._accept(m, current, extents, running)
         with m.If(~running):  # whether there is a command or not: only one bit should depend on that
@@ -162,7 +164,7 @@ class MatMulIssue(wiring.Component):
         """Take the next command, or end it at once if it has nothing to do; returns what was seen of it a cycle ago."""
         incoming, payload = self.command.payload, self.command.payload.payload
         count = Signal(TOKEN_BITS)
-        looked_at, known = Signal(_Extents), Signal()  # of the command that is offered, if it is known
+        looked_at, known = Signal(_Extents, reset_less=True), Signal()  # of the command that is offered, if it is known
         m.d.comb += count.eq(Mux(payload.use_queue, incoming.tokens, payload.tokens))
         for extent, places in (
             (looked_at.tokens, count),
@@ -258,10 +260,10 @@ class MatMulIssue(wiring.Component):
         """
         index, settled = Signal(TOKEN_BITS), Signal()  # the entry that is being read; it is there
         read, multiplied, ready = Signal(), Signal(), Signal()
-        source, target = Signal(TOKEN_BITS), Signal(TOKEN_BITS)
-        source_rows, target_rows = Signal(ROW_BITS), Signal(ROW_BITS)
-        scores = [Signal(ROW_FACTOR_BITS, name=f"score_{stage}") for stage in range(2)]
-        token = Signal(_Token)
+        source, target = Signal(TOKEN_BITS, reset_less=True), Signal(TOKEN_BITS, reset_less=True)
+        source_rows, target_rows = Signal(ROW_BITS, reset_less=True), Signal(ROW_BITS, reset_less=True)
+        scores = [Signal(ROW_FACTOR_BITS, name=f"score_{stage}", reset_less=True) for stage in range(2)]
+        token = Signal(_Token, name="following", reset_less=True)
         m.d.comb += self.queue.index.eq(Mux(running, index, 0))
         m.d.sync += settled.eq(1)
         with m.If(settled & ~read):
