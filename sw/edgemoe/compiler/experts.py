@@ -100,8 +100,8 @@ def emit_experts(
     for final in _emit_gate(b, trace, name, gate, task, plan.mlp.x, groups):
         while fetches:
             fetches.pop(0)()
+        b.load_gelu(block.gelu, f"{name}.gelu")
         experts.prefetch()
-        b.load_gelu(block.gelu, f"{name}.gelu")  # waits for the block before: behind all that does not
         experts.emit(final)
     fc1, fc2 = block.expert_fc1[0], block.expert_fc2[0]  # all have one shape
     phase.expert_macs = fc1.weight.size + fc2.weight.size

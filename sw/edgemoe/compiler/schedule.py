@@ -19,7 +19,7 @@ from edgemoe_hw.spec.isa import Engine, LayerNorm, Load, MatMul, Store
 from edgemoe_hw.spec.timing import completion_cycles
 from edgemoe_models.config import ModelConfig
 
-__all__ = ["Timing", "dispatch_order", "estimate", "load_bytes"]
+__all__ = ["Estimator", "Timing", "dispatch_order", "estimate", "load_bytes"]
 
 _LOAD_AHEAD = 1  # a LOAD that waits for a late memory must not keep MATMULs behind it: later is better (measured)
 _ISSUE_AHEAD = QUEUE_COMMANDS - 1  # the others are dispatched as early as their queues allow
@@ -60,25 +60,41 @@ def _occupancy(config: AcceleratorConfig, model: ModelConfig, command: Command) 
         vectors = -(-p.dim // config.norm_lanes)
         return p.tokens * (vectors + 1), 2 * vectors + _RESULT_LATENCY
     assert isinstance(p, MatMul)
-    tokens = -(-p.tokens * model.top_k // model.num_experts) if p.use_queue else p.tokens
-    busy = tokens * p.tiles * max(p.k_steps, p.min_gap) + _COMMAND_OVERHEAD
-    return busy, max(_RESULT_LATENCY, completion_cycles(config))
+    steps = p.tokens * p.tiles * max(p.k_steps, p.min_gap)
+    if p.use_queue:
+        steps = -(-steps * model.top_k // model.num_experts)
+    return steps + _COMMAND_OVERHEAD, max(_RESULT_LATENCY, completion_cycles(config))
+
+
+class Estimator:
+    """Timing of one command after the other in sequential order: engines concurrent, queues of any depth, balanced
+    experts.
+
+    Attributes:
+        free: when each engine can start its next command
+        finished: when each engine's commands have finished, in order
+    """
+
+    def __init__(self, config: AcceleratorConfig, model: ModelConfig) -> None:
+        self._config, self._model = config, model
+        self.free = [0] * len(Engine)
+        self.finished: list[list[int]] = [[] for _ in Engine]
+
+    def add(self, command: Command) -> Timing:
+        """The next command's."""
+        waits, finished = enumerate(command.waits), self.finished[command.engine]
+        ready = max((self.finished[engine][count - 1] for engine, count in waits if count), default=0)
+        start = max(ready, self.free[command.engine])
+        busy, latency = _occupancy(self._config, self._model, command)
+        self.free[command.engine] = start + busy
+        finished.append(max(start + busy + latency, finished[-1] if finished else 0))
+        return Timing(ready, start, start + busy, finished[-1])
 
 
 def estimate(config: AcceleratorConfig, model: ModelConfig, commands: Sequence[Command]) -> list[Timing]:
-    """Timing of each command in sequential order, engines concurrent, queues of any depth, balanced experts."""
-    free = [0] * len(Engine)
-    finished: list[list[int]] = [[] for _ in Engine]
-    timings = []
-    for command in commands:
-        ready = max((finished[engine][count - 1] for engine, count in enumerate(command.waits) if count), default=0)
-        start = max(ready, free[command.engine])
-        busy, latency = _occupancy(config, model, command)
-        free[command.engine] = start + busy
-        finish = max(start + busy + latency, finished[command.engine][-1] if finished[command.engine] else 0)
-        finished[command.engine].append(finish)
-        timings.append(Timing(ready, start, start + busy, finish))
-    return timings
+    """Timing of each command in sequential order."""
+    estimator = Estimator(config, model)
+    return [estimator.add(command) for command in commands]
 
 
 def dispatch_order(commands: Sequence[Command], timings: Sequence[Timing]) -> list[int]:
