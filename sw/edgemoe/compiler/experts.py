@@ -163,7 +163,7 @@ class _Experts:
             there = {id(job): chunk.tile + chunk.tiles for job, chunk in held}  # in ascending order
             rest = [replace(job, first=there.get(id(job), 0)) for job in jobs]
             self.b.expert = number
-            self.b.stream(rest, [self.every], held=held, free=self.free if self.held else None)
+            self.b.stream(rest, [self.every], held=held, free=self.free)
             self.b.expert = None
 
     def _jobs(self, number: int, last: bool) -> list[Job]:
