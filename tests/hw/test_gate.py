@@ -5,6 +5,7 @@ import pytest
 
 from edgemoe_hw.engines.matmul.gate import GateUnit
 from edgemoe_hw.spec.config import AcceleratorConfig
+from edgemoe_hw.spec.constants import RECIPROCAL_LATENCY
 from edgemoe_hw.spec.timing import gate_interval
 from support import golden
 from support.amaranth_bench import simulate
@@ -164,5 +165,5 @@ def test_overrun_is_reported() -> None:
 
 def test_interval() -> None:
     assert gate_interval(CONFIG, 16, 2) == 17
-    assert gate_interval(CONFIG, 1, 1) == 4
-    assert gate_interval(CONFIG, 4, 4) == 7
+    assert gate_interval(CONFIG, 1, 1) == 1 + RECIPROCAL_LATENCY
+    assert gate_interval(CONFIG, 4, 4) == 4 + RECIPROCAL_LATENCY

@@ -1,8 +1,10 @@
 """Rounding shift and clamp: ``clamp(rhe(value, shift), bits)`` of docs/numerics.md, pipelined."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, ValueLike, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+
+from edgemoe_hw.primitives.arithmetic import truncate
 
 __all__ = ["RoundingShift", "clamp", "limit_of"]
 
@@ -15,9 +17,27 @@ def limit_of(bits: int) -> int:
 
 
 def clamp(value: ValueLike, limit: ValueLike) -> Value:
-    """``value`` limited to ``[-limit, limit]`` as an expression of just the bits that a limit of this width needs."""
+    """``value`` limited to ``[-limit, limit]``; ``limit`` is a ``limit_of`` and narrower than ``value``."""
     value, limit = Value.cast(value), Value.cast(limit)
-    return Mux(value > limit, limit, Mux(value < -limit, -limit, value))[: len(limit) + 1].as_signed()
+    above, below = _beyond(value, limit)
+    return Mux(above, limit, Mux(below, _minus(limit), value[: len(limit) + 1]))[: len(limit) + 1].as_signed()
+
+
+def _beyond(value: Value, limit: Value) -> tuple[Value, Value]:
+    """Whether a signed ``value`` is above ``limit``, and whether it is below ``-limit``.
+
+    The limit's bits are ones, so a bit outside it tells, or, of a negative value, none set within it.
+    """
+    bits, negative = value[:-1], value[-1]
+    outside = ~Cat(limit, Const(0, len(bits) - len(limit)))
+    above = ~negative & (bits & outside).any()
+    below = negative & ((~bits & outside).any() | ~(bits & limit).any())
+    return above, below
+
+
+def _minus(limit: Value) -> Value:
+    """``-limit``, with a sign."""
+    return Cat(1, ~limit[1:], 1)
 
 
 class RoundingShift(wiring.Component):
@@ -34,12 +54,12 @@ class RoundingShift(wiring.Component):
     Members:
         value: In(signed(in_width))
         shift: In(shift_width)
-        limit: In(out_width - 1), largest magnitude of the result
+        limit: In(out_width - 1), largest magnitude of the result: ``limit_of`` any format of up to ``out_width`` bits
         result: Out(signed(out_width))
     """
 
-    LATENCY = 3
-    LIMIT_DELAY = 2
+    LATENCY = 4
+    LIMIT_DELAY = 3
 
     def __init__(self, in_width: int, shift_width: int, out_width: int) -> None:
         if not 2 <= out_width <= in_width:
@@ -65,27 +85,36 @@ class RoundingShift(wiring.Component):
         extended = Signal(signed(width))
         m.d.comb += extended.eq(Cat(0, self.value))
 
-        # Stage 1: multiples of eight. Bits that leave below the guard bit are collected in `sticky`.
-        coarse = Signal(signed(width))
-        coarse_sticky = Signal()
-        fine = Signal(_FINE)
-        m.d.sync += fine.eq(self.shift[:_FINE])
+        # Stage 1: multiples of eight. Bits that leave below the guard bit are collected, eight in a register.
+        places = min(1 << (self._shift_width - _FINE), -(-width // step) + 1)
+        coarse = Signal(signed(width), reset_less=True)
+        distance = Signal(range(places), reset_less=True)
+        bytes_set = Signal(-(-width // step), reset_less=True)
+        fine = Signal(_FINE, reset_less=True)
+        m.d.sync += [
+            fine.eq(self.shift[:_FINE]),
+            bytes_set.eq(Cat(extended[low : low + step].any() for low in range(0, width, step))),
+        ]
         with m.Switch(self.shift[_FINE:]):
-            for k in range(min(1 << (self._shift_width - _FINE), -(-width // step))):
+            for k in range(places - 1):
                 with m.Case(k):
-                    m.d.sync += [coarse.eq(extended >> (k * step)), coarse_sticky.eq(extended[: k * step].any())]
-            with m.Default():
-                m.d.sync += [coarse.eq(extended[-1].replicate(width)), coarse_sticky.eq(extended.any())]
+                    m.d.sync += [coarse.eq(extended >> (k * step)), distance.eq(k)]
+            with m.Default():  # the last place, or one beyond the value
+                m.d.sync += [coarse.eq(extended >> ((places - 1) * step)), distance.eq(places - 1)]
 
         # Stage 2: the rest. `out_width + 1` quotient bits decide rounding and clamp unless `large` is set.
         keep = self._out_width + 2
-        quotient = Signal(signed(keep - 1))
-        guard = Signal()
-        sticky = Signal()
-        large = Signal()
-        negative = Signal()
+        quotient = Signal(signed(keep - 1), reset_less=True)
+        guard = Signal(reset_less=True)
+        sticky = Signal(reset_less=True)
+        large = Signal(reset_less=True)
+        negative = Signal(reset_less=True)
         wide = Signal(signed(max(width, keep + step)))
-        m.d.comb += wide.eq(coarse)
+        coarse_sticky = Signal()
+        m.d.comb += [
+            wide.eq(coarse),
+            coarse_sticky.eq(Cat(is_set & (distance > k) for k, is_set in enumerate(bytes_set)).any()),
+        ]
         m.d.sync += negative.eq(coarse[-1])
         with m.Switch(fine):
             for f in range(step):
@@ -97,10 +126,23 @@ class RoundingShift(wiring.Component):
                         large.eq((above ^ coarse[-1].replicate(len(above))).any()),
                     ]
 
-        # Stage 3: round half to even and clamp.
-        rounded = Signal(signed(keep))
-        m.d.comb += rounded.eq(quotient + (guard & (sticky | quotient[0])))
-        m.d.sync += self.result.eq(clamp(rounded, self.limit))
-        with m.If(large):
-            m.d.sync += self.result.eq(Mux(negative, -self.limit, self.limit))
+        # Stage 3: round half to even.
+        rounded = Signal(signed(keep), reset_less=True)
+        too_large, too_small = Signal(reset_less=True), Signal(reset_less=True)
+        m.d.sync += [
+            rounded.eq(quotient + (guard & (sticky | quotient[0]))),
+            too_large.eq(large & ~negative),
+            too_small.eq(large & negative),
+        ]
+
+        # Stage 4: clamp.
+        above, below = _beyond(rounded, self.limit)
+        result = Signal(signed(self._out_width), reset_less=True)
+        with m.If(too_large | (above & ~too_small)):
+            m.d.sync += result.eq(self.limit)
+        with m.Elif(too_small | below):
+            m.d.sync += result.eq(_minus(self.limit).as_signed())
+        with m.Else():
+            m.d.sync += result.eq(truncate(rounded, self._out_width))
+        m.d.comb += self.result.eq(result)
         return m

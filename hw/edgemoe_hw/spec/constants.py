@@ -119,7 +119,7 @@ QUEUE_COMMANDS = 16
 """Commands that an engine's queue holds; the compiler orders programs by it."""
 
 # Latencies of units that the compiler plans with.
-RECIPROCAL_LATENCY = 3
+RECIPROCAL_LATENCY = 4
 """Cycles of the reciprocal unit."""
 COUNT_CYCLES = 2
 """Cycles from a MATMUL's completion to its count."""

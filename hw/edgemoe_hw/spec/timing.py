@@ -34,13 +34,13 @@ SCORE_READ = 2
 PARAM_READ = 2
 RESIDUAL_READ = 2
 
-EXPONENTIAL = 3
+EXPONENTIAL = 4
 """Cycles from scores to their exponentials."""
 ISSUE_IDLE = 1
 """Cycles without a step between two MATMULs, at least."""
-REQUANTIZE = 7
+REQUANTIZE = 8
 """Cycles from an accumulator to the requantized value (= Requantizer.LATENCY)."""
-ACTIVATION = 3
+ACTIVATION = 5
 """Cycles from there to the activation function's value (= Activation.LATENCY)."""
 EPILOGUE = 1 + PARAM_READ + REQUANTIZE + ACTIVATION + 1
 """Cycles from a tile's strobe to the writes of its first group's activations; nothing but row maxima comes later."""
@@ -53,7 +53,7 @@ A row is read, added to, clamped and written, each in its own cycle; the next re
 
 def exponential_sum(lanes: int) -> int:
     """Cycles from ``lanes`` scores to the sum of their exponentials."""
-    return EXPONENTIAL + 2
+    return EXPONENTIAL + 3
 
 
 def mac_array(lanes_k: int, chain: int) -> int:

@@ -1,11 +1,12 @@
 """Activation functions that are ReLU minus a short, even table (docs/numerics.md, section 4)."""
 
-from amaranth.hdl import Array, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from edgemoe_hw.primitives.arithmetic import truncate
+from edgemoe_hw.primitives.delay import delay
 from edgemoe_hw.primitives.rounding import clamp, limit_of
 from edgemoe_hw.spec.constants import GELU_ENTRIES
 
@@ -33,7 +34,7 @@ class Activation(wiring.Component):
             entry ``row * load_bytes + byte`` is byte ``byte`` of the data
     """
 
-    LATENCY = 3
+    LATENCY = 5
 
     def __init__(self, lanes: int, load_bytes: int) -> None:
         if not isinstance(lanes, int) or lanes < 1:
@@ -63,15 +64,13 @@ class Activation(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        shift_1 = Signal(2)
-        shift_2 = Signal(2)
-        m.d.sync += [shift_1.eq(self.shift), shift_2.eq(shift_1)]
+        shift = delay(m, self.shift, 3, "shift")
         for i in range(self._lanes):
-            m.d.comb += self.y[i].eq(self._lane(m, i, shift_2))
+            m.d.comb += self.y[i].eq(self._lane(m, i, shift))
         return m
 
     def _lane(self, m: Module, i: int, shift: Signal) -> Signal:
-        """The data path of lane ``i``; ``shift`` belongs to its last stage."""
+        """The data path of lane ``i``; ``shift`` belongs to its fourth stage."""
         table = Memory(
             shape=8 * self._load_bytes,
             depth=GELU_ENTRIES // self._load_bytes,
@@ -87,15 +86,15 @@ class Activation(wiring.Component):
             write.data.eq(self.write_data),
         ]
 
-        magnitude = Signal(10, name=f"magnitude_{i}")
-        relu_1 = Signal(10, name=f"relu_1_{i}")
+        magnitude = Signal(10, name=f"magnitude_{i}", reset_less=True)
+        relu_1 = Signal(10, name=f"relu_1_{i}", reset_less=True)
         m.d.sync += [  # -1024 never comes
             magnitude.eq(truncate(Mux(self.q[i] < 0, -self.q[i], self.q[i]), 10)),
             relu_1.eq(truncate(Mux(self.q[i] < 0, 0, self.q[i]), 10)),
         ]
 
-        delta = Signal(8, name=f"delta_{i}")
-        relu_2 = Signal(10, name=f"relu_2_{i}")
+        delta = Signal(8, name=f"delta_{i}", reset_less=True)
+        relu_2 = Signal(10, name=f"relu_2_{i}", reset_less=True)
         select = (self._load_bytes - 1).bit_length()
         m.d.comb += read.addr.eq(magnitude[select:9])
         m.d.sync += [
@@ -103,17 +102,22 @@ class Activation(wiring.Component):
             relu_2.eq(relu_1),
         ]
 
-        result = Signal(signed(8), name=f"result_{i}")
-        difference = Signal(signed(11), name=f"difference_{i}")
-        m.d.comb += difference.eq(relu_2 - delta)
-        rounded = Array([_round_half_even(difference, g) for g in range(4)])[shift]
-        m.d.sync += result.eq(clamp(rounded, limit_of(8)))
+        # Rounding is choosing, a cycle after the difference, what is shifted and what is added.
+        difference = Signal(signed(11), name=f"difference_{i}", reset_less=True)
+        rounded = Signal(signed(11), name=f"rounded_{i}", reset_less=True)
+        result = Signal(signed(8), name=f"result_{i}", reset_less=True)
+        quotient = Array([difference >> g for g in range(4)])[shift]
+        carry = Array([_rounds_up(difference, g) for g in range(4)])[shift]
+        m.d.sync += [
+            difference.eq(relu_2 - delta),
+            rounded.eq(truncate(quotient + carry, 11)),  # at most 1023: nothing is added without a shift
+            result.eq(clamp(rounded, limit_of(8))),
+        ]
         return result
 
 
-def _round_half_even(value: Signal, shift: int) -> Signal:
-    """``rhe(value, shift)`` for a constant shift, as an expression."""
+def _rounds_up(value: Signal, shift: int) -> Value:
+    """Whether ``rhe(value, shift)`` is one more than ``value >> shift``, for a constant shift."""
     if shift == 0:
-        return value
-    below = value[: shift - 1].any() if shift > 1 else 0
-    return (value >> shift) + (value[shift - 1] & (below | value[shift]))
+        return Const(0, 1)
+    return value[shift - 1] & (value[: shift - 1].any() | value[shift])

@@ -9,11 +9,11 @@ from amaranth.utils import ceil_log2
 from edgemoe_hw.engines.matmul.records import RowScale
 from edgemoe_hw.engines.matmul.softmax import Reciprocal
 from edgemoe_hw.ports import GateLogits, QueueRead
-from edgemoe_hw.primitives.arithmetic import minimum, times, truncate
+from edgemoe_hw.primitives.arithmetic import times, truncate
 from edgemoe_hw.primitives.delay import delay
 from edgemoe_hw.primitives.trees import maximum, pipelined_tree, tree_cycles, tree_maximum
 from edgemoe_hw.spec.config import AcceleratorConfig
-from edgemoe_hw.spec.constants import EXPERT_BITS, ROW_FACTOR_BITS, TOKEN_BITS, TOP_K_BITS
+from edgemoe_hw.spec.constants import EXPERT_BITS, EXPERT_COUNT_BITS, ROW_FACTOR_BITS, TOKEN_BITS, TOP_K_BITS
 from edgemoe_hw.spec.tables import EXP2G
 
 __all__ = ["GateUnit"]
@@ -21,7 +21,8 @@ __all__ = ["GateUnit"]
 _BANKS = 4  # tokens whose logits are kept: arriving, waiting (two), being read
 _POWER_BITS = 15  # of EXP2G's entries
 _LARGEST_SCORE = 1 << 15
-_SCORE_LATENCY = 3  # cycles from a winner to its score
+_SCORE_LATENCY = 4  # cycles from a winner to its score
+_COUNT_LATENCY = 2  # of them, or fewer, from an expert to whether its queue is full
 
 
 class _Group(data.Struct):
@@ -141,15 +142,17 @@ class GateUnit(wiring.Component):
         write = memory.write_port()
         bank, this_bank = Signal(range(_BANKS)), Signal(range(_BANKS))
         group, this_group = Signal(range(self._groups)), Signal(range(self._groups))
+        left, these = Signal(EXPERT_COUNT_BITS), Signal(EXPERT_COUNT_BITS)  # experts from this group on
         m.d.comb += [
             this_bank.eq(bank + logits.first),
             this_group.eq(Mux(logits.first, 0, group)),
+            these.eq(Mux(logits.first, logits.num_experts, left)),
             write.en.eq(logits.valid),
             write.addr.eq(Cat(this_group, this_bank)),
             write.data.eq(logits.values),
         ]
         with m.If(logits.valid):
-            m.d.sync += [bank.eq(this_bank), group.eq(this_group + 1)]
+            m.d.sync += [bank.eq(this_bank), group.eq(this_group + 1), left.eq(Mux(these > lanes, these - lanes, 0))]
 
         # Maximum: real experts only, one level of the tree a cycle, then the running maximum over the groups.
         arrived = Signal(_Group)
@@ -163,8 +166,8 @@ class GateUnit(wiring.Component):
             m.d.sync += arrived.token.eq(logits.token)
         masked = []
         for lane, value in enumerate(logits.values):
-            kept = Signal(signed(16), name=f"masked_{lane}")
-            m.d.sync += kept.eq(Mux(this_group * lanes + lane < logits.num_experts, value, -32768))
+            kept = Signal(signed(16), name=f"masked_{lane}", reset_less=True)
+            m.d.sync += kept.eq(Mux(these > lane, value, -32768))
             masked.append(kept)
         largest = pipelined_tree(m, masked, tree_maximum, 2, "maximum")
         tag = delay(m, arrived, tree_cycles(lanes, 2), "tag")
@@ -190,11 +193,10 @@ class GateUnit(wiring.Component):
         lanes = self._config.epilogue_lanes
         job, running = Signal(_Job), Signal()
         number, lane, group = Signal(EXPERT_BITS), Signal(range(lanes)), Signal(range(self._groups))
-        logit, issued = Signal(signed(16)), Signal(_Expert)
+        logit, selected, issued = Signal(signed(16)), Signal(_Expert), Signal(_Expert)
         is_last = number + 1 == self.logits.num_experts
         m.d.comb += [
             logits.addr.eq(Cat(group, job.bank)),
-            logit.eq(logits.data.word_select(lane, 16)),
             jobs.r_en.eq(~running),
         ]
         with m.If(running):
@@ -203,13 +205,17 @@ class GateUnit(wiring.Component):
                 m.d.sync += [lane.eq(0), group.eq(group + 1)]
         with m.Elif(jobs.r_rdy):
             m.d.sync += [job.eq(jobs.r_data), running.eq(1), number.eq(0), lane.eq(0), group.eq(0)]
+        largest = Signal(signed(16))  # of the selected expert's token: the next job may be there already
         m.d.sync += [
-            issued.valid.eq(running),
-            issued.first.eq(number == 0),
-            issued.last.eq(is_last),
-            issued.number.eq(number),
-            issued.token.eq(job.token),
-            issued.delta.eq(job.maximum - logit),
+            logit.eq(logits.data.word_select(lane, 16).as_signed()),
+            largest.eq(job.maximum),
+            selected.valid.eq(running),
+            selected.first.eq(number == 0),
+            selected.last.eq(is_last),
+            selected.number.eq(number),
+            selected.token.eq(job.token),
+            issued.eq(selected),
+            issued.delta.eq(largest - logit),
         ]
 
         mantissa, power = Signal(_POWER_BITS), Signal(_POWER_BITS)
@@ -299,32 +305,48 @@ class GateUnit(wiring.Component):
             issued.token.eq(winner_token),
             issued.last.eq(issue & (left == 1)),
         ]
-        entry = delay(m, issued, _SCORE_LATENCY, "entry")
-        self._append(m, entry, score)
-        m.d.comb += finished.eq(entry.last)
+        self._append(m, issued, score)
+        m.d.comb += finished.eq(delay(m, issued.last, _SCORE_LATENCY, "finished"))
 
     def _score(self, m: Module, power: Signal, scale: data.View) -> Signal:
         """``min((power * row + 2^(b - 1)) >> b, 32768)``, ``_SCORE_LATENCY`` cycles later; b is at least 14."""
-        product, shift = Signal(2 * _POWER_BITS), Signal.like(scale.shift)
+        multiplied, product = Signal(2 * _POWER_BITS), Signal(2 * _POWER_BITS)  # within the DSP
+        shift = delay(m, (scale.shift - 1)[: len(scale.shift)], 2, "shift")
         shifted, score = Signal.like(product), Signal(ROW_FACTOR_BITS)
+        half = shifted[:ROW_FACTOR_BITS]
         m.d.sync += [
-            product.eq(power * scale.row[:15]),  # RECIP's entries are below 2^15
-            shift.eq(scale.shift - 1),
+            multiplied.eq(power * scale.row[:15]),  # RECIP's entries are below 2^15
+            product.eq(multiplied),
             shifted.eq(product >> shift),
-            score.eq(minimum((shifted + 1) >> 1, _LARGEST_SCORE)),
+            # From 2^16 - 1 on, (shifted + 1) >> 1 is the largest score or more.
+            score.eq(Mux(shifted[ROW_FACTOR_BITS:].any() | half.all(), _LARGEST_SCORE, (half + 1) >> 1)),
         ]
         return score
 
-    def _append(self, m: Module, entry: data.View, score: Signal) -> None:
-        """The queue memory and its counters."""
+    def _append(self, m: Module, winner: data.View, score: Signal) -> None:
+        """The queue memory and its counters; ``score`` comes ``_SCORE_LATENCY`` cycles after its winner.
+
+        The winner's count is chosen and judged in cycles of their own while the score is on its way. An expert's next
+        win comes ``gate_interval`` later, less ``top_k``, which is more than the cycles until the count has changed.
+        """
         max_tokens, max_experts = self._config.max_tokens, self._config.max_experts
         m.submodules.queue = queue = Memory(shape=_Queued.as_shape().size, depth=max_experts * max_tokens, init=[])
         write, read = queue.write_port(), queue.read_port()
-        counts = Array([self.counts[i] for i in range(max_experts)])
-        count, full, found = Signal(TOKEN_BITS), Signal(), data.View(_Queued, read.data)
+        before = delay(m, winner, _SCORE_LATENCY - _COUNT_LATENCY, "before")
+        choosing = delay(m, before, 1, "choosing")
+        entry = delay(m, choosing, 1, "entry")
+        chosen, count = Signal(TOKEN_BITS), Signal(TOKEN_BITS)
+        counted, full = Signal(max_experts), Signal()
+        found = data.View(_Queued, read.data)
+        m.d.sync += [
+            chosen.eq(Array([self.counts[i] for i in range(max_experts)])[before.expert]),
+            count.eq(chosen),
+            full.eq(chosen == max_tokens),
+            counted.eq(
+                Cat(choosing.valid & (choosing.expert == i) & (chosen != max_tokens) for i in range(max_experts))
+            ),
+        ]
         m.d.comb += [
-            count.eq(counts[entry.expert]),
-            full.eq(count == max_tokens),
             write.addr.eq(truncate(times(entry.expert, max_tokens) + count, len(write.addr))),
             write.data.eq(Cat(entry.token, score)),
             write.en.eq(entry.valid & ~full),
@@ -332,10 +354,10 @@ class GateUnit(wiring.Component):
             self.queue.token.eq(found.token),
             self.queue.score.eq(found.score),
         ]
-        with m.If(entry.valid):
-            with m.If(full):
-                m.d.sync += self.overflow.eq(1)
-            with m.Else():
-                m.d.sync += counts[entry.expert].eq(count + 1)
+        with m.If(entry.valid & full):
+            m.d.sync += self.overflow.eq(1)
+        for i in range(max_experts):
+            with m.If(counted[i]):
+                m.d.sync += self.counts[i].eq(count + 1)
         with m.If(self.logits.clear):
             m.d.sync += [self.counts[i].eq(0) for i in range(max_experts)]

@@ -1,16 +1,24 @@
 """Single-pass softmax: exponentials of a row and the reciprocal of their sum (docs/numerics.md, section 6)."""
 
-from amaranth.hdl import Array, Cat, Const, Module, Signal, signed
+import itertools
+
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from edgemoe_hw.primitives.arithmetic import truncate
-from edgemoe_hw.primitives.trees import two_stage_sum
+from edgemoe_hw.primitives.arithmetic import minimum
+from edgemoe_hw.primitives.delay import delay
+from edgemoe_hw.primitives.trees import pipelined_tree, tree_cycles, tree_sum
 from edgemoe_hw.spec.constants import RECIPROCAL_LATENCY, ROW_FACTOR_BITS, SCORE_BITS
 from edgemoe_hw.spec.tables import EXP2, RECIP
 
 __all__ = ["Exp2Lanes", "Reciprocal"]
+
+
+_VANISHED = 9  # exponent from which on a probability is 0
+_SHARING = 4  # lanes that share a register of the shift
+_SUM_STAGES = 3
 
 
 class Exp2Lanes(wiring.Component):
@@ -30,8 +38,8 @@ class Exp2Lanes(wiring.Component):
         total: Out, the sum of the lanes' p
     """
 
-    LATENCY = 3
-    TOTAL_LATENCY = LATENCY + 2
+    LATENCY = 4
+    TOTAL_LATENCY = LATENCY + _SUM_STAGES
 
     def __init__(self, lanes: int) -> None:
         if not isinstance(lanes, int) or lanes < 1:
@@ -55,40 +63,45 @@ class Exp2Lanes(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         shift = Signal(2)
-        m.d.sync += shift.eq(self.score_shift)
         for i in range(self._lanes):
+            if i % _SHARING == 0:
+                shift = Signal(2, name=f"shift_{i}", reset_less=True, attrs={"keep": "true"})  # or Yosys joins them
+                m.d.sync += shift.eq(self.score_shift)
             self._lane(m, i, shift)
 
-        m.d.comb += self.total.eq(two_stage_sum(m, list(self.p), "sum"))
+        # Sums of few lanes a stage; so few that there are always as many stages.
+        fan_in = next(n for n in itertools.count(2) if n**_SUM_STAGES >= self._lanes)
+        stages = tree_cycles(self._lanes, fan_in)
+        total = pipelined_tree(m, list(self.p), tree_sum, fan_in, "sum")
+        m.d.comb += self.total.eq(delay(m, total, _SUM_STAGES - stages, "total"))
         return m
 
     def _lane(self, m: Module, i: int, shift: Signal) -> None:
         """Adds the data path of lane ``i``; ``shift`` belongs to its second stage."""
-        difference = Signal(SCORE_BITS, name=f"difference_{i}")  # of symmetric values, so without a carry
-        live = Signal(name=f"live_{i}")
-        m.d.sync += [difference.eq(self.maximum - self.score[i]), live.eq(self.mask[i])]
+        difference = Signal(SCORE_BITS, name=f"difference_{i}", reset_less=True)  # of symmetric values: no carry
+        delta = Signal(SCORE_BITS + 3, name=f"delta_{i}", reset_less=True)
+        live = delay(m, self.mask[i], 2, f"live_{i}")
+        m.d.sync += [
+            difference.eq(self.maximum - self.score[i]),
+            delta.eq(difference << shift),
+        ]
 
-        delta = Signal(SCORE_BITS + 3, name=f"delta_{i}")
-        mantissa = Signal(12, name=f"mantissa_{i}")
-        exponent = Signal(SCORE_BITS - 3, name=f"exponent_{i}")
-        live_2 = Signal(name=f"live_2_{i}")
-        m.d.comb += delta.eq(difference << shift)
+        mantissa = Signal(12, name=f"mantissa_{i}", reset_less=True)
+        exponent = Signal(range(_VANISHED + 1), name=f"exponent_{i}", reset_less=True)
         m.d.sync += [
             mantissa.eq(Array([Const(value, 12) for value in EXP2])[delta[:6]]),
-            exponent.eq(delta[6:]),
-            live_2.eq(live),
+            exponent.eq(Mux(live, minimum(delta[6:], _VANISHED), _VANISHED)),
         ]
 
         # (E + (8 << i)) >> (4 + i) is ((E >> (3 + i)) + 1) >> 1, which needs one shifter only.
         halves = Signal(9, name=f"halves_{i}")
-        rounded = Signal(9, name=f"rounded_{i}")
-        with m.If(live_2):
-            with m.Switch(exponent):
-                for e in range(9):
-                    with m.Case(e):
-                        m.d.comb += halves.eq(mantissa >> (3 + e))
-        m.d.comb += rounded.eq((halves + 1) >> 1)
-        m.d.sync += self.p[i].eq(truncate(rounded, 8))  # at most 255, which EXP2[0] = 4080 gives
+        p = Signal(8, name=f"p_{i}", reset_less=True)
+        with m.Switch(exponent):
+            for e in range(_VANISHED):
+                with m.Case(e):
+                    m.d.comb += halves.eq(mantissa >> (3 + e))
+        m.d.sync += p.eq(halves[1:] + halves[0])  # at most 255, which EXP2[0] = 4080 gives
+        m.d.comb += self.p[i].eq(p)
 
 
 class Reciprocal(wiring.Component):
@@ -119,14 +132,14 @@ class Reciprocal(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        n = Signal(self._width)
-        position = Signal(range(self._width))
+        n = Signal(self._width, reset_less=True)
+        position = Signal(range(self._width), reset_less=True)
         m.d.sync += n.eq(self.n)
         for bit in range(self._width):  # the last match, so the highest bit, wins
             with m.If(self.n[bit]):
                 m.d.sync += position.eq(bit)
 
-        index = Signal(10)
+        index = Signal(10, reset_less=True)
         position_2 = Signal.like(position)
         m.d.sync += position_2.eq(position)
         padded = Cat(Const(0, 10), n)
@@ -137,6 +150,11 @@ class Reciprocal(wiring.Component):
 
         m.submodules.table = table = Memory(shape=16, depth=len(RECIP), init=RECIP)
         read = table.read_port()
-        m.d.comb += [read.addr.eq(index), self.row.eq(read.data)]
-        m.d.sync += self.shift.eq(position_2)
+        row = Signal(ROW_FACTOR_BITS, reset_less=True)  # the block RAM's output register
+        m.d.sync += row.eq(read.data)
+        m.d.comb += [
+            read.addr.eq(index),
+            self.row.eq(row),
+            self.shift.eq(delay(m, position_2, 2, "shift")),
+        ]
         return m
