@@ -3,7 +3,8 @@ from dataclasses import replace
 
 import pytest
 
-from edgemoe_hw.engines.norm import unit
+from edgemoe_hw.engines.norm import reader
+from edgemoe_hw.engines.norm.lane import NormLane
 from edgemoe_hw.engines.norm.scalar import NormScalar
 from edgemoe_hw.engines.norm.unit import LayerNormUnit
 from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig
@@ -44,7 +45,7 @@ class Bench:
         await ctx.tick()
         ctx.set(dut.command.valid, 0)
         written: dict[int, list[int | None]] = {}
-        pending: list[int | None] = [None] * unit.RESIDUAL_READ  # rows on their way, the next to arrive first
+        pending: list[int | None] = [None] * reader.RESIDUAL_READ  # rows on their way, the next to arrive first
         reads = 0
         for cycle in range(1, 20000):
             read_row = pending.pop(0)
@@ -161,7 +162,8 @@ def test_throughput(name: str, dim: int) -> None:
         case = NormCase(config, rng, dim, tokens)
         await bench.load(ctx, case)
         cycles = await bench.execute(ctx, case, rng)
-        assert cycles <= max(dim // config.norm_lanes, NormScalar.INTERVAL) * (tokens + 1) + 50
+        latency = 20 + NormScalar.LATENCY_BOUND + NormLane.LATENCY
+        assert cycles <= max(dim // config.norm_lanes, NormScalar.INTERVAL) * (tokens + 1) + latency
 
     simulate(bench.dut, testbench)
 
@@ -179,7 +181,7 @@ def test_no_tokens() -> None:
 @pytest.mark.parametrize("norm_lanes", [1, 4, 8])
 def test_read_latency(norm_lanes: int, read: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long the residual memory takes, every row arrives in its cycle."""
-    monkeypatch.setattr(unit, "RESIDUAL_READ", read)
+    monkeypatch.setattr(reader, "RESIDUAL_READ", read)
     config = replace(SMALL, norm_lanes=norm_lanes, lanes_k=8)
     rng = random.Random(read)
     bench = Bench(config)

@@ -4,8 +4,6 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike, sign
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from edgemoe_hw.primitives.arithmetic import truncate
-
 __all__ = ["RoundingShift", "clamp", "limit_of"]
 
 _FINE = 3  # shift bits that the second stage handles
@@ -20,24 +18,28 @@ def clamp(value: ValueLike, limit: ValueLike) -> Value:
     """``value`` limited to ``[-limit, limit]``; ``limit`` is a ``limit_of`` and narrower than ``value``."""
     value, limit = Value.cast(value), Value.cast(limit)
     above, below = _beyond(value, limit)
-    return Mux(above, limit, Mux(below, _minus(limit), value[: len(limit) + 1]))[: len(limit) + 1].as_signed()
+    return Mux(above, Cat(limit, 0), Mux(below, _minus(limit), _within(value, limit)))[: len(limit) + 1].as_signed()
 
 
 def _beyond(value: Value, limit: Value) -> tuple[Value, Value]:
-    """Whether a signed ``value`` is above ``limit``, and whether it is below ``-limit``.
+    """Whether a signed ``value`` is above ``limit``, and whether it is below ``-limit - 1``.
 
-    The limit's bits are ones, so a bit outside it tells, or, of a negative value, none set within it.
+    The limit's bits are ones, so the bits outside it tell, without a carry.
     """
     bits, negative = value[:-1], value[-1]
     outside = ~Cat(limit, Const(0, len(bits) - len(limit)))
-    above = ~negative & (bits & outside).any()
-    below = negative & ((~bits & outside).any() | ~(bits & limit).any())
-    return above, below
+    return ~negative & (bits & outside).any(), negative & (~bits & outside).any()
 
 
 def _minus(limit: Value) -> Value:
     """``-limit``, with a sign."""
     return Cat(1, ~limit[1:], 1)
+
+
+def _within(value: Value, limit: Value) -> Value:
+    """A ``value`` that is not ``_beyond``, in the bits of the limit and a sign; ``-limit`` for ``-limit - 1``."""
+    least = value[-1] & ~(value[:-1] & limit).any()
+    return Cat(value[0] | least, value[1 : len(limit) + 1])
 
 
 class RoundingShift(wiring.Component):
@@ -143,6 +145,6 @@ class RoundingShift(wiring.Component):
         with m.Elif(too_small | below):
             m.d.sync += result.eq(_minus(self.limit).as_signed())
         with m.Else():
-            m.d.sync += result.eq(truncate(rounded, self._out_width))
+            m.d.sync += result.eq(_within(rounded, self.limit).as_signed())
         m.d.comb += self.result.eq(result)
         return m

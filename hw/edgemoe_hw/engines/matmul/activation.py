@@ -64,7 +64,7 @@ class Activation(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        shift = delay(m, self.shift, 3, "shift")
+        shift = delay(m, self.shift, 3, "shift", reset_less=True)
         for i in range(self._lanes):
             m.d.comb += self.y[i].eq(self._lane(m, i, shift))
         return m

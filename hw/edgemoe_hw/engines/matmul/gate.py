@@ -13,7 +13,14 @@ from edgemoe_hw.primitives.arithmetic import times, truncate
 from edgemoe_hw.primitives.delay import delay
 from edgemoe_hw.primitives.trees import maximum, pipelined_tree, tree_cycles, tree_maximum
 from edgemoe_hw.spec.config import AcceleratorConfig
-from edgemoe_hw.spec.constants import EXPERT_BITS, EXPERT_COUNT_BITS, ROW_FACTOR_BITS, TOKEN_BITS, TOP_K_BITS
+from edgemoe_hw.spec.constants import (
+    EXPERT_BITS,
+    EXPERT_COUNT_BITS,
+    MAX_EXPERTS,
+    ROW_FACTOR_BITS,
+    TOKEN_BITS,
+    TOP_K_BITS,
+)
 from edgemoe_hw.spec.tables import EXP2G
 
 __all__ = ["GateUnit"]
@@ -167,7 +174,8 @@ class GateUnit(wiring.Component):
         masked = []
         for lane, value in enumerate(logits.values):
             kept = Signal(signed(16), name=f"masked_{lane}", reset_less=True)
-            m.d.sync += kept.eq(Mux(these > lane, value, -32768))
+            padding = these.matches(*range(min(lane, MAX_EXPERTS) + 1))  # these <= lane, without a carry
+            m.d.sync += kept.eq(Mux(padding, -32768, value))
             masked.append(kept)
         largest = pipelined_tree(m, masked, tree_maximum, 2, "maximum")
         tag = delay(m, arrived, tree_cycles(lanes, 2), "tag")
@@ -194,17 +202,31 @@ class GateUnit(wiring.Component):
         job, running = Signal(_Job), Signal()
         number, lane, group = Signal(EXPERT_BITS), Signal(range(lanes)), Signal(range(self._groups))
         logit, selected, issued = Signal(signed(16)), Signal(_Expert), Signal(_Expert)
-        is_last = number + 1 == self.logits.num_experts
+        is_last, left = Signal(), Signal(EXPERT_COUNT_BITS)
         m.d.comb += [
             logits.addr.eq(Cat(group, job.bank)),
             jobs.r_en.eq(~running),
         ]
         with m.If(running):
-            m.d.sync += [number.eq(number + 1), lane.eq(lane + 1), running.eq(~is_last)]
+            m.d.sync += [
+                number.eq(number + 1),
+                lane.eq(lane + 1),
+                left.eq(left - 1),
+                is_last.eq(left == 2),
+                running.eq(~is_last),
+            ]
             with m.If(lane == lanes - 1):
                 m.d.sync += [lane.eq(0), group.eq(group + 1)]
         with m.Elif(jobs.r_rdy):
-            m.d.sync += [job.eq(jobs.r_data), running.eq(1), number.eq(0), lane.eq(0), group.eq(0)]
+            m.d.sync += [
+                job.eq(jobs.r_data),
+                running.eq(1),
+                number.eq(0),
+                lane.eq(0),
+                group.eq(0),
+                left.eq(self.logits.num_experts),
+                is_last.eq(self.logits.num_experts == 1),
+            ]
         largest = Signal(signed(16))  # of the selected expert's token: the next job may be there already
         m.d.sync += [
             logit.eq(logits.data.word_select(lane, 16).as_signed()),
@@ -272,10 +294,12 @@ class GateUnit(wiring.Component):
         m.d.comb += reciprocal.n.eq(total)
         winners = [Signal(_Candidate, name=f"winner_{i}") for i in range(len(candidates))]
         winner_token = Signal(TOKEN_BITS)
-        wait, left = Signal(range(Reciprocal.LATENCY + 1)), Signal(TOP_K_BITS)
+        waiting, left = Signal(Reciprocal.LATENCY - 1), Signal(TOP_K_BITS)  # waiting: one hot, 0 when over
+        issue, last = Signal(), Signal()
+        m.d.sync += waiting.eq(Cat(0, waiting[:-1]))
 
         # The winners shift through the first place. `total` may change as soon as the next token's search begins, but
-        # what belongs to this one leaves the reciprocal's pipeline exactly when `wait` ends and is then kept.
+        # what belongs to this one leaves the reciprocal's pipeline exactly when waiting ends and is then kept.
         scale, kept, first = Signal(RowScale), Signal(RowScale), Signal()
         m.d.comb += [scale.row.eq(reciprocal.row), scale.shift.eq(reciprocal.shift)]
         with m.If(~first):
@@ -285,25 +309,26 @@ class GateUnit(wiring.Component):
                 m.d.sync += winner.eq(candidate)
             m.d.sync += [
                 winner_token.eq(token),
-                wait.eq(Reciprocal.LATENCY - 1),
+                waiting.eq(1),
                 left.eq(self.logits.top_k),
+                last.eq(self.logits.top_k == 1),
                 first.eq(1),
+                issue.eq(0),
             ]
-        with m.Elif(wait.any()):
-            m.d.sync += wait.eq(wait - 1)
-        with m.Elif(left.any()):
-            m.d.sync += [left.eq(left - 1), first.eq(0), kept.eq(scale)]
+        with m.Elif(waiting[-1]):
+            m.d.sync += issue.eq(1)
+        with m.Elif(issue):
+            m.d.sync += [left.eq(left - 1), last.eq(left == 2), issue.eq(~last), first.eq(0), kept.eq(scale)]
             for winner, following in zip(winners[:-1], winners[1:], strict=True):
                 m.d.sync += winner.eq(following)
         score = self._score(m, winners[0].power, scale)
 
         issued = Signal(_Entry)
-        issue = ~complete & ~wait.any() & left.any()
         m.d.comb += [
             issued.valid.eq(issue),
             issued.expert.eq(winners[0].expert),
             issued.token.eq(winner_token),
-            issued.last.eq(issue & (left == 1)),
+            issued.last.eq(issue & last),
         ]
         self._append(m, issued, score)
         m.d.comb += finished.eq(delay(m, issued.last, _SCORE_LATENCY, "finished"))
@@ -311,7 +336,7 @@ class GateUnit(wiring.Component):
     def _score(self, m: Module, power: Signal, scale: data.View) -> Signal:
         """``min((power * row + 2^(b - 1)) >> b, 32768)``, ``_SCORE_LATENCY`` cycles later; b is at least 14."""
         multiplied, product = Signal(2 * _POWER_BITS), Signal(2 * _POWER_BITS)  # within the DSP
-        shift = delay(m, (scale.shift - 1)[: len(scale.shift)], 2, "shift")
+        shift = delay(m, (scale.shift - 1)[: len(scale.shift)], 2, "shift", reset_less=True)
         shifted, score = Signal.like(product), Signal(ROW_FACTOR_BITS)
         half = shifted[:ROW_FACTOR_BITS]
         m.d.sync += [
@@ -319,7 +344,7 @@ class GateUnit(wiring.Component):
             product.eq(multiplied),
             shifted.eq(product >> shift),
             # From 2^16 - 1 on, (shifted + 1) >> 1 is the largest score or more.
-            score.eq(Mux(shifted[ROW_FACTOR_BITS:].any() | half.all(), _LARGEST_SCORE, (half + 1) >> 1)),
+            score.eq(Mux(shifted[ROW_FACTOR_BITS:].any() | half.all(), _LARGEST_SCORE, half[1:] + half[0])),
         ]
         return score
 

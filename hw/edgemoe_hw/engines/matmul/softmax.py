@@ -7,8 +7,8 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from edgemoe_hw.primitives.arithmetic import minimum
-from edgemoe_hw.primitives.delay import delay
+from edgemoe_hw.primitives.arithmetic import minimum, truncate
+from edgemoe_hw.primitives.delay import copies, delay
 from edgemoe_hw.primitives.trees import pipelined_tree, tree_cycles, tree_sum
 from edgemoe_hw.spec.constants import RECIPROCAL_LATENCY, ROW_FACTOR_BITS, SCORE_BITS
 from edgemoe_hw.spec.tables import EXP2, RECIP
@@ -62,25 +62,23 @@ class Exp2Lanes(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        shift = Signal(2)
+        shifts = copies(m, self.score_shift, -(-self._lanes // _SHARING), "shift")
         for i in range(self._lanes):
-            if i % _SHARING == 0:
-                shift = Signal(2, name=f"shift_{i}", reset_less=True, attrs={"keep": "true"})  # or Yosys joins them
-                m.d.sync += shift.eq(self.score_shift)
-            self._lane(m, i, shift)
+            self._lane(m, i, shifts[i // _SHARING])
 
         # Sums of few lanes a stage; so few that there are always as many stages.
         fan_in = next(n for n in itertools.count(2) if n**_SUM_STAGES >= self._lanes)
         stages = tree_cycles(self._lanes, fan_in)
-        total = pipelined_tree(m, list(self.p), tree_sum, fan_in, "sum")
-        m.d.comb += self.total.eq(delay(m, total, _SUM_STAGES - stages, "total"))
+        total = pipelined_tree(m, list(self.p), tree_sum, fan_in, "sum", reset_less=True)
+        total = truncate(total, len(self.total))  # no p is more than 255
+        m.d.comb += self.total.eq(delay(m, total, _SUM_STAGES - stages, "total", reset_less=True))
         return m
 
     def _lane(self, m: Module, i: int, shift: Signal) -> None:
         """Adds the data path of lane ``i``; ``shift`` belongs to its second stage."""
         difference = Signal(SCORE_BITS, name=f"difference_{i}", reset_less=True)  # of symmetric values: no carry
         delta = Signal(SCORE_BITS + 3, name=f"delta_{i}", reset_less=True)
-        live = delay(m, self.mask[i], 2, f"live_{i}")
+        live = delay(m, self.mask[i], 2, f"live_{i}", reset_less=True)
         m.d.sync += [
             difference.eq(self.maximum - self.score[i]),
             delta.eq(difference << shift),

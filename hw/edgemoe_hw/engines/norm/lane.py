@@ -4,9 +4,13 @@ from amaranth.hdl import Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from edgemoe_hw.primitives.delay import delay
 from edgemoe_hw.primitives.rounding import RoundingShift, limit_of
 
 __all__ = ["NormLane"]
+
+
+_PRODUCT = 2  # cycles of a multiplication, whose registers are the DSP's
 
 
 class NormLane(wiring.Component):
@@ -23,9 +27,9 @@ class NormLane(wiring.Component):
     """
 
     RSQRT_DELAY = 1
-    SHIFT_DELAY = RSQRT_DELAY + 1
+    SHIFT_DELAY = RSQRT_DELAY + _PRODUCT
     PARAM_DELAY = SHIFT_DELAY + RoundingShift.LATENCY
-    LATENCY = PARAM_DELAY + 2 + RoundingShift.LATENCY
+    LATENCY = PARAM_DELAY + _PRODUCT + 1 + RoundingShift.LATENCY
 
     x: In(signed(16))
     mean: In(signed(24))
@@ -38,11 +42,12 @@ class NormLane(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        centred = Signal(signed(25))
-        scaled = Signal(signed(42))
+        centred = Signal(signed(25), reset_less=True)
+        multiplied, scaled = (Signal(signed(42), name=name, reset_less=True) for name in ("multiplied", "scaled"))
         m.d.sync += [
             centred.eq((self.x << 8) - self.mean),
-            scaled.eq(centred * self.rsqrt),
+            multiplied.eq(centred * self.rsqrt),
+            scaled.eq(multiplied),
         ]
         m.submodules.normalise = normalise = RoundingShift(42, 6, 16)
         m.d.comb += [
@@ -51,13 +56,12 @@ class NormLane(wiring.Component):
             normalise.limit.eq(limit_of(16)),
         ]
 
-        product = Signal(signed(32))
-        beta = Signal(signed(32))
-        affine = Signal(signed(34))
+        multiplied_2, product = (Signal(signed(32), name=name, reset_less=True) for name in ("multiplied_2", "product"))
+        affine = Signal(signed(34), reset_less=True)
         m.d.sync += [
-            product.eq(normalise.result * self.gamma),
-            beta.eq(self.beta),
-            affine.eq(product + beta),
+            multiplied_2.eq(normalise.result * self.gamma),
+            product.eq(multiplied_2),
+            affine.eq(product + delay(m, self.beta, _PRODUCT, "beta", reset_less=True)),
         ]
         m.submodules.quantize = quantize = RoundingShift(34, 5, 8)
         m.d.comb += [

@@ -1,11 +1,13 @@
 """Scalar part of LayerNorm: a row's sums to its mean, reciprocal deviation and shift (docs/numerics.md, section 5)."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from edgemoe_hw.primitives.arithmetic import truncate
+from edgemoe_hw.primitives.delay import delay
 from edgemoe_hw.primitives.rounding import RoundingShift, limit_of
 from edgemoe_hw.spec.constants import DIM_BITS, MAX_DIM
 from edgemoe_hw.spec.tables import RSQRT
@@ -30,6 +32,7 @@ class RowStatistics(data.Struct):
 
 assert MAX_DIM == 1024  # all widths here follow: |S| < 2^25, Q < 2^40, |S| * inv <= 2^41, D*Q - S*S + eps < 2^51
 _STEPS = 7  # products a row
+_PRODUCT = 4  # cycles from a step to its addend: operands, two of the multiplier, shifted product
 _HALVINGS = (32, 16, 8, 4, 2)
 
 
@@ -46,7 +49,7 @@ class NormScalar(wiring.Component):
     """
 
     INTERVAL = _STEPS + 1
-    LATENCY_BOUND = 20
+    LATENCY_BOUND = 24
 
     sums: In(stream.Signature(RowSums))
     statistics_valid: Out(1)
@@ -58,33 +61,34 @@ class NormScalar(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        negative = Signal()
-        high = Signal(13)  # |S| >> 12
-        low = Signal(12)
-        squares = Signal(41)
+        negative = Signal(reset_less=True)
+        high = Signal(13, reset_less=True)  # |S| >> 12
+        low = Signal(12, reset_less=True)
+        squares = Signal(41, reset_less=True)
         step = Signal(range(_STEPS + 1))  # 0 is idle
-        total = self.sums.payload.total
-        m.d.comb += self.sums.ready.eq(step == 0)
+        # The next row's sums wait in a register while the multiplier is busy.
+        held, waiting = Signal(), Signal(RowSums, reset_less=True)
+        m.d.comb += self.sums.ready.eq(~held)
+        with m.If(~held):
+            m.d.sync += [held.eq(self.sums.valid), waiting.eq(self.sums.payload)]
         with m.If(step == _STEPS):
             m.d.sync += step.eq(0)
-        with m.Elif((step != 0) | self.sums.valid):
+        with m.Elif(step != 0):
             m.d.sync += step.eq(step + 1)
+        with m.Elif(held):
+            m.d.sync += [step.eq(1), held.eq(0)]
         with m.If(step == 0):
+            total = waiting.total
             m.d.sync += [
                 negative.eq(total < 0),
                 Cat(low, high).eq(truncate(Mux(total < 0, -total, total), 25)),  # |S| <= 1024 * 32767
-                squares.eq(self.sums.payload.squares),
+                squares.eq(waiting.squares),
             ]
 
-        # Multiplier: operands, product and accumulation are one pipeline stage each.
-        a = Signal(24)
-        b = Signal(17)
-        product = Signal(41)
-        steps = [step, Signal.like(step, name="step_1"), Signal.like(step, name="step_2")]
-        signs = [negative, Signal(name="negative_1"), Signal(name="negative_2")]
-        m.d.sync += product.eq(a * b)
-        for i in (1, 2):
-            m.d.sync += [steps[i].eq(steps[i - 1]), signs[i].eq(signs[i - 1])]
+        # Multiplier: operands, two registers of the multiplier, and the shifted product are a pipeline stage each.
+        a, b = Signal(24, reset_less=True), Signal(17, reset_less=True)
+        multiplied, product = (Signal(41, name=name, reset_less=True) for name in ("multiplied", "product"))
+        m.d.sync += [multiplied.eq(a * b), product.eq(multiplied)]
         operands = (
             (low, self.inv_dim),
             (high, self.inv_dim),
@@ -98,33 +102,34 @@ class NormScalar(wiring.Component):
             for i, (left, right) in enumerate(operands):
                 with m.Case(i + 1):
                     m.d.sync += [a.eq(left), b.eq(right)]
+        shifting = delay(m, step, _PRODUCT - 1, "step")
 
         # The product has room for any operands; those of each step need less, so nothing is lost.
-        def shifted(distance: int, width: int) -> Value:
-            return truncate(product << distance, width)
+        addend, subtracted = Signal(54, reset_less=True), Signal(reset_less=True)
+        m.d.sync += subtracted.eq(shifting >= 5)
+        with m.Switch(shifting):
+            for i, distance in enumerate((0, 12, 0, 24, 0, 13, 24)):
+                shifted = Cat(Const(0, distance), product, Const(0, 54))[:54]
+                with m.Case(i + 1):
+                    m.d.sync += addend.eq(~shifted if i >= 4 else shifted)
 
-        scaled = Signal(42)  # |S| * inv
-        mean_negative = Signal()
-        spread = Signal(54)  # D*Q - S*S + eps
+        scaled = Signal(42, reset_less=True)  # |S| * inv
+        mean_negative = Signal(reset_less=True)
+        spread = Signal(54, reset_less=True)  # D*Q - S*S + eps
         complete = Signal()
-        m.d.sync += complete.eq(steps[2] == _STEPS)
-        with m.Switch(steps[2]):
-            with m.Case(1):
-                m.d.sync += scaled.eq(product)
-            with m.Case(2):
-                m.d.sync += [scaled.eq(scaled + shifted(12, 42)), mean_negative.eq(signs[2])]
-            with m.Case(3):
-                m.d.sync += spread.eq(product + self.eps)
-            with m.Case(4):
-                m.d.sync += spread.eq(spread + shifted(24, 54))
-            with m.Case(5):
-                m.d.sync += spread.eq(spread - product)
-            with m.Case(6):
-                m.d.sync += spread.eq(spread - shifted(13, 54))
-            with m.Case(7):
-                m.d.sync += spread.eq(spread - shifted(24, 54))
+        sign = delay(m, negative, _PRODUCT, "sign", reset_less=True)
+        adds = Signal(_STEPS + 1)  # the step whose addend is there, one hot
+        m.d.sync += [adds.eq(Cat(shifting == i for i in range(_STEPS + 1))), complete.eq(adds[_STEPS])]
+        with m.If(adds[2]):
+            m.d.sync += mean_negative.eq(sign)
+        with m.If(adds[1:3].any()):
+            m.d.sync += scaled.eq(truncate(Mux(adds[1], 0, scaled) + addend[:42], 42))
+        with m.If(adds[3:].any()):  # the carry in is the sum's lowest bit
+            base = Mux(adds[3], self.eps, spread)
+            m.d.sync += spread.eq((Cat(subtracted, base) + Cat(subtracted, addend))[1:55])
 
         # |mu| < 2^23 always, so the limit is never reached. It is ready before `complete` and stays until after it.
+        assert RoundingShift.LATENCY <= _STEPS - 2
         m.submodules.rounding = rounding = RoundingShift(43, 5, 24)
         m.d.comb += [
             rounding.value.eq(scaled),
@@ -132,27 +137,28 @@ class NormScalar(wiring.Component):
             rounding.limit.eq(limit_of(24)),
         ]
 
-        # Normalisation: one halving of the distance a cycle. All of it takes fewer cycles than INTERVAL.
-        v = Signal(52)
-        e = Signal(5)
-        mean = Signal(signed(24))
-        phase = Signal(range(len(_HALVINGS) + 2))  # 0 is idle
+        # Normalisation: one halving of the distance a cycle, and one before to see whether the first is needed: that
+        # of each is decided in the cycle of the one before. All of it takes fewer cycles than INTERVAL.
+        v = Signal(52, reset_less=True)
+        e = Signal(5, reset_less=True)
+        mean = Signal(signed(24), reset_less=True)
+        phase = Signal(len(_HALVINGS) + 2)  # one hot, 0 when idle
+        moves = Signal(len(_HALVINGS))  # a halving moves v in this cycle, one hot
+        m.d.sync += phase.eq(Cat(complete, phase[:-1]))
         with m.If(complete):
             m.d.sync += [
-                v.eq(truncate(Mux(spread.any(), spread, 1), 52)),  # below 2^52 when it is complete
+                v.eq(Cat(spread[0] | ~spread[1:].any(), spread[1:52])),  # 1 for 0; below 2^52 when it is complete
                 e.eq(0),
                 mean.eq(Mux(mean_negative, -rounding.result, rounding.result)),
-                phase.eq(1),
             ]
-        with m.Elif(phase == len(_HALVINGS) + 1):
-            m.d.sync += phase.eq(0)
-        with m.Elif(phase != 0):
-            m.d.sync += phase.eq(phase + 1)
-        with m.Switch(phase):
-            for i, distance in enumerate(_HALVINGS):
-                with m.Case(i + 1):
-                    with m.If(~v[52 - distance :].any()):
-                        m.d.sync += [v.eq(truncate(v << distance, 52)), e.eq(e | distance >> 1)]
+        for i, distance in enumerate(_HALVINGS):
+            clear = ~v[52 - distance :].any()
+            if i:  # after the halving of this cycle
+                before = _HALVINGS[i - 1]
+                clear = Mux(moves[i - 1], ~v[52 - before - distance : 52 - before].any(), clear)
+            m.d.sync += moves[i].eq(phase[i] & clear)
+            with m.If(moves[i]):
+                m.d.sync += [v.eq(truncate(v << distance, 52)), e[exact_log2(distance) - 1].eq(1)]
 
         m.submodules.table = table = Memory(shape=16, depth=len(RSQRT), init=RSQRT)
         read = table.read_port()
@@ -161,7 +167,7 @@ class NormScalar(wiring.Component):
             self.statistics.rsqrt.eq(read.data),
         ]
         m.d.sync += [
-            self.statistics_valid.eq(phase == len(_HALVINGS) + 1),
+            self.statistics_valid.eq(phase[-1]),
             self.statistics.mean.eq(mean),
             self.statistics.shift.eq(Const(39) - self.log2_dim - e),
         ]

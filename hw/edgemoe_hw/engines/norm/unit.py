@@ -3,10 +3,11 @@
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.memory import Memory, ReadPort, WritePort
-from amaranth.lib.wiring import In, Out
-from amaranth.utils import ceil_log2
+from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.utils import ceil_log2, exact_log2
 
 from edgemoe_hw.engines.norm.lane import NormLane
+from edgemoe_hw.engines.norm.reader import RowReader
 from edgemoe_hw.engines.norm.scalar import NormScalar, RowStatistics, RowSums
 from edgemoe_hw.layouts import LayerNorm
 from edgemoe_hw.ports import LoadPort, SharedRead, SharedWrite
@@ -17,21 +18,14 @@ from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.constants import ROW_BITS, TOKEN_BITS
 from edgemoe_hw.spec.isa import Memory as MemoryId
 from edgemoe_hw.spec.memories import memory_depths
-from edgemoe_hw.spec.timing import RESIDUAL_READ
 
 __all__ = ["LayerNormUnit"]
 
-_SLOTS = 4  # rows between their sums and their normalisation: hides the scalar part's latency
-_TERMS = 4  # added in one pipeline stage of the sums
-_ROW_COUNT_BITS = 12  # of LayerNorm.src_rows
-
-
-class _Ends(data.Struct):
-    """A group of elements, or of destination channels, within its token."""
-
-    valid: 1
-    first: 1
-    last: 1
+_TERMS = 2  # added in one pipeline stage of the sums
+_SQUARE = 2  # cycles of a square, whose registers are the DSP's
+_RING_READ = 2  # cycles from an address of the ring to its elements in the lanes, with the block RAM's output register
+_RING_DEPTH = 512  # what a block RAM holds
+_SLOTS = range(4, 17)  # tokens in the ring, at least and at most
 
 
 class _Parameters(data.Struct):
@@ -45,9 +39,9 @@ class _Parameters(data.Struct):
 class LayerNormUnit(wiring.Component):
     """Executes LAYERNORM commands, one after the other.
 
-    Each residual row is read once and kept in a small ring of ``_SLOTS`` rows until it is normalised, so that sums,
-    scalar part and normalisation of successive tokens overlap: about
-    ``max(channels / norm_lanes, NormScalar.INTERVAL)`` cycles a token.
+    Each residual row is read once and kept in a small ring of tokens until it is normalised, so that sums, scalar part
+    and normalisation of successive tokens overlap: about ``max(channels / norm_lanes, NormScalar.INTERVAL)`` cycles a
+    token. The more lanes, the more tokens has the ring, to hide the same latency.
 
     All ``src_rows * epilogue_lanes`` channels are processed; those beyond ``dim`` must hold 0 in the residual row and
     in both parameters, and are written as 0.
@@ -66,6 +60,7 @@ class LayerNormUnit(wiring.Component):
         self._pack = config.lanes_k // config.norm_lanes  # groups a destination row
         rows = -(-config.max_dim // config.epilogue_lanes)
         self._index_bits = ceil_log2(rows * self._ratio)
+        self._slots = min(max(_RING_DEPTH >> self._index_bits, _SLOTS[0]), _SLOTS[-1])
         self._param_depth = memory_depths(config)[MemoryId.NORM]
         self._output = data.StructLayout({"last": 1, "mask": self._pack, "data": 8 * config.lanes_k})
         super().__init__(
@@ -98,7 +93,8 @@ class LayerNormUnit(wiring.Component):
         begin = Signal()  # a command with tokens is in its register
         m.d.sync += begin.eq(start & (self.command.payload.tokens != 0))
 
-        m.submodules.rows = rows = Memory(shape=16 * self._config.norm_lanes, depth=_SLOTS << self._index_bits, init=[])
+        ring_depth = self._slots << self._index_bits
+        m.submodules.rows = rows = Memory(shape=16 * self._config.norm_lanes, depth=ring_depth, init=[])
         m.submodules.scalar = scalar = NormScalar()
         m.d.comb += [
             scalar.dim.eq(command.dim),
@@ -109,14 +105,23 @@ class LayerNormUnit(wiring.Component):
         # A destination row needs a place in the output queue before its first group starts.
         depth = 32 if self._pack == 1 else 16  # covers the lanes' latency
         m.submodules.output = output = fifo.SyncFIFO(width=self._output.size, depth=depth)
-        places = Signal(range(depth + 1), init=depth)
-        place_taken, accepted, row_freed = Signal(), Signal(), Signal()
-        m.d.sync += places.eq(places + accepted - place_taken)
+        places, has_place = Signal(range(depth + 1), init=depth), Signal(init=1)
+        accepted, returned, place_taken, taken, row_freed = Signal(), Signal(), Signal(), Signal(), Signal()
+        places_next = places + returned - taken
+        m.d.sync += [
+            returned.eq(accepted),
+            taken.eq(place_taken),
+            places.eq(places_next),
+            has_place.eq(places_next > 1),  # this cycle may take one that is not counted yet
+        ]
 
-        group, ends = self._fetch(m, begin, command, row_freed)
+        m.submodules.reader = reader = RowReader(self._config, self._slots)
+        connect(m, reader.read, flipped(self.read))
+        m.d.comb += [reader.begin.eq(begin), reader.command.eq(command), reader.freed.eq(row_freed)]
+        group, ends = reader.group, reader.ends
         self._keep(m, begin, group, ends, rows.write_port())
         self._sums(m, group, ends, scalar)
-        self._normalise(m, begin, command, rows.read_port(), scalar, output, places.any(), place_taken, row_freed)
+        self._normalise(m, begin, command, rows.read_port(), scalar, output, has_place, place_taken, row_freed)
         finished = self._write(m, begin, command, output, accepted)
 
         m.d.sync += self.done.eq(finished | (start & (self.command.payload.tokens == 0)))
@@ -124,90 +129,9 @@ class LayerNormUnit(wiring.Component):
             m.d.sync += busy.eq(0)
         return m
 
-    def _fetch(self, m: Module, begin: Signal, command: data.View, row_freed: Signal) -> tuple[Value, data.View]:
-        """Reads residual rows, and hands on ``norm_lanes`` elements a cycle. Returns them and their place in the token.
-
-        A row is requested when the groups of the one before will have left the row register as it arrives: both take
-        ``RESIDUAL_READ`` cycles, so it is enough that requests keep the distance of a row's groups.
-        """
-        tokens, rows_left = Signal(TOKEN_BITS), Signal(_ROW_COUNT_BITS)
-        address, next_token = Signal(ROW_BITS), Signal(ROW_BITS)
-        used = Signal(range(_SLOTS + 1))
-        # What the request depends on, decided a cycle ahead.
-        wanted, first_row, last_row, has_slot = Signal(), Signal(), Signal(), Signal()
-        spacing, spaced = Signal(range(self._ratio)), Signal()
-        accepted = Signal()
-        taken = accepted & first_row
-        used_next = used + taken - row_freed
-        m.d.comb += [
-            self.read.valid.eq(wanted & (~first_row | has_slot) & spaced),
-            self.read.row.eq(address),
-            accepted.eq(self.read.valid & self.read.ready),
-        ]
-        m.d.sync += [used.eq(used_next), has_slot.eq(used_next != _SLOTS)]
-        with m.If(accepted & (self._ratio > 1)):
-            m.d.sync += [spacing.eq(self._ratio - 1), spaced.eq(0)]
-        with m.Else():
-            m.d.sync += [spacing.eq(Mux(spacing.any(), spacing - 1, 0)), spaced.eq(spacing <= 1)]
-        with m.If(begin):
-            m.d.sync += [
-                tokens.eq(command.tokens),
-                wanted.eq(1),
-                rows_left.eq(command.src_rows),
-                first_row.eq(1),
-                last_row.eq(command.src_rows == 1),
-                address.eq(command.src_base),
-                next_token.eq(command.src_base + command.src_stride),
-            ]
-        with m.Elif(accepted):
-            m.d.sync += [
-                rows_left.eq(rows_left - 1),
-                first_row.eq(0),
-                last_row.eq(rows_left == 2),
-                address.eq(address + 1),
-            ]
-            with m.If(last_row):
-                m.d.sync += [
-                    tokens.eq(tokens - 1),
-                    wanted.eq(tokens != 1),
-                    rows_left.eq(command.src_rows),
-                    first_row.eq(1),
-                    last_row.eq(command.src_rows == 1),
-                    address.eq(next_token),
-                    next_token.eq(next_token + command.src_stride),
-                ]
-
-        width = 16 * self._config.norm_lanes
-        request = Signal(data.StructLayout({"valid": 1, "last": 1}))
-        m.d.comb += [request.valid.eq(accepted), request.last.eq(last_row)]
-        arriving = delay(m, request, RESIDUAL_READ, "arriving")
-        register = Signal(16 * self._config.epilogue_lanes, reset_less=True)
-        register_last, left = Signal(), Signal(range(self._ratio + 1))  # of its groups
-        ends = Signal(_Ends)
-        with m.If(arriving.valid):
-            m.d.sync += [
-                register.eq(self.read.data),
-                register_last.eq(arriving.last),
-                left.eq(self._ratio),
-                ends.valid.eq(1),
-                ends.last.eq(arriving.last & (self._ratio == 1)),
-            ]
-        with m.Else():
-            m.d.sync += [
-                register.eq(register >> width),
-                left.eq(Mux(ends.valid, left - 1, 0)),
-                ends.valid.eq(left > 1),
-                ends.last.eq(register_last & (left == 2)),
-            ]
-        with m.If(begin):
-            m.d.sync += ends.first.eq(1)
-        with m.Elif(ends.valid):
-            m.d.sync += ends.first.eq(ends.last)
-        return register[:width], ends
-
     def _keep(self, m: Module, begin: Signal, group: Value, ends: data.View, write: WritePort) -> None:
         """Writes the groups into the ring."""
-        slot, index = Signal(range(_SLOTS)), Signal(self._index_bits)
+        slot, index = Signal(range(self._slots)), Signal(self._index_bits)
         m.d.comb += [
             write.en.eq(ends.valid),
             write.addr.eq(Cat(index, slot)),
@@ -225,15 +149,14 @@ class LayerNormUnit(wiring.Component):
         lanes = self._config.norm_lanes
         values, squares = [], []
         for i in range(lanes):
-            value = Signal(signed(16), name=f"element_{i}")
-            square = Signal(31, name=f"square_{i}")
             x = group.word_select(i, 16).as_signed()
-            m.d.sync += [value.eq(x), square.eq(truncate(x * x, 31))]  # at most 2^30
-            values.append(value)
-            squares.append(square)
-        total = pipelined_tree(m, values, tree_sum, _TERMS, "value_sum")
-        total_squares = pipelined_tree(m, squares, tree_sum, _TERMS, "square_sum")
-        summed = delay(m, ends, 1 + tree_cycles(lanes, _TERMS), "summed")
+            multiplied = Signal(31, name=f"multiplied_{i}", reset_less=True)
+            m.d.sync += multiplied.eq(truncate(x * x, 31))  # at most 2^30
+            values.append(delay(m, x, _SQUARE, f"element_{i}", reset_less=True))
+            squares.append(delay(m, multiplied, _SQUARE - 1, f"square_{i}", reset_less=True))
+        total = pipelined_tree(m, values, tree_sum, _TERMS, "value_sum", reset_less=True)
+        total_squares = pipelined_tree(m, squares, tree_sum, _TERMS, "square_sum", reset_less=True)
+        summed = delay(m, ends, _SQUARE + tree_cycles(lanes, _TERMS), "summed")
 
         sums = Signal(RowSums)
         with m.If(summed.valid):
@@ -241,8 +164,8 @@ class LayerNormUnit(wiring.Component):
                 sums.total.eq(Mux(summed.first, 0, sums.total) + total),
                 sums.squares.eq(Mux(summed.first, 0, sums.squares) + total_squares),
             ]
-        # At most _SLOTS tokens are inside, so the queue never overflows.
-        m.submodules.sums = queue = fifo.SyncFIFO(width=RowSums.as_shape().size, depth=_SLOTS)
+        # At most as many tokens as the ring has are inside, so the queue never overflows.
+        m.submodules.sums = queue = fifo.SyncFIFO(width=RowSums.as_shape().size, depth=self._slots)
         m.d.comb += [
             queue.w_data.eq(sums),
             queue.w_en.eq(delay(m, summed.valid & summed.last, 1, "sums_complete")),
@@ -259,41 +182,57 @@ class LayerNormUnit(wiring.Component):
         read: ReadPort,
         scalar: NormScalar,
         output: fifo.SyncFIFO,
-        has_place: Value,
+        has_place: Signal,
         place_taken: Signal,
         row_freed: Signal,
     ) -> None:
         """Issues groups of the oldest complete row and packs the lanes' results into destination rows."""
-        m.submodules.statistics = queue = fifo.SyncFIFO(width=RowStatistics.as_shape().size, depth=_SLOTS)
+        m.submodules.statistics = queue = fifo.SyncFIFO(width=RowStatistics.as_shape().size, depth=self._slots)
         m.d.comb += [queue.w_data.eq(scalar.statistics), queue.w_en.eq(scalar.statistics_valid)]
 
-        slot, index = Signal(range(_SLOTS)), Signal(self._index_bits)
-        source_row, sub = Signal(_ROW_COUNT_BITS), Signal(range(self._ratio))
+        slot, index = Signal(range(self._slots)), Signal(self._index_bits)
+        groups, left = Signal(self._index_bits + 1), Signal(self._index_bits + 1)  # of a token; still to be issued
         position = Signal(range(self._pack))
-        last_sub, full = sub == self._ratio - 1, position == self._pack - 1
-        issue, last = Signal(), Signal()
+        # What an issue depends on, decided a cycle ahead: `last` of the token's groups, `full` when the destination row
+        # ends with it, `continues` when it does not begin one.
+        last, full, continues = Signal(), Signal(init=self._pack == 1), Signal()
+        # The statistics of the token and, from the queue, of the next.
+        active, statistics = Signal(), Signal(RowStatistics, reset_less=True)
+        ready, following = Signal(), Signal(RowStatistics, reset_less=True)
+        issue = Signal()
         m.d.comb += [
-            issue.eq(queue.r_rdy & ((position != 0) | has_place)),
-            last.eq(last_sub & (source_row + 1 == command.src_rows)),
-            place_taken.eq(issue & (position == 0)),
-            row_freed.eq(issue & last),
-            queue.r_en.eq(issue & last),
+            groups.eq(truncate(command.src_rows << exact_log2(self._ratio), len(groups))),  # of at most max_dim
+            issue.eq(active & (continues | has_place)),
+            place_taken.eq(issue & ~continues),
+            queue.r_en.eq(~ready),
             read.addr.eq(Cat(index, slot)),
         ]
+        m.d.sync += row_freed.eq(issue & last)
+        with m.If(~active | (issue & last)):
+            m.d.sync += [statistics.eq(following), active.eq(ready), ready.eq(0)]
+        with m.If(~ready):
+            m.d.sync += [following.eq(queue.r_data), ready.eq(queue.r_rdy)]
         with m.If(begin):
-            m.d.sync += slot.eq(0)
-        with m.If(issue):
-            m.d.sync += [index.eq(index + 1), sub.eq(sub + 1), position.eq(position + 1)]
-            with m.If(last_sub):
-                m.d.sync += [sub.eq(0), source_row.eq(source_row + 1)]
-            with m.If(full):
-                m.d.sync += position.eq(0)
+            m.d.sync += [slot.eq(0), left.eq(groups), last.eq(groups == 1)]
+        with m.Elif(issue):
+            m.d.sync += [
+                index.eq(index + 1),
+                left.eq(left - 1),
+                last.eq(left == 2),
+                position.eq(position + 1),
+                continues.eq(1),
+                full.eq(position + 2 == self._pack),
+            ]
+            with m.If(last | full):
+                m.d.sync += [position.eq(0), continues.eq(0), full.eq(self._pack == 1)]
             with m.If(last):
-                m.d.sync += [slot.eq(slot + 1), index.eq(0), source_row.eq(0), position.eq(0)]
+                m.d.sync += [slot.eq(slot + 1), index.eq(0), left.eq(groups), last.eq(groups == 1)]
 
+        # The parameters are there when the lanes need them: they take as long as the elements.
         address = truncate(command.param_base + index, ceil_log2(self._param_depth))  # the compiler checks the range
-        parameters = self._parameters(m, delay(m, address, NormLane.PARAM_DELAY, "param_address"))
-        results = self._lanes(m, command, read.data, RowStatistics(queue.r_data), parameters)
+        parameters = self._parameters(m, delay(m, address, NormLane.PARAM_DELAY, "param_address", reset_less=True))
+        elements = delay(m, read.data, _RING_READ - 1, "elements", reset_less=True)
+        results = self._lanes(m, command, elements, statistics, parameters)
         issued = Signal(data.StructLayout({"valid": 1, "row_ends": 1, "last": 1, "position": position.shape()}))
         m.d.comb += [
             issued.valid.eq(issue),
@@ -301,15 +240,17 @@ class LayerNormUnit(wiring.Component):
             issued.last.eq(issue & last),
             issued.position.eq(position),
         ]
-        self._pack_row(m, delay(m, issued, 1 + NormLane.LATENCY, "normalised"), results, output)
+        self._pack_row(m, delay(m, issued, _RING_READ + NormLane.LATENCY, "normalised"), results, output)
 
     def _lanes(
         self, m: Module, command: data.View, elements: Value, statistics: data.View, parameters: data.View
     ) -> Value:
         """Results of the group whose elements are there; each lane samples its inputs when it needs them."""
-        mean = delay(m, statistics.mean, 1, "mean")  # elements come one cycle after their address
-        rsqrt = delay(m, statistics.rsqrt, 1 + NormLane.RSQRT_DELAY, "rsqrt")
-        norm_shift = delay(m, statistics.shift, 1 + NormLane.SHIFT_DELAY, "norm_shift")
+        mean = delay(
+            m, statistics.mean, _RING_READ, "mean", reset_less=True
+        )  # elements come so long after their address
+        rsqrt = delay(m, statistics.rsqrt, _RING_READ + NormLane.RSQRT_DELAY, "rsqrt", reset_less=True)
+        norm_shift = delay(m, statistics.shift, _RING_READ + NormLane.SHIFT_DELAY, "norm_shift", reset_less=True)
         results = []
         for i in range(self._config.norm_lanes):
             m.submodules[f"lane_{i}"] = lane = NormLane()
@@ -327,7 +268,7 @@ class LayerNormUnit(wiring.Component):
 
     def _pack_row(self, m: Module, group: data.View, results: Value, output: fifo.SyncFIFO) -> None:
         """Gathers groups to a destination row and queues it."""
-        row = Signal(self._output)
+        row = Signal(self._output, reset_less=True)
         for place in range(self._pack):
             with m.If(group.valid & (group.position == place)):
                 m.d.sync += [
@@ -338,7 +279,7 @@ class LayerNormUnit(wiring.Component):
         m.d.comb += [output.w_data.eq(row), output.w_en.eq(delay(m, group.row_ends, 1, "row_complete"))]
 
     def _parameters(self, m: Module, address: Value) -> data.View:
-        """The parameter memory's data, a cycle after ``address``."""
+        """The parameter memory's data, ``_RING_READ`` cycles after ``address``."""
         beat_bits = 8 * self._config.axi_bytes
         row = data.ArrayLayout(_Parameters, self._config.norm_lanes)
         m.submodules.params = params = Memory(shape=row.size, depth=self._param_depth, init=[])
@@ -351,24 +292,30 @@ class LayerNormUnit(wiring.Component):
             write.en.eq(Cat(self.load.valid & (self.load.beat == beat) for beat in range(row.size // beat_bits))),
             read.addr.eq(address),
         ]
-        return data.View(row, read.data)
+        return data.View(row, delay(m, read.data, _RING_READ - 1, "parameters", reset_less=True))
 
     def _write(self, m: Module, begin: Signal, command: data.View, output: fifo.SyncFIFO, accepted: Signal) -> Signal:
         """Writes packed rows. Returns a strobe with the command's last accepted write."""
-        tokens = Signal(TOKEN_BITS)
+        tokens, last_token = Signal(TOKEN_BITS), Signal()
         row, next_token = Signal(ROW_BITS), Signal(ROW_BITS)
-        packed = data.View(self._output, output.r_data)
+        valid, packed = Signal(), Signal(self._output, reset_less=True)  # the oldest row, out of the queue's memory
         m.d.comb += [
-            accepted.eq(output.r_rdy & self.write.ready),
-            self.write.valid.eq(output.r_rdy),
-            output.r_en.eq(self.write.ready),
+            accepted.eq(valid & self.write.ready),
+            self.write.valid.eq(valid),
+            # With several groups a row, rows come so seldom that each may wait until the one before has left.
+            output.r_en.eq(~valid | (self.write.ready & (self._pack == 1))),
             self.write.row.eq(row),
             self.write.mask.eq(Cat(bit.replicate(self._config.norm_lanes) for bit in packed.mask)),
             self.write.data.eq(packed.data),
         ]
+        with m.If(accepted):
+            m.d.sync += valid.eq(0)
+        with m.If(output.r_en):
+            m.d.sync += [valid.eq(output.r_rdy), packed.eq(output.r_data)]
         with m.If(begin):
             m.d.sync += [
                 tokens.eq(command.tokens),
+                last_token.eq(command.tokens == 1),
                 row.eq(command.dst_base),
                 next_token.eq(command.dst_base + command.dst_stride),
             ]
@@ -377,9 +324,10 @@ class LayerNormUnit(wiring.Component):
             with m.If(packed.last):
                 m.d.sync += [
                     tokens.eq(tokens - 1),
+                    last_token.eq(tokens == 2),
                     row.eq(next_token),
                     next_token.eq(next_token + command.dst_stride),
                 ]
         finished = Signal()
-        m.d.comb += finished.eq(accepted & packed.last & (tokens == 1))
+        m.d.comb += finished.eq(accepted & packed.last & last_token)
         return finished
