@@ -99,6 +99,31 @@ def test_rounding_shift_widths(in_width: int, shift_width: int, out_width: int) 
     stream_vectors(dut, RoundingShift.LATENCY, vectors, drive, check)
 
 
+def test_rounding_shift_at_narrower_limits() -> None:
+    """Values next to each limit, before and after rounding, and far beyond it."""
+    dut = RoundingShift(24, 5, 16)
+    vectors = []
+    for bits in (2, 8, 11, 12, 16):
+        limit = (1 << (bits - 1)) - 1
+        for shift in (0, 1, 2, 5):
+            for edge in (limit, limit + 1, limit + 2, 2 * limit + 2, 3 * limit, 0):
+                for offset in (-2, -1, 0, 1, 2):
+                    value = (edge << shift) + (offset << shift >> 1)
+                    vectors += [(sign * value, shift, bits) for sign in (1, -1) if abs(value) < 1 << 23]
+        vectors += [(sign * ((1 << 23) - 1), shift, bits) for sign in (1, -1) for shift in range(32)]
+
+    def drive(ctx, vector):
+        ctx.set(dut.value, vector[0])
+        ctx.set(dut.shift, vector[1])
+        ctx.set(dut.limit, (1 << (vector[2] - 1)) - 1)
+
+    def check(ctx, vector):
+        assert ctx.get(dut.result) == golden.clamp(golden.rhe(vector[0], vector[1]), vector[2]), vector
+
+    for bits in (2, 8, 11, 12, 16):  # one after the other: the limit is not sampled with the value
+        stream_vectors(dut, RoundingShift.LATENCY, [vector for vector in vectors if vector[2] == bits], drive, check)
+
+
 def test_constants_and_refusals() -> None:
     assert RequantizeLane.LATENCY == Requantizer.LATENCY == REQUANTIZE
     with pytest.raises(ValueError, match="lanes must be a positive integer, not 0"):
