@@ -1,6 +1,6 @@
 """The queue in front of one engine: holds commands until what they wait for is finished."""
 
-from amaranth.hdl import Array, Cat, Module, Signal, Value
+from amaranth.hdl import Array, Cat, Module, Signal
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -22,7 +22,8 @@ class CommandQueue(wiring.Component):
     A predicated command of an expert without tokens is skipped: it never reaches the engine, and counts as finished as
     soon as all commands before it are.
 
-    Throughput one command in two cycles, as fast as the engines take them; three cycles from input to output.
+    Throughput one command in two cycles, as fast as the engines take them; three cycles from input to output, one from
+    the last count that a command waits for to its output.
 
     Args:
         payload: the command's payload (``layouts.Load``, ...); only its bits are stored
@@ -33,11 +34,12 @@ class CommandQueue(wiring.Component):
         commands: from the sequencer
         output: the command (``interfaces.queued_layout``), from registers
         finished: the engine has finished the oldest of the commands that it took and had not finished; in the cycle in
-            which it takes that command at the earliest
+            which it takes that command at the earliest. ``done`` counts it a cycle later, or up to three where several
+            have just left or finished
         done: commands that have finished or were skipped, in their order. Programs have fewer than 2**16 commands, so
             it never wraps and a plain comparison is exact
         all_done: the ``done`` of every engine's queue (``isa.Engine`` order)
-        expert_counts: tokens of each expert
+        expert_counts: tokens of each expert; final in the cycle before the last count that says so
         blocked: which engines the head waits for (0 while there is none, or while there is an output)
         empty: there is neither a head nor an output
     """
@@ -72,53 +74,63 @@ class CommandQueue(wiring.Component):
             self.commands.ready.eq(queue.w_rdy),
         ]
 
-        # A register behind the FIFO keeps its asynchronous read out of the comparisons' path, and one behind the
-        # comparisons keeps these, and the choice of the expert's count, out of the engine's. It takes the head over
-        # while the waits still run, so that only its `full`, one bit, depends on them.
-        head = Signal(stored)
-        valid, full, skip = Signal(), Signal(), Signal()
-        waiting, take, leaves = Signal(), Signal(), Signal()
-        m.d.comb += [
-            waiting.eq(valid & ~full),
-            take.eq(waiting & ~self.blocked.any()),
-            queue.r_en.eq(~valid | take),
-            self.empty.eq(~valid & ~full),
-        ]
-        with m.If(queue.r_en):
-            m.d.sync += [valid.eq(queue.r_rdy), head.eq(queue.r_data)]
+        # The head is replaced in the cycle after the output has taken it over, so that its enable and the FIFO's are a
+        # register. The output loads while it is free; whether it then counts as full, one bit, depends on the waits.
+        head = Signal(stored, reset_less=True)
+        fresh, full, skip, tokens = Signal(), Signal(), Signal(), Signal(TOKEN_BITS)
+        leaves, room = Signal(), Signal()
+        output = Signal(queued_layout(self._payload), reset_less=True)
+        m.d.comb += [queue.r_en.eq(~fresh), self.empty.eq(~fresh & ~full)]
+        waiting = fresh & ~full
         for engine in Engine:
             m.d.comb += self.blocked[engine].eq(waiting & (self.all_done[engine] < head.header.waits[engine]))
-        tokens = Signal(TOKEN_BITS)
+        release = waiting & ~self.blocked.any()
+        with m.If(~fresh):
+            m.d.sync += [fresh.eq(queue.r_rdy), head.eq(queue.r_data)]
+        with m.Elif(release):
+            m.d.sync += fresh.eq(0)
+
+        none = Signal(len(self.expert_counts))  # a cycle late: of the experts, which have no tokens
+        m.d.sync += none.eq(Cat(count == 0 for count in self.expert_counts))
         m.d.comb += tokens.eq(Array(list(self.expert_counts))[head.header.expert])
         with m.If(full):
             m.d.sync += full.eq(~leaves)
         with m.Else():
             m.d.sync += [
-                full.eq(take),
-                skip.eq(head.header.predicated & (tokens == 0)),
-                self.output.payload.header.eq(head.header),
-                self.output.payload.payload.eq(head.payload),
-                self.output.payload.index.eq(head.index),
-                self.output.payload.tokens.eq(tokens),
+                full.eq(release),
+                skip.eq(head.header.predicated & Array(list(none))[head.header.expert]),
+                output.header.eq(head.header),
+                output.payload.eq(head.payload),
+                output.index.eq(head.index),
+                output.tokens.eq(tokens),
             ]
-        room = self._count(m, leaves, skip)
+        self._count(m, leaves, skip, room)
         m.d.comb += [
+            self.output.payload.eq(output),
             self.output.valid.eq(full & ~skip & room),
             leaves.eq(full & room & (skip | self.output.ready)),
         ]
         return m
 
-    def _count(self, m: Module, leaves: Signal, skip: Signal) -> Value:
-        """Counts in the order in which commands left; returns whether one more may leave."""
+    def _count(self, m: Module, leaves: Signal, skip: Signal, room: Signal) -> None:
+        """Counts in the order in which commands left; ``room``: one more may leave."""
         m.submodules.order = order = fifo.SyncFIFO(width=1, depth=_OUTSTANDING)  # whether it was skipped
-        early = Signal(range(_OUTSTANDING + 1))  # finished, and not counted: those before them come first
-        skipped, executed = order.r_rdy & order.r_data, order.r_rdy & ~order.r_data
-        counts = Signal()  # the oldest is one that the engine executes, and has finished
-        m.d.comb += [
-            order.w_en.eq(leaves),
-            order.w_data.eq(skip),
-            counts.eq(executed & (self.finished | (early != 0))),
-            order.r_en.eq(skipped | counts),
-        ]
-        m.d.sync += [early.eq(early + self.finished - counts), self.done.eq(self.done + order.r_en)]
-        return order.w_rdy
+        left, left_skip = Signal(), Signal()
+        m.d.sync += [left.eq(leaves), left_skip.eq(skip), room.eq(order.level < _OUTSTANDING - 2)]
+        m.d.comb += [order.w_en.eq(left), order.w_data.eq(left_skip)]
+
+        # `waits`: there is an oldest command. `finished` may come late in its cycle: only the count's enable and one bit
+        # depend on it, and the number of those that have finished and are not counted (`early`) follows a cycle later.
+        waits, skipped, counts = Signal(), Signal(), Signal()
+        early = Signal(range(_OUTSTANDING + 1))
+        finished, counted = Signal(), Signal()
+        m.d.comb += [order.r_en.eq(~waits), counts.eq(waits & (skipped | (early != 0) | self.finished))]
+        m.d.sync += [finished.eq(self.finished), counted.eq(counts & ~skipped)]
+        with m.If(finished & ~counted):
+            m.d.sync += early.eq(early + 1)
+        with m.Elif(counted & ~finished):
+            m.d.sync += early.eq(early - 1)
+        with m.If(~waits):
+            m.d.sync += [waits.eq(order.r_rdy), skipped.eq(order.r_data)]
+        with m.Elif(counts):
+            m.d.sync += [waits.eq(0), self.done.eq(self.done + 1)]
