@@ -182,7 +182,7 @@ class ControlPlane(wiring.Component):
             supervisor.irq_clear.eq(registers.status_irq_clear),
             supervisor.watchdog_limit.eq(registers.watchdog),
             supervisor.finished.eq(sequencer.finished),
-            supervisor.index.eq(sequencer.index - sequencer.ending),
+            supervisor.index.eq(sequencer.index),
             sequencer.launch.eq(supervisor.launch),
             sequencer.address.eq(registers.program_addr),
             sequencer.length.eq(registers.program_commands),

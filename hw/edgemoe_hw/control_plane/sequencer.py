@@ -1,8 +1,6 @@
 """Fetches the program, checks it and deals its commands out to the engines' queues."""
 
-from collections.abc import Callable, Sequence
-
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -20,9 +18,14 @@ __all__ = ["Sequencer"]
 _FETCH = 8  # commands a burst: 512 bytes, aligned to that, so it never crosses 4 KiB
 _AHEAD = 16  # commands fetched and not dispatched
 
+# What may be wrong with a command's form; of several, the first counts.
+_FORM = (ErrorCode.ILLEGAL_OPCODE, ErrorCode.ISA_VERSION, ErrorCode.CONFIG_HASH, ErrorCode.PROGRAM_LENGTH)
+
 
 class Sequencer(wiring.Component):
     """Runs one program from ``launch`` to ``finished`` or to an error, after which it must be reset.
+
+    Deals out one command in three cycles at most; the fetch brings no more over a bus of 16 bytes.
 
     Members:
         launch: one cycle, in the reset state: start at ``address`` with ``length`` commands
@@ -30,9 +33,9 @@ class Sequencer(wiring.Component):
         dispatch: one stream an engine (``isa.Engine`` order)
         done: commands finished by each engine
         ending: END was reached and some engine still works
-        finished: all commands are finished
-        index: number of the next command to be dispatched
-        error: of the program's form, or READ_BUS while it is fetched
+        finished: one cycle: all commands are finished
+        index: number of the next command to be dispatched, or of END
+        error: of the program's form, or READ_BUS while it is fetched; from a register, until the reset
     """
 
     def __init__(self, config: AcceleratorConfig):
@@ -58,10 +61,10 @@ class Sequencer(wiring.Component):
         m = Module()
         m.submodules.queue = queue = fifo.SyncFIFO(width=COMMAND_BITS, depth=_AHEAD)
         self._fetch(m, queue)
+        fetch_failed = self._receive(m, queue)
         self._decode(m, queue)
-        fetch_failed = self.response.valid & self.response.payload.error
-        with m.If(fetch_failed):
-            m.d.comb += [
+        with m.If(fetch_failed & ~self.error.valid):
+            m.d.sync += [
                 self.error.valid.eq(1),
                 self.error.code.eq(ErrorCode.READ_BUS),
                 self.error.index.eq(self.index),
@@ -69,109 +72,127 @@ class Sequencer(wiring.Component):
         return m
 
     def _fetch(self, m: Module, queue: fifo.SyncFIFO) -> None:
+        """Requests bursts: one in four cycles at most, so that each of them has one short step."""
         command_beats = COMMAND_BYTES // self._config.axi_bytes
         address = Signal(ADDRESS_BITS - 6)  # in commands
         left = Signal(COUNT_BITS)
         promised = Signal(range(_AHEAD + 1))  # places of the queue that are taken or will be
         count = Signal(range(_FETCH + 1))
+        taken = Signal()  # a cycle late: what is promised may be too much, never too little
+        m.d.sync += [taken.eq(queue.r_rdy & queue.r_en), promised.eq(promised - taken)]
         aligned = Signal(range(_FETCH + 1))
-        requested = self.request.valid & self.request.ready
         m.d.comb += [
             aligned.eq(_FETCH - address[: exact_log2(_FETCH)]),
-            count.eq(minimum(left, aligned)),
-            self.request.valid.eq((left != 0) & (promised <= _AHEAD - _FETCH)),  # room for the longest, a short path
             self.request.payload.addr.eq(address << 6),
             self.request.payload.len.eq((count << exact_log2(command_beats)) - 1),
         ]
+        with m.FSM():
+            with m.State("WAIT"):
+                m.d.sync += count.eq(minimum(left, aligned))
+                with m.If((left != 0) & (promised <= _AHEAD - _FETCH)):  # room for the longest, a short path
+                    m.next = "REQUEST"
+            with m.State("REQUEST"):
+                m.d.comb += self.request.valid.eq(1)
+                with m.If(self.request.ready):
+                    m.next = "UPDATE"
+            with m.State("UPDATE"):
+                m.d.sync += [
+                    address.eq(address + aligned),  # or less, but then this was the last
+                    left.eq(left - count),
+                    promised.eq(promised + Mux(taken, count - 1, count)),
+                ]
+                m.next = "WAIT"
         with m.If(self.launch):
             m.d.sync += [address.eq(self.address[6:]), left.eq(self.length)]
-        with m.If(requested):
-            m.d.sync += [address.eq(address + count), left.eq(left - count)]
-        taken = Signal()  # a cycle late: what is promised may be too much, never too little
-        m.d.sync += [taken.eq(queue.r_rdy & queue.r_en), promised.eq(promised + Mux(requested, count, 0) - taken)]
 
+    def _receive(self, m: Module, queue: fifo.SyncFIFO) -> Signal:
+        """Joins beats to commands; returns whether one came with an error."""
+        command_beats = COMMAND_BYTES // self._config.axi_bytes
+        arrived, failed = Signal(), Signal()
+        part = Signal(8 * self._config.axi_bytes, reset_less=True)
         beat = Signal(range(command_beats))
-        word = Signal(COMMAND_BITS)
-        shifted = Cat(word, self.response.payload.data)[-COMMAND_BITS:]
+        word = Signal(COMMAND_BITS - len(part), reset_less=True)
+        command = Cat(word, part)
         m.d.comb += [
             self.response.ready.eq(1),
-            queue.w_en.eq(self.response.valid & (beat == command_beats - 1)),
-            queue.w_data.eq(shifted),
+            queue.w_en.eq(arrived & (beat == command_beats - 1)),
+            queue.w_data.eq(command),
         ]
-        with m.If(self.response.valid):
-            m.d.sync += [word.eq(shifted), beat.eq(beat + 1)]
+        m.d.sync += [
+            arrived.eq(self.response.valid),
+            failed.eq(self.response.valid & self.response.payload.error),
+            part.eq(self.response.payload.data),
+        ]
+        with m.If(arrived):
+            m.d.sync += [word.eq(command[len(part) :]), beat.eq(beat + 1)]
+        return failed
 
     def _decode(self, m: Module, queue: fifo.SyncFIFO) -> None:
-        word = queue.r_data
+        """A command in three cycles: out of the queue; what it is and whether it is right; to its engine."""
+        word = Signal(COMMAND_BITS, reset_less=True)
         header = data.View(Header, word[: Header.size])
         begin = data.View(Begin, word[Header.size :][: Begin.size])
-        last = self.index == self.length - 1
-
-        def fail(code: ErrorCode) -> None:
-            m.d.comb += [self.error.valid.eq(1), self.error.code.eq(code), self.error.index.eq(self.index)]
-
-        def take() -> None:
-            m.d.comb += queue.r_en.eq(1)
-            m.d.sync += self.index.eq(self.index + 1)
-
+        full, checked, begun = Signal(), Signal(), Signal()
+        left = Signal(COUNT_BITS)  # commands not yet dispatched
+        last, short = Signal(), Signal()
+        right = Signal()  # BEGIN or END, and where it must be
+        wrong = {code: Signal(name=f"is_{code.name.lower()}") for code in _FORM}
         sent = [Signal(COUNT_BITS, name=f"sent_{engine.name.lower()}") for engine in isa.Engine]
-        with m.FSM():
-            with m.State("IDLE"):
-                with m.If(self.launch):
-                    m.next = "BEGIN"
-            with m.State("BEGIN"):
-                with m.If(self.length < 2):
-                    fail(ErrorCode.PROGRAM_LENGTH)
-                with m.Elif(queue.r_rdy):
-                    with m.If(header.opcode != isa.Opcode.BEGIN):
-                        fail(ErrorCode.ILLEGAL_OPCODE)
-                    with m.Elif(begin.isa_version != ISA_VERSION):
-                        fail(ErrorCode.ISA_VERSION)
-                    with m.Elif(begin.config_hash != self._config.hash32):
-                        fail(ErrorCode.CONFIG_HASH)
-                    with m.Elif(begin.commands != self.length):
-                        fail(ErrorCode.PROGRAM_LENGTH)
-                    with m.Else():
-                        take()
-                        m.next = "BODY"
-            with m.State("BODY"):
-                with m.If(queue.r_rdy):
-                    self._body(m, word, header, last, sent, fail, take)
-            with m.State("END"):
-                m.d.comb += self.ending.eq(1)
-                with m.If(Cat(done == count for done, count in zip(self.done, sent, strict=True)).all()):
-                    m.d.comb += self.finished.eq(1)
-                    m.next = "STOPPED"
-            with m.State("STOPPED"):
-                pass
+        dealt = Signal(len(isa.Engine))
+        take = checked & (right | dealt.any())
 
-    def _body(
-        self,
-        m: Module,
-        word: Value,
-        header: data.View,
-        last: Value,
-        sent: Sequence[Signal],
-        fail: Callable[[ErrorCode], None],
-        take: Callable[[], None],
-    ) -> None:
-        with m.Switch(header.opcode):
-            with m.Case(isa.Opcode.END):
-                with m.If(last):
-                    take()
-                    m.next = "END"
-                with m.Else():
-                    fail(ErrorCode.PROGRAM_LENGTH)
-            for opcode, engine in isa.ENGINES.items():
-                with m.Case(opcode):
-                    stream_ = self.dispatch[engine]
-                    m.d.comb += [stream_.payload.word.eq(word), stream_.payload.index.eq(self.index)]
-                    with m.If(last):
-                        fail(ErrorCode.PROGRAM_LENGTH)
-                    with m.Else():
-                        m.d.comb += stream_.valid.eq(1)
-                        with m.If(stream_.ready):
-                            take()
-                            m.d.sync += sent[engine].eq(sent[engine] + 1)
-            with m.Default():
-                fail(ErrorCode.ILLEGAL_OPCODE)
+        m.d.comb += queue.r_en.eq(~full)
+        m.d.sync += last.eq(left == 1)
+        with m.If(~full):
+            m.d.sync += [full.eq(queue.r_rdy), word.eq(queue.r_data)]
+        with m.Elif(~checked):
+            m.d.sync += checked.eq(1)
+            is_begin, is_end = header.opcode == isa.Opcode.BEGIN, header.opcode == isa.Opcode.END
+            version, config = begin.isa_version == ISA_VERSION, begin.config_hash == self._config.hash32
+            length = begin.commands == left
+            known = Cat(header.opcode == opcode for opcode in isa.ENGINES).any()
+            m.d.sync += [
+                right.eq(Mux(begun, is_end & last, is_begin & version & config & length)),
+                wrong[ErrorCode.ILLEGAL_OPCODE].eq(Mux(begun, ~known & ~is_end, ~is_begin)),
+                wrong[ErrorCode.ISA_VERSION].eq(~begun & ~version),
+                wrong[ErrorCode.CONFIG_HASH].eq(~begun & ~config),
+                wrong[ErrorCode.PROGRAM_LENGTH].eq(Mux(begun, is_end ^ last, ~length)),
+            ]
+        for opcode, engine in isa.ENGINES.items():
+            stream_ = self.dispatch[engine]
+            m.d.comb += [
+                stream_.payload.word.eq(word),
+                stream_.payload.index.eq(self.index),
+                dealt[engine].eq(stream_.valid & stream_.ready),
+            ]
+            with m.If(full & ~checked):
+                m.d.sync += stream_.valid.eq(begun & ~last & (header.opcode == opcode))
+            with m.Elif(stream_.ready):
+                m.d.sync += stream_.valid.eq(0)
+            with m.If(dealt[engine]):
+                m.d.sync += sent[engine].eq(sent[engine] + 1)
+        with m.If(take):
+            m.d.sync += [full.eq(0), checked.eq(0), right.eq(0), begun.eq(1), left.eq(left - 1)]
+            with m.If(~(right & begun)):  # not at END
+                m.d.sync += self.index.eq(self.index + 1)
+
+        with m.If(~self.error.valid):  # the first stays until the reset
+            with m.If(short | (checked & Cat(wrong.values()).any())):
+                m.d.sync += [self.error.valid.eq(1), self.error.index.eq(self.index)]
+            m.d.sync += self.error.code.eq(ErrorCode.PROGRAM_LENGTH)
+            for code in reversed(_FORM):
+                with m.If(wrong[code] & ~short):
+                    m.d.sync += self.error.code.eq(code)
+
+        # Whether engines have finished: a cycle late; commands end several cycles after they have been sent.
+        ended = Signal(len(isa.Engine))
+        m.d.sync += [
+            ended.eq(Cat(done == count for done, count in zip(self.done, sent, strict=True))),
+            self.finished.eq(self.ending & ended.all()),
+        ]
+        with m.If(right & begun):
+            m.d.sync += self.ending.eq(1)
+        with m.Elif(ended.all()):
+            m.d.sync += self.ending.eq(0)
+        with m.If(self.launch):
+            m.d.sync += [left.eq(self.length), short.eq(self.length < 2)]
