@@ -1,6 +1,6 @@
 """The accelerator: control plane and compute side."""
 
-from amaranth import Module, ResetInserter
+from amaranth import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -8,7 +8,6 @@ from edgemoe_hw.bus.axi import AxiLiteSignature, AxiSignature
 from edgemoe_hw.control_plane.plane import ControlPlane
 from edgemoe_hw.engines.compute import ComputeSide
 from edgemoe_hw.spec.config import AcceleratorConfig
-from edgemoe_hw.spec.regs import ErrorCode
 
 __all__ = ["Accelerator"]
 
@@ -40,8 +39,7 @@ class Accelerator(wiring.Component):
         m = Module()
         config = self._config
         m.submodules.control = control = ControlPlane(config)
-        compute = ComputeSide(config)
-        m.submodules.compute = ResetInserter(control.reset_engines)(compute)
+        m.submodules.compute = compute = ComputeSide(config)
 
         connect(m, flipped(self.s_axi), control.s_axi)
         for index in range(config.axi_masters):
@@ -50,19 +48,6 @@ class Accelerator(wiring.Component):
         connect(m, control.matmul, compute.matmul)
         connect(m, control.norm, compute.norm)
         connect(m, control.store_read, compute.store)
-        m.d.comb += [
-            self.irq.eq(control.irq),
-            control.matmul_done.eq(compute.matmul_done),
-            control.norm_done.eq(compute.norm_done),
-            control.array_busy.eq(compute.array_busy),
-            control.stall_epilogue.eq(compute.stall_epilogue),
-            control.matmul_idle.eq(compute.idle),
-            control.compute_active.eq(compute.stall_epilogue | compute.stall_token),
-            control.gate_clear.eq(compute.gate_clear),
-            control.compute_error.valid.eq(compute.queue_overflow),
-            control.compute_error.code.eq(ErrorCode.QUEUE_OVERFLOW),
-            control.compute_error.index.eq(compute.command_index),
-        ]
-        for expert in range(config.max_experts):
-            m.d.comb += control.expert_counts[expert].eq(compute.expert_counts[expert])
+        connect(m, compute.status, control.status)
+        m.d.comb += [self.irq.eq(control.irq), compute.reset.eq(control.reset_engines)]
         return m

@@ -11,7 +11,7 @@ from edgemoe_hw.engines.matmul.epilogue import Epilogue
 from edgemoe_hw.engines.matmul.softmax import Reciprocal
 from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig
 from edgemoe_hw.spec.constants import COUNT_CYCLES, RECIPROCAL_LATENCY
-from edgemoe_hw.spec.isa import MatMul, Memory, Mode
+from edgemoe_hw.spec.isa import Engine, MatMul, Memory, Mode
 from edgemoe_hw.spec.timing import (
     ISSUE_IDLE,
     RESIDUAL_READ,
@@ -45,9 +45,9 @@ def test_completion(name: str, mode: Mode) -> None:
         ctx.set(dut.matmul.valid, 1)
         last_step = None
         for cycle in itertools.count():
-            if ctx.get(dut.array_busy):
+            if ctx.get(dut.status.array.busy):
                 last_step = cycle
-            if ctx.get(dut.matmul_done):
+            if ctx.get(dut.status.done) >> Engine.MATMUL & 1:
                 assert cycle + 1 - last_step == completion_cycles(config)  # the command queue counts it a cycle later
                 return
             taken = ctx.get(dut.matmul.ready)

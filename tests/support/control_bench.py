@@ -12,7 +12,7 @@ from edgemoe_hw.bus.axi import AxiLiteSignature, AxiSignature
 from edgemoe_hw.control_plane.plane import ControlPlane
 from edgemoe_hw.primitives.delay import delay
 from edgemoe_hw.spec.config import ISA_VERSION, AcceleratorConfig
-from edgemoe_hw.spec.isa import Begin, End, EnginePayload, Header, Load, encode
+from edgemoe_hw.spec.isa import Begin, End, Engine, EnginePayload, Header, Load, encode
 from edgemoe_hw.spec.isa import Memory as MemoryId
 from edgemoe_hw.spec.memories import memory_depths, slice_beats
 from edgemoe_hw.spec.timing import RESIDUAL_READ
@@ -101,15 +101,15 @@ class ControlBench(wiring.Component):
             self.witness.eq(Cat(bits for _, bits in memories).xor()),
             control.store_read.ready.eq(~self.memory_stall),
             control.store_read.data.eq(delay(m, Cat(port.data for port in ports), RESIDUAL_READ - 1, "read")),
-            *(count.eq(expert) for expert, count in enumerate(control.expert_counts)),
+            *(count.eq(expert) for expert, count in enumerate(control.status.expert_counts)),
             *(
                 port.addr.eq((control.store_read.row << row_bits) | (i % (1 << row_bits)))
                 for i, port in enumerate(ports)
             ),
         ]
-        norm_busy = self._engine(m, control.norm, control.norm_done, control.reset_engines)
-        busy = self._engine(m, control.matmul, control.matmul_done, control.reset_engines)
-        m.d.comb += [control.array_busy.eq(busy), control.matmul_idle.eq(~busy), control.compute_active.eq(norm_busy)]
+        self._engine(m, control.norm, control.status.done[Engine.NORM], control.reset_engines)
+        busy = self._engine(m, control.matmul, control.status.done[Engine.MATMUL], control.reset_engines)
+        m.d.comb += [control.status.array.busy.eq(busy), control.status.array.idle.eq(~busy)]
         return m
 
     def _memories(self, m, beats, master, witness):

@@ -1,6 +1,6 @@
 """The register file behind the AXI4-Lite slave, made from ``regs.REGISTERS``."""
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -8,6 +8,8 @@ from edgemoe_hw.bus.axi import AxiLiteSignature
 from edgemoe_hw.spec import regs
 
 __all__ = ["RegisterFile"]
+
+_GROUP_BITS = 4  # words that are read in one step of two: 16
 
 
 def _members() -> dict[str, wiring.Member]:
@@ -25,7 +27,7 @@ def _members() -> dict[str, wiring.Member]:
 class RegisterFile(wiring.Component):
     """AXI4-Lite slave: one transfer in each direction at a time, never an error response.
 
-    Reads take two cycles, writes one after both address and data. Unmapped addresses read as 0: an error response
+    Reads take three cycles, writes one after both address and data. Unmapped addresses read as 0: an error response
     would be a bus fault on a board's CPU.
 
     Members:
@@ -42,7 +44,7 @@ class RegisterFile(wiring.Component):
         bus = self.s_axi
         words: dict[int, Value] = {}  # word index -> what is read
         latched = Signal(32)
-        latch: list[tuple[int, Value]] = []
+        latch: dict[int, Value] = {}  # word index of a lower half -> the upper one
 
         write = Signal()
         write_addr = Signal(regs.ADDRESS_BITS - 2)
@@ -60,7 +62,7 @@ class RegisterFile(wiring.Component):
                 words[index] = port[:32]
                 if register.fields[0].access == "ro":
                     words[index + 1] = latched
-                    latch.append((index, port[32:]))
+                    latch[index] = port[32:]
                 else:
                     words[index + 1] = port[32:]
                     for half, part in enumerate((port[:32], port[32:])):
@@ -120,33 +122,37 @@ class RegisterFile(wiring.Component):
             m.d.sync += [have_addr.eq(0), have_data.eq(0), bus.b.valid.eq(1)]
 
     def _read_channels(
-        self,
-        m: Module,
-        bus: wiring.PureInterface,
-        words: dict[int, Value],
-        latched: Signal,
-        latch: list[tuple[int, Value]],
+        self, m: Module, bus: wiring.PureInterface, words: dict[int, Value], latched: Signal, latch: dict[int, Value]
     ) -> None:
-        """One word a read; the upper half of a counter is latched with the lower."""
-        pending = Signal()
+        """One word a read; the upper half of a counter is latched with the lower.
+
+        First the words of each group that the low bits of the address choose, all groups at once, then one of these.
+        """
+        first, second = Signal(), Signal()
         address = Signal(regs.ADDRESS_BITS - 2)
-        m.d.comb += bus.ar.ready.eq(~pending & ~bus.r.valid)
+        m.d.comb += bus.ar.ready.eq(~first & ~second & ~bus.r.valid)
+        m.d.sync += second.eq(first)
         with m.If(bus.ar.valid & bus.ar.ready):
-            m.d.sync += [pending.eq(1), address.eq(bus.ar.payload.addr[2:])]
-        # Sparse blocks of the map would make one large array; one array a block of 64 words stays dense.
-        blocks: dict[int, Array] = {}
-        for block in sorted({index >> 6 for index in words}):
-            values = [words.get((block << 6) + i, 0) for i in range(64)]
-            blocks[block] = Array(values)
-        with m.If(pending):
-            m.d.sync += [pending.eq(0), bus.r.valid.eq(1), bus.r.payload.data.eq(0)]
-            with m.Switch(address[6:]):
-                for block, values in blocks.items():
-                    with m.Case(block):
-                        m.d.sync += bus.r.payload.data.eq(values[address[:6]])
-            with m.Switch(address):
-                for index, high in latch:
-                    with m.Case(index):
-                        m.d.sync += latched.eq(high)
+            m.d.sync += [first.eq(1), address.eq(bus.ar.payload.addr[2:])]
+        with m.If(first):
+            m.d.sync += first.eq(0)
+        place, group = address[:_GROUP_BITS], address[_GROUP_BITS:]
+        with m.If(second):
+            m.d.sync += [bus.r.valid.eq(1), bus.r.payload.data.eq(0)]
+        for number in sorted({index >> _GROUP_BITS for index in words}):
+            indices = range(number << _GROUP_BITS, (number + 1) << _GROUP_BITS)
+            chosen = Signal(32, name=f"chosen_{number}", reset_less=True)
+            m.d.sync += chosen.eq(Array(words.get(index, Const(0)) for index in indices)[place])
+            with m.If(second & (group == number)):
+                m.d.sync += bus.r.payload.data.eq(chosen)
+            if not latch.keys() & set(indices):
+                continue
+            upper, has_upper = Signal(32, name=f"upper_{number}", reset_less=True), Signal(name=f"has_upper_{number}")
+            m.d.sync += [
+                upper.eq(Array(latch.get(index, Const(0)) for index in indices)[place]),
+                has_upper.eq(Array(Const(int(index in latch)) for index in indices)[place]),
+            ]
+            with m.If(second & (group == number) & has_upper):
+                m.d.sync += latched.eq(upper)
         with m.If(bus.r.valid & bus.r.ready):
             m.d.sync += bus.r.valid.eq(0)

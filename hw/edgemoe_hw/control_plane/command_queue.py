@@ -1,11 +1,12 @@
 """The queue in front of one engine: holds commands until what they wait for is finished."""
 
 from amaranth.hdl import Array, Cat, Module, Signal
-from amaranth.lib import data, fifo, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from edgemoe_hw.interfaces import COMMAND, queued_layout
 from edgemoe_hw.layouts import Header
+from edgemoe_hw.primitives.fifo import Fifo
 from edgemoe_hw.spec.constants import COUNT_BITS, QUEUE_COMMANDS, TOKEN_BITS
 from edgemoe_hw.spec.isa import Engine
 
@@ -65,7 +66,7 @@ class CommandQueue(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         stored = data.StructLayout({"header": Header, "payload": self._payload, "index": COUNT_BITS})
-        m.submodules.fifo = queue = fifo.SyncFIFO(width=stored.size, depth=self._depth)
+        m.submodules.fifo = queue = Fifo(stored.size, self._depth)
         word = self.commands.payload.word
         bits = Header.size + self._payload.size
         m.d.comb += [
@@ -113,14 +114,14 @@ class CommandQueue(wiring.Component):
         return m
 
     def _count(self, m: Module, leaves: Signal, skip: Signal, room: Signal) -> None:
-        """Counts in the order in which commands left; ``room``: one more may leave."""
-        m.submodules.order = order = fifo.SyncFIFO(width=1, depth=_OUTSTANDING)  # whether it was skipped
+        """Counts in the order in which commands left; ``room``: one more may leave, beside those on their way here."""
+        m.submodules.order = order = Fifo(1, _OUTSTANDING)  # whether it was skipped
         left, left_skip = Signal(), Signal()
-        m.d.sync += [left.eq(leaves), left_skip.eq(skip), room.eq(order.level < _OUTSTANDING - 2)]
+        m.d.sync += [left.eq(leaves), left_skip.eq(skip), room.eq(order.level < _OUTSTANDING - 4)]
         m.d.comb += [order.w_en.eq(left), order.w_data.eq(left_skip)]
 
-        # `waits`: there is an oldest command. `finished` may come late in its cycle: only the count's enable and one bit
-        # depend on it, and the number of those that have finished and are not counted (`early`) follows a cycle later.
+        # `waits`: there is an oldest command. `finished` may come late in its cycle, so only the count's enable and one
+        # bit depend on it; the number of those that have finished and are not counted, `early`, follows a cycle later.
         waits, skipped, counts = Signal(), Signal(), Signal()
         early = Signal(range(_OUTSTANDING + 1))
         finished, counted = Signal(), Signal()

@@ -10,18 +10,19 @@ from edgemoe_hw.bus.axi import AxiLiteSignature, AxiSignature
 from edgemoe_hw.bus.axi_lite import RegisterFile
 from edgemoe_hw.bus.axi_ports import ReadPort, WritePort
 from edgemoe_hw.control_plane.command_queue import CommandQueue
-from edgemoe_hw.control_plane.counters import CAUSES, Counters
+from edgemoe_hw.control_plane.counters import COUNTS, Counters
 from edgemoe_hw.control_plane.expert_loads import ExpertLoads
 from edgemoe_hw.control_plane.sequencer import Sequencer
 from edgemoe_hw.control_plane.supervisor import Supervisor
 from edgemoe_hw.engines.load import DmaRead
 from edgemoe_hw.engines.store import DmaWrite
-from edgemoe_hw.interfaces import ERROR_REPORT, REGIONS, beat_layout, queued_layout
+from edgemoe_hw.interfaces import REGIONS, EngineStatus, beat_layout, queued_layout
 from edgemoe_hw.layouts import ENGINE_PAYLOADS
 from edgemoe_hw.ports import SharedRead
+from edgemoe_hw.primitives.delay import copies
 from edgemoe_hw.spec import regs
 from edgemoe_hw.spec.config import ISA_VERSION, AcceleratorConfig
-from edgemoe_hw.spec.constants import COUNT_BITS, TOKEN_BITS
+from edgemoe_hw.spec.constants import COUNT_BITS
 from edgemoe_hw.spec.isa import Base, Engine
 
 __all__ = ["ControlPlane"]
@@ -41,14 +42,9 @@ class ControlPlane(wiring.Component):
             its last beat was accepted, and a waiting command starts one cycle later at the earliest
         store_read: residual rows for the STORE engine
         matmul, norm: commands whose waits are over (``interfaces.queued_layout``)
-        matmul_done, norm_done: that engine has finished the oldest of its commands
-        expert_counts: tokens of each expert
-        gate_clear: these are 0 from the next cycle on, because a MoE block's gate begins
-        array_busy, stall_epilogue, matmul_idle: see ``Counters``
-        compute_active: the compute side moves (feeds the watchdog; array_busy and completions need not be repeated)
-        compute_error: stops the program
-        reset_engines: the compute side must reset its control state; one cycle before each program, and longer when one
-            is stopped
+        status: of the compute side
+        reset_engines: the compute side must reset its control state, through one more register as the units here do;
+            before each program, and when one is stopped
     """
 
     def __init__(self, config: AcceleratorConfig):
@@ -64,14 +60,7 @@ class ControlPlane(wiring.Component):
                     engine.name.lower(): Out(stream.Signature(queued_layout(ENGINE_PAYLOADS[engine])))
                     for engine in _OUTSIDE
                 },
-                **{f"{engine.name.lower()}_done": In(1) for engine in _OUTSIDE},
-                "expert_counts": In(TOKEN_BITS).array(config.max_experts),
-                "gate_clear": In(1),
-                "array_busy": In(1),
-                "stall_epilogue": In(1),
-                "matmul_idle": In(1),
-                "compute_active": In(1),
-                "compute_error": In(ERROR_REPORT),
+                "status": In(EngineStatus(config)),
                 "reset_engines": Out(1),
             }
         )
@@ -83,22 +72,22 @@ class ControlPlane(wiring.Component):
         wiring.connect(m, wiring.flipped(self.s_axi), registers.s_axi)
         m.submodules.supervisor = supervisor = Supervisor(sources=4)
         m.submodules.counters = counters = Counters(config)
-        stopped = ResetInserter(self.reset_engines)
         sequencer, load, store = Sequencer(config), DmaRead(config), DmaWrite(config)
-        m.submodules.sequencer = stopped(sequencer)
-        m.submodules.load = stopped(load)
-        m.submodules.store = stopped(store)
         queues = {
             engine: CommandQueue(payload, max_experts=config.max_experts) for engine, payload in ENGINE_PAYLOADS.items()
         }
-        for engine, queue in queues.items():
-            m.submodules[f"queue_{engine.name.lower()}"] = stopped(queue)
+        stopped = {"sequencer": sequencer, "load": load, "store": store}
+        stopped |= {f"queue_{engine.name.lower()}": queue for engine, queue in queues.items()}
+        m.d.sync += self.reset_engines.eq(supervisor.reset)
+        abort, *resets = copies(m, self.reset_engines, 1 + len(stopped), "reset")
+        for (name, unit), reset in zip(stopped.items(), resets, strict=True):
+            m.submodules[name] = ResetInserter(reset)(unit)
 
         outputs = {Engine.LOAD: load.commands, Engine.STORE: store.commands}
         finished = {Engine.LOAD: load.done, Engine.STORE: store.done}
-        for engine in _OUTSIDE:
-            outputs[engine] = wiring.flipped(getattr(self, engine.name.lower()))
-            finished[engine] = getattr(self, f"{engine.name.lower()}_done")
+        for outside in _OUTSIDE:
+            outputs[outside] = wiring.flipped(getattr(self, outside.name.lower()))
+            finished[outside] = self.status.done[outside]
         done = {engine: queue.done for engine, queue in queues.items()}
         for engine, queue in queues.items():
             wiring.connect(m, sequencer.dispatch[engine], queue.commands)
@@ -106,18 +95,21 @@ class ControlPlane(wiring.Component):
             m.d.comb += [
                 queue.finished.eq(finished[engine]),
                 *(queue.all_done[other].eq(count) for other, count in done.items()),
-                *(port.eq(count) for port, count in zip(queue.expert_counts, self.expert_counts, strict=True)),
+                *(port.eq(count) for port, count in zip(queue.expert_counts, self.status.expert_counts, strict=True)),
                 sequencer.done[engine].eq(done[engine]),
             ]
 
-        idle, reads, wrote = self._bus(m, sequencer, load, store)
+        idle, reads, wrote = self._bus(m, sequencer, load, store, abort)
         self._supervise(m, registers, supervisor, sequencer, load, store)
         moving = self._count(m, registers, supervisor, counters, sequencer, queues[Engine.MATMUL], done, reads, wrote)
         self._expert_loads(m, registers, supervisor)
-        m.d.comb += [supervisor.bus_idle.eq(idle), supervisor.progress.eq(moving)]
+        m.d.sync += supervisor.bus_idle.eq(idle)
+        m.d.comb += supervisor.progress.eq(moving)
         return m
 
-    def _bus(self, m: Module, sequencer: Sequencer, load: DmaRead, store: DmaWrite) -> tuple[Value, Value, Value]:
+    def _bus(
+        self, m: Module, sequencer: Sequencer, load: DmaRead, store: DmaWrite, abort: Signal
+    ) -> tuple[Value, Value, Value]:
         """Connects the masters; returns (nothing outstanding, beats read, beat written)."""
         ports = []
         reads = []
@@ -148,7 +140,7 @@ class ControlPlane(wiring.Component):
         m.d.comb += [
             store.outstanding.eq(write.outstanding),
             store.failed.eq(write.failed),
-            *(port.abort.eq(self.reset_engines) for port in both),
+            *(port.abort.eq(abort) for port in both),
         ]
         return Cat(port.idle for port in both).all(), Cat(reads), axi.w.valid & axi.w.ready
 
@@ -188,11 +180,10 @@ class ControlPlane(wiring.Component):
             sequencer.length.eq(registers.program_commands),
             load.regions.eq(regions),
             store.regions.eq(regions),
-            self.reset_engines.eq(supervisor.reset),
             self.irq.eq(supervisor.irq & registers.control_irq_enable),
         ]
         for port, error in zip(
-            supervisor.errors, (self.compute_error, load.error, store.error, sequencer.error), strict=True
+            supervisor.errors, (self.status.error, load.error, store.error, sequencer.error), strict=True
         ):
             m.d.comb += port.eq(error)
 
@@ -200,11 +191,11 @@ class ControlPlane(wiring.Component):
         m.submodules.expert_loads = history = ExpertLoads(self._config)
         m.d.comb += [
             history.start.eq(supervisor.launch),
-            history.clear.eq(self.gate_clear),
+            history.clear.eq(self.status.gate_clear),
             history.block.eq(registers.moe_block),
             registers.moe_blocks.eq(history.blocks),
         ]
-        for expert, count in enumerate(self.expert_counts):
+        for expert, count in enumerate(self.status.expert_counts):
             m.d.comb += [
                 history.counts[expert].eq(count),
                 registers.expert_count[expert].eq(count),
@@ -232,21 +223,17 @@ class ControlPlane(wiring.Component):
                 m.d.sync += engine_done.eq(count)
             m.d.comb += getattr(registers, f"done_{engine.name.lower()}").eq(engine_done)
             changed.append(supervisor.running & (engine_done != count))
+        array = self.status.array
+        wiring.connect(m, wiring.flipped(array), counters.array)
         m.d.comb += [
             counters.clear.eq(supervisor.launch),
             counters.running.eq(supervisor.running),
-            counters.array_busy.eq(self.array_busy),
-            counters.stall_epilogue.eq(self.stall_epilogue),
-            counters.matmul_idle.eq(self.matmul_idle),
             counters.blocked.eq(matmul_queue.blocked),
             counters.empty.eq(matmul_queue.empty),
             counters.ending.eq(sequencer.ending),
             counters.reads.eq(reads),
             counters.writes.eq(wrote),
             counters.finished.eq(Cat(changed)),
-            *(
-                getattr(registers, name).eq(getattr(counters, f"count_{name}"))
-                for name in (*CAUSES, "cycles", "bytes_read", "bytes_written", "commands_done")
-            ),
+            *(getattr(registers, name).eq(getattr(counters, f"count_{name}")) for name in COUNTS),
         ]
-        return Cat(changed).any() | reads.any() | wrote | self.array_busy | self.compute_active
+        return Cat(changed).any() | reads.any() | wrote | ~array.idle

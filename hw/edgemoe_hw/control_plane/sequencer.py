@@ -1,13 +1,14 @@
 """Fetches the program, checks it and deals its commands out to the engines' queues."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import data, fifo, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from edgemoe_hw.interfaces import COMMAND, ERROR_REPORT, READ_REQUEST, read_response
 from edgemoe_hw.layouts import Begin, Header
-from edgemoe_hw.primitives.arithmetic import minimum
+from edgemoe_hw.primitives.arithmetic import minimum, truncate
+from edgemoe_hw.primitives.fifo import Fifo
 from edgemoe_hw.spec import isa
 from edgemoe_hw.spec.config import ISA_VERSION, AcceleratorConfig
 from edgemoe_hw.spec.constants import ADDRESS_BITS, COMMAND_BITS, COMMAND_BYTES, COUNT_BITS
@@ -59,7 +60,7 @@ class Sequencer(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.queue = queue = fifo.SyncFIFO(width=COMMAND_BITS, depth=_AHEAD)
+        m.submodules.queue = queue = Fifo(COMMAND_BITS, _AHEAD)
         self._fetch(m, queue)
         fetch_failed = self._receive(m, queue)
         self._decode(m, queue)
@@ -71,22 +72,30 @@ class Sequencer(wiring.Component):
             ]
         return m
 
-    def _fetch(self, m: Module, queue: fifo.SyncFIFO) -> None:
-        """Requests bursts: one in four cycles at most, so that each of them has one short step."""
+    def _fetch(self, m: Module, queue: Fifo) -> None:
+        """Requests bursts: one in five cycles at most, so that each of them has one short step."""
         command_beats = COMMAND_BYTES // self._config.axi_bytes
+        burst_bits = exact_log2(_FETCH)
         address = Signal(ADDRESS_BITS - 6)  # in commands
         left = Signal(COUNT_BITS)
-        promised = Signal(range(_AHEAD + 1))  # places of the queue that are taken or will be
-        count = Signal(range(_FETCH + 1))
-        taken = Signal()  # a cycle late: what is promised may be too much, never too little
-        m.d.sync += [taken.eq(queue.r_rdy & queue.r_en), promised.eq(promised - taken)]
-        aligned = Signal(range(_FETCH + 1))
+        count, aligned = Signal(range(_FETCH + 1)), Signal(range(_FETCH + 1))
+        # Commands requested, and taken out of the queue, modulo twice its places; the difference is what is taken of
+        # these or will be. It comes late, and so may be too much, but behind a request's own step never too little.
+        requested, taken, promised = (Signal(range(2 * _AHEAD)) for _ in range(3))
+        m.d.sync += [promised.eq(requested - taken), aligned.eq(_FETCH - address[:burst_bits])]
+        with m.If(queue.r_rdy & queue.r_en):
+            m.d.sync += taken.eq(taken + 1)
         m.d.comb += [
-            aligned.eq(_FETCH - address[: exact_log2(_FETCH)]),
             self.request.payload.addr.eq(address << 6),
             self.request.payload.len.eq((count << exact_log2(command_beats)) - 1),
         ]
         with m.FSM():
+            with m.State("IDLE"):
+                with m.If(self.launch):
+                    m.d.sync += [address.eq(self.address[6:]), left.eq(self.length)]
+                    m.next = "ALIGN"
+            with m.State("ALIGN"):
+                m.next = "WAIT"
             with m.State("WAIT"):
                 m.d.sync += count.eq(minimum(left, aligned))
                 with m.If((left != 0) & (promised <= _AHEAD - _FETCH)):  # room for the longest, a short path
@@ -96,16 +105,15 @@ class Sequencer(wiring.Component):
                 with m.If(self.request.ready):
                     m.next = "UPDATE"
             with m.State("UPDATE"):
+                following = truncate(address[burst_bits:] + 1, len(address) - burst_bits)  # or this was the last one
                 m.d.sync += [
-                    address.eq(address + aligned),  # or less, but then this was the last
+                    address.eq(following << burst_bits),
                     left.eq(left - count),
-                    promised.eq(promised + Mux(taken, count - 1, count)),
+                    requested.eq(requested + count),
                 ]
-                m.next = "WAIT"
-        with m.If(self.launch):
-            m.d.sync += [address.eq(self.address[6:]), left.eq(self.length)]
+                m.next = "ALIGN"
 
-    def _receive(self, m: Module, queue: fifo.SyncFIFO) -> Signal:
+    def _receive(self, m: Module, queue: Fifo) -> Signal:
         """Joins beats to commands; returns whether one came with an error."""
         command_beats = COMMAND_BYTES // self._config.axi_bytes
         arrived, failed = Signal(), Signal()
@@ -127,12 +135,14 @@ class Sequencer(wiring.Component):
             m.d.sync += [word.eq(command[len(part) :]), beat.eq(beat + 1)]
         return failed
 
-    def _decode(self, m: Module, queue: fifo.SyncFIFO) -> None:
+    def _decode(self, m: Module, queue: Fifo) -> None:
         """A command in three cycles: out of the queue; what it is and whether it is right; to its engine."""
         word = Signal(COMMAND_BITS, reset_less=True)
         header = data.View(Header, word[: Header.size])
         begin = data.View(Begin, word[Header.size :][: Begin.size])
         full, checked, begun = Signal(), Signal(), Signal()
+        incoming = data.View(Begin, queue.r_data[Header.size :][: Begin.size])
+        version, config = Signal(), Signal()  # are right, should this be BEGIN
         left = Signal(COUNT_BITS)  # commands not yet dispatched
         last, short = Signal(), Signal()
         right = Signal()  # BEGIN or END, and where it must be
@@ -144,11 +154,15 @@ class Sequencer(wiring.Component):
         m.d.comb += queue.r_en.eq(~full)
         m.d.sync += last.eq(left == 1)
         with m.If(~full):
-            m.d.sync += [full.eq(queue.r_rdy), word.eq(queue.r_data)]
+            m.d.sync += [
+                full.eq(queue.r_rdy),
+                word.eq(queue.r_data),
+                version.eq(incoming.isa_version == ISA_VERSION),
+                config.eq(incoming.config_hash == self._config.hash32),
+            ]
         with m.Elif(~checked):
             m.d.sync += checked.eq(1)
             is_begin, is_end = header.opcode == isa.Opcode.BEGIN, header.opcode == isa.Opcode.END
-            version, config = begin.isa_version == ISA_VERSION, begin.config_hash == self._config.hash32
             length = begin.commands == left
             known = Cat(header.opcode == opcode for opcode in isa.ENGINES).any()
             m.d.sync += [

@@ -10,6 +10,11 @@ from edgemoe_hw.spec.regs import ErrorCode
 
 __all__ = ["Supervisor"]
 
+_SETTLE = 4
+"""Cycles in which a reset, or its end, gets through its registers to every unit."""
+_DRAIN = 8
+"""Cycles in which a reset gets there, and the units' errors and what they had on the bus from there to here."""
+
 
 class Supervisor(wiring.Component):
     """State of the accelerator.
@@ -23,11 +28,12 @@ class Supervisor(wiring.Component):
         progress: something moved
         finished: the sequencer reached END and all engines are done
         bus_idle: no bus transfer is outstanding
-        errors: stop the program; they count only while ``running``
+        errors: stop the program, two cycles later; they count only while ``running``
         index: command that a watchdog error names: the first one not dispatched, or END
         launch: one cycle; the program starts
         running: from launch to the cycle of the end
-        reset: engines, queues and sequencer must reset themselves; bus ports drain
+        reset: engines, queues and sequencer must reset themselves; bus ports drain. Registers may pass it on, as long
+            as a unit is in reset ``_SETTLE`` cycles later and its errors and ``bus_idle`` show it within ``_DRAIN``
         busy, done, error, irq, error_code, error_command: as in the register map
     """
 
@@ -57,22 +63,29 @@ class Supervisor(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        idle_cycles = Signal(32)
-        m.d.sync += idle_cycles.eq(Mux(self.running & ~self.progress, idle_cycles + 1, 0))
+        idle_cycles, progress, late = Signal(32), Signal(), Signal()
+        m.d.sync += [
+            progress.eq(self.progress),
+            idle_cycles.eq(Mux(self.running & ~progress, idle_cycles + 1, 0)),
+            late.eq((self.watchdog_limit != 0) & (idle_cycles >= self.watchdog_limit)),
+        ]
 
-        # Errors come out of long paths through the engines, so they count a cycle later, and so does the end: the last
-        # command's error must not come behind it.
-        report, first_report, finished = Signal(ERROR_REPORT), Signal(ERROR_REPORT), Signal()
+        # Errors come out of long paths through the engines, so they end in registers here, and another cycle chooses
+        # among them; so does the end: the last command's error must not come behind it.
+        report, finished = Signal(ERROR_REPORT), Signal()
+        first_report = Signal(ERROR_REPORT)
         m.d.sync += [report.eq(first_report), finished.eq(self.finished)]
-        with m.If((self.watchdog_limit != 0) & (idle_cycles >= self.watchdog_limit)):
+        with m.If(late):
             m.d.comb += [
                 first_report.valid.eq(1),
                 first_report.code.eq(ErrorCode.WATCHDOG),
                 first_report.index.eq(self.index),
             ]
-        for error in reversed(self.errors):
-            with m.If(error.valid):
-                m.d.comb += first_report.eq(error)
+        for number, error in reversed(list(enumerate(self.errors))):
+            caught = Signal(ERROR_REPORT, name=f"caught_{number}")
+            m.d.sync += caught.eq(error)
+            with m.If(caught.valid):
+                m.d.comb += first_report.eq(caught)
 
         def forget() -> None:
             m.d.sync += [
@@ -87,25 +100,38 @@ class Supervisor(wiring.Component):
         with m.If(self.irq_clear):
             m.d.sync += self.irq.eq(0)
 
-        def next_state(name: str) -> None:
+        elapsed = Signal(range(_DRAIN))  # cycles of this state
+        with m.If(elapsed != _DRAIN - 1):
+            m.d.sync += elapsed.eq(elapsed + 1)
+
+        def go(name: str) -> None:
+            m.d.sync += elapsed.eq(0)
             m.next = name
+
+        def next_state(name: str) -> None:
             with m.If(self.soft_reset):
-                m.next = "DRAIN"
+                go("DRAIN")
+            with m.Elif(elapsed == _SETTLE - 1):
+                go(name)
 
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.busy.eq(0)
                 with m.If(self.soft_reset):
-                    m.next = "DRAIN"
+                    go("DRAIN")
                 with m.Elif(self.start):
                     forget()
-                    m.next = "PREPARE"
+                    go("PREPARE")
             with m.State("PREPARE"):
                 m.d.comb += self.reset.eq(1)
+                next_state("SETTLE")
+            with m.State("SETTLE"):
                 next_state("LAUNCH")
             with m.State("LAUNCH"):
                 m.d.comb += self.launch.eq(1)
-                next_state("RUN")
+                go("RUN")
+                with m.If(self.soft_reset):
+                    go("DRAIN")
             with m.State("RUN"):
                 m.d.comb += self.running.eq(1)
                 with m.If(report.valid):
@@ -115,15 +141,15 @@ class Supervisor(wiring.Component):
                         self.error_code.eq(report.code),
                         self.error_command.eq(report.index),
                     ]
-                    m.next = "DRAIN"
+                    go("DRAIN")
                 with m.Elif(finished):
                     m.d.sync += [self.done.eq(1), self.irq.eq(1)]
                     m.next = "IDLE"
                 with m.If(self.soft_reset):
-                    m.next = "DRAIN"
+                    go("DRAIN")
             with m.State("DRAIN"):
                 m.d.comb += self.reset.eq(1)
-                with m.If(self.bus_idle):
+                with m.If((elapsed == _DRAIN - 1) & self.bus_idle):
                     m.next = "IDLE"
         # Behind the state machine, so that it wins over what the state sets in the same cycle.
         with m.If(self.soft_reset):

@@ -1,26 +1,30 @@
 """The compute side: array, epilogue, vector units and scratchpads, joined."""
 
-from amaranth import Module, Signal, signed, unsigned
+from amaranth import Module, ResetInserter, Signal, signed, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from edgemoe_hw.arbiters import ReadArbiter, WriteArbiter
+from edgemoe_hw.engines.matmul.completion import Completion
 from edgemoe_hw.engines.matmul.epilogue import Epilogue
 from edgemoe_hw.engines.matmul.gate import GateUnit
 from edgemoe_hw.engines.matmul.issue import MatMulIssue
 from edgemoe_hw.engines.matmul.operands import OperandPath
 from edgemoe_hw.engines.norm.unit import LayerNormUnit
-from edgemoe_hw.interfaces import beat_layout, queued_layout
+from edgemoe_hw.interfaces import EngineStatus, beat_layout, queued_layout
 from edgemoe_hw.layouts import LayerNorm, MatMul
 from edgemoe_hw.ports import SharedRead
 from edgemoe_hw.primitives.arithmetic import truncate
+from edgemoe_hw.primitives.delay import copies
 from edgemoe_hw.primitives.memory import read_memory
 from edgemoe_hw.scratchpad import SlicedMemory, WeightScratchpad
 from edgemoe_hw.spec.config import AcceleratorConfig
-from edgemoe_hw.spec.constants import COUNT_BITS, SCORE_BITS, TOKEN_BITS
+from edgemoe_hw.spec.constants import SCORE_BITS
+from edgemoe_hw.spec.isa import Engine
 from edgemoe_hw.spec.isa import Memory as MemoryId
 from edgemoe_hw.spec.memories import memory_depths
+from edgemoe_hw.spec.regs import ErrorCode
 from edgemoe_hw.spec.timing import ACT_READ, EPILOGUE, PARAM_READ, RESIDUAL_READ, SCORE_READ
 
 __all__ = ["ComputeSide"]
@@ -35,12 +39,9 @@ class ComputeSide(wiring.Component):
         matmul, norm: commands whose dependencies are met
         beats: loaded data, one stream a master
         store: residual rows for the STORE engine
-        matmul_done, norm_done: a command has finished
-        expert_counts: length of each expert queue
-        gate_clear: all are 0 from the next cycle on
-        queue_overflow: an expert queue received more than max_tokens entries, or tokens came too fast for the gate
-        array_busy, stall_*, idle: what happened to the array in this cycle (exactly one is set)
-        command_index: number in the program of the last MATMUL that started
+        status: of the engines; an error is an expert queue with more than max_tokens entries, or tokens that came too
+            fast for the gate, and names the last MATMUL that started
+        reset: all units reset themselves in the next cycle
     """
 
     def __init__(self, config: AcceleratorConfig):
@@ -51,34 +52,28 @@ class ComputeSide(wiring.Component):
                 "norm": In(stream.Signature(queued_layout(LayerNorm))),
                 "beats": In(stream.Signature(beat_layout(config))).array(config.axi_masters),
                 "store": In(SharedRead(16 * config.epilogue_lanes)),
-                "matmul_done": Out(1),
-                "norm_done": Out(1),
-                "expert_counts": Out(TOKEN_BITS).array(config.max_experts),
-                "gate_clear": Out(1),
-                "queue_overflow": Out(1),
-                "array_busy": Out(1),
-                "stall_epilogue": Out(1),
-                "stall_token": Out(1),
-                "idle": Out(1),
-                "command_index": Out(COUNT_BITS),
+                "status": Out(EngineStatus(config)),
+                "reset": In(1),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self._config
-        m.submodules.issue = issue = MatMulIssue(config)
-        m.submodules.operands = operands = OperandPath(config)
-        m.submodules.epilogue = epilogue = Epilogue(config)
-        m.submodules.gate = gate = GateUnit(config)
-        m.submodules.norm = norm = LayerNormUnit(config)
-        m.submodules.weight = weight = WeightScratchpad(config)
+        issue, operands, epilogue = MatMulIssue(config), OperandPath(config), Epilogue(config)
+        gate, norm, completion = GateUnit(config), LayerNormUnit(config), Completion()
+        weight = WeightScratchpad(config)
         sliced = {}
         read_cycles = {MemoryId.ACT: ACT_READ, MemoryId.RESIDUAL: RESIDUAL_READ, MemoryId.PARAM: PARAM_READ}
         for memory, cycles in read_cycles.items():
             depth, row_bytes = memory_depths(config)[memory], config.row_bytes[memory.name]
             sliced[memory] = SlicedMemory(depth, row_bytes, config.axi_masters, config.axi_bytes, read_cycles=cycles)
-            m.submodules[memory.name.lower()] = sliced[memory]
+        units = {"issue": issue, "operands": operands, "epilogue": epilogue, "gate": gate, "norm": norm}
+        units |= {"completion": completion, "weight": weight}
+        units |= {memory.name.lower(): pad for memory, pad in sliced.items()}
+        resets = copies(m, self.reset, len(units), "reset")
+        for (name, unit), reset in zip(units.items(), resets, strict=True):
+            m.submodules[name] = ResetInserter(reset)(unit)
 
         connect(m, flipped(self.matmul), issue.command)
         connect(m, issue.epilogue_command, epilogue.command)
@@ -90,23 +85,14 @@ class ComputeSide(wiring.Component):
         connect(m, epilogue.kv_write, weight.kv)
         connect(m, epilogue.residual_write, sliced[MemoryId.RESIDUAL].write)
         connect(m, epilogue.logits, gate.logits)
-        m.d.comb += [
-            operands.step.eq(issue.step),
-            self.array_busy.eq(issue.busy),
-            self.stall_epilogue.eq(issue.stall_gap),
-            self.stall_token.eq(issue.stall_token),
-            self.idle.eq(issue.idle),
-            self.gate_clear.eq(epilogue.logits.clear),
-            self.queue_overflow.eq(gate.overflow | gate.overrun),
-            *(port.eq(count) for port, count in zip(self.expert_counts, gate.counts, strict=True)),
-        ]
+        m.d.comb += operands.step.eq(issue.step)
         self._scores(m, operands, epilogue)
         self._share(m, sliced, epilogue, norm)
         loads = {memory: list(pad.load) for memory, pad in sliced.items()}
         loads |= {MemoryId.WEIGHT: list(weight.load), MemoryId.NORM: [norm.load], MemoryId.GELU: [epilogue.table]}
         self._loads(m, loads)
         self._norm(m, norm)
-        self._completion(m, issue, epilogue, gate)
+        self._status(m, issue, epilogue, gate, norm, completion)
         return m
 
     def _scores(self, m: Module, operands: OperandPath, epilogue: Epilogue) -> None:
@@ -151,7 +137,6 @@ class ComputeSide(wiring.Component):
             norm.command.payload.eq(self.norm.payload.payload),
             norm.command.valid.eq(self.norm.valid),
             self.norm.ready.eq(norm.command.ready),
-            self.norm_done.eq(norm.done),
         ]
 
     def _loads(self, m: Module, targets: dict[MemoryId, list[wiring.PureInterface]]) -> None:
@@ -172,15 +157,32 @@ class ComputeSide(wiring.Component):
                 with m.If(hit):
                     m.d.comb += ready.eq(port.ready)
 
-    def _completion(self, m: Module, issue: MatMulIssue, epilogue: Epilogue, gate: GateUnit) -> None:
-        """Count completed commands in order; a gate's counts only when its queues are written."""
-        started, completed, finished = Signal(COUNT_BITS), Signal(COUNT_BITS), Signal(COUNT_BITS)
+    def _status(
+        self,
+        m: Module,
+        issue: MatMulIssue,
+        epilogue: Epilogue,
+        gate: GateUnit,
+        norm: LayerNormUnit,
+        completion: Completion,
+    ) -> None:
+        """A gate's MATMUL has finished only when its queues are written."""
+        status = self.status
         m.d.comb += [
-            issue.drained.eq((started == finished) & ~gate.busy),
-            self.matmul_done.eq((finished != completed) & ~gate.busy),
+            completion.started.eq(self.matmul.valid & self.matmul.ready),
+            completion.index.eq(self.matmul.payload.index),
+            completion.ended.eq(epilogue.completed | issue.skipped),
+            completion.gate_busy.eq(gate.busy),
+            issue.drained.eq(completion.drained),
+            status.done[Engine.MATMUL].eq(completion.done),
+            status.done[Engine.NORM].eq(norm.done),
+            status.array.busy.eq(issue.busy),
+            status.array.stall_epilogue.eq(issue.stall_gap),
+            status.array.stall_token.eq(issue.stall_token),
+            status.array.idle.eq(issue.idle),
+            status.gate_clear.eq(epilogue.logits.clear),
+            status.error.valid.eq(gate.overflow | gate.overrun),
+            status.error.code.eq(ErrorCode.QUEUE_OVERFLOW),
+            status.error.index.eq(completion.command),
+            *(port.eq(count) for port, count in zip(status.expert_counts, gate.counts, strict=True)),
         ]
-        with m.If(self.matmul.valid & self.matmul.ready):
-            m.d.sync += [started.eq(started + 1), self.command_index.eq(self.matmul.payload.index)]
-        with m.If(epilogue.completed | issue.skipped):
-            m.d.sync += completed.eq(completed + 1)
-        m.d.sync += finished.eq(finished + self.matmul_done)
