@@ -26,7 +26,7 @@ _FORM = (ErrorCode.ILLEGAL_OPCODE, ErrorCode.ISA_VERSION, ErrorCode.CONFIG_HASH,
 class Sequencer(wiring.Component):
     """Runs one program from ``launch`` to ``finished`` or to an error, after which it must be reset.
 
-    Deals out one command in three cycles at most; the fetch brings no more over a bus of 16 bytes.
+    Deals out one command in four cycles at most; the fetch brings no more over a bus of 16 bytes.
 
     Members:
         launch: one cycle, in the reset state: start at ``address`` with ``length`` commands
@@ -136,7 +136,7 @@ class Sequencer(wiring.Component):
         return failed
 
     def _decode(self, m: Module, queue: Fifo) -> None:
-        """A command in three cycles: out of the queue; what it is and whether it is right; to its engine."""
+        """A command in four cycles: out of the queue; what it is and whether it is right; to its engine; gone."""
         word = Signal(COMMAND_BITS, reset_less=True)
         header = data.View(Header, word[: Header.size])
         begin = data.View(Begin, word[Header.size :][: Begin.size])
@@ -148,11 +148,11 @@ class Sequencer(wiring.Component):
         right = Signal()  # BEGIN or END, and where it must be
         wrong = {code: Signal(name=f"is_{code.name.lower()}") for code in _FORM}
         sent = [Signal(COUNT_BITS, name=f"sent_{engine.name.lower()}") for engine in isa.Engine]
-        dealt = Signal(len(isa.Engine))
-        take = checked & (right | dealt.any())
+        dealt, gone = Signal(len(isa.Engine)), Signal()
+        take = checked & (right | gone)
 
         m.d.comb += queue.r_en.eq(~full)
-        m.d.sync += last.eq(left == 1)
+        m.d.sync += [last.eq(left == 1), gone.eq(dealt.any())]
         with m.If(~full):
             m.d.sync += [
                 full.eq(queue.r_rdy),
