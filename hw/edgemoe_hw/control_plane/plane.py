@@ -214,7 +214,7 @@ class ControlPlane(wiring.Component):
         reads: Value,
         wrote: Value,
     ) -> Value:
-        """Connects the counters; returns whether anything moved."""
+        """Connects the counters; returns whether anything moved a cycle ago."""
         changed = []
         for engine, count in done.items():
             # Keeps its last value when a stopped program resets the engines. The simulator watches it by name.
@@ -236,4 +236,6 @@ class ControlPlane(wiring.Component):
             counters.finished.eq(Cat(changed)),
             *(getattr(registers, name).eq(getattr(counters, f"count_{name}")) for name in COUNTS),
         ]
-        return Cat(changed).any() | reads.any() | wrote | ~array.idle
+        moved = Signal(len(changed) + len(reads) + 2)
+        m.d.sync += moved.eq(Cat(changed, reads, wrote, ~array.idle))
+        return moved.any()

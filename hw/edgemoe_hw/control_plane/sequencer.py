@@ -139,10 +139,9 @@ class Sequencer(wiring.Component):
         """A command in four cycles: out of the queue; what it is and whether it is right; to its engine; gone."""
         word = Signal(COMMAND_BITS, reset_less=True)
         header = data.View(Header, word[: Header.size])
-        begin = data.View(Begin, word[Header.size :][: Begin.size])
         full, checked, begun = Signal(), Signal(), Signal()
         incoming = data.View(Begin, queue.r_data[Header.size :][: Begin.size])
-        version, config = Signal(), Signal()  # are right, should this be BEGIN
+        version, config, length = Signal(), Signal(), Signal()  # are right, should this be BEGIN
         left = Signal(COUNT_BITS)  # commands not yet dispatched
         last, short = Signal(), Signal()
         right = Signal()  # BEGIN or END, and where it must be
@@ -159,11 +158,11 @@ class Sequencer(wiring.Component):
                 word.eq(queue.r_data),
                 version.eq(incoming.isa_version == ISA_VERSION),
                 config.eq(incoming.config_hash == self._config.hash32),
+                length.eq(incoming.commands == left),
             ]
         with m.Elif(~checked):
             m.d.sync += checked.eq(1)
             is_begin, is_end = header.opcode == isa.Opcode.BEGIN, header.opcode == isa.Opcode.END
-            length = begin.commands == left
             known = Cat(header.opcode == opcode for opcode in isa.ENGINES).any()
             m.d.sync += [
                 right.eq(Mux(begun, is_end & last, is_begin & version & config & length)),
