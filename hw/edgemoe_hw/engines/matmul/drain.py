@@ -25,6 +25,7 @@ class _Channels(data.Struct):
     whole: 1  # at least a group of them
     position: 14  # in a destination row
     in_head: 10  # within its head
+    ends_head: 1  # the group is the last of its head
     head_base: ROW_BITS  # rows to that head
     in_tile: LANE_BITS  # within a tile of the head's channels
     tile_base: ROW_BITS  # rows to that tile
@@ -126,7 +127,8 @@ class Drain(wiring.Component):
         """Counters over a token's groups."""
         config, lanes = self._config, self._config.epilogue_lanes
         now = Signal(_Channels, reset_less=True)
-        last_in_head = Signal(10, reset_less=True)  # first channel of a head's last group
+        before_last = Signal(10, reset_less=True)  # first channel of a head's last group but one
+        lone = Signal(reset_less=True)  # a head has one group only
         lane_bits = exact_log2(lanes)
         rest, groups = now.left[:lane_bits], now.left[lane_bits:]
         with m.If(draining):
@@ -135,13 +137,15 @@ class Drain(wiring.Component):
                 now.whole.eq(groups[1:].any()),
                 now.position.eq(now.position + lanes),
                 now.in_head.eq(now.in_head + lanes),
+                now.ends_head.eq(now.in_head == before_last),
                 now.in_tile.eq(now.in_tile + lanes),
             ]
             with m.If(now.in_tile == config.lanes_n - lanes):
                 m.d.sync += [now.in_tile.eq(0), now.tile_base.eq(now.tile_base + command.tile_stride)]
-            with m.If(now.in_head == last_in_head):
+            with m.If(now.ends_head):
                 m.d.sync += [
                     now.in_head.eq(0),
+                    now.ends_head.eq(lone),
                     now.head_base.eq(now.head_base + command.head_stride),
                     now.in_tile.eq(0),
                     now.tile_base.eq(0),
@@ -152,7 +156,9 @@ class Drain(wiring.Component):
                 now.left.eq(opening.channels),
                 now.whole.eq(opening.channels[lane_bits:].any()),
                 now.position.eq(opening.dst_channel),
-                last_in_head.eq(opening.head_dim - lanes),
+                now.ends_head.eq(opening.head_dim == lanes),
+                lone.eq(opening.head_dim == lanes),
+                before_last.eq(opening.head_dim - 2 * lanes),
             ]
         return now
 
