@@ -86,12 +86,12 @@ class WeightScratchpad(wiring.Component):
 
     Keys and values are written by the epilogue (``kv``, before the loaders): a key's channels are bytes of one
     bank, a value's channels are one byte each in neighbouring banks, so that both are stationary rows afterwards.
+    What is written passes a register, so a read finds it WEIGHT_WRITE cycles after ``valid``.
 
     Members:
         read: lanes_n x lanes_k x int8, flat, because wide views make huge Verilog; in WEIGHT_READ cycles
         kv: a group of a key or of a value
-        load: one LoadPort a master; master m owns bytes [m * lanes_k / M, (m + 1) * lanes_k / M) of each bank, and its
-            beats run over the banks
+        load: one LoadPort a master; master m owns the banks from m * lanes_n / M on, and its beats run over them
     """
 
     def __init__(self, config: AcceleratorConfig):
@@ -106,58 +106,59 @@ class WeightScratchpad(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        config = self._config
-        slice_bytes = config.lanes_k // config.axi_masters
-        parts = slice_bytes // config.axi_bytes
-        shift = exact_log2(parts)
-        values = self.kv.data.as_value()
-        for master in range(config.axi_masters):
-            load = self.load[master]
-            start = master * slice_bytes
-            m.d.comb += load.ready.eq(~self.kv.valid)
-
-            # Address, data and byte masks are the same for many banks; only the enables differ.
-            address = Signal(ROW_BITS, name=f"address_{master}")
-            m.d.comb += address.eq(Mux(self.kv.valid, self.kv.row, load.row))
-            if slice_bytes >= config.epilogue_lanes:
-                key_row = values.replicate(slice_bytes // config.epilogue_lanes)
-            else:  # a slice narrower than a group holds a part of it
-                offset = start % config.epilogue_lanes
-                key_row = values[offset * 8 : (offset + slice_bytes) * 8]
-            write_rows = []
-            for lane in range(config.epilogue_lanes):
-                write_row = Signal(slice_bytes * 8, name=f"write_row_{master}_{lane}")
-                value_row = values.word_select(lane, 8).replicate(slice_bytes)
-                with m.If(~self.kv.valid):
-                    m.d.comb += write_row.eq(load.data.replicate(parts))
-                with m.Elif(self.kv.is_value):
-                    m.d.comb += write_row.eq(value_row)
-                with m.Else():
-                    m.d.comb += write_row.eq(key_row)
-                write_rows.append(write_row)
-            part_mask = Signal(slice_bytes, name=f"part_mask_{master}")
-            part = load.beat[:shift]
-            with m.If(self.kv.valid):
-                m.d.comb += part_mask.eq(self.kv.bytes[start : start + slice_bytes])
-            with m.Else():
-                m.d.comb += part_mask.eq(Cat((part == index).replicate(config.axi_bytes) for index in range(parts)))
-
-            # One register cannot drive the addresses of hundreds of block RAMs: a copy for a few banks.
-            row = truncate(self.read.row, ceil_log2(config.weight_depth))
-            rows = copies(m, row, -(-config.lanes_n // _ADDRESS_BANKS), f"read_row_{master}")
-            for bank in range(config.lanes_n):
-                memory = Memory(shape=unsigned(slice_bytes * 8), depth=config.weight_depth, init=[])
-                m.submodules[f"bank_{bank}_{master}"] = memory
-                write = memory.write_port(granularity=8)
-                first_bit = (bank * config.lanes_k + start) * 8
-                hit = Signal(name=f"hit_{bank}_{master}")
-                m.d.comb += [
-                    self.read.data[first_bit : first_bit + slice_bytes * 8].eq(
-                        read_memory(m, memory, rows[bank // _ADDRESS_BANKS], WEIGHT_READ - 1, f"bank_{bank}_{master}")
-                    ),
-                    hit.eq(Mux(self.kv.valid, self.kv.banks[bank], load.valid & (load.beat[shift:] == bank))),
-                    write.addr.eq(truncate(address, len(write.addr))),
-                    write.data.eq(write_rows[bank % config.epilogue_lanes]),
-                    write.en.eq(part_mask & hit.replicate(slice_bytes)),
-                ]
+        for master in range(self._config.axi_masters):
+            self._banks(m, master)
         return m
+
+    def _banks(self, m: Module, master: int) -> None:
+        """The banks of one master, and the registers before them.
+
+        A register drives the banks of its master at most; row numbers have a register for a few banks, and what
+        chooses a bank's data has one a bank.
+        """
+        config, load, kv = self._config, self.load[master], self.kv
+        parts = config.lanes_k // config.axi_bytes  # beats of a bank's row
+        period = max(config.axi_bytes, config.epilogue_lanes)  # bytes after which what is written repeats itself
+        shift = exact_log2(parts)
+        values = kv.data.as_value()
+
+        # A bank takes its lane of a value in every byte, or what is the same for all banks: a key, or a beat.
+        value = Signal(8 * config.epilogue_lanes, name=f"value_{master}", attrs={"keep": "true"}, reset_less=True)
+        common = Signal(8 * period, name=f"common_{master}", reset_less=True)
+        part_mask = Signal(config.lanes_k, name=f"part_mask_{master}")
+        m.d.comb += load.ready.eq(~kv.valid)
+        m.d.sync += value.eq(values)
+        with m.If(kv.valid):
+            m.d.sync += [common.eq(values.replicate(period // config.epilogue_lanes)), part_mask.eq(kv.bytes)]
+        with m.Else():
+            m.d.sync += [
+                common.eq(load.data.replicate(period // config.axi_bytes)),
+                part_mask.eq(Cat((load.beat[:shift] == part).replicate(config.axi_bytes) for part in range(parts))),
+            ]
+
+        count = config.lanes_n // config.axi_masters
+        depth_bits = ceil_log2(config.weight_depth)
+        # One register cannot drive the addresses of hundreds of block RAMs: a copy for a few banks.
+        read_rows = copies(m, truncate(self.read.row, depth_bits), -(-count // _ADDRESS_BANKS), f"read_row_{master}")
+        write_row = truncate(Mux(kv.valid, kv.row, load.row), depth_bits)
+        write_rows = copies(m, write_row, len(read_rows), f"write_row_{master}")
+        for index in range(count):
+            bank = master * count + index
+            memory = Memory(shape=unsigned(config.lanes_k * 8), depth=config.weight_depth, init=[])
+            m.submodules[f"bank_{bank}"] = memory
+            write = memory.write_port(granularity=8)
+            read_row = read_rows[index // _ADDRESS_BANKS]
+            is_value = Signal(name=f"is_value_{bank}", attrs={"keep": "true"}, reset_less=True)
+            hit = Signal(name=f"hit_{bank}")
+            m.d.sync += [
+                is_value.eq(kv.valid & kv.is_value),
+                hit.eq(Mux(kv.valid, kv.banks[bank], load.valid & (load.beat[shift:] == index))),
+            ]
+            of_lane = value.word_select(bank % config.epilogue_lanes, 8).replicate(period)
+            bits = slice(bank * config.lanes_k * 8, (bank + 1) * config.lanes_k * 8)
+            m.d.comb += [
+                self.read.data[bits].eq(read_memory(m, memory, read_row, WEIGHT_READ - 1, f"bank_{bank}")),
+                write.addr.eq(write_rows[index // _ADDRESS_BANKS]),
+                write.data.eq(Mux(is_value, of_lane, common).replicate(config.lanes_k // period)),
+                write.en.eq(part_mask & hit.replicate(config.lanes_k)),
+            ]

@@ -222,11 +222,8 @@ class FunctionalModel:
             start = p.offset + master * p.plane_stride
             planes.append(memory[start : start + p.rows * size].reshape(p.rows, size))
         self.bytes_read += p.rows * size * masters
-        if name == "WEIGHT":
-            lanes = [plane.reshape(p.rows, c.lanes_n, c.lanes_k // masters) for plane in planes]
-            result: Array = np.concatenate(lanes, axis=2).view(np.int8)
-            return result
-        return np.concatenate(planes, axis=1)
+        rows: Array = np.concatenate(planes, axis=1)
+        return rows.view(np.int8).reshape(p.rows, c.lanes_n, c.lanes_k) if name == "WEIGHT" else rows
 
     def _layernorm(self, p: LayerNorm) -> Array:
         rows = p.src_base + np.arange(p.tokens)[:, None] * p.src_stride + np.arange(p.src_rows)

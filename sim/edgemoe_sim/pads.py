@@ -25,7 +25,7 @@ class RtlPads:
 
     def _sliced(self, name: str, dtype: str) -> npt.NDArray[Any]:
         if name not in self._cache:
-            masters = range(self._config.axi_masters)
+            masters = range(self._config.load_masters(name.upper()))
             rows = np.concatenate([self._model.peek(f"compute.{name}.slice_{m}") for m in masters], axis=1)
             self._cache[name] = np.ascontiguousarray(rows).view(dtype)
         return self._cache[name]
@@ -42,12 +42,7 @@ class RtlPads:
     def weight(self) -> npt.NDArray[Any]:
         if "weight" not in self._cache:
             c = self._config
-            banks = [
-                np.concatenate(
-                    [self._model.peek(f"compute.weight.bank_{lane}_{part}") for part in range(c.axi_masters)], axis=1
-                )
-                for lane in range(c.lanes_n)
-            ]
+            banks = [self._model.peek(f"compute.weight.bank_{lane}") for lane in range(c.lanes_n)]
             self._cache["weight"] = np.stack(banks, axis=1).view(np.int8)
         return self._cache["weight"]
 

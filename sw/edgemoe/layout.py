@@ -40,13 +40,11 @@ class OutputPart:
 def pack_rows(config: AcceleratorConfig, memory: str, rows: Bytes) -> tuple[bytes, int, int]:
     """Rows [R, row_bytes] uint8 in DRAM order: (bytes, plane_stride, slice_bytes).
 
-    Each row is divided into one slice a master; a master's slices of all rows lie back to back.
+    Each row is divided into one slice for each of the masters that load the memory; a master's slices of all rows lie
+    back to back.
     """
     masters = config.load_masters(memory)
-    if memory == "WEIGHT":
-        split = rows.reshape(len(rows), config.lanes_n, masters, config.lanes_k // masters).transpose(2, 0, 1, 3)
-    else:
-        split = rows.reshape(len(rows), masters, -1).transpose(1, 0, 2)
+    split = rows.reshape(len(rows), masters, -1).transpose(1, 0, 2)
     planes = np.ascontiguousarray(split).reshape(masters, -1)
     stride = align(planes.shape[1])
     padded = np.zeros((masters, stride), np.uint8)

@@ -1,5 +1,6 @@
 """What the whole-network tests share: two small accelerators and one comparison of everything with the reference."""
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -29,6 +30,11 @@ ODD = AcceleratorConfig(
     dram_latency=45,
 )
 CONFIGS = {"tiny": PRESETS["tiny"], "odd": ODD}
+#: More masters than activations and residual rows have beats.
+MANY_MASTERS = {
+    "two of 16": dataclasses.replace(ODD, name="odd-wide", axi_bytes=16),
+    "four of 16": dataclasses.replace(ODD, name="odd-four", lanes_k=32, axi_masters=4, axi_bytes=16),
+}
 _NEVER_STORED = {"probabilities", "gate_logits"}  # go from unit to unit, so there is nothing to read
 
 Check = Callable[[Verifier, np.ndarray, str], VerifiedRun]
@@ -37,6 +43,11 @@ Check = Callable[[Verifier, np.ndarray, str], VerifiedRun]
 @pytest.fixture(params=CONFIGS)
 def config(request: pytest.FixtureRequest) -> AcceleratorConfig:
     return CONFIGS[request.param]
+
+
+@pytest.fixture(params=MANY_MASTERS)
+def many_masters(request: pytest.FixtureRequest) -> AcceleratorConfig:
+    return MANY_MASTERS[request.param]
 
 
 @pytest.fixture

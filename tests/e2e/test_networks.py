@@ -79,6 +79,17 @@ def test_slow_dram_behind_axi3(config, name, check, seed):
             assert stats["cycles"] > moved / config.dram_bytes_per_cycle
 
 
+@pytest.mark.parametrize("expert_bits", [8, 4])
+def test_rows_too_narrow_for_all_masters(many_masters, expert_bits, check, seed):
+    """Weights come over all masters, activations and residual rows over some; each stalls on its own."""
+    model = MODELS["four tasks"]
+    assert many_masters.load_masters("RESIDUAL") == 1 < many_masters.load_masters("WEIGHT") == many_masters.axi_masters
+    bundle = build_bundle(random_graph(model, seed, expert_bits), many_masters, CompilerOptions(group_tokens=5))
+    with open_verified(bundle, stall=0.3, seed=seed, quiet=True) as verifier:
+        for task in bundle.tasks:
+            check(verifier, images(model, seed)["random"], task)
+
+
 def with_gates(graph: IntegerGraph, change) -> IntegerGraph:
     """The graph with every gate replaced by ``change(gate)``."""
     blocks = [

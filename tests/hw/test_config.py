@@ -6,6 +6,7 @@ import json
 import pytest
 
 from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig, ConfigError
+from edgemoe_hw.spec.memories import slice_beats
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
@@ -45,7 +46,15 @@ def test_dram_bytes_per_cycle():
         ({"dsp_chain": 8}, "dsp_chain must be 1, 2 or 4, not 8"),
         ({"axi_bytes": 4}, "axi_bytes must be 8 or 16, not 4"),
         ({"axi_masters": 3}, "axi_masters must be 1, 2 or 4, not 3"),
-        ({"axi_masters": 2}, "lanes_k must be a multiple of axi_masters"),
+        ({"axi_bytes": 16}, r"lanes_k must be a multiple of axi_bytes \(16\), not 8"),
+        (
+            {"axi_masters": 4, "lanes_n": 6, "epilogue_lanes": 2},
+            r"lanes_n must be a multiple of axi_masters \(4\), not 6",
+        ),
+        (
+            {"lanes_k": 16, "epilogue_lanes": 4, "norm_lanes": 2, "axi_bytes": 16},
+            r"2 \* epilogue_lanes must be a multiple of axi_bytes \(16\), not 8",
+        ),
         ({"norm_lanes": 1, "axi_bytes": 16, "lanes_k": 16}, "8 . norm_lanes must be a multiple of axi_bytes"),
         ({"lanes_k": 512}, "lanes_k must be at most 256, not 512"),
         ({"lanes_n": 264}, "lanes_n must be at most 256, not 264"),
@@ -92,3 +101,23 @@ def test_refusals(change, message):
 def test_json_refusals(text, message):
     with pytest.raises(ConfigError, match=message):
         AcceleratorConfig.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("shape", "masters"),
+    [
+        ({"lanes_k": 32, "lanes_n": 48, "epilogue_lanes": 16, "axi_masters": 4}, (4, 2, 2, 4)),
+        ({"lanes_k": 16, "lanes_n": 24, "epilogue_lanes": 8, "axi_masters": 2}, (2, 1, 1, 2)),
+        ({"lanes_k": 16, "lanes_n": 24, "epilogue_lanes": 8, "axi_masters": 2, "axi_bytes": 8}, (2, 2, 2, 2)),
+        ({"lanes_k": 64, "lanes_n": 64, "epilogue_lanes": 32, "axi_masters": 4}, (4, 4, 4, 4)),
+    ],
+)
+def test_masters_of_a_memory(shape, masters):
+    """As many as a row has beats; of weights all."""
+    config = AcceleratorConfig(**{"axi_bytes": 16} | shape)
+    assert tuple(config.load_masters(name) for name in ("WEIGHT", "ACT", "RESIDUAL", "PARAM")) == masters
+    assert config.load_masters("NORM") == config.load_masters("GELU") == 1
+    assert all(
+        config.row_bytes[memory.name] == count * config.axi_bytes * config.load_masters(memory.name)
+        for memory, count in slice_beats(config).items()
+    )

@@ -19,6 +19,8 @@ SIZES = {Base.WEIGHTS: 0x9000, Base.INPUT: 0x200, Base.OUTPUT: 0x340}
 CONFIGS = [
     pytest.param(AcceleratorConfig(lanes_k=32, lanes_n=32, epilogue_lanes=16, axi_masters=masters), id=f"{masters}")
     for masters in (1, 2, 4)
+] + [
+    pytest.param(AcceleratorConfig(lanes_k=16, lanes_n=32, epilogue_lanes=16, axi_masters=4, axi_bytes=16), id="narrow")
 ]
 
 
@@ -47,11 +49,11 @@ def random_load(config: AcceleratorConfig, rng: np.random.Generator) -> Load:
     memory = Memory(int(rng.integers(len(Memory))))
     base, step = Base(int(rng.integers(len(Base)))), config.axi_bytes
     rows = int(rng.integers(0, min(memory_depths(config)[memory], 6)))
-    stride = int(rng.choice([0, 8, 64, 0xFFFF_FFF8, 0x4000_0000]))
+    stride = int(rng.choice([0, step, 64, (1 << 32) - step, 0x4000_0000]))
     size = rows * slice_beats(config)[memory] * step
     masters = config.load_masters(memory.name)
     near = SIZES[base] - size - (masters - 1) * stride + step * int(rng.integers(-2, 3))
-    offset = near if rng.random() < 0.7 else int(rng.choice([0, 0xFFFF_FFF8, SIZES[base], 0x8000_0000]))
+    offset = near if rng.random() < 0.7 else int(rng.choice([0, (1 << 32) - step, SIZES[base], 0x8000_0000]))
     return Load(memory=memory, base=base, offset=offset if 0 <= offset < 1 << 32 else 0, plane_stride=stride, rows=rows)
 
 

@@ -10,7 +10,7 @@ from amaranth.sim import Simulator
 from edgemoe_hw.primitives.memory import read_memory
 from edgemoe_hw.scratchpad import SlicedMemory, WeightScratchpad
 from edgemoe_hw.spec.config import AcceleratorConfig
-from edgemoe_hw.spec.timing import WEIGHT_READ
+from edgemoe_hw.spec.timing import WEIGHT_READ, WEIGHT_WRITE
 
 CONFIGS = [
     AcceleratorConfig(lanes_k=8, lanes_n=8, epilogue_lanes=8, weight_depth=16),
@@ -18,6 +18,8 @@ CONFIGS = [
     AcceleratorConfig(
         lanes_k=32, lanes_n=16, epilogue_lanes=16, norm_lanes=16, axi_masters=2, axi_bytes=16, weight_depth=16
     ),
+    AcceleratorConfig(lanes_k=16, lanes_n=24, epilogue_lanes=8, axi_masters=4, axi_bytes=16, weight_depth=16),
+    AcceleratorConfig(lanes_k=16, lanes_n=8, epilogue_lanes=4, axi_masters=2, weight_depth=16),
 ]
 
 
@@ -54,8 +56,8 @@ def test_weight_scratchpad(config):
         for row in (0, 3, config.weight_depth - 1):
             model[row] = rng.integers(-127, 128, (n, k))
             for master in range(masters):
-                part = model[row][:, master * k // masters : (master + 1) * k // masters]
-                await load_row(ctx, dut.load[master], row, np.ascontiguousarray(part).reshape(-1), config.axi_bytes)
+                part = model[row, master * n // masters : (master + 1) * n // masters]
+                await load_row(ctx, dut.load[master], row, part.reshape(-1), config.axi_bytes)
         for _ in range(20):
             row, values = int(rng.integers(config.weight_depth)), rng.integers(-127, 128, e).astype(np.int8)
             is_value = bool(rng.integers(2))
@@ -80,6 +82,7 @@ def test_weight_scratchpad(config):
             await ctx.tick()
             ctx.set(dut.kv.valid, 0)
             ctx.set(dut.load[0].valid, 0)
+        await ctx.tick().repeat(WEIGHT_WRITE - 1)
         for row in range(config.weight_depth):
             assert (await read(ctx, row) == model[row]).all(), row
 

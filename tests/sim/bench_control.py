@@ -15,6 +15,7 @@ from support.axi_bench import AxiBench, pauses
 from support.control_bench import assemble, loaded, stored
 
 CONFIG = AcceleratorConfig.from_json(os.environ["CONFIG"])
+MASTERS = CONFIG.load_masters("RESIDUAL")
 STALL = float(os.environ["STALL"])
 PROGRAM, WEIGHTS, OUTPUT, BYTES = 0x0, 0x4000, 0x1_8000, 0x2_0000
 
@@ -69,11 +70,11 @@ async def copy(bench: Bench, rows: int, row: int, offset: int):
     slices = [
         np.concatenate(
             [
-                np.zeros((row, 2 * CONFIG.epilogue_lanes // CONFIG.axi_masters), np.uint8),
+                np.zeros((row, 2 * CONFIG.epilogue_lanes // MASTERS), np.uint8),
                 loaded(CONFIG, dram, command[0], WEIGHTS, master),
             ]
         )
-        for master in range(CONFIG.axi_masters)
+        for master in range(MASTERS)
     ]
     expected = stored(CONFIG, slices, row, rows)
     assert np.array_equal(dram[OUTPUT + 0x40 :][: len(expected)], expected)
@@ -128,7 +129,7 @@ async def skipped_commands(dut):
     await bench.run(assemble(CONFIG, body))
     assert await bench.finish() == (regs.ErrorCode.NONE, 0)
     row = 2 * CONFIG.epilogue_lanes
-    slices = [loaded(CONFIG, before, body[0][0], WEIGHTS, master) for master in range(CONFIG.axi_masters)]
+    slices = [loaded(CONFIG, before, body[0][0], WEIGHTS, master) for master in range(MASTERS)]
     after = bench.dram()
     for number, expert in enumerate(chosen):
         place = OUTPUT + 64 * number

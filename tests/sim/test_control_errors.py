@@ -11,6 +11,7 @@ from edgemoe_hw.spec.regs import ErrorCode
 from edgemoe_sim.verilated import ModelError, ProgramTimeout, VerilatedModel
 from support.control_bench import (
     SMALL,
+    SMALL_FOUR,
     SMALL_WIDE,
     assemble,
 )
@@ -31,7 +32,7 @@ from support.control_programs import (
 )
 from support.programs import forged
 
-CONFIGS = [pytest.param(SMALL, id="small"), pytest.param(SMALL_WIDE, id="small-wide")]
+CONFIGS = [pytest.param(config, id=config.name) for config in (SMALL, SMALL_WIDE, SMALL_FOUR)]
 STALLS = [0.0, 0.3]
 
 
@@ -85,7 +86,7 @@ def test_regions(config, stall):
     """A command that leaves its region by one beat is named and moves nothing; the one that just fits runs."""
     beat, row = config.axi_bytes, 2 * config.epilogue_lanes
     part = slice_beats(config)[Memory.ACT] * beat
-    far = 0x1000 if config.axi_masters > 1 else 0
+    far = 0x1000 * (config.load_masters("ACT") - 1)
     sizes = {Base.WEIGHTS: 0x2000, Base.INPUT: 0x400 + far, Base.OUTPUT: 8 * row}
     good = [
         load(Memory.ACT, base=Base.INPUT, rows=4, offset=0x400 - 4 * part),
@@ -105,7 +106,7 @@ def test_regions(config, stall):
         store(base=Base.WEIGHTS),
         store(base=Base.INPUT),
     ]
-    if config.axi_masters > 1:
+    if far:
         bad.append(load(Memory.ACT, plane_stride=0x2000))
     with make(config, 5, stall) as model:
         for command in [None, *bad]:
@@ -128,7 +129,9 @@ def test_regions(config, stall):
 @pytest.mark.parametrize("kind", ["read_error", "fetch_error", "write_error", "no_memory"])
 def test_bus_errors(config, stall, kind):
     """The failed command is named; what was outstanding is drained; the next program is not disturbed."""
-    loads = [load(Memory.WEIGHT, rows=16, offset=i * 0x4000, plane_stride=0x2000) for i in range(3)]
+    loads = [
+        load(Memory.WEIGHT, rows=16, offset=i * 0x4000, plane_stride=0x4000 // config.axi_masters) for i in range(3)
+    ]
     with make(config, 3, stall) as model:
         if kind == "read_error":
             model.inject("read_error", (WEIGHTS + 0x4020, WEIGHTS + 0x4040))

@@ -13,6 +13,7 @@ from edgemoe_hw.spec.regs import ID
 from edgemoe_sim.verilated import Stop, VerilatedModel
 from support.control_bench import (
     SMALL,
+    SMALL_FOUR,
     SMALL_WIDE,
     Command,
     assemble,
@@ -33,7 +34,7 @@ from support.control_programs import (
     store,
 )
 
-CONFIGS = [pytest.param(SMALL, id="small"), pytest.param(SMALL_WIDE, id="small-wide")]
+CONFIGS = [pytest.param(config, id=config.name) for config in (SMALL, SMALL_WIDE, SMALL_FOUR)]
 STALLS = [0.0, 0.3]
 
 

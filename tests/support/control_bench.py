@@ -18,7 +18,17 @@ from edgemoe_hw.spec.memories import memory_depths, slice_beats
 from edgemoe_hw.spec.timing import RESIDUAL_READ
 from edgemoe_hw.verilog import generate
 
-__all__ = ["ControlBench", "SMALL", "SMALL_WIDE", "Command", "assemble", "bench_verilog", "loaded", "stored"]
+__all__ = [
+    "ControlBench",
+    "SMALL",
+    "SMALL_FOUR",
+    "SMALL_WIDE",
+    "Command",
+    "assemble",
+    "bench_verilog",
+    "loaded",
+    "stored",
+]
 
 Command = tuple[EnginePayload, Header]
 
@@ -34,6 +44,10 @@ _SMALL = {
 SMALL = AcceleratorConfig(name="small", **_SMALL)
 SMALL_WIDE = AcceleratorConfig(
     name="small-wide", lanes_k=32, lanes_n=32, epilogue_lanes=16, norm_lanes=4, axi_masters=2, axi_bytes=16, **_SMALL
+)
+# Four masters load weights and parameters, two of them residual rows, one activations.
+SMALL_FOUR = AcceleratorConfig(
+    name="small-four", lanes_k=16, lanes_n=32, epilogue_lanes=16, norm_lanes=4, axi_masters=4, axi_bytes=16, **_SMALL
 )
 
 
@@ -93,7 +107,7 @@ class ControlBench(wiring.Component):
         witness = Signal(range(max(memory_depths(config).values())))
         m.d.sync += witness.eq(control.store_read.row)
         memories = [self._memories(m, control.beats[i], i, witness) for i in range(config.axi_masters)]
-        residual = [of_master[MemoryId.RESIDUAL] for of_master, _ in memories]
+        residual = [of_master[MemoryId.RESIDUAL] for of_master, _ in memories if MemoryId.RESIDUAL in of_master]
         row_bits = (slice_beats(config)[MemoryId.RESIDUAL] - 1).bit_length()
         ports = [memory.read_port() for memory in residual for _ in range(1 << row_bits)]
         m.d.comb += [
@@ -119,7 +133,7 @@ class ControlBench(wiring.Component):
         memories = {}
         bits = []
         for memory_id, count in slice_beats(self._config).items():
-            if master and memory_id in (MemoryId.NORM, MemoryId.GELU):
+            if master >= self._config.load_masters(memory_id.name):
                 continue
             beat_bits = (count - 1).bit_length()
             memory = Memory(shape=unsigned(8 * self._config.axi_bytes), depth=depths[memory_id] << beat_bits, init=[])

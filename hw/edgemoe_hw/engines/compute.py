@@ -67,7 +67,8 @@ class ComputeSide(wiring.Component):
         read_cycles = {MemoryId.ACT: ACT_READ, MemoryId.RESIDUAL: RESIDUAL_READ, MemoryId.PARAM: PARAM_READ}
         for memory, cycles in read_cycles.items():
             depth, row_bytes = memory_depths(config)[memory], config.row_bytes[memory.name]
-            sliced[memory] = SlicedMemory(depth, row_bytes, config.axi_masters, config.axi_bytes, read_cycles=cycles)
+            masters = config.load_masters(memory.name)
+            sliced[memory] = SlicedMemory(depth, row_bytes, masters, config.axi_bytes, read_cycles=cycles)
         units = {"issue": issue, "operands": operands, "epilogue": epilogue, "gate": gate, "norm": norm}
         units |= {"completion": completion, "weight": weight}
         units |= {memory.name.lower(): pad for memory, pad in sliced.items()}
@@ -140,7 +141,7 @@ class ComputeSide(wiring.Component):
         ]
 
     def _loads(self, m: Module, targets: dict[MemoryId, list[wiring.PureInterface]]) -> None:
-        """Route each master's beats to the memory that they name; those of NORM and GELU come from master 0."""
+        """Route each master's beats to the memory that they name; not all masters load every memory."""
         for index, beat in enumerate(self.beats):
             ready = Signal(name=f"ready_{index}")
             m.d.comb += beat.ready.eq(ready)

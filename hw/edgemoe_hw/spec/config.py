@@ -64,7 +64,8 @@ class AcceleratorConfig:
         max_tokens: largest number of tokens of an image
         max_experts: most experts of one MoE layer
         max_top_k: most experts a token
-        axi_masters: AXI4 read masters, each owning an equal slice of every scratchpad row
+        axi_masters: AXI4 read masters; a row of weights is divided between all, any other between as many as it is
+            beats wide (``load_masters``)
         axi_bytes: data bytes a beat of one master (8 or 16)
         dram_latency: cycles from read address to first data in the DRAM model (simulation only, not hashed)
         assumed_clock_mhz: clock assumed in reports until place and route confirms one (not hashed)
@@ -146,15 +147,17 @@ class AcceleratorConfig:
         )
         _require(self.axi_bytes in (8, 16), f"axi_bytes must be 8 or 16, not {self.axi_bytes!r}")
         _require(self.axi_masters in (1, 2, 4), f"axi_masters must be 1, 2 or 4, not {self.axi_masters!r}")
-        slice_bytes = self.axi_masters * self.axi_bytes
         _require(
-            self.lanes_k % slice_bytes == 0,
-            f"lanes_k must be a multiple of axi_masters * axi_bytes ({slice_bytes}), not {self.lanes_k!r}",
+            self.lanes_k % self.axi_bytes == 0,
+            f"lanes_k must be a multiple of axi_bytes ({self.axi_bytes}), not {self.lanes_k!r}",
         )
         _require(
-            2 * self.epilogue_lanes % slice_bytes == 0,
-            f"2 * epilogue_lanes must be a multiple of axi_masters * axi_bytes ({slice_bytes}), "
-            f"not {2 * self.epilogue_lanes!r}",
+            self.lanes_n % self.axi_masters == 0,
+            f"lanes_n must be a multiple of axi_masters ({self.axi_masters}), not {self.lanes_n!r}",
+        )
+        _require(
+            2 * self.epilogue_lanes % self.axi_bytes == 0,
+            f"2 * epilogue_lanes must be a multiple of axi_bytes ({self.axi_bytes}), not {2 * self.epilogue_lanes!r}",
         )
         _require(
             8 * self.norm_lanes % self.axi_bytes == 0,
@@ -163,6 +166,7 @@ class AcceleratorConfig:
         for field_name, largest in _LARGEST.items():
             value = getattr(self, field_name)
             _require(value <= largest, f"{field_name} must be at most {largest}, not {value!r}")
+        slice_bytes = self.axi_masters * self.axi_bytes
         beats = self.lanes_n * self.lanes_k // slice_bytes
         _require(
             beats <= constants.MAX_SLICE_BEATS,
@@ -205,8 +209,14 @@ class AcceleratorConfig:
         }
 
     def load_masters(self, memory: str) -> int:
-        """Number of masters that share a load into ``memory`` (each owns an equal slice of a row)."""
-        return 1 if memory in ("NORM", "GELU") else self.axi_masters
+        """Number of masters that share a load into ``memory``, each with an equal slice of a row; the first ones.
+
+        All of them for weights: a slice is a number of neighbouring banks. A row of another memory has a slice for
+        every master as long as each gets at least a beat; of NORM and GELU there is too little to share.
+        """
+        if memory in ("NORM", "GELU"):
+            return 1
+        return min(self.axi_masters, self.row_bytes[memory] // self.axi_bytes)
 
     def to_dict(self) -> dict[str, object]:
         """All fields by name."""

@@ -17,6 +17,7 @@ __all__ = [
     "RESIDUAL_SPACING",
     "SCORE_READ",
     "WEIGHT_READ",
+    "WEIGHT_WRITE",
     "completion_cycles",
     "exponential_sum",
     "gate_interval",
@@ -33,6 +34,11 @@ SCORE_READ = 2
 """Of scores and of row maxima."""
 PARAM_READ = 2
 RESIDUAL_READ = 2
+
+WEIGHT_WRITE = 2
+"""Cycles from a loaded beat, or a group of keys or values, at the weight scratchpad until a read finds it: a register
+stands before the memory. Other scratchpads take 1. A LOAD or MATMUL counts as finished no earlier than that, and what
+waits for it reads weights only several cycles after its first step."""
 
 EXPONENTIAL = 4
 """Cycles from scores to their exponentials."""

@@ -44,7 +44,8 @@ def check_contents(bundle: Parts) -> None:
         if value > limit:
             raise FieldError(f"model {model.name} has {value} {what}, but config {config.name} allows {limit}")
     rows = model.num_patches * -(-model.patch_inputs // config.lanes_k)
-    needed = config.axi_masters * align(rows * config.lanes_k // config.axi_masters)
+    masters = config.load_masters("ACT")
+    needed = masters * align(rows * config.lanes_k // masters)
     if bundle.input_bytes != needed:
         raise FieldError(f"input_bytes is {bundle.input_bytes}, but an image of the model needs {needed}")
     if list(bundle.tasks) != [task.name for task in model.tasks]:

@@ -57,7 +57,7 @@ def to_bundle(compiled: CompiledModel) -> Bundle:
         graph.config,
         np.frombuffer(compiled.data, np.uint8),
         file,
-        compiled.input.plane_stride * compiled.config.axi_masters,
+        compiled.input.plane_stride * compiled.config.load_masters("ACT"),
         tasks,
         dataclasses.asdict(compiled.options),
     )

@@ -43,7 +43,7 @@ def balanced_groups(tokens: int, largest: int) -> list[Group]:
 def input_object(config: AcceleratorConfig, patches: int, inputs: int) -> DramObject:
     """The image's patches [P, inputs] uint8 in DRAM: each patch padded to whole activation rows."""
     rows = patches * -(-inputs // config.lanes_k)
-    slice_bytes = config.lanes_k // config.axi_masters
+    slice_bytes = config.row_bytes["ACT"] // config.load_masters("ACT")
     return DramObject("ACT", 0, align(rows * slice_bytes), slice_bytes, rows)
 
 
