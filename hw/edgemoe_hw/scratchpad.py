@@ -2,16 +2,14 @@
 
 from amaranth import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In
 from amaranth.utils import ceil_log2, exact_log2
 
 from edgemoe_hw.ports import LoadPort, MemoryRead, MemoryWrite, StationaryWrite
 from edgemoe_hw.primitives.arithmetic import truncate
 from edgemoe_hw.primitives.delay import copies
-from edgemoe_hw.primitives.memory import read_memory
+from edgemoe_hw.primitives.memory import read_memory, styled_memory
 from edgemoe_hw.spec.config import AcceleratorConfig
-from edgemoe_hw.spec.constants import ROW_BITS
 from edgemoe_hw.spec.timing import WEIGHT_READ
 
 __all__ = ["SlicedMemory", "WeightScratchpad"]
@@ -28,6 +26,7 @@ class SlicedMemory(wiring.Component):
         row_bytes: bytes a row; a multiple of masters * axi_bytes
         masters, axi_bytes: loaders and the bytes of one of their beats
         read_cycles: of the compute-side read
+        style: which kind of memory, as Vivado and Yosys name it (``ram_style``); "auto": what they choose
 
     Members:
         read: compute-side read
@@ -35,11 +34,13 @@ class SlicedMemory(wiring.Component):
         load: one LoadPort a master
     """
 
-    def __init__(self, depth: int, row_bytes: int, masters: int, axi_bytes: int, *, read_cycles: int = 1):
+    def __init__(
+        self, depth: int, row_bytes: int, masters: int, axi_bytes: int, *, read_cycles: int = 1, style: str = "auto"
+    ):
         if row_bytes % (masters * axi_bytes):
             raise ValueError(f"row_bytes must be a multiple of {masters * axi_bytes}, not {row_bytes!r}")
         self._depth, self._masters, self._axi_bytes = depth, masters, axi_bytes
-        self._slice_bytes, self._read_cycles = row_bytes // masters, read_cycles
+        self._slice_bytes, self._read_cycles, self._style = row_bytes // masters, read_cycles, style
         super().__init__(
             {
                 "read": In(MemoryRead(row_bytes * 8)),
@@ -52,7 +53,7 @@ class SlicedMemory(wiring.Component):
         m = Module()
         beats = self._slice_bytes // self._axi_bytes
         for master in range(self._masters):
-            memory = Memory(shape=unsigned(self._slice_bytes * 8), depth=self._depth, init=[])
+            memory = styled_memory(unsigned(self._slice_bytes * 8), self._depth, self._style)
             m.submodules[f"slice_{master}"] = memory
             write = memory.write_port(granularity=8)
             row = truncate(self.read.row, len(write.addr))
@@ -144,7 +145,8 @@ class WeightScratchpad(wiring.Component):
         write_rows = copies(m, write_row, len(read_rows), f"write_row_{master}")
         for index in range(count):
             bank = master * count + index
-            memory = Memory(shape=unsigned(config.lanes_k * 8), depth=config.weight_depth, init=[])
+            style = "block" if config.ultra_ram else "auto"  # UltraRAM is for the others
+            memory = styled_memory(unsigned(config.lanes_k * 8), config.weight_depth, style)
             m.submodules[f"bank_{bank}"] = memory
             write = memory.write_port(granularity=8)
             read_row = read_rows[index // _ADDRESS_BANKS]

@@ -16,7 +16,9 @@ def test_json_round_trip(preset):
 
 def test_hash_covers_hardware_only():
     tiny = PRESETS["tiny"]
-    same = dataclasses.replace(tiny, name="other", dram_latency=7, assumed_clock_mhz=33.0, dram_gb_per_second=0.1)
+    same = dataclasses.replace(
+        tiny, name="other", ultra_ram=True, dram_latency=7, assumed_clock_mhz=33.0, dram_gb_per_second=0.1
+    )
     assert same.content_hash == tiny.content_hash
     assert dataclasses.replace(tiny, weight_depth=256).content_hash != tiny.content_hash
     assert dataclasses.replace(tiny, dsp_chain=4).content_hash != tiny.content_hash
@@ -79,6 +81,7 @@ def test_dram_bytes_per_cycle():
         ({"lanes_k": 1 << 40}, "lanes_k must be at most 256, not 1099511627776"),
         ({"lanes_n": 1 << 40}, "lanes_n must be at most 256, not 1099511627776"),
         ({"dram_latency": 10**9}, "dram_latency must be at most 100000, not 1000000000"),
+        ({"ultra_ram": 1}, "ultra_ram must be true or false, not 1"),
         ({"name": 3}, "name must be a string, not 3"),
         ({"name": "../x"}, "name must be letters, digits, '.', '_' and '-', 1 to 64, not '../x'"),
         ({"name": ""}, "name must be letters"),

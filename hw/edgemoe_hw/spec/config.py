@@ -32,7 +32,7 @@ _LARGEST = {
 }
 _MAX_CLOCK_MHZ = 10_000
 _MAX_GB_PER_SECOND = 10_000
-_FREE = ("name", "dram_latency", "assumed_clock_mhz", "dram_gb_per_second")  # neither hardware nor layout
+_FREE = ("name", "ultra_ram", "dram_latency", "assumed_clock_mhz", "dram_gb_per_second")  # neither hardware nor layout
 
 
 class ConfigError(ValueError):
@@ -67,6 +67,8 @@ class AcceleratorConfig:
         axi_masters: AXI4 read masters; a row of weights is divided between all, any other between as many as it is
             beats wide (``load_masters``)
         axi_bytes: data bytes a beat of one master (8 or 16)
+        ultra_ram: activations, residual rows, scores and requantize parameters in UltraRAM, which the FPGA must have
+            (not hashed: nothing but the kind of memory changes)
         dram_latency: cycles from read address to first data in the DRAM model (simulation only, not hashed)
         assumed_clock_mhz: clock assumed in reports until place and route confirms one (not hashed)
         dram_gb_per_second: of 10^9 bytes, what the board's DRAM gives to all masters together, reads and writes (not
@@ -93,6 +95,7 @@ class AcceleratorConfig:
     max_top_k: int = 4
     axi_masters: int = 1
     axi_bytes: int = 8
+    ultra_ram: bool = False
     dram_latency: int = 32
     assumed_clock_mhz: float = 100.0
     dram_gb_per_second: float | None = None
@@ -106,6 +109,8 @@ class AcceleratorConfig:
                     bool(_NAME.fullmatch(value)),
                     f"name must be letters, digits, '.', '_' and '-', 1 to 64, not {value[:80]!r}",
                 )
+            elif field.name == "ultra_ram":
+                _require(isinstance(value, bool), f"ultra_ram must be true or false, not {value!r}")
             elif field.name == "assumed_clock_mhz":
                 _require(
                     isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= _MAX_CLOCK_MHZ,

@@ -27,7 +27,7 @@ from edgemoe_models.storage.json_text import read_json
 __all__ = ["DEVICES", "RESOURCES", "FpgaDevice", "count_resources", "device_of", "run_yosys", "synthesize"]
 
 _TOP = "edgemoe"
-RESOURCES = ("lut", "ff", "dsp", "bram36")
+RESOURCES = ("lut", "ff", "dsp", "bram36", "uram")
 
 # LUTs that a LUT RAM or shift register takes (UG474 and UG574).
 _LUT_MEMORIES = {
@@ -58,7 +58,7 @@ _FF = re.compile(r"(FD[RSCP]E|LD[CP]E)(_1)?$")
 _DSP = re.compile(r"DSP48E[12]$")
 _CARRY = re.compile(r"CARRY[48]$")
 _BRAM = {"RAMB36E1": 1.0, "RAMB36E2": 1.0, "RAMB18E1": 0.5, "RAMB18E2": 0.5}
-_NOT_COUNTED = re.compile(r"(MUXF[789]|BUFG|IBUF|OBUF|GND|VCC|URAM288|\$scopeinfo)$")
+_NOT_COUNTED = re.compile(r"(MUXF[789]|BUFG|IBUF|OBUF|GND|VCC|\$scopeinfo)$")
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,12 @@ def device_of(config: AcceleratorConfig) -> FpgaDevice:
 
 
 def count_resources(cells: Mapping[str, int]) -> dict[str, int | float]:
-    """``lut`` (LUT RAM included), ``ff``, ``dsp``, ``bram36``, ``lutram``, ``carry`` of cells by type.
+    """``lut`` (LUT RAM included), ``ff``, ``dsp``, ``bram36``, ``uram``, ``lutram``, ``carry`` of cells by type.
 
     Raises:
         SynthesisError: a cell of an unknown type, which would otherwise be counted as nothing
     """
-    found: dict[str, int | float] = {"lut": 0, "ff": 0, "dsp": 0, "bram36": 0.0, "lutram": 0, "carry": 0}
+    found: dict[str, int | float] = {"lut": 0, "ff": 0, "dsp": 0, "bram36": 0.0, "uram": 0, "lutram": 0, "carry": 0}
     for kind, count in cells.items():
         if _LUT.match(kind) or kind == "INV":  # not every inverter disappears into its neighbour
             found["lut"] += count
@@ -113,6 +113,8 @@ def count_resources(cells: Mapping[str, int]) -> dict[str, int | float]:
             found["dsp"] += count
         elif kind in _BRAM:
             found["bram36"] += count * _BRAM[kind]
+        elif kind == "URAM288":
+            found["uram"] += count
         elif kind in _LUT_MEMORIES:
             found["lutram"] += count * _LUT_MEMORIES[kind]
         elif _CARRY.match(kind):
@@ -153,12 +155,15 @@ def synthesize(
     except ImportError as error:
         raise SynthesisError(f"{needs('synthesis', 'sim', 'synth')} ({error})") from None
     device = device or device_of(config)
+    if config.ultra_ram and not device.uram:
+        raise SynthesisError(f"{config.name} has ultra_ram, but {device.name} has no UltraRAM")
+    target = f"{device.family} -uram" if config.ultra_ram else device.family
     begin = time.perf_counter()
     out_dir.mkdir(parents=True, exist_ok=True)
     if on_step:
         on_step("Verilog")
     write_text(out_dir / f"{config.name}.v", generate(config, component, sources=True))
-    cells, units = run_yosys(out_dir, config.name, device.family, on_step or (lambda step: None))
+    cells, units = run_yosys(out_dir, config.name, target, on_step or (lambda step: None))
     found = count_resources(cells)
     result = {
         "config": config.name,
@@ -178,16 +183,19 @@ def synthesize(
 
 
 def run_yosys(
-    out_dir: Path, name: str, family: str, on_step: Callable[[str], None]
+    out_dir: Path, name: str, target: str, on_step: Callable[[str], None]
 ) -> tuple[dict[str, int], Mapping[str, Mapping[str, int]]]:
-    """Run ``synth_xilinx`` on ``<name>.v`` in ``out_dir``; return the cells by type, and those of each unit."""
+    """Run ``synth_xilinx`` on ``<name>.v`` in ``out_dir``; return the cells by type, and those of each unit.
+
+    ``target``: Yosys's name of the family, and options
+    """
     log, stat, netlist = (out_dir / f"{name}.{suffix}" for suffix in ("log", "stat.json", "il"))
     for old in (log, stat, netlist):
         old.unlink(missing_ok=True)
     script = (
         f"read_verilog {name}.v; hierarchy -top {_TOP}; proc; flatten; "
         "setattr -set keep 1 a:keep %ci1 t:$*dff* %i; "  # of wires, and so of their registers
-        f"synth_xilinx -family {family} -top {_TOP} -flatten -noiopad; "
+        f"synth_xilinx -family {target} -top {_TOP} -flatten -noiopad; "
         f"tee -q -o {stat.name} stat -json -tech xilinx; write_rtlil {netlist.name}"
     )
     # Relative paths, because YoWASP's Yosys has a /tmp of its own; files instead of standard output, because its

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edgemoe.boards.board import board_names, load_board
-from edgemoe.boards.synth import RESOURCES, FpgaDevice, device_of, synthesize
+from edgemoe.boards.synth import FpgaDevice, device_of, synthesize
 from edgemoe.cli.options import RESULTS, Config
 from edgemoe.cli.output import say, show, working
 from edgemoe.cli.outputs import output_folder
@@ -41,12 +41,13 @@ def command(
 
 def _show(result: dict[str, Any], name: str, device: FpgaDevice) -> None:
     table = TextTable(f"{name} on {device.name}", ["resource", ">used", ">available", ">%"])
-    for resource, room in device.capacity.items():
+    rooms = {resource: room for resource, room in device.capacity.items() if room or result[resource]}
+    for resource, room in rooms.items():
         used = result[resource]
-        table.add(resource, f"{used:,}", f"{room:,}", f"{100 * used / room:.1f}")
+        table.add(resource, f"{used:,}", f"{room:,}", f"{100 * used / room:.1f}" if room else "-")
     show(table)
-    units = TextTable("by unit; logic counts where it leads", ["unit", *(f">{name}" for name in RESOURCES)])
+    units = TextTable("by unit; logic counts where it leads", ["unit", *(f">{resource}" for resource in rooms)])
     for unit, found in result["units"].items():
-        units.add(unit, *(f"{found[resource]:,}" for resource in RESOURCES))
+        units.add(unit, *(f"{found[resource]:,}" for resource in rooms))
     say("")
     show(units)
