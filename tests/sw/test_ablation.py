@@ -10,6 +10,8 @@ from edgemoe.studies.ablation import (
     VARIANTS,
     ablation_table,
     compile_variant,
+    half_array,
+    one_port,
     run_ablation,
     split_arrays,
 )
@@ -135,6 +137,23 @@ def test_a_third_of_the_array_keeps_its_memory():
         whole, third = PRESETS[name], split_arrays(PRESETS[name])
         assert third.macs_per_cycle * 3 == whole.macs_per_cycle
         assert third.weight_depth * third.row_bytes["WEIGHT"] == whole.weight_depth * whole.row_bytes["WEIGHT"]
+
+
+def test_smaller_accelerators():
+    """One port of the same width, half of the columns; nothing where there is no more to take away."""
+    pynq, zcu = PRESETS["pynq-z2"], PRESETS["zcu102"]
+    assert one_port(pynq).axi_masters == one_port(zcu).axi_masters == 1 and one_port(PRESETS["tiny"]) is None
+    assert one_port(pynq).dram_bytes_per_cycle == 8 and one_port(pynq).axi_bytes == pynq.axi_bytes
+    half = half_array(dataclasses.replace(zcu, lanes_n=64))
+    assert (half.lanes_n, half.macs_per_cycle) == (32, 32 * zcu.lanes_k)
+    assert half.weight_depth * half.row_bytes["WEIGHT"] == zcu.weight_depth * zcu.lanes_k * 64
+    assert half_array(pynq) is None  # 12 columns are no whole number of epilogues
+
+
+def test_variants_without_meaning_are_left_out():
+    variants = [VARIANTS[0], *(variant for variant in VARIANTS if variant.accelerator in (one_port, half_array))]
+    result = run_ablation(GRAPH, PRESETS["tiny"], lambda what: None, variants)
+    assert [row["variant"] for row in result["rows"]] == ["all techniques"]
 
 
 def test_the_smallest_group_with_a_program_that_fits():

@@ -27,6 +27,8 @@ __all__ = [
     "compile_variant",
     "gelu_markdown",
     "gelu_table_view",
+    "half_array",
+    "one_port",
     "run_ablation",
     "split_arrays",
 ]
@@ -44,19 +46,49 @@ class Variant:
         technique: number in docs/architecture.md, section 7; 0 for what Edge-MoE does not name
         form: how the naive form is realised, for the table's reader
         options: to compile with; several are tried until the program is short enough
-        split: run on a third of the array
+        accelerator: makes the configuration that it runs on; it may answer None: there is nothing to take away
     """
 
     name: str
     technique: int
     form: str
     options: tuple[CompilerOptions, ...] = field(default=(CompilerOptions(),))
-    split: bool = False
+    accelerator: Callable[[AcceleratorConfig], AcceleratorConfig | None] = lambda config: config
 
 
 def _by_tokens(size: int) -> CompilerOptions:
     """Experts for ``size`` tokens at a time; a linear layer in one LOAD if possible, so that the program is short."""
     return CompilerOptions(moe_group=size, chunk_fraction=0.75, preload_fraction=0.0, expert_prefetch="off")
+
+
+def split_arrays(config: AcceleratorConfig) -> AcceleratorConfig:
+    """The configuration with a third of the columns and the same bytes of weight scratchpad.
+
+    Raises:
+        ConfigError: the columns cannot be divided
+    """
+    lanes = config.lanes_n // _ARRAYS
+    return dataclasses.replace(
+        config,
+        name=f"{config.name}-by-{_ARRAYS}",
+        lanes_n=lanes,
+        weight_depth=config.weight_depth * config.lanes_n // lanes,
+    )
+
+
+def one_port(config: AcceleratorConfig) -> AcceleratorConfig | None:
+    """The configuration with one memory port of the same width; None if it has no more."""
+    if config.axi_masters == 1:
+        return None
+    return dataclasses.replace(config, name=f"{config.name}-one-port", axi_masters=1)
+
+
+def half_array(config: AcceleratorConfig) -> AcceleratorConfig | None:
+    """The configuration with half of the columns and the same rows in every memory; None if they cannot be halved."""
+    lanes = config.lanes_n // 2
+    if lanes % config.epilogue_lanes:
+        return None
+    return dataclasses.replace(config, name=f"{config.name}-half", lanes_n=lanes, weight_depth=2 * config.weight_depth)
 
 
 #: The first is the product.
@@ -93,7 +125,7 @@ VARIANTS: tuple[Variant, ...] = (
         "linear layers, attention's products and experts have an array each, a third of the columns, and take "
         "turns, as they depend on each other: the model runs on a third of the array, with all memories and "
         "the bus as large as before",
-        split=True,
+        accelerator=split_arrays,
     ),
     Variant(
         "experts, {moe_group} token(s) at a time",
@@ -115,22 +147,19 @@ VARIANTS: tuple[Variant, ...] = (
         "a command starts when the one before it has finished: no prefetch, no concurrency",
         (CompilerOptions(prefetch=False),),
     ),
+    Variant(
+        "one memory port",
+        0,
+        "one master of the same width: half the bytes a cycle of two, or of four a quarter",
+        accelerator=one_port,
+    ),
+    Variant(
+        "half the array",
+        0,
+        "half the columns, with the same bytes of weight scratchpad; all else as before",
+        accelerator=half_array,
+    ),
 )
-
-
-def split_arrays(config: AcceleratorConfig) -> AcceleratorConfig:
-    """The configuration with a third of the columns and the same bytes of weight scratchpad.
-
-    Raises:
-        ConfigError: the columns cannot be divided
-    """
-    lanes = config.lanes_n // _ARRAYS
-    return dataclasses.replace(
-        config,
-        name=f"{config.name}-by-{_ARRAYS}",
-        lanes_n=lanes,
-        weight_depth=config.weight_depth * config.lanes_n // lanes,
-    )
 
 
 def compile_variant(
@@ -155,6 +184,8 @@ def run_ablation(
 ) -> dict[str, Any]:
     """One scene and the first task of every variant on the RTL, all of which must equal the reference.
 
+    A variant that would take away what the configuration has not is left out.
+
     Returns:
         ``model``, ``config``, ``scene``, ``task``, ``rows`` (one a variant: ``variant``, ``technique``, ``form``,
         ``options`` that differ from the product, ``cycles``, ``dram_bytes``, ``cycles_ratio``, ``bytes_ratio``) and
@@ -166,7 +197,9 @@ def run_ablation(
     model = graph.config
     rows: list[dict[str, Any]] = []
     for variant in variants:
-        chosen = split_arrays(config) if variant.split else config
+        chosen = variant.accelerator(config)
+        if chosen is None:
+            continue
         bundle, options = compile_variant(graph, chosen, variant)
         name = variant.name.format(**dataclasses.asdict(options))
         track(name)
