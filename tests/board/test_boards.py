@@ -56,13 +56,13 @@ def test_divisors(pll, clock, divisors):
 @pytest.mark.parametrize(
     ("name", "part", "board_part", "mib", "ports", "pll"),
     [
-        ("aup-zu3", "xczu3eg-sfvc784-2-e", "realdigital.org:aup-zu3-8gb:part0", 8192, (1, 128), 1500),
-        ("kr260", "xck26-sfvc784-2LV-c", "xilinx.com:kr260_som:part0", 4096, (1, 128), 1000),
-        ("kv260", "xck26-sfvc784-2LV-c", "xilinx.com:kv260_som:part0", 4096, (1, 128), 1000),
+        ("aup-zu3", "xczu3eg-sfvc784-2-e", "realdigital.org:aup-zu3-8gb:part0", 8192, (2, 128), 1500),
+        ("kr260", "xck26-sfvc784-2LV-c", "xilinx.com:kr260_som:part0", 4096, (4, 128), 1000),
+        ("kv260", "xck26-sfvc784-2LV-c", "xilinx.com:kv260_som:part0", 4096, (4, 128), 1000),
         ("pynq-z2", "xc7z020clg400-1", "tul.com.tw:pynq-z2:part0", 512, (2, 64), 1000),
         ("ultra96v2", "xczu3eg-sbva484-1-i", "avnet.com:ultra96v2:part0", 2048, (1, 128), 1500),
-        ("zcu102", "xczu9eg-ffvb1156-2-e", "xilinx.com:zcu102:part0", 4096, (2, 128), 1500),
-        ("zcu104", "xczu7ev-ffvc1156-2-e", "xilinx.com:zcu104:part0", 2048, (2, 128), 1500),
+        ("zcu102", "xczu9eg-ffvb1156-2-e", "xilinx.com:zcu102:part0", 4096, (4, 128), 1500),
+        ("zcu104", "xczu7ev-ffvc1156-2-e", "xilinx.com:zcu104:part0", 2048, (4, 128), 1500),
     ],
 )
 def test_facts(name, part, board_part, mib, ports, pll):
@@ -84,9 +84,9 @@ def test_a_preset_named_after_a_board_is_its_configuration(name):
         ('device = "xczu3eg"', 'device = "xc7z020"', "part 'xczu3eg-sfvc784-2-e' is not of device 'xc7z020'"),
         ('family = "zynq-ultrascale+"', 'family = "zynq-7000"', "is not of family"),
         ('preset = "pynq-z2"', 'preset = "huge"', "preset must be one of pynq-z2"),
-        ("hp_ports = 1", "hp_ports = 5", "hp_ports must be between 1 and 4, not 5"),
-        ("hp_ports = 1", "hp_ports = 0", "hp_ports must be positive, not 0"),
-        ("hp_ports = 1", "hp_ports = true", "hp_ports must be int, not True"),
+        ("hp_ports = 2", "hp_ports = 5", "hp_ports must be between 1 and 4, not 5"),
+        ("hp_ports = 2", "hp_ports = 0", "hp_ports must be positive, not 0"),
+        ("hp_ports = 2", "hp_ports = true", "hp_ports must be int, not True"),
         ("hp_bits = 128", "hp_bits = 32", "hp_bits must be 64 or 128, not 32"),
         ("hp_bits = 128", 'hp_bits = "128"', "hp_bits must be int, not '128'"),
         ("clock_mhz = 187.5", 'clock_mhz = "fast"', "clock_mhz must be int or float, not 'fast'"),
@@ -104,11 +104,11 @@ def test_a_preset_named_after_a_board_is_its_configuration(name):
             "dram_peak_gb_per_second = inf",
             "dram_gb_per_second must be a positive number",
         ),
-        ("lanes_n = 32", "dram_gb_per_second = 8", "overrides must not have dram_gb_per_second"),
-        ("lanes_n = 32", "lanes_m = 32", "overrides has unknown fields lanes_m"),
-        ("lanes_n = 32", "axi_bytes = 8", "overrides must not have axi_bytes"),
-        ("lanes_n = 32", "lanes_n = 30", "epilogue_lanes must divide lanes_n (30)"),
-        ("lanes_n = 32", "lanes_n 32", "not readable as TOML"),
+        ("lanes_n = 40", "dram_gb_per_second = 8", "overrides must not have dram_gb_per_second"),
+        ("lanes_n = 40", "lanes_m = 32", "overrides has unknown fields lanes_m"),
+        ("lanes_n = 40", "axi_bytes = 8", "overrides must not have axi_bytes"),
+        ("lanes_n = 40", "lanes_n = 30", "epilogue_lanes must divide lanes_n (30)"),
+        ("lanes_n = 40", "lanes_n 32", "not readable as TOML"),
     ],
 )
 def test_wrong_data_file(tmp_path, found, wrong, message):

@@ -281,25 +281,26 @@ PRESETS: dict[str, AcceleratorConfig] = {
             axi_masters=2,
             axi_bytes=8,
             dram_latency=64,
-            assumed_clock_mhz=100.0,
+            assumed_clock_mhz=150.0,
             dram_gb_per_second=1.575,  # 75 % of the peak
         ),
         AcceleratorConfig(
             name="zcu102",
-            lanes_k=32,
-            lanes_n=48,
-            epilogue_lanes=16,
+            lanes_k=64,
+            lanes_n=64,
+            epilogue_lanes=32,
+            dsp_chain=4,
             norm_lanes=16,
-            weight_depth=1024,
-            act_depth=8192,
-            residual_depth=8192,  # max_tokens of max_dim: ViT-S at 224 x 224 needs 4728
-            score_depth=2048,
+            weight_depth=512,  # what a block RAM of 72 bits has
+            act_depth=4096,
+            residual_depth=4096,  # max_tokens of max_dim: ViT-S at 224 x 224 needs 2364
+            score_depth=1024,
             param_depth=512,
             max_dim=512,
-            axi_masters=2,
+            axi_masters=4,
             axi_bytes=16,
             dram_latency=100,
-            assumed_clock_mhz=187.5,
+            assumed_clock_mhz=250.0,
             dram_gb_per_second=12.825,  # 75 % of the peak
         ),
         AcceleratorConfig(
