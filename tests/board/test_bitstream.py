@@ -48,7 +48,7 @@ def test_results_have_one_hashed_name(vivado, tmp_path):
     assert manifest["files"] == {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in (bit, hwh)}
     assert manifest["config"] == BOARD.config.to_dict()
     assert manifest["config_hash"] == BOARD.config.content_hash and manifest["isa_version"] == ISA_VERSION
-    assert (manifest["board"], manifest["part"], manifest["clock_mhz"]) == ("pynq-z2", BOARD.part, 100)
+    assert (manifest["board"], manifest["part"], manifest["clock_mhz"]) == ("pynq-z2", BOARD.part, BOARD.clock_mhz)
     assert manifest["vivado"] == "2024.1" and manifest["wns_ns"] == 0.25
     assert len(manifest["sources"].partition("-")[0]) in (7, 40)  # a commit, or "unknown"
     assert find_bitstream(BOARD, out) == path
