@@ -153,3 +153,9 @@ def test_command_keeps_the_other_section(edgemoe, monkeypatch, results, tmp_path
 
 def test_command_refuses_an_unknown_section(edgemoe):
     edgemoe("bench", "--only", "gpu").refused("edgemoe: --only must be accelerator or baselines, not 'gpu'\n")
+
+
+def test_commands_refuse_an_unknown_dram(edgemoe, tmp_path):
+    message = "edgemoe: dram_model must be one of plain, axi3, refresh, worst, not 'ideal'\n"
+    for command in ("bench --only accelerator", "sim"):
+        edgemoe(*command.split(), "--dram", "ideal", "--out", tmp_path).refused(message)
