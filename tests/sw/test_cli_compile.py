@@ -85,7 +85,9 @@ def test_compile_for_a_configuration_file(edgemoe, graph_file, tmp_path):
 
 @pytest.mark.parametrize(("given", "kept"), [("off", "off"), ("3", 3), ("auto", "auto")])
 def test_experts_ahead_of_the_gate(edgemoe, graph_file, tmp_path, given, kept):
-    edgemoe.ok("compile", "--model", graph_file, "--config", "tiny", "--expert-prefetch", given, "--out", tmp_path / "x")
+    edgemoe.ok(
+        "compile", "--model", graph_file, "--config", "tiny", "--expert-prefetch", given, "--out", tmp_path / "x"
+    )
     bundle = Bundle.load(tmp_path / "x")
     assert bundle.options["expert_prefetch"] == kept
     ahead = [any(phase.prefetched) for task in bundle.tasks.values() for phase in task.phases]

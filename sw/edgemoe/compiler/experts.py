@@ -24,6 +24,7 @@ __all__ = ["ExpertsPlan", "emit_experts"]
 
 _LIKELY = 0.5  # an expert that more than this share of the images uses is fetched ahead of the gate
 
+
 def _emit_gate(
     b: Builder, trace: Trace, name: str, gate: IntegerLinear, task: str, x: Region, groups: list[Group]
 ) -> Iterator[bool]:
