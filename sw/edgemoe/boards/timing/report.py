@@ -18,7 +18,7 @@ __all__ = ["ESTIMATE", "timing_of", "timing_of_file"]
 
 ESTIMATE = "an estimate before placement: cells by their sources, nets by a model, no clock skew or uncertainty"
 _PREFIX = re.compile(r"^\\?(?:system\.)?(?:top\.)?")
-_MAPPED = re.compile(r"(?:[.$]_?TECHMAP|\$__|\.genblk|\$auto|\.memory\.\d).*")
+_MAPPED = re.compile(r"(?:[.$]_?TECHMAP|\$__|\.genblk|\$auto|\.memory\.\d|\.\$\w+\$).*")
 _DIGITS = re.compile(r"\d+")
 
 
@@ -143,7 +143,9 @@ def _register(bit: int, cell: int, builder: Builder, netlist: Netlist) -> tuple[
     kind = builder.kinds[cell]
     if kind.startswith("FD"):
         return _PREFIX.sub("", wire), _ours(builder.sources[cell], source)
-    return f"{kind} {_cell_name(builder.names[cell])}", _ours(source, builder.sources[cell])
+    named = builder.names[cell].startswith("$auto") and wire.startswith("\\")  # a shift register has only its output's
+    name = _PREFIX.sub("", wire) if named else _cell_name(builder.names[cell])
+    return f"{kind} {name}", _ours(source, builder.sources[cell])
 
 
 def _end_name(end: End, graph: Graph, builder: Builder, netlist: Netlist) -> str:
@@ -168,4 +170,6 @@ def _ours(first: str, second: str) -> str:
 
 
 def _cell_name(name: str) -> str:
-    return _MAPPED.sub("", _PREFIX.sub("", name)) or name
+    """A cell's unit, and what it is there: without what Yosys adds."""
+    short = _MAPPED.sub("", _PREFIX.sub("", name.removeprefix("$flatten").replace("\\", "")))
+    return short.strip(".") or name
