@@ -2,12 +2,13 @@
 program is stopped."""
 
 from amaranth.hdl import Array, Const, Module, Mux, Signal
-from amaranth.lib import data, fifo, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from edgemoe_hw.bus.axi import BURST_INCR, CACHE_BUFFERABLE, AxiSignature
 from edgemoe_hw.interfaces import READ_REQUEST, read_response
+from edgemoe_hw.primitives.fifo import Fifo
 from edgemoe_hw.primitives.register_slice import RegisterSlice
 from edgemoe_hw.spec.config import AcceleratorConfig
 
@@ -61,9 +62,7 @@ class ReadPort(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.order = order = fifo.SyncFIFO(
-            width=max(1, (self._clients - 1).bit_length()), depth=self._outstanding
-        )
+        m.submodules.order = order = Fifo(max(1, (self._clients - 1).bit_length()), self._outstanding)
 
         free, room = Signal(), Signal()  # nothing is taken in the cycle after a burst, so ``room`` may be a cycle old
         m.d.sync += room.eq(order.w_rdy)

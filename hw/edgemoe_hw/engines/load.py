@@ -136,8 +136,10 @@ class DmaRead(wiring.Component):
         raw, stage = Signal(_stage(config.axi_masters)), Signal(_stage(config.axi_masters))
         row_end, depth, base_exists = Signal(ROW_COUNT_BITS + 1), Signal(ROW_COUNT_BITS), Signal()
         proceeds, go = Signal(), Signal()
+        free = Signal()  # a cycle old: nothing starts in the cycle after a start, which it does not know of
+        m.d.sync += free.eq(~go & ~Cat(s.busy for s in splitters).any() & Cat(f.w_rdy for f in expected).all())
         m.d.comb += [
-            go.eq(staged & ~bad & ~Cat(s.busy for s in splitters).any() & Cat(f.w_rdy for f in expected).all()),
+            go.eq(staged & ~bad & free),
             proceeds.eq(~staged | go),
             self.commands.ready.eq(~taken | proceeds),
         ]

@@ -93,12 +93,13 @@ class MatMulIssue(wiring.Component):
         # Only what says whether there is anything needs a reset.
         current, extents = Signal(MatMul, reset_less=True), Signal(_Extents, reset_less=True)
         running = Signal()
+        resting = Signal(init=1, attrs={"keep": "true"})  # ~running once more, for wide loads
         index, tile, step = (Signal(_Walk, name=name, reset_less=True) for name in ("index", "tile", "at"))
         token, token_ready = Signal(_Token, reset_less=True), Signal()
         weight_row, maximum_row = Signal(ROW_BITS, reset_less=True), Signal(TOKEN_BITS, reset_less=True)
         incoming = self.command.payload.payload
-        looked_at = self._accept(m, current, extents, running)
-        with m.If(~running):  # whether there is a command or not: only one bit should depend on that
+        looked_at = self._accept(m, current, extents, running, resting)
+        with m.If(resting):  # whether there is a command or not: only one bit should depend on that
             m.d.sync += [
                 *self._begin(index, looked_at.tokens),
                 *self._begin(tile, looked_at.tiles),
@@ -137,7 +138,7 @@ class MatMulIssue(wiring.Component):
             with m.Else():
                 m.d.sync += token_ready.eq(0)
         with m.If(command_ends):
-            m.d.sync += running.eq(0)
+            m.d.sync += [running.eq(0), resting.eq(1)]
 
         m.d.comb += take.eq(
             running & current.use_queue & following_ready & (~token_ready | (token_ends & ~index.is_last))
@@ -160,7 +161,7 @@ class MatMulIssue(wiring.Component):
             walk.is_last.eq(Mux(walk.is_last, extent.single, walk.place == extent.before_last)),
         ]
 
-    def _accept(self, m: Module, current: data.View, extents: data.View, running: Signal) -> data.View:
+    def _accept(self, m: Module, current: data.View, extents: data.View, running: Signal, resting: Signal) -> data.View:
         """Take the next command, or end it at once if it has nothing to do; returns what was seen of it a cycle ago."""
         incoming, payload = self.command.payload, self.command.payload.payload
         count = Signal(TOKEN_BITS)
@@ -186,8 +187,8 @@ class MatMulIssue(wiring.Component):
         with m.If(~running & known & ~looked_at.empty):
             m.d.comb += [self.epilogue_command.valid.eq(1), self.command.ready.eq(self.epilogue_command.ready)]
             with m.If(self.epilogue_command.ready):
-                m.d.sync += running.eq(1)
-        with m.If(~running):
+                m.d.sync += [running.eq(1), resting.eq(0)]
+        with m.If(resting):
             m.d.sync += [current.eq(payload), extents.eq(looked_at), expert.eq(incoming.header.expert)]
         return looked_at
 

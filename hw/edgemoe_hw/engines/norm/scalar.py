@@ -32,7 +32,7 @@ class RowStatistics(data.Struct):
 
 assert MAX_DIM == 1024  # all widths here follow: |S| < 2^25, Q < 2^40, |S| * inv <= 2^41, D*Q - S*S + eps < 2^51
 _STEPS = 7  # products a row
-_PRODUCT = 4  # cycles from a step to its addend: operands, two of the multiplier, shifted product
+_PRODUCT = 5  # cycles from a step to its addend: operands, three of the multiplier, shifted product
 _HALVINGS = (32, 16, 8, 4, 2)
 
 
@@ -49,7 +49,7 @@ class NormScalar(wiring.Component):
     """
 
     INTERVAL = _STEPS + 1
-    LATENCY_BOUND = 24
+    LATENCY_BOUND = 25
 
     sums: In(stream.Signature(RowSums))
     statistics_valid: Out(1)
@@ -85,10 +85,15 @@ class NormScalar(wiring.Component):
                 squares.eq(waiting.squares),
             ]
 
-        # Multiplier: operands, two registers of the multiplier, and the shifted product are a pipeline stage each.
+        # Multiplier: operands, three registers of the multiplier, and the shifted product are a pipeline stage each.
         a, b = Signal(24, reset_less=True), Signal(17, reset_less=True)
+        multiplicand, multiplier = Signal.like(a), Signal.like(b)  # the DSP's: what selects operands ends before it
         multiplied, product = (Signal(41, name=name, reset_less=True) for name in ("multiplied", "product"))
-        m.d.sync += [multiplied.eq(a * b), product.eq(multiplied)]
+        m.d.sync += [
+            Cat(multiplicand, multiplier).eq(Cat(a, b)),
+            multiplied.eq(multiplicand * multiplier),
+            product.eq(multiplied),
+        ]
         operands = (
             (low, self.inv_dim),
             (high, self.inv_dim),
