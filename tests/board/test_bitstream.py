@@ -63,7 +63,7 @@ def test_other_contents_have_another_name(vivado, tmp_path, monkeypatch):
 
 def test_failed_timing_leaves_no_bitstream(vivado, tmp_path, monkeypatch):
     monkeypatch.setenv("STUB_WNS", "-0.5")
-    with pytest.raises(BoardError, match=r"Vivado failed \(1\): timing is not met at 100 MHz: worst setup slack -0.5"):
+    with pytest.raises(BoardError, match=r"Vivado failed \(1\): timing is not met at 125 MHz: worst setup slack -0.5"):
         build_bitstream(BOARD, tmp_path)
     assert [*tmp_path.rglob("*.bit"), *tmp_path.glob("*.json")] == []
 

@@ -201,7 +201,7 @@ def test_widths_follow_from_the_limits():
 
 # A change of any of these makes existing bundles unusable: it needs a new ISA_VERSION.
 LAYOUTS_SHA256 = "00e5afe31ce84765453c79c578948a6add1ae00d6c241dac269719cacf9fe8d3"
-DEFAULT_CONFIG_SHA256 = "6504aa8f2177284b9573d273ae57476b8cdeb9fac187279cab30c937c99bcde3"
+DEFAULT_CONFIG_SHA256 = "b2e8e66559c97c943f10e6e0c3644a9a3aba9cee05788f75244902f88271ac7d"
 
 
 def test_layouts_are_those_of_this_version():

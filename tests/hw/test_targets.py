@@ -172,7 +172,7 @@ def test_header_refuses_what_cannot_be_sent() -> None:
 
 
 def test_limits_are_named() -> None:
-    with pytest.raises(ConfigError, match="one master of 8 bytes a beat, not 2 of 16"):
+    with pytest.raises(ConfigError, match="one master of 8 bytes a beat, not 4 of 16"):
         SerialSystem(PRESETS["zcu102"], clock_hz=25e6, baud=1e6)
     with pytest.raises(ValueError, match="clock_hz must be between 1 and 66 MHz"):
         Sdram(100e6)

