@@ -215,6 +215,7 @@ def run_ablation(
                 "array": f"{chosen.lanes_k} x {chosen.lanes_n}",
                 "cycles": stats["cycles"],
                 "dram_bytes": size,
+                "wasted_bytes": stats["wasted_bytes"],
                 "cycles_ratio": stats["cycles"] / base["cycles"],
                 "bytes_ratio": size / base["dram_bytes"],
                 "sim_seconds": stats["seconds"],

@@ -99,6 +99,18 @@ class MatMulIssue(wiring.Component):
         weight_row, maximum_row = Signal(ROW_BITS, reset_less=True), Signal(TOKEN_BITS, reset_less=True)
         incoming = self.command.payload.payload
         looked_at = self._accept(m, current, extents, running, resting)
+        with m.If(resting):  # whether there is a command or not: only one bit should depend on that
+            m.d.sync += [
+                *self._begin(index, looked_at.tokens),
+                *self._begin(tile, looked_at.tiles),
+                *self._begin(step, looked_at.steps),
+                token.src_row.eq(incoming.src_base),
+                token.dst_offset.eq(0),
+                token.score.eq(0),
+                weight_row.eq(incoming.weight_base),
+                maximum_row.eq(incoming.max_base),
+                token_ready.eq(~incoming.use_queue),
+            ]
         take = Signal()  # the prefetched queue entry becomes the current token
         following, following_ready = self._prefetch(m, resting, current, take)
 
@@ -128,22 +140,11 @@ class MatMulIssue(wiring.Component):
         with m.If(command_ends):
             m.d.sync += [running.eq(0), resting.eq(1)]
 
-        m.d.comb += take.eq(current.use_queue & following_ready & (~token_ready | (token_ends & ~index.is_last)))
+        m.d.comb += take.eq(
+            running & current.use_queue & following_ready & (~token_ready | (token_ends & ~index.is_last))
+        )
         with m.If(take):
             m.d.sync += [token_ready.eq(1), token.eq(following)]
-        # Last, so that nothing of the above stands before it: only one bit depends on whether there is a command.
-        with m.If(resting):
-            m.d.sync += [
-                *self._begin(index, looked_at.tokens),
-                *self._begin(tile, looked_at.tiles),
-                *self._begin(step, looked_at.steps),
-                token.src_row.eq(incoming.src_base),
-                token.dst_offset.eq(0),
-                token.score.eq(0),
-                weight_row.eq(incoming.weight_base),
-                maximum_row.eq(incoming.max_base),
-                token_ready.eq(~incoming.use_queue),
-            ]
         return m
 
     @staticmethod
