@@ -9,6 +9,7 @@ from typing import Any
 
 from edgemoe.bundle import Bundle
 from edgemoe.compiler import CompileError, CompilerOptions, build_bundle, compile_graph, to_bundle
+from edgemoe.compiler.bound import wasted_bytes
 from edgemoe.compiler.program import MAX_COMMANDS
 from edgemoe.errors import DeviceError
 from edgemoe.reports.tables import TextTable
@@ -239,7 +240,8 @@ def _measure(bundle: Bundle, name: str) -> dict[str, Any]:
         result = verifier.run(image, task)
     if (result.outputs != reference.run(bundle.graph(), image, task)).any():
         raise DeviceError(f"variant {name!r} differs from the integer reference")
-    return result.stats
+    phases = bundle.task(task).phases
+    return {**result.stats, "wasted_bytes": wasted_bytes(phases, result.stats["expert_tokens"])}
 
 
 def _changes(options: CompilerOptions) -> dict[str, Any]:

@@ -36,7 +36,7 @@ _DYNAMIC = (
     "weights of linear layers int8, a scale per tensor; their inputs uint8, scaled when they run; the rest float32"
 )
 SATURATES = "this processor lacks VNNI: pairs of products saturate at 16 bits, so outputs may be far off"
-"""Of OpenVINO's int8 (its documentation on NNCF, "saturation (overflow) issue")."""
+"""Of the QDQ network (ONNX Runtime's documentation on quantization, U8S8; OpenVINO's on NNCF, "saturation issue")."""
 _QDQ = (
     "weights of linear layers int8, a scale per output; their inputs uint8, a scale per tensor from calibration; "
     "the rest float32"
@@ -118,7 +118,7 @@ def measure_baseline(baseline: Baseline, workload: Workload, batch: int, threads
     }
     if baseline.quantized:
         row["int8_means"] = baseline.quantized
-        if baseline.runtime == "OpenVINO" and not has_vnni():
+        if baseline.quantized == _QDQ and not has_vnni():
             row["int8_means"] += f"; {SATURATES}"
     try:
         session = baseline.load(workload, batch, threads)
