@@ -56,11 +56,11 @@ def test_help_lists_every_verb_by_group(edgemoe):
         assert re.findall(r"^  ([a-z-]+) ", text, re.MULTILINE) == list(VERBS)
 
 
-def test_help_imports_no_verb():
-    """What makes it fast; half a second is the promise, which a busy machine may not keep."""
+def loaded_modules(*arguments):
+    """Modules of edgemoe that are there after a command, in a process of its own."""
     code = (
-        "import sys; from edgemoe.cli.main import run; assert run(['--help']) == 0;"
-        "print([name for name in sys.modules if name.startswith('edgemoe.cli.')])"
+        f"import sys; from edgemoe.cli.main import run; assert run({list(arguments)}) == 0;"
+        "print([name for name in sys.modules if name.startswith('edgemoe.')])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -68,8 +68,18 @@ def test_help_imports_no_verb():
         text=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    loaded = set(ast.literal_eval(done.stdout.splitlines()[-1]))
+    return set(ast.literal_eval(done.stdout.splitlines()[-1]))
+
+
+def test_help_imports_no_verb():
+    """What makes it fast; half a second is the promise, which a busy machine may not keep."""
+    loaded = {name for name in loaded_modules("--help") if name.startswith("edgemoe.cli.")}
     assert loaded == {f"edgemoe.cli.{name}" for name in ("main", "application", "output", "verbs")}
+
+
+@pytest.mark.parametrize("verb", ["info", "disasm", "selftest"])
+def test_verbs_that_compile_nothing_start_without_the_compiler(verb):
+    assert not {name for name in loaded_modules(verb, "--help") if name.startswith("edgemoe.compiler")}
 
 
 @pytest.mark.parametrize("verb", VERBS)

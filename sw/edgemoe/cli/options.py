@@ -8,16 +8,18 @@ import inspect
 import json
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from edgemoe.bundle import Bundle
-from edgemoe.compiler import CompilerOptions
 from edgemoe.configs import CONFIGS
 from edgemoe.packaged_bundles import find_bundle
 from edgemoe_models.storage.atomic import write_text
 from edgemoe_models.storage.cache import cache_root, results_root
+
+if TYPE_CHECKING:
+    from edgemoe.compiler import CompilerOptions
 
 __all__ = [
     "BundleOption",
@@ -114,6 +116,8 @@ def compiler_options(expert_prefetch: str) -> CompilerOptions:
     Raises:
         ValueError: it is neither off, auto nor a number
     """
+    from edgemoe.compiler import CompilerOptions  # which most verbs do without
+
     given: Any = int(expert_prefetch) if expert_prefetch.isdecimal() else expert_prefetch
     return CompilerOptions(expert_prefetch=given)
 
