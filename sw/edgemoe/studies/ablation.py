@@ -68,13 +68,14 @@ def split_arrays(config: AcceleratorConfig) -> AcceleratorConfig:
     Raises:
         ConfigError: the columns cannot be divided
     """
-    lanes = config.lanes_n // _ARRAYS
-    return dataclasses.replace(
-        config,
-        name=f"{config.name}-by-{_ARRAYS}",
-        lanes_n=lanes,
-        weight_depth=config.weight_depth * config.lanes_n // lanes,
-    )
+    return _narrow(config, _ARRAYS, f"by-{_ARRAYS}")
+
+
+def _narrow(config: AcceleratorConfig, parts: int, suffix: str) -> AcceleratorConfig:
+    """One of ``parts`` equal parts of the columns, with the same bytes of weight scratchpad."""
+    lanes = config.lanes_n // parts
+    depth = config.weight_depth * config.lanes_n // lanes
+    return dataclasses.replace(config, name=f"{config.name}-{suffix}", lanes_n=lanes, weight_depth=depth)
 
 
 def one_port(config: AcceleratorConfig) -> AcceleratorConfig | None:
@@ -85,11 +86,8 @@ def one_port(config: AcceleratorConfig) -> AcceleratorConfig | None:
 
 
 def half_array(config: AcceleratorConfig) -> AcceleratorConfig | None:
-    """The configuration with half of the columns and the same rows in every memory; None if they cannot be halved."""
-    lanes = config.lanes_n // 2
-    if lanes % config.epilogue_lanes:
-        return None
-    return dataclasses.replace(config, name=f"{config.name}-half", lanes_n=lanes, weight_depth=2 * config.weight_depth)
+    """The configuration with half of the columns, the same bytes of weights; None if they cannot be halved."""
+    return None if config.lanes_n // 2 % config.epilogue_lanes else _narrow(config, 2, "half")
 
 
 #: The first is the product.

@@ -11,7 +11,7 @@ from edgemoe.errors import DeviceError
 from edgemoe.reports.cycles import Inference, build_report
 from edgemoe.reports.tables import TextTable
 from edgemoe.runtime.verify import open_verified
-from edgemoe.studies.break_even import break_even_mhz
+from edgemoe.studies.break_even import break_even_mhz, expert_numbers
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.isa import Base, Load, decode_program
 from edgemoe_models.datasets import scenes
@@ -118,10 +118,9 @@ def bench_table(rows: Sequence[dict[str, Any]]) -> TextTable:
     )
     for row in rows:
         if row["source"] == "simulated":
-            experts = f"int{row['expert_bits']}" if row["expert_bits"] else "none"
             view.add(
                 row["model"],
-                experts,
+                expert_numbers(row),
                 row["config"],
                 f"{row['cycles']:,}",
                 f"{row['ms']:.2f}",

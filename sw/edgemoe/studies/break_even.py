@@ -7,7 +7,7 @@ The clock at which a configuration is as fast as another system needs none: its 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,11 @@ __all__ = [
     "efficiency",
     "efficiency_markdown",
     "efficiency_table",
+    "expert_numbers",
     "system_name",
 ]
 
+Row = Mapping[str, Any]
 _WIDTH = 80
 _CAPTION = (
     "*: at most the ASSUMED clock. Cycles are simulated with the DRAM's GB/s at that\n"
@@ -34,13 +36,13 @@ _CAPTION = (
 )
 
 
-def system_name(row: Mapping[str, Any]) -> str:
+def system_name(row: Row) -> str:
     """A published row's short and unique name: system, board where it is none, batch where it is not 1."""
     name = row["name"] if row["name"].startswith("Hailo") else f"{row['name']}, {row['config']}"
     return name if row["batch"] == 1 else f"{name}, batch {row['batch']}"
 
 
-def break_even_mhz(cycles: int, model: str, published: Sequence[Mapping[str, Any]] = PUBLISHED) -> dict[str, float]:
+def break_even_mhz(cycles: int, model: str, published: Sequence[Row] = PUBLISHED) -> dict[str, float]:
     """Clock at which an inference of ``cycles`` takes as long as an image of each system that has the same workload.
 
     Args:
@@ -62,7 +64,7 @@ def dsp_counts(path: Path) -> dict[str, int]:
         return {}
 
 
-def efficiency(row: Mapping[str, Any], dsp: Mapping[str, int]) -> dict[str, Any]:
+def efficiency(row: Row, dsp: Mapping[str, int]) -> dict[str, Any]:
     """What a simulated row makes of its hardware.
 
     Args:
@@ -86,23 +88,28 @@ def efficiency(row: Mapping[str, Any], dsp: Mapping[str, int]) -> dict[str, Any]
     }
 
 
-def _simulated(rows: Sequence[Mapping[str, Any]], key: str) -> list[Mapping[str, Any]]:
+def _simulated(rows: Sequence[Row], key: str) -> list[Row]:
     """Rows of the RTL that have a figure; those of an older version of this program lack some."""
     return [row for row in rows if row.get("source") == "simulated" and key in row]
 
 
-def _numbers(row: Mapping[str, Any]) -> str:
+def expert_numbers(row: Row) -> str:
+    """What a simulated row's experts are stored as."""
     return f"int{row['expert_bits']}" if row["expert_bits"] else "none"
 
 
-def break_even_tables(rows: Sequence[Mapping[str, Any]]) -> list[TextTable]:
+def _comparisons(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row], list[Row]]]:
+    """Each workload that others have published and that was simulated, with their rows and with ours."""
+    for workload in dict.fromkeys(row["workload"] for row in PUBLISHED):
+        mine = [row for row in _simulated(rows, "cycles") if row["model"] == workload]
+        if mine:
+            yield workload, [row for row in PUBLISHED if row["workload"] == workload], mine
+
+
+def break_even_tables(rows: Sequence[Row]) -> list[TextTable]:
     """A table for each workload that others have published, a line for each simulated row."""
     views = []
-    for workload in dict.fromkeys(row["workload"] for row in PUBLISHED):
-        systems = [row for row in PUBLISHED if row["workload"] == workload]
-        mine = [row for row in _simulated(rows, "cycles") if row["model"] == workload]
-        if not mine:
-            continue
+    for workload, systems, mine in _comparisons(rows):
         view = TextTable(
             f"Clock from which {workload} is faster than others, MHz",
             ["config", "exp.", ">cycles", ">MHz", *(f">{_column(row)}" for row in systems)],
@@ -113,29 +120,29 @@ def break_even_tables(rows: Sequence[Mapping[str, Any]]) -> list[TextTable]:
             clocks = break_even_mhz(row["cycles"], workload).values()
             assumed = row["assumed_clock_mhz"]
             cells = (f"{mhz:.0f}{'*' if mhz <= assumed else ''}" for mhz in clocks)
-            view.add(row["config"], _numbers(row), f"{row['cycles']:,}", f"{assumed:.0f}", *cells)
+            view.add(row["config"], expert_numbers(row), f"{row['cycles']:,}", f"{assumed:.0f}", *cells)
         views.append(view)
     return views
 
 
-def _column(row: Mapping[str, Any]) -> str:
+def _column(row: Row) -> str:
     """Of a narrow table: Hailo's chips by their numbers."""
     chip = row["name"].removeprefix("Hailo-")
     return chip if chip == row["name"] else f"{chip}/{row['batch']}"
 
 
-def _legend(systems: Sequence[Mapping[str, Any]]) -> str:
+def _legend(systems: Sequence[Row]) -> str:
     """Others' times."""
     return textwrap.fill("; ".join(f"{_column(row)}: {_what(row)}" for row in systems), _WIDTH)
 
 
-def _what(row: Mapping[str, Any]) -> str:
+def _what(row: Row) -> str:
     if row["name"].startswith("Hailo"):
         return f"{row['ms']:.2f} ms (Hailo, batch {row['batch']})"
     return f"{row['ms']:.2f} ms ({row['config']}, {row['clock_mhz']:g} MHz)"
 
 
-def efficiency_table(rows: Sequence[Mapping[str, Any]], dsp: Mapping[str, int]) -> TextTable:
+def efficiency_table(rows: Sequence[Row], dsp: Mapping[str, int]) -> TextTable:
     """Operations a second, a DSP slice, and the share of the limit of array and DRAM."""
     view = TextTable(
         "What the hardware is used for, at the ASSUMED clock",
@@ -145,30 +152,28 @@ def efficiency_table(rows: Sequence[Mapping[str, Any]], dsp: Mapping[str, int]) 
         gap=1,
     )
     for row in _simulated(rows, "ideal_cycles"):
-        found = efficiency(row, dsp)
-        view.add(
-            row["model"],
-            _numbers(row),
-            row["config"],
-            f"{row['assumed_clock_mhz']:g}",
-            f"{row['dram_gb_per_second']:.2f}",
-            f"{row['ms']:.2f}",
-            f"{found['limit_ms']:.2f}",
-            f"{found['share_of_limit']:.0%}",
-            f"{found['gops']:.0f}",
-            "" if found["gops_per_dsp"] is None else f"{found['gops_per_dsp']:.3f}",
-        )
+        view.add(row["model"], expert_numbers(row), row["config"], *_efficiency_cells(row, dsp))
     return view
 
 
-def break_even_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+def _efficiency_cells(row: Row, dsp: Mapping[str, int]) -> list[str]:
+    """MHz, GB/s, ms, its limit, the share of that, GOPS, and GOPS a DSP."""
+    found = efficiency(row, dsp)
+    return [
+        f"{row['assumed_clock_mhz']:g}",
+        f"{row['dram_gb_per_second']:.2f}",
+        f"{row['ms']:.2f}",
+        f"{found['limit_ms']:.2f}",
+        f"{found['share_of_limit']:.0%}",
+        f"{found['gops']:.0f}",
+        "" if found["gops_per_dsp"] is None else f"{found['gops_per_dsp']:.3f}",
+    ]
+
+
+def break_even_markdown(rows: Sequence[Row]) -> str:
     """``break_even_tables`` for docs/benchmarks.md; bold where the assumed clock is enough."""
     parts = []
-    for workload in dict.fromkeys(row["workload"] for row in PUBLISHED):
-        systems = [row for row in PUBLISHED if row["workload"] == workload]
-        mine = [row for row in _simulated(rows, "cycles") if row["model"] == workload]
-        if not mine:
-            continue
+    for workload, systems, mine in _comparisons(rows):
         heads = [f"{system_name(row)} ({row['ms']:.2f} ms)" for row in systems]
         lines = [
             f"| `{workload}`: experts | config | cycles | assumed MHz | {' | '.join(heads)} |",
@@ -180,25 +185,20 @@ def break_even_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
                 f"**{mhz:.0f}**" if mhz <= assumed else f"{mhz:.0f}"
                 for mhz in break_even_mhz(row["cycles"], workload).values()
             ]
-            first = f"| {_numbers(row)} | `{row['config']}` | {row['cycles']:,} | {assumed:g} |"
+            first = f"| {expert_numbers(row)} | `{row['config']}` | {row['cycles']:,} | {assumed:g} |"
             lines.append(f"{first} {' | '.join(cells)} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
 
-def efficiency_markdown(rows: Sequence[Mapping[str, Any]], dsp: Mapping[str, int]) -> str:
+def efficiency_markdown(rows: Sequence[Row], dsp: Mapping[str, int]) -> str:
     """``efficiency_table`` for docs/benchmarks.md, others' GOPS a DSP slice below."""
     lines = [
         "| model | experts | config | assumed MHz | GB/s | ms | limit, ms | share of limit | GOPS | GOPS/DSP |",
         "|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in _simulated(rows, "ideal_cycles"):
-        found = efficiency(row, dsp)
-        a_dsp = "" if found["gops_per_dsp"] is None else f"{found['gops_per_dsp']:.3f}"
-        lines.append(
-            f"| `{row['model']}` | {_numbers(row)} | `{row['config']}` | {row['assumed_clock_mhz']:g} | "
-            f"{row['dram_gb_per_second']:.2f} | {row['ms']:.2f} | {found['limit_ms']:.2f} | "
-            f"{found['share_of_limit']:.0%} | {found['gops']:.0f} | {a_dsp} |"
-        )
+        cells = [f"`{row['model']}`", expert_numbers(row), f"`{row['config']}`", *_efficiency_cells(row, dsp)]
+        lines.append(f"| {' | '.join(cells)} |")
     others = [f"| DeiT-Tiny | | {name} | | | | | | | {value:.3f} |" for name, value in PUBLISHED_GOPS_PER_DSP.items()]
     return "\n".join([*lines, *others]) + "\n"

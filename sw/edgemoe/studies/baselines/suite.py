@@ -95,10 +95,16 @@ BASELINES = (
 )
 
 
+def _cpuinfo(field: str) -> str:
+    """What Linux says of the first processor, "" where it says nothing."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")
+
+
 def has_vnni() -> bool:
     """Whether an x86 processor adds four int8 products without saturating; True for what is no x86 Linux."""
-    info = Path("/proc/cpuinfo")
-    flags = info.read_text(encoding="utf-8", errors="replace").split() if info.exists() else []
+    flags = _cpuinfo("flags").split()
     return "avx2" not in flags or bool({"avx512_vnni", "avx_vnni"} & set(flags))
 
 
@@ -213,9 +219,6 @@ def differing(rows: Iterable[Row]) -> list[str]:
 
 def machine() -> dict[str, Any]:
     """What the figures were measured on: processor, how busy it was when this was called, versions."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     versions: dict[str, str | None] = {}
     for package in _PACKAGES:
         try:
@@ -223,7 +226,7 @@ def machine() -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             versions[package] = None
     return {
-        "cpu": names[0] if names else platform.machine(),
+        "cpu": _cpuinfo("model name") or platform.machine(),
         "cores": os.cpu_count(),
         "load_average": os.getloadavg()[0],
         "python": platform.python_version(),
