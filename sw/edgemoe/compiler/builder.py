@@ -21,7 +21,7 @@ from edgemoe_hw.spec.isa import Base, Engine, EnginePayload, FieldError, LayerNo
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.graph.integer_graph import Gelu, IntegerLayerNorm
 
-__all__ = ["Builder", "Chunk", "Group", "Job", "Phase", "Region"]
+__all__ = ["Builder", "Chunk", "Group", "Job", "Phase", "Piece", "Region"]
 
 
 @dataclass(frozen=True)

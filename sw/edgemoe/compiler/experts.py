@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from edgemoe.compiler.builder import Builder, Chunk, Group, Job, Phase, Region
+from edgemoe.compiler.builder import Builder, Chunk, Group, Job, Phase, Piece, Region
 from edgemoe.compiler.commands import Command
 from edgemoe.compiler.mlp import MlpPlan
 from edgemoe.compiler.naive import gelu_pass, split_groups
@@ -145,13 +145,12 @@ class _Experts:
                 for piece in b.pieces(self._jobs(number, False), self.free):
                     if not b.has_room(piece):
                         return
-                    chunk = b.load_piece(piece)
-                    self.held.setdefault(number, []).append(chunk)
-                    self._count(number, chunk)
+                    self.held.setdefault(number, []).append(b.load_piece(piece))
+                    self._count(number, piece)
 
-    def _count(self, number: int, chunk: Chunk) -> None:
+    def _count(self, number: int, piece: Piece) -> None:
         """Bytes that are fetched for an expert whether it is used or not."""
-        weights, params = chunk.tiles * chunk.layout.tile_rows, chunk.tiles * self.b.config.epilogue_cycles
+        weights, params = self.b.piece_rows(piece)
         size = self.b.config.row_bytes
         self.phase.prefetched = self.phase.prefetched or [0] * len(self.linears)
         self.phase.prefetched[number] += weights * size["WEIGHT"] + params * size["PARAM"]
