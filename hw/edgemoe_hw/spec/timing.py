@@ -10,6 +10,7 @@ __all__ = [
     "ACT_READ",
     "EPILOGUE",
     "EXPONENTIAL",
+    "EXPONENTIAL_SUM",
     "ISSUE_IDLE",
     "PARAM_READ",
     "REQUANTIZE",
@@ -19,7 +20,6 @@ __all__ = [
     "WEIGHT_READ",
     "WEIGHT_WRITE",
     "completion_cycles",
-    "exponential_sum",
     "gate_interval",
     "mac_array",
     "matmul_pipeline",
@@ -42,6 +42,8 @@ waits for it reads weights only several cycles after its first step."""
 
 EXPONENTIAL = 4
 """Cycles from scores to their exponentials."""
+EXPONENTIAL_SUM = EXPONENTIAL + 3
+"""Cycles from scores to the sum of their exponentials."""
 ISSUE_IDLE = 1
 """Cycles without a step between two MATMULs, at least."""
 REQUANTIZE = 8
@@ -55,11 +57,6 @@ RESIDUAL_SPACING = RESIDUAL_READ + 3
 
 A row is read, added to, clamped and written, each in its own cycle; the next read sees it the cycle after.
 """
-
-
-def exponential_sum(lanes: int) -> int:
-    """Cycles from ``lanes`` scores to the sum of their exponentials."""
-    return EXPONENTIAL + 3
 
 
 def mac_array(lanes_k: int, chain: int) -> int:
@@ -76,7 +73,7 @@ def operand_path(config: AcceleratorConfig) -> int:
     A register, scores, and what takes longer: the sum of the exponentials, accumulated, and its reciprocal; or the
     exponentials themselves and the array.
     """
-    row_factor = exponential_sum(config.lanes_k) + 1 + RECIPROCAL_LATENCY
+    row_factor = EXPONENTIAL_SUM + 1 + RECIPROCAL_LATENCY
     products = EXPONENTIAL + mac_array(config.lanes_k, config.dsp_chain) - 1
     return 1 + SCORE_READ + max(row_factor, products)
 

@@ -17,9 +17,9 @@ from edgemoe_hw.spec.constants import EXP_SUM_BITS, SCORE_BITS, TOKEN_BITS, accu
 from edgemoe_hw.spec.timing import (
     ACT_READ,
     EXPONENTIAL,
+    EXPONENTIAL_SUM,
     SCORE_READ,
     WEIGHT_READ,
-    exponential_sum,
     mac_array,
     operand_path,
 )
@@ -49,14 +49,14 @@ class OperandPath(wiring.Component):
         self._array = mac_array(lanes_k, config.dsp_chain)
         # Cycles from score data to a tile's strobe, which comes a cycle before its result: along the sum of the
         # exponentials (which is accumulated in one more cycle), and along the products.
-        sum_path = exponential_sum(lanes_k) + 1 + Reciprocal.LATENCY
+        sum_path = EXPONENTIAL_SUM + 1 + Reciprocal.LATENCY
         product_path = EXPONENTIAL + self._array - 1
         self._slack = max(0, product_path - sum_path)  # by which the sum waits for the products,
         self._extra = max(0, sum_path - product_path)  # or the products for the sum
         # Cycles from a step to its scores, and to its operands at the array.
         self._scores = 1 + SCORE_READ
         self._operands = self._scores + EXPONENTIAL + self._extra
-        assert (Exp2Lanes.LATENCY, Exp2Lanes.TOTAL_LATENCY) == (EXPONENTIAL, exponential_sum(lanes_k))
+        assert (Exp2Lanes.LATENCY, Exp2Lanes.TOTAL_LATENCY) == (EXPONENTIAL, EXPONENTIAL_SUM)
         assert self._operands + self._array - 1 == operand_path(config)  # what the compiler plans with
         super().__init__(
             {
@@ -154,7 +154,7 @@ class OperandPath(wiring.Component):
 
     def _row_scale(self, m: Module, exp2: Exp2Lanes, steps: list[data.View]) -> data.View:
         """Reciprocal of the sum of the exponentials, in time for the strobe of the first tile."""
-        summed = steps[self._scores + exponential_sum(self._config.lanes_k)]
+        summed = steps[self._scores + EXPONENTIAL_SUM]
         total = Signal(EXP_SUM_BITS, reset_less=True)
         with m.If(summed.valid & summed.softmax & summed.first_tile):
             m.d.sync += total.eq(exp2.total + Mux(summed.first, 0, total))
