@@ -64,8 +64,9 @@ class ReadPort(wiring.Component):
         m = Module()
         m.submodules.order = order = Fifo(max(1, (self._clients - 1).bit_length()), self._outstanding)
 
-        free, room = Signal(), Signal()  # nothing is taken in the cycle after a burst, so ``room`` may be a cycle old
-        m.d.sync += room.eq(order.w_rdy)
+        # ``room`` does not know of the last burst that was taken, nor of the one whose beats come now.
+        free, room = Signal(), Signal()
+        m.d.sync += room.eq(order.level < self._outstanding - 2)
         m.d.comb += free.eq(~self.ar.valid & room & ~self.abort)
         with m.If(self.ar.ready):
             m.d.sync += self.ar.valid.eq(0)
@@ -79,16 +80,20 @@ class ReadPort(wiring.Component):
 
         m.submodules.beats = beats = RegisterSlice(self.r.payload.shape())
         wiring.connect(m, wiring.flipped(self.r), beats.i)
-        beat, client = beats.o, order.r_data
+        beat = beats.o
+        client, known = Signal.like(order.r_data, reset_less=True), Signal()  # whose beats come now
+        ends = beat.valid & beat.ready & beat.payload.last
+        with m.If(~known | ends):
+            m.d.sync += [known.eq(order.r_rdy), client.eq(order.r_data)]
         accepts = Array(response.ready for response in self.responses)
         m.d.comb += [
-            beat.ready.eq(order.r_rdy & (self.abort | accepts[client])),
-            order.r_en.eq(beat.valid & beat.ready & beat.payload.last),
-            self.idle.eq(~self.ar.valid & ~order.r_rdy),
+            beat.ready.eq(known & (self.abort | accepts[client])),
+            order.r_en.eq(~known | ends),
+            self.idle.eq(~self.ar.valid & ~order.r_rdy & ~known),
         ]
         for number, response in enumerate(self.responses):
             m.d.comb += [
-                response.valid.eq(beat.valid & order.r_rdy & (client == number) & ~self.abort),
+                response.valid.eq(beat.valid & known & (client == number) & ~self.abort),
                 response.payload.data.eq(beat.payload.data),
                 response.payload.error.eq(beat.payload.resp != 0),
             ]

@@ -1,7 +1,7 @@
 """The LOAD engine: DRAM to scratchpads over all read masters."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
-from amaranth.lib import data, fifo, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
@@ -16,6 +16,7 @@ from edgemoe_hw.interfaces import (
 )
 from edgemoe_hw.layouts import Load
 from edgemoe_hw.primitives.arithmetic import times
+from edgemoe_hw.primitives.fifo import Fifo
 from edgemoe_hw.primitives.register_slice import RegisterSlice
 from edgemoe_hw.spec import isa
 from edgemoe_hw.spec.config import AcceleratorConfig
@@ -93,7 +94,7 @@ class DmaRead(wiring.Component):
         m = Module()
         masters = self._config.axi_masters
         splitters = [BurstSplitter(self._config) for _ in range(masters)]
-        expected = [fifo.SyncFIFO(width=_EXPECTED.size, depth=self._queued) for _ in range(masters)]
+        expected = [Fifo(_EXPECTED.size, self._queued) for _ in range(masters)]
         for number in range(masters):
             m.submodules[f"split{number}"] = splitters[number]
             m.submodules[f"expected{number}"] = expected[number]
@@ -122,7 +123,7 @@ class DmaRead(wiring.Component):
         m.d.comb += [both.eq(Cat(waiting).all()), self.done.eq(both)]
 
     def _address_side(
-        self, m: Module, splitters: list[BurstSplitter], expected: list[fifo.SyncFIFO]
+        self, m: Module, splitters: list[BurstSplitter], expected: list[Fifo]
     ) -> tuple[Value, Value, Value]:
         """Checks a command, then starts the bursts of all masters at once.
 
@@ -132,15 +133,15 @@ class DmaRead(wiring.Component):
             whether a command is refused (until the error has stopped the program), why, and the command's index
         """
         config = self._config
-        taken, staged, bad = Signal(), Signal(), Signal()
+        taken, staged, bad = Signal(), Signal(), Signal()  # staged: one that may go; bad: one that must not
         raw, stage = Signal(_stage(config.axi_masters)), Signal(_stage(config.axi_masters))
         row_end, depth, base_exists = Signal(ROW_COUNT_BITS + 1), Signal(ROW_COUNT_BITS), Signal()
         proceeds, go = Signal(), Signal()
         free = Signal()  # a cycle old: nothing starts in the cycle after a start, which it does not know of
         m.d.sync += free.eq(~go & ~Cat(s.busy for s in splitters).any() & Cat(f.w_rdy for f in expected).all())
         m.d.comb += [
-            go.eq(staged & ~bad & free),
-            proceeds.eq(~staged | go),
+            go.eq(staged & free),
+            proceeds.eq(~(staged | bad) | go),
             self.commands.ready.eq(~taken | proceeds),
         ]
         load = self.commands.payload.payload
@@ -174,10 +175,11 @@ class DmaRead(wiring.Component):
                         ]
         starts = [Signal(SIZE_BITS + 2, name=f"start{master}") for master in range(config.axi_masters)]
         end = Signal(SIZE_BITS + 1)  # of master 0's bytes
+        wrong = ~raw.command.skip & ((row_end > depth) | ~base_exists)
         with m.If(proceeds):
             m.d.sync += [
-                staged.eq(taken),
-                bad.eq(~raw.command.skip & ((row_end > depth) | ~base_exists)),
+                staged.eq(taken & ~wrong),
+                bad.eq(taken & wrong),
                 stage.eq(raw),
                 stage.base.eq(raw.base + raw.offset),
                 end.eq(raw.offset + (raw.beats << exact_log2(config.axi_bytes))),
@@ -199,7 +201,7 @@ class DmaRead(wiring.Component):
             reach = Mux(stage.takes_part[number], start, reach)
         going, outside, index = self._stay_inside(m, go, stage, end, reach, splitters)
         code = Mux(outside, ErrorCode.REGION, ErrorCode.ADDRESS_RANGE)
-        return outside | (staged & bad & ~going), code, Mux(outside, index, stage.command.index)
+        return outside | (bad & ~going), code, Mux(outside, index, stage.command.index)
 
     def _stay_inside(
         self, m: Module, go: Signal, stage: data.View, end: Value, reach: Value, splitters: list[BurstSplitter]
@@ -226,7 +228,7 @@ class DmaRead(wiring.Component):
             ]
         return going, outside, index
 
-    def _data_side(self, m: Module, number: int, queue: fifo.SyncFIFO) -> tuple[Value, Signal, Signal]:
+    def _data_side(self, m: Module, number: int, queue: Fifo) -> tuple[Value, Signal, Signal]:
         """Names the beats of a master; returns (bus error, command index, whether it finishes a command).
 
         The command in progress is counted down, with a register that says "this beat, or row, is the last", and the

@@ -24,9 +24,12 @@ from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_models.storage.atomic import write_text
 from edgemoe_models.storage.json_text import read_json
 
-__all__ = ["DEVICES", "RESOURCES", "FpgaDevice", "count_resources", "device_of", "run_yosys", "synthesize"]
+__all__ = ["DEVICES", "RESOURCES", "WIRE_PS", "FpgaDevice", "count_resources", "device_of", "run_yosys", "synthesize"]
 
 _TOP = "edgemoe"
+#: Delay of a wire for ABC, ps. With Yosys' own 300 it takes carry chains for the slowest paths by far, and saves area on
+#: all others by long chains of small LUTs; with this, the paths that are slow once wires are counted get the fewest.
+WIRE_PS = 1200
 RESOURCES = ("lut", "ff", "dsp", "bram36", "uram")
 
 # LUTs that a LUT RAM or shift register takes (UG474 and UG574).
@@ -195,6 +198,7 @@ def run_yosys(
     script = (
         f"read_verilog {name}.v; hierarchy -top {_TOP}; proc; flatten; "
         "setattr -set keep 1 a:keep %ci1 t:$*dff* %i; "  # of wires, and so of their registers
+        f"scratchpad -set synth_xilinx.abc9.W {WIRE_PS}; "
         f"synth_xilinx -family {target} -top {_TOP} -flatten -noiopad; "
         f"tee -q -o {stat.name} stat -json -tech xilinx; write_rtlil {netlist.name}"
     )

@@ -1,8 +1,6 @@
 """Issue side of the MATMUL engine: walks tokens, tiles and steps, and addresses the operand memories."""
 
-from typing import Any
-
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -99,67 +97,74 @@ class MatMulIssue(wiring.Component):
         weight_row, maximum_row = Signal(ROW_BITS, reset_less=True), Signal(TOKEN_BITS, reset_less=True)
         incoming = self.command.payload.payload
         looked_at = self._accept(m, current, extents, running, resting)
-        with m.If(resting):  # whether there is a command or not: only one bit should depend on that
-            m.d.sync += [
-                *self._begin(index, looked_at.tokens),
-                *self._begin(tile, looked_at.tiles),
-                *self._begin(step, looked_at.steps),
-                token.src_row.eq(incoming.src_base),
-                token.dst_offset.eq(0),
-                token.score.eq(0),
-                weight_row.eq(incoming.weight_base),
-                maximum_row.eq(incoming.max_base),
-                token_ready.eq(~incoming.use_queue),
-            ]
         take = Signal()  # the prefetched queue entry becomes the current token
         following, following_ready = self._prefetch(m, resting, current, take)
 
         go = self._pace(m, running, token_ready, extents, step)
         self._step(m, current, (index, tile, step), token, (weight_row, maximum_row), go)
         tile_ends, token_ends, command_ends = Signal(), Signal(), Signal()
+        last_step = Signal()  # of the token
         m.d.comb += [
+            last_step.eq(step.is_last & tile.is_last),
             tile_ends.eq(go & step.is_last),
-            token_ends.eq(go & step.is_last & tile.is_last),
-            command_ends.eq(go & step.is_last & tile.is_last & index.is_last),
+            token_ends.eq(go & last_step),
+            command_ends.eq(go & last_step & index.is_last),
+            take.eq(running & current.use_queue & following_ready & (~token_ready | (token_ends & ~index.is_last))),
         ]
-        with m.If(go):
-            m.d.sync += self._advance(step, extents.steps)
-            m.d.sync += weight_row.eq(weight_row + (~current.nibbles | step.place[0] | step.is_last))
-        with m.If(tile_ends):
-            m.d.sync += self._advance(tile, extents.tiles)
-        with m.If(token_ends):
-            m.d.sync += [*self._advance(index, extents.tokens), weight_row.eq(current.weight_base)]
-            m.d.sync += maximum_row.eq(maximum_row + 1)
-            with m.If(~current.use_queue):
-                m.d.sync += [
-                    token.src_row.eq(token.src_row + current.src_stride),
-                    token.dst_offset.eq(token.dst_offset + current.dst_stride),
-                ]
-            with m.Else():
-                m.d.sync += token_ready.eq(0)
+        # Whether there is a step decides only whether a register changes. What it becomes is chosen by registers: the
+        # first place of the command that is offered (resting), or the next one of the command that runs.
+        for walk, first, extent, ends in (
+            (step, looked_at.steps, extents.steps, go),
+            (tile, looked_at.tiles, extents.tiles, tile_ends),
+            (index, looked_at.tokens, extents.tokens, token_ends),
+        ):
+            with m.If(resting | ends):
+                m.d.sync += walk.eq(Mux(resting, self._first(first), self._next(walk, extent)))
+        with m.If(resting | go):
+            row = truncate(weight_row + (~current.nibbles | step.place[0] | step.is_last), ROW_BITS)
+            m.d.sync += weight_row.eq(
+                Mux(resting, incoming.weight_base, Mux(last_step, current.weight_base, row)),
+            )
+        with m.If(resting | token_ends):
+            m.d.sync += maximum_row.eq(Mux(resting, incoming.max_base, truncate(maximum_row + 1, TOKEN_BITS)))
+        with m.If(resting | take | (token_ends & ~current.use_queue)):
+            m.d.sync += token.eq(
+                Mux(resting, self._token(incoming.src_base), self._next_token(token, current, following))
+            )
+        with m.If(resting | take | token_ends):
+            m.d.sync += token_ready.eq(Mux(resting, ~incoming.use_queue, take | ~current.use_queue))
         with m.If(command_ends):
             m.d.sync += [running.eq(0), resting.eq(1)]
-
-        m.d.comb += take.eq(
-            running & current.use_queue & following_ready & (~token_ready | (token_ends & ~index.is_last))
-        )
-        with m.If(take):
-            m.d.sync += [token_ready.eq(1), token.eq(following)]
         return m
 
     @staticmethod
-    def _begin(walk: data.View, extent: data.View) -> list[Any]:
-        """Assignments: go to the first place."""
-        return [walk.place.eq(0), walk.is_first.eq(1), walk.is_last.eq(extent.single)]
+    def _first(extent: data.View) -> Value:
+        """The first place of a walk."""
+        return Cat(Const(0, TOKEN_BITS), Const(1), extent.single)
 
     @staticmethod
-    def _advance(walk: data.View, extent: data.View) -> list[Any]:
-        """Assignments: go to the next place, or from the last one to the first."""
-        return [
-            walk.place.eq(Mux(walk.is_last, 0, walk.place + 1)),
-            walk.is_first.eq(walk.is_last),
-            walk.is_last.eq(Mux(walk.is_last, extent.single, walk.place == extent.before_last)),
-        ]
+    def _next(walk: data.View, extent: data.View) -> Value:
+        """The place after this one; after the last one, the first."""
+        return Cat(
+            truncate(Mux(walk.is_last, 0, walk.place + 1), TOKEN_BITS),
+            walk.is_last,
+            Mux(walk.is_last, extent.single, walk.place == extent.before_last),
+        )
+
+    @staticmethod
+    def _token(src_row: Value) -> Value:
+        """A token that begins at row ``src_row``, with no queue."""
+        return Cat(src_row, Const(0, ROW_BITS), Const(0, ROW_FACTOR_BITS))
+
+    @staticmethod
+    def _next_token(token: data.View, current: data.View, following: data.View) -> Value:
+        """What the queue has next, or the rows behind this token's."""
+        behind = Cat(
+            truncate(token.src_row + current.src_stride, ROW_BITS),
+            truncate(token.dst_offset + current.dst_stride, ROW_BITS),
+            Const(0, ROW_FACTOR_BITS),
+        )
+        return Mux(current.use_queue, following.as_value(), behind)
 
     def _accept(self, m: Module, current: data.View, extents: data.View, running: Signal, resting: Signal) -> data.View:
         """Take the next command, or end it at once if it has nothing to do; returns what was seen of it a cycle ago."""

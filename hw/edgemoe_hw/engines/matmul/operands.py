@@ -85,7 +85,8 @@ class OperandPath(wiring.Component):
         before, finished = steps[-2:]
         ends = Signal()
         m.d.sync += ends.eq(before.valid & before.last)
-        m.d.comb += [self.tiles.valid.eq(ends), self.tiles.meta.eq(finished.tile)]
+        # Not the output of a shift register, which comes late: it decides much in its first cycle.
+        m.d.comb += [self.tiles.valid.eq(ends), self.tiles.meta.eq(copies(m, before.tile, 1, "finished")[0])]
         scale = self._row_scale(m, exp2, steps)
         with m.If(ends & finished.softmax & finished.first_tile):
             m.d.sync += self.tiles.softmax.eq(scale)

@@ -1,5 +1,8 @@
 """Scalar part of LayerNorm: a row's sums to its mean, reciprocal deviation and shift (docs/numerics.md, section 5)."""
 
+from functools import reduce
+from operator import or_
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
@@ -65,19 +68,16 @@ class NormScalar(wiring.Component):
         high = Signal(13, reset_less=True)  # |S| >> 12
         low = Signal(12, reset_less=True)
         squares = Signal(41, reset_less=True)
-        step = Signal(range(_STEPS + 1))  # 0 is idle
+        step, idle = Signal(_STEPS), Signal(init=1)  # which product, one hot; none
         # The next row's sums wait in a register while the multiplier is busy.
         held, waiting = Signal(), Signal(RowSums, reset_less=True)
         m.d.comb += self.sums.ready.eq(~held)
         with m.If(~held):
             m.d.sync += [held.eq(self.sums.valid), waiting.eq(self.sums.payload)]
-        with m.If(step == _STEPS):
-            m.d.sync += step.eq(0)
-        with m.Elif(step != 0):
-            m.d.sync += step.eq(step + 1)
-        with m.Elif(held):
-            m.d.sync += [step.eq(1), held.eq(0)]
-        with m.If(step == 0):
+        with m.If(idle & held):
+            m.d.sync += held.eq(0)
+        m.d.sync += [step.eq(Cat(idle & held, step[:-1])), idle.eq(step[-1] | (idle & ~held))]
+        with m.If(idle):
             total = waiting.total
             m.d.sync += [
                 negative.eq(total < 0),
@@ -103,34 +103,34 @@ class NormScalar(wiring.Component):
             (low, high),
             (high, high),
         )
-        with m.Switch(step):
-            for i, (left, right) in enumerate(operands):
-                with m.Case(i + 1):
-                    m.d.sync += [a.eq(left), b.eq(right)]
+        chosen = [step[i].replicate(len(a)) & left for i, (left, _) in enumerate(operands)]
+        m.d.sync += [
+            a.eq(reduce(or_, chosen)),
+            b.eq(reduce(or_, (step[i].replicate(len(b)) & right for i, (_, right) in enumerate(operands)))),
+        ]
         shifting = delay(m, step, _PRODUCT - 1, "step")
 
         # The product has room for any operands; those of each step need less, so nothing is lost.
         addend, subtracted = Signal(54, reset_less=True), Signal(reset_less=True)
-        m.d.sync += subtracted.eq(shifting >= 5)
-        with m.Switch(shifting):
-            for i, distance in enumerate((0, 12, 0, 24, 0, 13, 24)):
-                shifted = Cat(Const(0, distance), product, Const(0, 54))[:54]
-                with m.Case(i + 1):
-                    m.d.sync += addend.eq(~shifted if i >= 4 else shifted)
+        m.d.sync += subtracted.eq(shifting[4:].any())
+        for i, distance in enumerate((0, 12, 0, 24, 0, 13, 24)):
+            shifted = Cat(Const(0, distance), product, Const(0, 54))[:54]
+            with m.If(shifting[i]):
+                m.d.sync += addend.eq(~shifted if i >= 4 else shifted)
 
         scaled = Signal(42, reset_less=True)  # |S| * inv
         mean_negative = Signal(reset_less=True)
         spread = Signal(54, reset_less=True)  # D*Q - S*S + eps
         complete = Signal()
         sign = delay(m, negative, _PRODUCT, "sign", reset_less=True)
-        adds = Signal(_STEPS + 1)  # the step whose addend is there, one hot
-        m.d.sync += [adds.eq(Cat(shifting == i for i in range(_STEPS + 1))), complete.eq(adds[_STEPS])]
-        with m.If(adds[2]):
+        adds = delay(m, shifting, 1, "adds")  # the step whose addend is there
+        m.d.sync += complete.eq(adds[-1])
+        with m.If(adds[1]):
             m.d.sync += mean_negative.eq(sign)
-        with m.If(adds[1:3].any()):
-            m.d.sync += scaled.eq(truncate(Mux(adds[1], 0, scaled) + addend[:42], 42))
-        with m.If(adds[3:].any()):  # the carry in is the sum's lowest bit
-            base = Mux(adds[3], self.eps, spread)
+        with m.If(adds[:2].any()):
+            m.d.sync += scaled.eq(truncate(Mux(adds[0], 0, scaled) + addend[:42], 42))
+        with m.If(adds[2:].any()):  # the carry in is the sum's lowest bit
+            base = Mux(adds[2], self.eps, spread)
             m.d.sync += spread.eq((Cat(subtracted, base) + Cat(subtracted, addend))[1:55])
 
         # |mu| < 2^23 always, so the limit is never reached. It is ready before `complete` and stays until after it.
