@@ -27,8 +27,8 @@ from edgemoe_models.storage.json_text import read_json
 __all__ = ["DEVICES", "RESOURCES", "WIRE_PS", "FpgaDevice", "count_resources", "device_of", "run_yosys", "synthesize"]
 
 _TOP = "edgemoe"
-#: Delay of a wire for ABC, ps. With Yosys' own 300 it takes carry chains for the slowest paths by far, and saves area on
-#: all others by long chains of small LUTs; with this, the paths that are slow once wires are counted get the fewest.
+#: Delay of a wire for ABC, ps. With Yosys' own 300 it takes carry chains for the slowest paths by far, and saves area
+#: on all others by long chains of small LUTs; with this, the paths that are slow once wires are counted get the fewest.
 WIRE_PS = 1200
 RESOURCES = ("lut", "ff", "dsp", "bram36", "uram")
 
