@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemoe.boards.board import Board, BoardError
-from edgemoe.boards.synth import synthesize
+from edgemoe.boards.synth import WIRE_PS, synthesize
 from edgemoe.errors import SynthesisError
 from edgemoe.extras import needs
 from edgemoe_models.storage import checks
