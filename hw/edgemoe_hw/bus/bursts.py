@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from edgemoe_hw.interfaces import READ_REQUEST
+from edgemoe_hw.primitives.arithmetic import truncate
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.constants import ADDRESS_BITS
 
@@ -46,7 +47,7 @@ class BurstSplitter(wiring.Component):
         beat_bits, block_bits = exact_log2(self._config.axi_bytes), exact_log2(MAX_BEATS)
         low = Signal(block_bits)  # beat within the block where the next burst begins
         block = Signal(ADDRESS_BITS - beat_bits - block_bits)
-        beats = Signal(BEATS_BITS)
+        before_last = Signal(BEATS_BITS)  # beats but one
         started, counted, going = Signal(), Signal(), Signal()
         blocks_left, end = Signal(BEATS_BITS + 1 - block_bits), Signal(block_bits)  # after the next burst; last beat
         final = Signal()  # what ``blocks_left`` says, in time for the next burst
@@ -59,8 +60,9 @@ class BurstSplitter(wiring.Component):
             final.eq(blocks_left == 0),
         ]
         with m.If(self.start):
-            m.d.sync += [low.eq(address[:block_bits]), block.eq(address[block_bits:]), beats.eq(self.beats)]
-        last = low + beats - 1  # counted from the first block's begin; there are beats
+            m.d.sync += [low.eq(address[:block_bits]), block.eq(address[block_bits:])]
+            m.d.sync += before_last.eq(truncate(self.beats - 1, BEATS_BITS))  # there are beats, or nothing is done
+        last = low + before_last  # counted from the first block's begin
         with m.If(self.requests.ready):
             m.d.sync += self.requests.valid.eq(0)
         with m.If(started):

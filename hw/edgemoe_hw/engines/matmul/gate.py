@@ -28,7 +28,7 @@ __all__ = ["GateUnit"]
 _BANKS = 4  # tokens whose logits are kept: arriving, waiting (two), being read
 _POWER_BITS = 15  # of EXP2G's entries
 _LARGEST_SCORE = 1 << 15
-_SCORE_LATENCY = 4  # cycles from a winner to its score
+_SCORE_LATENCY = 5  # cycles from a winner to its score
 _COUNT_LATENCY = 2  # of them, or fewer, from an expert to whether its queue is full
 
 
@@ -339,12 +339,15 @@ class GateUnit(wiring.Component):
         shift = delay(m, (scale.shift - 1)[: len(scale.shift)], 2, "shift", reset_less=True)
         shifted, score = Signal.like(product), Signal(ROW_FACTOR_BITS)
         half = shifted[:ROW_FACTOR_BITS]
+        rounded, is_large = Signal(ROW_FACTOR_BITS), Signal()
         m.d.sync += [
             multiplied.eq(power * scale.row[:15]),  # RECIP's entries are below 2^15
             product.eq(multiplied),
             shifted.eq(product >> shift),
             # From 2^16 - 1 on, (shifted + 1) >> 1 is the largest score or more.
-            score.eq(Mux(shifted[ROW_FACTOR_BITS:].any() | half.all(), _LARGEST_SCORE, half[1:] + half[0])),
+            is_large.eq(shifted[ROW_FACTOR_BITS:].any() | half.all()),
+            rounded.eq(half[1:] + half[0]),
+            score.eq(Mux(is_large, _LARGEST_SCORE, rounded)),
         ]
         return score
 

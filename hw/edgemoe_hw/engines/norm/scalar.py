@@ -131,7 +131,7 @@ class NormScalar(wiring.Component):
             m.d.sync += scaled.eq(truncate(Mux(adds[0], 0, scaled) + addend[:42], 42))
         with m.If(adds[2:].any()):  # the carry in is the sum's lowest bit
             base = Mux(adds[2], self.eps, spread)
-            m.d.sync += spread.eq((Cat(subtracted, base) + Cat(subtracted, addend))[1:55])
+            m.d.sync += spread.eq((Cat(subtracted, addend) + Cat(subtracted, base))[1:55])
 
         # |mu| < 2^23 always, so the limit is never reached. It is ready before `complete` and stays until after it.
         assert RoundingShift.LATENCY <= _STEPS - 2
