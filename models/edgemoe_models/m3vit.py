@@ -116,7 +116,8 @@ class MoE(nn.Module):
             noisy = logits + self.noise * torch.randn_like(logits)
             self.loss = balance_loss(logits, noisy, self.top_k, self.noise)
         scores, chosen = select_experts(noisy, self.top_k)  # [N, top_k]
-        return self.experts(tokens, scores, chosen).view_as(x)
+        at_once = self.training and x.is_cuda  # a queue's length would have to come back from the GPU first
+        return (self.all_experts if at_once else self.experts)(tokens, scores, chosen).view_as(x)
 
     def experts(self, tokens: Tensor, scores: Tensor, chosen: Tensor) -> Tensor:
         """Sum of score * expert(token): each expert computes only its own queue. [N, D] -> [N, D]."""
@@ -131,8 +132,30 @@ class MoE(nn.Module):
         return torch.zeros_like(tokens).index_add(0, order // self.top_k, weighted.to(tokens.dtype))
 
 
+    def all_experts(self, tokens: Tensor, scores: Tensor, chosen: Tensor) -> Tensor:
+        """The sum of ``experts`` as two products of all experts, those not chosen with the score 0. [N, D] -> [N, D].
+
+        E / top_k times the work in 2 kernels in place of 4 E, and nothing waits for the GPU.
+        """
+        e, h, d = self.w1.shape
+        shares = torch.zeros(len(tokens), e, dtype=scores.dtype, device=scores.device).scatter(1, chosen, scores)
+        hidden = F.gelu(F.linear(tokens, self.w1.view(e * h, d), self.b1.view(-1))).view(-1, e, h)
+        weighted = (hidden * shares[:, :, None].to(hidden.dtype)).view(-1, e * h)
+        summed = F.linear(weighted, self.w2.transpose(0, 1).reshape(d, e * h)) + shares.to(hidden.dtype) @ self.b2
+        return summed.to(tokens.dtype)
+
+
+def drop_path(branch: Tensor, share: float) -> Tensor:
+    """A block's branch [B, T, D] without that of ``share`` of the images, the others' scaled up (Huang et al. 2016)."""
+    kept = torch.rand(len(branch), 1, 1, device=branch.device) >= share
+    return branch * kept / (1 - share)
+
+
 class Block(nn.Module):
-    """A pre-norm block: attention, then a dense MLP or experts."""
+    """A pre-norm block: attention, then a dense MLP or experts.
+
+    While training, ``drop`` is the share of images that skip a branch.
+    """
 
     def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__()
@@ -140,15 +163,19 @@ class Block(nn.Module):
         self.attn = Attention(config)
         self.norm2 = nn.LayerNorm(config.dim, eps=config.eps)
         self.is_moe = config.is_moe(index)
+        self.drop = 0.0
         if self.is_moe:
             self.moe = MoE(config)
         else:
             self.mlp = MLP(config.dim, config.mlp_hidden, config.dim)
 
     def forward(self, x: Tensor, task: str) -> Tensor:
-        x = x + self.attn(self.norm1(x))
+        x = x + self._kept(self.attn(self.norm1(x)))
         y = self.norm2(x)
-        return x + (self.moe(y, task) if self.is_moe else self.mlp(y))
+        return x + self._kept(self.moe(y, task) if self.is_moe else self.mlp(y))
+
+    def _kept(self, branch: Tensor) -> Tensor:
+        return drop_path(branch, self.drop) if self.training and self.drop else branch
 
 
 class M3ViT(nn.Module):

@@ -6,7 +6,7 @@ it is. NumPy and Pillow only; SciPy where a ``.mat`` file has to be read.
 
 from __future__ import annotations
 
-from edgemoe_models.datasets import cityscapes, nyudv2, pascal_context
+from edgemoe_models.datasets import camvid, cityscapes, nyudv2, pascal_context
 from edgemoe_models.datasets.base import DataSet, Folder, Scenes
 
 __all__ = ["DATA_SETS", "DataSet", "Folder", "Scenes", "find"]
@@ -15,6 +15,7 @@ DATA_SETS: dict[str, DataSet] = {
     data.name: data
     for data in (
         Scenes(),
+        camvid.DATA_SET,
         cityscapes.OFFICIAL,
         cityscapes.PREPROCESSED,
         nyudv2.DATA_SET,

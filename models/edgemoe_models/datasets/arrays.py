@@ -49,6 +49,17 @@ def _label(scene: scenes.Scene, name: str) -> Array:
     return label
 
 
+def array_form(name: str) -> tuple[type, tuple[int, ...]]:
+    """Type and trailing shape, after [count, height, width], of the array called ``name``; KeyError for another."""
+    return _LABELS[name]
+
+
+def scene_labels(seed: int, height: int, width: int, names: Iterable[str]) -> Arrays:
+    """The scene of a seed: its arrays of these names, [height, width, ...], in the stored types."""
+    scene = scenes.generate_scene(seed, height, width)
+    return {name: _label(scene, name) for name in names}
+
+
 def array_names(labels: Iterable[str]) -> list[str]:
     """``image`` and the labels, sorted; ValueError for an unknown one."""
     names = ["image", *sorted(set(labels))]
@@ -84,8 +95,7 @@ def load_split(
     names = array_names(labels)
 
     def make(index: int) -> Arrays:
-        scene = scenes.generate_scene(seeds[index], height, width)
-        return {name: _label(scene, name) for name in names}
+        return scene_labels(seeds[index], height, width, names)
 
     folder = cache / f"{split}-{height}x{width}-{count}-{'-'.join(names[1:])}-{_version()}"
     return cached(folder, names, (count, height, width), make, track)

@@ -47,6 +47,10 @@ class DataSet(Protocol):
     def far(self) -> float:
         """Metres at which depth ends: what lies there or beyond has this label and does not count in metrics."""
 
+    @property
+    def edges_of_classes(self) -> bool:
+        """Whether edges are the borders of the classes of segmentation, so that they follow from these."""
+
     def load(
         self,
         root: str,
@@ -57,7 +61,7 @@ class DataSet(Protocol):
         labels: Iterable[str],
         track: Track | None = None,
     ) -> Arrays:
-        """At most ``count`` pictures of a split (``train``, ``val``) as read-only arrays [n, height, width, ...].
+        """At most ``count`` pictures of a split (``train``, ``val``; ``test`` where there is one) as read-only arrays [n, height, width, ...].
 
         Raises:
             ValueError: labels that the data set does not have, or a file that does not fit.
@@ -73,6 +77,7 @@ class Scenes:
     class_names: tuple[str, ...] = scenes.CLASS_NAMES
     kinds: tuple[str, ...] = ("segmentation", "depth", "normals", "edges")
     far: float = scenes.MAX_DEPTH
+    edges_of_classes: bool = False  # of instances
 
     def load(
         self,
@@ -96,6 +101,7 @@ class Folder:
         tree: how the folder must look, for people
         list_names: (root, split) -> the pictures' names
         readers: how to read ``image`` and each label
+        edges_of_classes: whether edges are the borders of the classes
     """
 
     name: str
@@ -105,6 +111,7 @@ class Folder:
     tree: str
     list_names: Callable[[Path, str], list[str]]
     readers: Mapping[str, Reader]
+    edges_of_classes: bool = False
 
     @property
     def kinds(self) -> tuple[str, ...]:

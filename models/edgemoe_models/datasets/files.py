@@ -100,6 +100,15 @@ def boundaries(labels: Array) -> Array:
     return edges
 
 
+def class_borders(classes: Array, ignore: int) -> Array:
+    """Where the right or the lower neighbour is of another class and neither is ``ignore``. [H, W] -> bool [H, W]"""
+    edges = np.zeros(classes.shape, bool)
+    labelled = classes != ignore
+    edges[:, :-1] = (classes[:, :-1] != classes[:, 1:]) & labelled[:, :-1] & labelled[:, 1:]
+    edges[:-1] |= (classes[:-1] != classes[1:]) & labelled[:-1] & labelled[1:]
+    return edges
+
+
 def signed(array: Array) -> Array:
     """Vectors from their file: bytes 0..255 stand for -1..1, floats for themselves."""
     return array * (2.0 / 255) - 1 if array.dtype == np.uint8 else array.astype(np.float64)

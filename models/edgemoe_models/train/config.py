@@ -15,6 +15,7 @@ from edgemoe_models.storage.toml_text import TomlError, read_toml
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 DEVICES = ("auto", "cpu", "cuda")
+AUGMENTATIONS = ("light", "strong")
 _CHANNELS = {"depth": 1, "normals": 3, "edges": 1}
 
 
@@ -39,15 +40,26 @@ class TrainConfig:
 
     preset: str = _option("m3vit-micro", f"model, one of {', '.join(sorted(PRESETS))}")
     tasks: str = _option("", "of segmentation,depth,normals,edges, between commas; default: the preset's")
+    head_hidden: int = _option(-1, "width of the heads' hidden layer, 0 for none; -1: the preset's")
+    cells: int = _option(0, "of a patch's side that dense heads predict; 0: the preset's")
     tasks_per_step: int = _option(0, "tasks that a step trains, drawn anew each time; 0: all")
     steps: int = _option(3000, "length of the run")
     minutes: float = _option(0.0, "of training time; when not 0, they end the run and its schedule in place of steps")
+    wall_clock: bool = _option(False, "count evaluations and checkpoints among the minutes")
     batch: int = _option(32, "pictures of each task in a step, of all processes together")
     learning_rate: float = _option(1e-3, "highest, after the warm-up")
     weight_decay: float = _option(0.05, "of matrices")
     warmup: int = _option(200, "steps of it")
     balance: float = _option(0.01, "weight of the balance loss")
     gate_noise: float = _option(1.0, "deviation of the noise on the gates' logits, in 1 / experts")
+    layer_decay: float = _option(1.0, "of the learning rate, from each block to the one before it; 1: none")
+    drop_path: float = _option(0.0, "share of pictures that skip the last block; the first one's is 0")
+    ema: float = _option(0.0, "decay of the weights' moving average, which is then what is measured and kept; 0: none")
+    class_balance: float = _option(0.0, "power of the classes' median-frequency weights; 0: none, 1: as published")
+    augment: str = _option("light", f"how pictures are changed, one of {', '.join(AUGMENTATIONS)}")
+    zoom: float = _option(2.0, "largest scale of the strong augmentation")
+    mix: float = _option(0.0, "share of pictures that get a rectangle of another one, of the strong augmentation")
+    workers: int = _option(0, "processes that generate scenes while training goes on; 0: all scenes first, cached")
     seed: int = _option(1, "of weights, batches and noise")
     init: str = _option("", "weights file to start from; what fits is taken")
     data: str = _option("scenes", f"data set, one of {', '.join(DATA_SETS)}")
@@ -65,18 +77,43 @@ class TrainConfig:
             fits = isinstance(value, (int, float) if wanted is float else wanted)
             if not fits or (isinstance(value, bool) and wanted is not bool):
                 raise ValueError(f"{field.name} must be of type {wanted.__name__}, not {value!r}")
-        choices = {"preset": sorted(PRESETS), "device": DEVICES, "precision": PRECISIONS}
+        choices = {
+            "preset": sorted(PRESETS),
+            "device": DEVICES,
+            "precision": PRECISIONS,
+            "augment": AUGMENTATIONS,
+        }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {list(allowed)}, not {getattr(self, name)!r}")
         for name in ("steps", "batch", "train_scenes", "val_scenes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)!r}")
-        for name in ("minutes", "gate_noise", "tasks_per_step"):
+        for name in ("minutes", "gate_noise", "tasks_per_step", "class_balance", "cells", "workers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, not {getattr(self, name)!r}")
+        self._check_ranges()
         if self.tasks_per_step > (tasks := len(self.model_config.tasks)):
             raise ValueError(f"tasks_per_step must be at most the tasks' number {tasks}, not {self.tasks_per_step!r}")
+
+    def _check_ranges(self) -> None:
+        if self.head_hidden < -1:
+            raise ValueError(f"head_hidden must be at least -1, not {self.head_hidden!r}")
+        for name in ("drop_path", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)!r}")
+        if not 0 <= self.mix <= 1:
+            raise ValueError(f"mix must be in 0..1, not {self.mix!r}")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay must be above 0 and at most 1, not {self.layer_decay!r}")
+        if not 1 <= self.zoom <= 8:
+            raise ValueError(f"zoom must be in 1..8, not {self.zoom!r}")
+        if self.workers and self.data != "scenes":
+            raise ValueError(f"workers must be 0 with data {self.data!r}: they generate scenes")
+        if self.augment == "strong":
+            fits = ("segmentation", "edges") if self.data_set.edges_of_classes else ("segmentation",)
+            if unfit := [task.kind for task in self.model_config.tasks if task.kind not in fits]:
+                raise ValueError(f"augment must be light to train {', '.join(unfit)} on {self.data}, not 'strong'")
 
     @property
     def data_set(self) -> DataSet:
@@ -94,11 +131,14 @@ class TrainConfig:
             raise ValueError(f"preset must have dense tasks only to be trained on {self.data}, not {self.preset!r}")
         if unknown := [name for name in wanted if name not in kinds]:
             raise ValueError(f"tasks of {self.data} must be among {list(kinds)}, not {unknown!r}")
-        if not self.tasks and self.data == "scenes":
+        own_heads = self.head_hidden < 0 and not self.cells
+        if not self.tasks and self.data == "scenes" and own_heads:
             return preset
         form = preset.tasks[0]
+        hidden = form.head_hidden if self.head_hidden < 0 else self.head_hidden
+        cells = self.cells or form.cells
         channels = _CHANNELS | {"segmentation": len(self.data_set.class_names)}
-        tasks = tuple(TaskConfig(kind, kind, channels[kind], form.head_hidden, form.cells) for kind in wanted)
+        tasks = tuple(TaskConfig(kind, kind, channels[kind], hidden, cells) for kind in wanted)
         return dataclasses.replace(preset, tasks=tasks)
 
     def rate(self, step: int, progress: float) -> float:

@@ -50,7 +50,7 @@ class Changes:
             images = torch.where(mirrored, images.flip(3), images)
             flipped = label.flip(2)
             if kind == "normals":
-                flipped = flipped * torch.tensor([-1, 1, 1], dtype=flipped.dtype, device=flipped.device)
+                flipped = torch.cat([-flipped[..., :1], flipped[..., 1:]], -1)
             label = torch.where(mirrored.view(-1, *[1] * (label.dim() - 1)), flipped, label)
         return (images * (1 + gain) + 0.5 * shift).clamp(0, 255 / 256), label
 

@@ -1,4 +1,4 @@
-"""Logs of a run: ``log.csv``, and TensorBoard's files where they are wanted."""
+"""Logs of a run: ``log.csv``, ``metrics.csv``, and TensorBoard's files where they are wanted."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+_METRIC_COLUMNS = ("step", "seconds", "task", "metric", "value")
+
 
 class Log:
-    """Losses go to both, metrics to TensorBoard (they are printed, and stored with the weights).
+    """Losses go to ``log.csv``, metrics to ``metrics.csv``, both to TensorBoard.
 
     Args:
-        folder: of ``log.csv``; a file that is there is continued
+        folder: of the files; one that is there is continued
         tasks: whose losses are columns
         tensorboard: also write ``<folder>/tensorboard``
 
@@ -33,21 +35,30 @@ class Log:
 
     def losses(self, step: int, seconds: float, losses: Mapping[str, float]) -> None:
         """One row; a task that the step did not train stays empty."""
-        new = not self.path.exists()
         row = {"step": step, "seconds": round(seconds, 1)} | {name: round(value, 4) for name, value in losses.items()}
-        with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, self.columns)
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+        self._append(self.path, self.columns, [row])
         for name, value in losses.items():
             self._scalar(f"loss/{name}", value, step)
 
-    def metrics(self, step: int, metrics: Mapping[str, Mapping[str, float]]) -> None:
-        """Metrics by task."""
+    def metrics(self, step: int, seconds: float, metrics: Mapping[str, Mapping[str, float]]) -> None:
+        """Metrics by task, a row each."""
+        rows = [
+            {"step": step, "seconds": round(seconds, 1), "task": task, "metric": name, "value": round(value, 6)}
+            for task, values in metrics.items()
+            for name, value in values.items()
+        ]
+        self._append(self.path.with_name("metrics.csv"), list(_METRIC_COLUMNS), rows)
         for task, values in metrics.items():
             for name, value in values.items():
                 self._scalar(f"{task}/{name}", value, step)
+
+    def _append(self, path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:
+        new = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            if new:
+                writer.writeheader()
+            writer.writerows(rows)
 
     def _scalar(self, name: str, value: float, step: int) -> None:
         if self.writer is not None:

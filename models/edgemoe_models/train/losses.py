@@ -11,6 +11,8 @@ between unit vectors for normals (weight 10) and cross-entropy with 0.95 of the 
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,17 +21,40 @@ from edgemoe_models.config import DEPTH_SCALE, TaskConfig
 from edgemoe_models.datasets.arrays import IGNORE, MILLIMETRES, NORMAL_STEPS
 
 
-def task_loss(output: Tensor, label: Tensor, task: TaskConfig, far: float = DEPTH_SCALE) -> Tensor:
+def class_weights(classes: npt.NDArray[np.uint8], count: int, power: float) -> Tensor:
+    """Median-frequency weights (Eigen and Fergus 2015) to a power, float32 [count]; 1 on average over the pixels.
+
+    A class's frequency is its share of the pixels of the pictures that have it. One that never occurs weighs 1.
+
+    Args:
+        classes: [pictures, H, W], ``IGNORE`` without a label
+        count: of classes
+        power: 1: as published; less: tempered; 0: all 1
+    """
+    pixels = np.stack([np.bincount(one.ravel(), minlength=256)[:count] for one in classes])  # [pictures, count]
+    around = (pixels > 0) * pixels.sum(1, keepdims=True)
+    frequency = pixels.sum(0) / np.maximum(around.sum(0), 1)
+    occurs = frequency > 0
+    weights = np.ones(count)
+    weights[occurs] = (np.median(frequency[occurs]) / frequency[occurs]) ** power
+    weights *= pixels.sum() / (weights * pixels.sum(0)).sum()
+    return torch.from_numpy(weights.astype(np.float32))
+
+
+def task_loss(
+    output: Tensor, label: Tensor, task: TaskConfig, far: float = DEPTH_SCALE, weights: Tensor | None = None
+) -> Tensor:
     """Loss of one task, a scalar; 0 when no pixel has a label.
 
     Args:
         output: [B, channels, H, W]
         label: as stored by ``edgemoe_models.datasets.arrays``
         far: metres at which the data set's depth ends; errors count in shares of it
+        weights: of the classes of segmentation [channels]; None: all 1
     """
     if task.kind == "segmentation":
         classes = label.long()
-        total = F.cross_entropy(output, classes, ignore_index=IGNORE, reduction="sum")
+        total = F.cross_entropy(output, classes, weight=weights, ignore_index=IGNORE, reduction="sum")
         return total / (classes != IGNORE).sum().clamp(min=1)
     if task.kind == "depth":  # of 10 m: a metre of error weighs about as much as a nat, the sky a quarter
         metres = label.float() / MILLIMETRES
@@ -40,4 +65,4 @@ def task_loss(output: Tensor, label: Tensor, task: TaskConfig, far: float = DEPT
         normals = label.float().permute(0, 3, 1, 2) / NORMAL_STEPS
         valid = normals.square().sum(1) > 0
         return ((1 - F.cosine_similarity(output, normals)) * valid).sum() / valid.sum().clamp(min=1)
-    return F.binary_cross_entropy_with_logits(output[:, 0], label.float(), pos_weight=output.new_tensor(4.0))
+    return F.binary_cross_entropy_with_logits(output[:, 0], label.float(), pos_weight=output.new_full((), 4.0))

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,14 @@ from edgemoe_models.m3vit import M3ViT, MoE
 from edgemoe_models.storage import checks
 from edgemoe_models.storage.json_text import parse_json
 from edgemoe_models.storage.torch_tensors import load_state, read_torch, write_torch
+from edgemoe_models.train.augmentation import Strong
 from edgemoe_models.train.config import TrainConfig
 from edgemoe_models.train.data import draw_batch, pixels
-from edgemoe_models.train.losses import task_loss
+from edgemoe_models.train.losses import class_weights, task_loss
+from edgemoe_models.train.optimizer import Average, make_optimizer, set_drop_path
 from edgemoe_models.train.processes import Processes
+from edgemoe_models.train.resident import Resident, size_of
+from edgemoe_models.train.start import take_weights
 
 _STATE = ("step", "seconds", "best", "scaler")  # of a checkpoint, besides its tensors
 
@@ -51,14 +55,14 @@ class Trainer:
         for module in self.model.modules():
             if isinstance(module, MoE):
                 module.noise *= config.gate_noise
+        set_drop_path(self.model, config.drop_path)
         if config.init:
             take_weights(self.model, Path(config.init))
         self.model.to(device)
         self.joined = self.processes.joined(self.model)
-        decayed = [p for p in self.model.parameters() if p.dim() >= 2 and p is not self.model.pos_embed]
-        rest = [p for p in self.model.parameters() if not any(p is q for q in decayed)]
-        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
+        self.optimizer = make_optimizer(self.model, config)
+        self.average = Average(self.model, config.ema) if config.ema else None
+        self.class_weights: Tensor | None = None
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
         self.generator = torch.Generator().manual_seed(config.seed)
         self.step = 0
@@ -72,12 +76,40 @@ class Trainer:
             return self.seconds / (60 * self.config.minutes)
         return self.step / self.config.steps
 
-    def train_step(self, data: Arrays) -> dict[str, float]:
+    @property
+    def best_model(self) -> M3ViT:
+        """What is measured and kept: the average where there is one."""
+        return self.average.model if self.average else self.model
+
+    def prepared(self, data: Arrays, available: Callable[[], int] | None = None) -> Arrays | Resident:
+        """Training data as ``train_step`` wants it: on the device where that is a GPU with room, or changes need it.
+
+        Also sets the classes' weights.
+
+        Args:
+            data: arrays of the data set
+            available: how many pictures are there by now, if not all; see ``Resident``
+        """
+        config, device = self.config, self.processes.device
+        if config.class_balance and "segmentation" in data:
+            count = len(config.data_set.class_names)
+            self.class_weights = class_weights(data["segmentation"], count, config.class_balance).to(device)
+        strong = Strong(config.zoom, config.mix) if config.augment == "strong" else None
+        on_gpu = device.type == "cuda" and size_of(data) < torch.cuda.mem_get_info(device)[0] // 2
+        if strong is None and available is None and not on_gpu:
+            return data
+        return Resident(data, device, strong, config.data_set.edges_of_classes, available)
+
+    def train_step(self, data: Arrays | Resident) -> dict[str, float]:
         """One update; returns the losses by task, and ``balance``, of this process's share of the batches."""
+        return {name: loss.item() for name, loss in self.update(data).items()}
+
+    def update(self, data: Arrays | Resident) -> dict[str, Tensor]:
+        """``train_step`` that leaves the losses on the device, so that a GPU is not waited for."""
         start = time.monotonic()
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.rate(self.step, self.progress)
-        self._seed_noise()
+            group["lr"] = self.config.rate(self.step, self.progress) * group["lr_scale"]
+        self._seed_noise(data)
         self.model.train()
         self.optimizer.zero_grad()
         losses: dict[str, Tensor] = {}
@@ -91,15 +123,22 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        result = {"balance": torch.stack(balances).mean().item()} | {name: loss.item() for name, loss in losses.items()}
+        if self.average:
+            self.average.update(self.model, self.step)
         self.step += 1
         self.seconds = self.processes.agreed(self.seconds + time.monotonic() - start)
-        return result
+        return {"balance": torch.stack(balances).mean()} | losses
 
-    def _seed_noise(self) -> None:
-        """The gates' noise depends on seed, step and process alone, so a resumed run goes on as if uninterrupted."""
-        entropy = np.random.SeedSequence([self.config.seed, self.step, self.processes.rank])
+    def _seed_noise(self, data: Arrays | Resident) -> None:
+        """Noise depends on seed, step and process alone, so a resumed run goes on as if uninterrupted.
+
+        A resident data set draws the same batch in all processes, of which each takes its share.
+        """
+        config = self.config
+        entropy = np.random.SeedSequence([config.seed, self.step, self.processes.rank])
         torch.manual_seed(int(entropy.generate_state(1, np.uint32)[0]))
+        if isinstance(data, Resident):
+            data.seed(int(np.random.SeedSequence([config.seed, self.step]).generate_state(1, np.uint32)[0]))
 
     def drawn_tasks(self) -> list[TaskConfig]:
         """The tasks of the next step: all, or as many as the configuration says, drawn anew."""
@@ -108,13 +147,17 @@ class Trainer:
             return list(tasks)
         return [tasks[i] for i in torch.randperm(len(tasks), generator=self.generator)[:count].sort().values]
 
-    def _losses(self, task: TaskConfig, data: Arrays) -> tuple[Tensor, Tensor]:
+    def _losses(self, task: TaskConfig, data: Arrays | Resident) -> tuple[Tensor, Tensor]:
         """The task's loss and the balance loss of its gates, on this process's share of a new batch."""
         processes, config = self.processes, self.config
-        images, label = draw_batch(data, task.kind, config.batch, self.generator, processes.share, processes.device)
+        if isinstance(data, Resident):
+            images, label = data.draw(task.kind, config.batch, processes.share)
+        else:
+            images, label = draw_batch(data, task.kind, config.batch, self.generator, processes.share, processes.device)
         with self._autocast():
             output = self.joined(images, task.name)
-        return task_loss(output.float(), label, task, config.data_set.far), self.model.balance_loss()
+        loss = task_loss(output.float(), label, task, config.data_set.far, self.class_weights)
+        return loss, self.model.balance_loss()
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.config.precision == "float32":
@@ -129,6 +172,8 @@ class Trainer:
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{k}": v for k, v in state.items()}
+        if self.average:
+            tensors |= {f"average.{k}": v for k, v in self.average.model.state_dict().items()}
         tensors["random.data"] = self.generator.get_state()
         best = self.best if math.isfinite(self.best) else None
         state = {"step": self.step, "seconds": self.seconds, "best": best, "scaler": self.scaler.state_dict()}
@@ -152,6 +197,8 @@ class Trainer:
         step = checks.integer(state["step"], "step", 0, 1 << 40)
         seconds, best = checks.number(state["seconds"], "seconds", 0), _best(state["best"])
         load_state(self.model, {k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+        if self.average:
+            load_state(self.average.model, {k[8:]: v for k, v in tensors.items() if k.startswith("average.")})
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("optimizer."):
@@ -200,17 +247,7 @@ def export(trainer: Trainer, path: Path, metrics: dict[str, dict[str, float]], c
         "steps": str(trainer.step),
         "train_seconds": f"{trainer.seconds:.0f}",
     }
-    write_torch(path, trainer.model.state_dict(), metadata)
-
-
-def take_weights(model: M3ViT, path: Path) -> None:
-    """Start from a weights file: tensors of the same name and shape are taken, the rest stays as drawn."""
-    found = {key: value.float() for key, value in read_torch(path)[0].items()}
-    own = model.state_dict()
-    fitting = {key: value for key, value in found.items() if key in own and own[key].shape == value.shape}
-    if not fitting:
-        raise ValueError(f"{path} must have tensors that fit {model.config.name}, but none does")
-    model.load_state_dict(own | fitting)
+    write_torch(path, trainer.best_model.state_dict(), metadata)
 
 
 def load_weights(path: Path) -> M3ViT:
