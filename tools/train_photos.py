@@ -1,0 +1,352 @@
+"""m3vit-tiny on scenes, then on CamVid, within the minutes for which a GPU is lent; ``--smoke`` tries it on a CPU.
+
+Usage: ``python tools/train_photos.py --pack FILE [--out FOLDER] [--seconds S] [--workers N] [--smoke]``
+       ``python tools/train_photos.py --unpack FOLDER [--out FOLDER]``
+
+The steps are runs of ``edgemoe train``'s own loop, each in a process of its own: scenes with four tasks while others
+generate them; then several heads and losses on CamVid side by side, of which the validation pictures choose. What
+comes back fits a small door: weights as bfloat16, packed, in files of less than 16 MiB (``--unpack`` joins them at
+home), and ``report.json`` with all options, losses, metrics and times. Files are written as soon as there are better
+weights, so a run that is cut off loses little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "models"))  # a lent machine has a checkout and nothing installed from it
+
+from edgemoe_models.storage.atomic import write_bytes, write_text  # noqa: E402
+from edgemoe_models.storage.json_text import read_json  # noqa: E402
+from edgemoe_models.storage.tensor_file import read_metadata  # noqa: E402
+
+PART = 15 * 2**20  # bytes of a file on its way home
+_POLL = 2.0  # seconds
+_START = 20.0  # that a step's process needs before it trains
+_END = 14.0  # and after it, for the last evaluation and the files
+
+#: Of every step; ``wall_clock`` because a lent machine's clock counts evaluations too.
+COMMON: dict[str, Any] = {"preset": "m3vit-tiny", "device": "auto", "precision": "bfloat16", "wall_clock": True}
+SCENES: dict[str, Any] = {
+    "tasks": "segmentation,depth,normals,edges",
+    "batch": 128,
+    "learning_rate": 1.5e-3,
+    "warmup": 150,
+    "ema": 0.995,
+    "train_scenes": 80_000,
+    "val_scenes": 256,
+    "evaluate_minutes": 1.0,
+    "seed": 1,
+}
+PHOTOS: dict[str, Any] = {
+    "data": "camvid",
+    "tasks": "segmentation,edges",
+    "batch": 32,
+    "learning_rate": 6e-4,
+    "weight_decay": 0.05,
+    "warmup": 100,
+    "layer_decay": 0.85,
+    "drop_path": 0.1,
+    "ema": 0.998,
+    "augment": "strong",
+    "mix": 0.5,
+    "class_balance": 0.5,
+    "train_scenes": 367,
+    "val_scenes": 101,
+    "evaluate_minutes": 0.4,
+    "seed": 1,
+}
+#: What is tried on CamVid; ``scratch`` starts from random weights.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "linear4": {"head_hidden": 0, "cells": 4},
+    "hidden4": {"head_hidden": 192, "cells": 4},
+    "hidden8": {"head_hidden": 192, "cells": 8},
+    "hidden8-even": {"head_hidden": 192, "cells": 8, "class_balance": 0.0},
+    "scratch8": {"head_hidden": 192, "cells": 8, "layer_decay": 1.0, "init": ""},
+}
+#: Of a trial on a CPU.
+SMOKE_SCENES: dict[str, Any] = {"batch": 4, "train_scenes": 96, "val_scenes": 8, "warmup": 3, "evaluate_minutes": 0.1}
+SMOKE_PHOTOS: dict[str, Any] = {"batch": 4, "val_scenes": 8, "warmup": 3, "evaluate_minutes": 0.1}
+
+
+class Step:
+    """A training run in a process of its own.
+
+    Args:
+        name: of its folder below ``work``
+        options: of ``TrainConfig``
+        work: folder for all steps
+    """
+
+    def __init__(self, name: str, options: dict[str, Any], work: Path) -> None:
+        self.name, self.options, self.folder = name, options, work / name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(self.folder / "options.json", json.dumps(options))
+        self.began = time.monotonic()
+        self.seconds = 0.0
+        self._log = (self.folder / "output.txt").open("w")
+        self._process = subprocess.Popen(
+            [sys.executable, "-u", __file__, "--step", str(self.folder)],
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        )
+
+    def running(self) -> bool:
+        """Whether it goes on."""
+        if self._process.poll() is None:
+            return True
+        self.seconds = self.seconds or time.monotonic() - self.began
+        return False
+
+    def end(self) -> None:
+        """End it now."""
+        if self.running():
+            self._process.terminate()
+            self._process.wait()
+            self.running()
+
+    def weights(self) -> tuple[float, Path] | None:
+        """Validation score and file of its best weights so far."""
+        found = []
+        for path in (self.folder / "best.safetensors", self.folder / f"{self.options['preset']}.safetensors"):
+            if path.is_file():
+                metrics = json.loads(read_metadata(path)["metrics"])
+                found.append((metrics["segmentation"]["miou"], path))
+        return max(found, key=lambda pair: pair[0]) if found else None
+
+    def report(self) -> dict[str, Any]:
+        """Options, time, losses and metrics so far."""
+        best = self.weights()
+        return {
+            "options": self.options,
+            "seconds": round(self.seconds or time.monotonic() - self.began, 1),
+            "exit": self._process.poll(),
+            "best_miou": best and best[0],
+            "losses": _rows(self.folder / "log.csv", most=60),
+            "metrics": _rows(self.folder / "metrics.csv"),
+            "output": (self.folder / "output.txt").read_text(errors="replace")[-1500:],
+        }
+
+
+def _rows(path: Path, most: int = 1 << 30) -> list[dict[str, str]]:
+    """Of a CSV file; evenly chosen where there are more than ``most``."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return rows[:: max(1, -(-len(rows) // most))]
+
+
+def packed(path: Path) -> bytes:
+    """A weights file as bfloat16, compressed: high bytes, whose exponents are much alike, and low bytes apart."""
+    import torch
+
+    from edgemoe_models.storage.torch_tensors import read_torch
+
+    tensors, metadata = read_torch(path)
+    from safetensors.torch import save
+
+    content = save({name: value.to(torch.bfloat16) for name, value in tensors.items()}, dict(metadata))
+    high, low = (zlib.compress(content[start::2], 6) for start in (1, 0))
+    return len(content).to_bytes(8, "little") + len(high).to_bytes(8, "little") + high + low
+
+
+def unpacked(content: bytes) -> bytes:
+    """The weights file that ``packed`` took."""
+    size, length = int.from_bytes(content[:8], "little"), int.from_bytes(content[8:16], "little")
+    result = bytearray(size)
+    result[1::2] = zlib.decompress(content[16 : 16 + length])
+    result[0::2] = zlib.decompress(content[16 + length :])
+    return bytes(result)
+
+
+def send(name: str, path: Path, out: Path) -> list[str]:
+    """Write weights to ``out`` in parts ``<name>.0``, ``<name>.1``, ...; returns their names."""
+    content = packed(path)
+    parts = [content[start : start + PART] for start in range(0, len(content), PART)]
+    for index, part in enumerate(parts):
+        write_bytes(out / f"{name}.{index}", part)
+    return [f"{name}.{index}" for index in range(len(parts))]
+
+
+def unpack(source: Path, out: Path) -> int:
+    """Join what ``send`` wrote."""
+    for name in ("scenes", "photos"):
+        parts = sorted(source.glob(f"{name}.[0-9]"))
+        if parts:
+            write_bytes(out / f"{name}.safetensors", unpacked(b"".join(part.read_bytes() for part in parts)))
+            print(out / f"{name}.safetensors")
+    return 0
+
+
+def machine() -> dict[str, Any]:
+    """What it runs on."""
+    import numpy
+    import torch
+
+    card = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "card": card,
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+    }
+
+
+class Run:
+    """The whole run.
+
+    Args:
+        out: folder of what comes home
+        pack: the data set, as ``tools/pack_photos.py`` makes it
+        seconds: that all of it may take
+        workers: processes that generate scenes
+        smoke: whether it is a trial on a CPU
+    """
+
+    def __init__(self, out: Path, pack: Path, seconds: float, workers: int, smoke: bool) -> None:
+        self.began = time.monotonic()
+        self.out, self.seconds, self.smoke = out, seconds, smoke
+        self.work = out.resolve().parent / f"{out.name}-work"  # checkpoints are too large for the way home
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.data = self.work / "camvid"
+        with tarfile.open(pack) as archive:
+            archive.extractall(self.data, filter="data")
+        out.mkdir(parents=True, exist_ok=True)
+        self.workers = workers
+        self.machine = machine()
+        self.steps: list[Step] = []
+        self.sent: dict[str, Any] = {}
+
+    def spent(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.began
+
+    def say(self, text: str) -> None:
+        print(f"[{self.spent():6.1f} s] {text}", flush=True)
+
+    def report(self) -> None:
+        """Write what is known so far."""
+        report = {
+            "machine": self.machine,
+            "seconds": round(self.spent(), 1),
+            "files": self.sent,
+            "steps": {step.name: step.report() for step in self.steps},
+        }
+        write_text(self.out / "report.json", json.dumps(report, indent=1) + "\n")
+
+    def start(self, name: str, options: dict[str, Any], until: float) -> Step:
+        """Begin a step that trains up to second ``until`` of the run."""
+        minutes = max(until - self.spent() - (3 if self.smoke else _START), 2.0) / 60
+        step = Step(name, COMMON | options | {"minutes": round(minutes, 3)}, self.work)
+        self.steps.append(step)
+        self.say(f"{name}: {60 * minutes:.0f} seconds of training")
+        return step
+
+    def send(self, name: str, step: Step, best: tuple[float, Path]) -> None:
+        """Weights on their way home."""
+        parts = send(name, best[1], self.out)
+        self.sent[name] = {"parts": parts, "step": step.name, "file": best[1].name, "val_miou": best[0]}
+        self.report()
+        self.say(f"sent {name}: {step.name}, validation mIoU {100 * best[0]:.2f} %")
+
+    def follow(self, name: str, steps: list[Step], until: float) -> None:
+        """Until they have ended, or the time is up: send the best weights now and then."""
+        told = 0.0
+        while any([step.running() for step in steps]) and self.spent() < until:
+            time.sleep(_POLL)
+            if self.spent() - told > (5 if self.smoke else 20):
+                told = self.spent()
+                for step in steps:
+                    lines = (step.folder / "output.txt").read_text(errors="replace").splitlines()
+                    self.say(f"{step.name}: {lines[-1] if lines else ''}")
+                self.best(name, steps)
+        for step in steps:
+            step.end()
+        self.best(name, steps)
+
+    def best(self, name: str, steps: list[Step]) -> Path | None:
+        """Send the best weights of some steps if they are better than what was sent."""
+        found = [(best, step) for step in steps if (best := step.weights())]
+        if not found:
+            self.report()
+            return None
+        best, step = max(found, key=lambda pair: pair[0][0])
+        if best[0] > self.sent.get(name, {}).get("val_miou", -1.0):
+            self.send(name, step, best)
+        return best[1]
+
+    def all(self) -> int:
+        """Scenes, then photographs; returns the exit status."""
+        end = self.seconds - (2 if self.smoke else _END)
+        middle = 0.48 * self.seconds
+        smoke = (SMOKE_SCENES, SMOKE_PHOTOS) if self.smoke else ({}, {})
+        scenes = self.start("scenes", SCENES | {"workers": self.workers} | smoke[0], middle)
+        self.follow("scenes", [scenes], middle + (60 if self.smoke else 25))
+        start = self.best("scenes", [scenes])
+        photos = PHOTOS | {"data_root": str(self.data), "init": str(start) if start else ""} | smoke[1]
+        chosen = dict(list(VARIANTS.items())[2:3]) if self.smoke else VARIANTS
+        steps = [self.start(name, photos | own, end) for name, own in chosen.items()]
+        self.follow("photos", steps, self.seconds - 4 + (60 if self.smoke else 0))
+        self.report()
+        for step in self.steps:
+            self.say(f"{step.name}: best validation mIoU {step.report()['best_miou']}")
+        return 0 if set(self.sent) == {"scenes", "photos"} else 1
+
+
+def step(folder: Path) -> int:
+    """Run a step of this folder's options in this process."""
+    import torch
+
+    from edgemoe_models.train.config import TrainConfig
+    from edgemoe_models.train.loop import run
+
+    torch.set_num_threads(1)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    last = [0.0]
+
+    def show(text: str, share: float) -> None:
+        if time.monotonic() - last[0] > 2:
+            last[0] = time.monotonic()
+            print(f"{100 * share:5.1f} % {text}", flush=True)
+
+    options = read_json(folder / "options.json")
+    print(json.dumps(run(TrainConfig(**options), folder, folder / "cache", False, show)), flush=True)
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python tools/train_photos.py", description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "build/photos")))
+    parser.add_argument("--pack", type=Path, default=Path("build/carry/camvid.tar"))
+    parser.add_argument("--seconds", type=float, default=540.0, help="that all of it may take")
+    parser.add_argument("--workers", type=int, default=12, help="processes that generate scenes")
+    parser.add_argument("--smoke", action="store_true", help="a trial of a minute or two on a CPU")
+    parser.add_argument("--unpack", type=Path, help="join the files of this folder into weights, in --out")
+    parser.add_argument("--step", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args(arguments)
+    if chosen.step:
+        return step(chosen.step)
+    if chosen.unpack:
+        return unpack(chosen.unpack, chosen.out)
+    return Run(chosen.out, chosen.pack, chosen.seconds, chosen.workers, chosen.smoke).all()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
