@@ -13,8 +13,10 @@ import io
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,9 +29,9 @@ from edgemoe_models.storage.atomic import write_bytes  # noqa: E402
 SPLITS = ("train", "val")
 
 
-def _encoded(array: np.ndarray, **options: object) -> bytes:
+def _encoded(array: npt.NDArray[np.uint8], **options: Any) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(array).save(file, **options)  # type: ignore[arg-type]
+    Image.fromarray(array).save(file, **options)
     return file.getvalue()
 
 

@@ -35,15 +35,16 @@ from edgemoe_models.storage.tensor_file import read_metadata  # noqa: E402
 
 PART = 15 * 2**20  # bytes of a file on its way home
 _POLL = 2.0  # seconds
+_ROOM = 12 * 2**30  # bytes that all steps together may need
 _START = 20.0  # that a step's process needs before it trains
-_END = 14.0  # and after it, for the last evaluation and the files
+_END = 16.0  # and after it, for the last evaluation and the files
 
 #: Of every step; ``wall_clock`` because a lent machine's clock counts evaluations too.
 COMMON: dict[str, Any] = {"preset": "m3vit-tiny", "device": "auto", "precision": "bfloat16", "wall_clock": True}
 SCENES: dict[str, Any] = {
     "tasks": "segmentation,depth,normals,edges",
     "batch": 128,
-    "learning_rate": 1.5e-3,
+    "learning_rate": 1e-3,
     "warmup": 150,
     "ema": 0.995,
     "train_scenes": 80_000,
@@ -66,7 +67,7 @@ PHOTOS: dict[str, Any] = {
     "class_balance": 0.5,
     "train_scenes": 367,
     "val_scenes": 101,
-    "evaluate_minutes": 0.4,
+    "evaluate_minutes": 0.5,
     "seed": 1,
 }
 #: What is tried on CamVid; ``scratch`` starts from random weights.
@@ -75,8 +76,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "hidden4": {"head_hidden": 192, "cells": 4},
     "hidden8": {"head_hidden": 192, "cells": 8},
     "hidden8-even": {"head_hidden": 192, "cells": 8, "class_balance": 0.0},
+    "hidden8-fast": {"head_hidden": 192, "cells": 8, "learning_rate": 1.2e-3, "layer_decay": 1.0},
     "scratch8": {"head_hidden": 192, "cells": 8, "layer_decay": 1.0, "init": ""},
 }
+#: Tried first, beside the scenes: what would fail on CamVid shall fail at once, not after half of the time.
+CHECK: dict[str, Any] = {"steps": 3, "minutes": 0.0, "val_scenes": 8, "head_hidden": 8, "init": ""}
 #: Of a trial on a CPU.
 SMOKE_SCENES: dict[str, Any] = {"batch": 4, "train_scenes": 96, "val_scenes": 8, "warmup": 3, "evaluate_minutes": 0.1}
 SMOKE_PHOTOS: dict[str, Any] = {"batch": 4, "val_scenes": 8, "warmup": 3, "evaluate_minutes": 0.1}
@@ -97,13 +101,13 @@ class Step:
         write_text(self.folder / "options.json", json.dumps(options))
         self.began = time.monotonic()
         self.seconds = 0.0
-        self._log = (self.folder / "output.txt").open("w")
-        self._process = subprocess.Popen(
-            [sys.executable, "-u", __file__, "--step", str(self.folder)],
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-        )
+        with (self.folder / "output.txt").open("w") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-u", __file__, "--step", str(self.folder)],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            )
 
     def running(self) -> bool:
         """Whether it goes on."""
@@ -208,6 +212,14 @@ def machine() -> dict[str, Any]:
     }
 
 
+def _work(out: Path) -> Path:
+    """Folder of the steps, whose checkpoints are too large for the way home: in memory, where it has room."""
+    memory = Path("/dev/shm")
+    if memory.is_dir() and shutil.disk_usage(memory).free > _ROOM:
+        return memory / f"train-photos-{os.getuid()}"
+    return out.resolve().parent / f"{out.name}-work"
+
+
 class Run:
     """The whole run.
 
@@ -222,7 +234,7 @@ class Run:
     def __init__(self, out: Path, pack: Path, seconds: float, workers: int, smoke: bool) -> None:
         self.began = time.monotonic()
         self.out, self.seconds, self.smoke = out, seconds, smoke
-        self.work = out.resolve().parent / f"{out.name}-work"  # checkpoints are too large for the way home
+        self.work = _work(out)
         shutil.rmtree(self.work, ignore_errors=True)
         self.data = self.work / "camvid"
         with tarfile.open(pack) as archive:
@@ -253,10 +265,17 @@ class Run:
     def start(self, name: str, options: dict[str, Any], until: float) -> Step:
         """Begin a step that trains up to second ``until`` of the run."""
         minutes = max(until - self.spent() - (3 if self.smoke else _START), 2.0) / 60
-        step = Step(name, COMMON | options | {"minutes": round(minutes, 3)}, self.work)
+        step = Step(name, COMMON | {"minutes": round(minutes, 3)} | options, self.work)
         self.steps.append(step)
         self.say(f"{name}: {60 * minutes:.0f} seconds of training")
         return step
+
+    def failed(self, steps: list[Step]) -> bool:
+        """Whether one of the steps ended with an error; says it."""
+        broken = [step for step in steps if not step.running() and step.report()["exit"]]
+        for step in broken:
+            self.say(f"{step.name} failed:\n{step.report()['output']}")
+        return bool(broken)
 
     def send(self, name: str, step: Step, best: tuple[float, Path]) -> None:
         """Weights on their way home."""
@@ -268,7 +287,7 @@ class Run:
     def follow(self, name: str, steps: list[Step], until: float) -> None:
         """Until they have ended, or the time is up: send the best weights now and then."""
         told = 0.0
-        while any([step.running() for step in steps]) and self.spent() < until:
+        while [step for step in steps if step.running()] and self.spent() < until:
             time.sleep(_POLL)
             if self.spent() - told > (5 if self.smoke else 20):
                 told = self.spent()
@@ -297,15 +316,27 @@ class Run:
         middle = 0.48 * self.seconds
         smoke = (SMOKE_SCENES, SMOKE_PHOTOS) if self.smoke else ({}, {})
         scenes = self.start("scenes", SCENES | {"workers": self.workers} | smoke[0], middle)
+        photos = PHOTOS | {"data_root": str(self.data)} | smoke[1]
+        check = self.start("check", photos | CHECK, middle)
+        while check.running() and scenes.running():
+            time.sleep(_POLL)
+        self.say(f"check: {check.seconds:.0f} seconds")
+        if self.failed([check, scenes]):
+            for step in (check, scenes):
+                step.end()
+            self.report()
+            return 2
         self.follow("scenes", [scenes], middle + (60 if self.smoke else 25))
         start = self.best("scenes", [scenes])
-        photos = PHOTOS | {"data_root": str(self.data), "init": str(start) if start else ""} | smoke[1]
+        photos["init"] = str(start) if start else ""
         chosen = dict(list(VARIANTS.items())[2:3]) if self.smoke else VARIANTS
         steps = [self.start(name, photos | own, end) for name, own in chosen.items()]
         self.follow("photos", steps, self.seconds - 4 + (60 if self.smoke else 0))
+        self.failed(self.steps)
         self.report()
         for step in self.steps:
             self.say(f"{step.name}: best validation mIoU {step.report()['best_miou']}")
+        shutil.rmtree(self.work)
         return 0 if set(self.sent) == {"scenes", "photos"} else 1
 
 
@@ -317,7 +348,6 @@ def step(folder: Path) -> int:
     from edgemoe_models.train.loop import run
 
     torch.set_num_threads(1)
-    torch.backends.cuda.matmul.allow_tf32 = True
     last = [0.0]
 
     def show(text: str, share: float) -> None:

@@ -131,7 +131,6 @@ class MoE(nn.Module):
         weighted = torch.cat(gathered) * scores.reshape(-1)[order, None]
         return torch.zeros_like(tokens).index_add(0, order // self.top_k, weighted.to(tokens.dtype))
 
-
     def all_experts(self, tokens: Tensor, scores: Tensor, chosen: Tensor) -> Tensor:
         """The sum of ``experts`` as two products of all experts, those not chosen with the score 0. [N, D] -> [N, D].
 

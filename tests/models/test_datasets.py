@@ -32,6 +32,16 @@ def save_text(path, text):
     path.write_text(text)
 
 
+def camvid(root):
+    for split, count in (("train", 3), ("val", 2), ("test", 1)):
+        lines = []
+        for i in range(count):
+            save_image(root / split / f"{i}.png", picture(i))
+            save_image(root / f"{split}annot" / f"{i}.png", np.where(halves(1, 11), halves(0, 10), np.uint8(11)))
+            lines.append(f"/SegNet/CamVid/{split}/{i}.png /SegNet/CamVid/{split}annot/{i}.png")
+        save_text(root / f"{split}.txt", "\n".join(lines) + "\n\n")
+
+
 def picture(seed):
     """Smooth, so that JPEG keeps it."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
@@ -91,6 +101,7 @@ def pascal_context(root):
 
 
 TREES = {
+    "camvid": camvid,
     "cityscapes": cityscapes,
     "cityscapes-npy": cityscapes_npy,
     "nyudv2": nyudv2,
@@ -127,12 +138,15 @@ def test_arrays_are_those_of_scenes(name, load, tmp_path):
 @pytest.mark.parametrize("name", TREES)
 def test_each_class_has_one_name(name):
     names = DATA_SETS[name].class_names
-    assert len(set(names)) == len(names) == {"c": 19, "n": 40, "p": 21}[name[0]] - 12 * name.endswith("npy")
+    assert (
+        len(set(names)) == len(names) == {"ca": 11, "ci": 19, "ny": 40, "pa": 21}[name[:2]] - 12 * name.endswith("npy")
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "first", "left", "right"),
     [
+        ("camvid", IGNORE, 0, 10),
         ("cityscapes", IGNORE, 0, 18),
         ("cityscapes-npy", IGNORE, 0, 6),
         ("nyudv2", IGNORE, 0, 39),
@@ -185,6 +199,13 @@ def test_edges_stay_whole_when_a_picture_is_made_small(load):
     assert np.array_equal(edges, expected)
 
 
+def test_edges_of_camvid_are_borders_of_labelled_classes(load):
+    edges = load("camvid")["edges"][0]
+    assert np.all(edges[1:, WIDTH // 2 - 1]) and edges.sum() == HEIGHT - 1  # the void's border is none
+    assert load("camvid", size=(8, 16))["edges"][0].sum() == 8  # one pixel wide at each size
+    assert len(load("camvid", "test")["image"]) == 1
+
+
 def test_labels_are_never_mixed():
     labels = np.arange(12).reshape(3, 4)
     assert np.array_equal(files.nearest(labels, (3, 2)), [[1, 3], [5, 7], [9, 11]])
@@ -231,6 +252,7 @@ def test_mat_files_without_scipy(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "missing"),
     [
+        ("camvid", "train.txt"),
         ("cityscapes", "leftImg8bit/train"),
         ("cityscapes-npy", "train/image"),
         ("nyudv2", "gt_sets/train.txt"),

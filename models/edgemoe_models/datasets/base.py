@@ -61,7 +61,9 @@ class DataSet(Protocol):
         labels: Iterable[str],
         track: Track | None = None,
     ) -> Arrays:
-        """At most ``count`` pictures of a split (``train``, ``val``; ``test`` where there is one) as read-only arrays [n, height, width, ...].
+        """At most ``count`` pictures of a split as read-only arrays [n, height, width, ...].
+
+        Splits are ``train`` and ``val``, and ``test`` where there is one.
 
         Raises:
             ValueError: labels that the data set does not have, or a file that does not fit.

@@ -91,7 +91,8 @@ def _shared(shape: tuple[int, ...], dtype: Any) -> Array:
 def _generate(
     first: int, arrays: Arrays, done: Array, seeds: range, size: tuple[int, int], workers: int, parent: int
 ) -> None:
-    """Pieces ``first``, ``first + workers``, ...; ends with the process that wants them."""
+    """Pieces ``first``, ``first + workers``, ...; ends with the process that wants them, and lets it go first."""
+    os.nice(10)
     count = len(arrays["image"])
     for piece in range(first, len(done), workers):
         for index in range(piece * _PIECE, min((piece + 1) * _PIECE, count)):

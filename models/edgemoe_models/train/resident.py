@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from edgemoe_models.datasets.arrays import Arrays
+from edgemoe_models.datasets.arrays import Array, Arrays
 from edgemoe_models.train.augmentation import Strong, class_borders
 from edgemoe_models.train.data import LABEL_TYPES, Changes
 
@@ -61,7 +62,7 @@ class Resident:
         self._generator.manual_seed(number)
 
     def draw(self, kind: str, count: int, share: slice = slice(None)) -> tuple[Tensor, Tensor]:
-        """Images [B, 3, H, W] and labels of one task, as ``data.draw_batch`` gives them; B is ``share`` of ``count``."""
+        """Images [B, 3, H, W] and labels of one task as ``data.draw_batch`` gives them; B is ``share`` of ``count``."""
         device = self._generator.device
         picked = torch.randint(self.ready, (count,), generator=self._generator, device=device)[share]
         images = self._tensors["image"][picked].permute(0, 3, 1, 2).float() / 256
@@ -78,10 +79,10 @@ def size_of(arrays: Arrays) -> int:
     return sum(array.size * np.dtype(_numpy(name, array)).itemsize for name, array in arrays.items())
 
 
-def _numpy(name: str, array: np.ndarray) -> np.dtype:
+def _numpy(name: str, array: Array) -> np.dtype[Any]:
     """What torch computes with."""
     return np.dtype(LABEL_TYPES.get(name, array.dtype))
 
 
-def _stored(name: str, array: np.ndarray) -> torch.dtype:
+def _stored(name: str, array: Array) -> torch.dtype:
     return torch.from_numpy(np.empty(0, _numpy(name, array))).dtype
