@@ -59,7 +59,7 @@ PHOTOS: dict[str, Any] = {
     "learning_rate": 6e-4,
     "weight_decay": 0.05,
     "warmup": 100,
-    "layer_decay": 0.85,
+    "layer_decay": 0.9,
     "drop_path": 0.1,
     "ema": 0.998,
     "augment": "strong",
@@ -75,7 +75,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "linear4": {"head_hidden": 0, "cells": 4},
     "hidden4": {"head_hidden": 192, "cells": 4},
     "hidden8": {"head_hidden": 192, "cells": 8},
-    "hidden8-even": {"head_hidden": 192, "cells": 8, "class_balance": 0.0},
     "hidden8-fast": {"head_hidden": 192, "cells": 8, "learning_rate": 1.2e-3, "layer_decay": 1.0},
     "scratch8": {"head_hidden": 192, "cells": 8, "layer_decay": 1.0, "init": ""},
 }

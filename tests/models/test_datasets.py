@@ -11,6 +11,7 @@ from edgemoe_models.config import DEPTH_SCALE, TaskConfig
 from edgemoe_models.datasets import DATA_SETS, files, find
 from edgemoe_models.datasets.arrays import IGNORE
 from edgemoe_models.evaluation.metrics import TaskMetrics
+from support.camvid_tree import make_camvid
 from support.small_models import to_train
 
 HEIGHT, WIDTH = 24, 40
@@ -33,13 +34,7 @@ def save_text(path, text):
 
 
 def camvid(root):
-    for split, count in (("train", 3), ("val", 2), ("test", 1)):
-        lines = []
-        for i in range(count):
-            save_image(root / split / f"{i}.png", picture(i))
-            save_image(root / f"{split}annot" / f"{i}.png", np.where(halves(1, 11), halves(0, 10), np.uint8(11)))
-            lines.append(f"/SegNet/CamVid/{split}/{i}.png /SegNet/CamVid/{split}annot/{i}.png")
-        save_text(root / f"{split}.txt", "\n".join(lines) + "\n\n")
+    make_camvid(root, HEIGHT, WIDTH)
 
 
 def picture(seed):

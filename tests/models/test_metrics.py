@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 
 from edgemoe_models.config import TaskConfig
+from edgemoe_models.datasets.arrays import IGNORE
 from edgemoe_models.evaluation.metrics import (
+    BoundaryMetrics,
     DepthMetrics,
     EdgeMetrics,
     NormalsMetrics,
@@ -84,3 +86,55 @@ def test_task_metrics_of_perfect_outputs():
     assert edges.result()["f1"] == 1
     with pytest.raises(ValueError, match="task must be dense to be measured on scenes, not 'classification'"):
         TaskMetrics(TaskConfig("c", "classification", 10))
+
+
+def test_class_accuracy_is_of_labelled_pixels():
+    metrics = SegmentationMetrics(3)
+    metrics.update(np.array([0, 0, 1, 1]), np.array([0, 0, 0, 1]))
+    assert metrics.class_accuracy[:2].tolist() == [2 / 3, 1.0] and np.isnan(metrics.class_accuracy[2])
+
+
+def columns(border, width=12, height=8):
+    """Two classes side by side; the second begins at column ``border``."""
+    return (np.arange(width) >= border).astype(np.uint8)[None, None].repeat(height, 1)
+
+
+@pytest.mark.parametrize(("tolerance", "expected"), [(0, 0.0), (1, 0.0), (2, 1.0), (3, 1.0)])
+def test_boundaries_are_met_within_the_tolerance(tolerance, expected):
+    """The border is two columns aside: of each class, one column of pixels."""
+    metrics = BoundaryMetrics(2, tolerance)
+    metrics.update(columns(7), columns(5))
+    assert metrics.result() == {"boundary_f1": pytest.approx(expected)}
+
+
+def test_boundaries_by_hand():
+    metrics = BoundaryMetrics(2, 0)
+    prediction = columns(5)
+    prediction[0, :4] = 0  # half of the border is missing; a row of the second class makes another
+    metrics.update(prediction, columns(5))
+    # class 0: found in column 4 of rows 4..7 and row 3's columns 5..11; class 1: column 5 of rows 4..7, row 4's 6..11
+    precision, recall = (4 / 11, 4 / 10), (4 / 8, 4 / 8)
+    expected = np.mean([2 * p * r / (p + r) for p, r in zip(precision, recall, strict=True)])
+    assert metrics.result()["boundary_f1"] == pytest.approx(expected)
+
+
+def test_boundaries_without_labels_do_not_count():
+    label = columns(5)
+    label[0, :, 4] = IGNORE
+    metrics = BoundaryMetrics(2, 1)
+    metrics.update(columns(9), label)
+    assert np.isnan(metrics.result()["boundary_f1"])
+    metrics.update(columns(5), columns(5))
+    assert metrics.result() == {"boundary_f1": 1.0}
+    with pytest.raises(ValueError, match="tolerance must be at least 0 pixels, not -1"):
+        BoundaryMetrics(2, -1)
+
+
+def test_details_of_segmentation():
+    task = TaskConfig("s", "segmentation", 2)
+    metrics = TaskMetrics(task, details=True)
+    label = columns(5)
+    metrics.update(np.stack([label == 0, label == 1], 1).astype(np.float32), label)
+    assert metrics.result() == dict.fromkeys(
+        ["miou", "pixel_accuracy", "class_accuracy", "boundary_f1", "iou_0", "iou_1"], 1.0
+    )

@@ -246,3 +246,20 @@ def test_weights_of_another_shape_are_taken(tmp_path, monkeypatch):
 def test_refusals(options, message):
     with pytest.raises(ValueError, match=message):
         TrainConfig("small", **options)
+
+
+def test_labels_of_their_own_size_and_the_test_split(tmp_path):
+    """Outputs are upsampled once to the labels' size; more is told where it is asked for."""
+    from edgemoe_models.train.loop import measure
+    from support.camvid_tree import make_camvid
+
+    make_camvid(tmp_path / "camvid", 24, 40)
+    trainer = Trainer(TrainConfig("small", **PHOTOS))
+    export(trainer, tmp_path / "x.safetensors", {}, 1)
+    options = {"data_root": str(tmp_path / "camvid"), "split": "test", "details": True} | PHOTOS
+    small = measure(TrainConfig("small", **options), tmp_path / "x.safetensors", tmp_path)
+    whole = measure(TrainConfig("small", label_size="24x40", **options), tmp_path / "x.safetensors", tmp_path)
+    assert set(small["segmentation"]) == set(whole["segmentation"]) >= {"class_accuracy", "boundary_f1", "iou_10"}
+    assert small != whole
+    with pytest.raises(ValueError, match="label_size must be HEIGHTxWIDTH, as 192x256, not '192'"):
+        TrainConfig("small", label_size="192")

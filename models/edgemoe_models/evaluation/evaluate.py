@@ -50,27 +50,28 @@ def evaluate(
     data: dict[str, Any],
     count: int,
     far: float = DEPTH_SCALE,
+    details: bool = False,
 ) -> dict[str, dict[str, float]]:
     """Metrics of every dense task on the first ``count`` scenes.
 
     Args:
         outputs: a task's head outputs [channels, h, w] for uint8 images [B, H, W, 3]
-        data: arrays of ``dataset.load_split`` or of a data set
+        data: arrays of ``dataset.load_split`` or of a data set; labels may have another size than the images, to which
+            outputs are then upsampled
         far: metres at which the data set's depth ends
+        details: also those of ``TaskMetrics`` that take longer
     """
     results = {}
     for task in config.tasks:
-        metrics = TaskMetrics(task, far)
+        metrics = TaskMetrics(task, far, details)
         for start in range(0, count, _BATCH):
             rows = slice(start, min(start + _BATCH, count))
             label = data[task.kind][rows]
             if task.kind == "depth":
                 label = label / np.float32(MILLIMETRES)
             images = np.asarray(data["image"][rows])
-            output = [
-                upsample(np.asarray(one, np.float32), config.image_height, config.image_width)
-                for one in outputs(task.name, images)
-            ]
+            height, width = label.shape[1:3]
+            output = [upsample(np.asarray(one, np.float32), height, width) for one in outputs(task.name, images)]
             metrics.update(np.stack(output), label)
         results[task.name] = metrics.result()
     return results

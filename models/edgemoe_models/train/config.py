@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,9 @@ class TrainConfig:
     data_root: str = _option("", "folder of the data set")
     train_scenes: int = _option(20000, "pictures to train on, at most")
     val_scenes: int = _option(768, "held-out pictures to measure, at most")
+    split: str = _option("val", "held-out pictures that --evaluate measures, val or test")
+    label_size: str = _option("", "HEIGHTxWIDTH of the labels that --evaluate compares with; default: the picture's")
+    details: bool = _option(False, "--evaluate tells class accuracy, boundary F1 and each class's IoU, too")
     evaluate_minutes: float = _option(5.0, "of training time between evaluations and checkpoints")
     device: str = _option("auto", f"one of {', '.join(DEVICES)}; auto: a GPU if there is one")
     precision: str = _option("float32", f"of products, one of {', '.join(PRECISIONS)}; weights stay in float32")
@@ -82,6 +86,7 @@ class TrainConfig:
             "device": DEVICES,
             "precision": PRECISIONS,
             "augment": AUGMENTATIONS,
+            "split": ("val", "test"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
@@ -108,6 +113,7 @@ class TrainConfig:
             raise ValueError(f"layer_decay must be above 0 and at most 1, not {self.layer_decay!r}")
         if not 1 <= self.zoom <= 8:
             raise ValueError(f"zoom must be in 1..8, not {self.zoom!r}")
+        _ = self.label_shape  # refused here if it is none
         if self.workers and self.data != "scenes":
             raise ValueError(f"workers must be 0 with data {self.data!r}: they generate scenes")
         if self.augment == "strong":
@@ -140,6 +146,16 @@ class TrainConfig:
         channels = _CHANNELS | {"segmentation": len(self.data_set.class_names)}
         tasks = tuple(TaskConfig(kind, kind, channels[kind], hidden, cells) for kind in wanted)
         return dataclasses.replace(preset, tasks=tasks)
+
+    @property
+    def label_shape(self) -> tuple[int, int] | None:
+        """Height and width of ``label_size``; None for the picture's."""
+        if not self.label_size:
+            return None
+        match = re.fullmatch(r"(\d{1,4})x(\d{1,4})", self.label_size, re.ASCII)
+        if match is None or not int(match[1]) * int(match[2]):
+            raise ValueError(f"label_size must be HEIGHTxWIDTH, as 192x256, not {self.label_size!r}")
+        return int(match[1]), int(match[2])
 
     def rate(self, step: int, progress: float) -> float:
         """Learning rate of a step, see ``scheduled_rate``."""

@@ -101,17 +101,25 @@ def load_data(
     split: str,
     count: int,
     show: Callable[[str, float], None] = _quiet,
+    label_shape: tuple[int, int] | None = None,
 ) -> Arrays:
     """The first ``count`` pictures of a split of the chosen data set, with the labels of the model's tasks.
 
-    ``show`` is told how far their preparation is.
+    ``show`` is told how far their preparation is. Labels have ``label_shape``, height and width; None: the picture's.
 
     Raises:
         ValueError, FileNotFoundError: see ``edgemoe_models.datasets.DataSet.load``.
     """
     size = (model.image_height, model.image_width)
     labels = [task.kind for task in model.tasks]
-    return config.data_set.load(config.data_root, cache, split, count, size, labels, _shown(split, config.data, show))
+
+    def load(size: tuple[int, int], labels: list[str]) -> Arrays:
+        shown = _shown(split, config.data, show)
+        return config.data_set.load(config.data_root, cache, split, count, size, labels, shown)
+
+    if label_shape is None or label_shape == size:
+        return load(size, labels)
+    return load(label_shape, labels) | {"image": load(size, [])["image"]}
 
 
 def _shown(split: str, name: str, show: Callable[[str, float], None]) -> Callable[[range], Iterable[int]]:

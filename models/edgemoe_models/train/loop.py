@@ -149,13 +149,14 @@ def _evaluate(trainer: Trainer, val: Arrays, out: Path, log: Log) -> None:
 
 
 def measure(config: TrainConfig, weights: Path, cache: Path, show: Show = _quiet) -> Metrics:
-    """Metrics of a weights file on ``config.val_scenes`` held-out pictures.
+    """Metrics of a weights file on ``config.val_scenes`` held-out pictures of ``config.split``.
 
     Raises:
         ValueError, OSError: the file is no weights file, or pictures cannot be read
     """
     model = load_weights(weights)
-    val = load_data(config, model.config, cache, "val", config.val_scenes, show)
+    held_out = load_data(config, model.config, cache, config.split, config.val_scenes, show, config.label_shape)
     model.to(Processes.start(config.device).device)
-    result: Metrics = evaluate(model, val, len(val["image"]), config.data_set.far)
+    count = len(held_out["image"])
+    result: Metrics = evaluate(model, held_out, count, config.data_set.far, config.details)
     return result

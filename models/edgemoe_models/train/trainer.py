@@ -217,15 +217,19 @@ def _best(value: object) -> float:
 
 
 @torch.no_grad()
-def evaluate(model: M3ViT, data: Arrays, count: int, far: float = DEPTH_SCALE) -> dict[str, dict[str, float]]:
-    """Metrics of every task on the first ``count`` pictures; ``far`` is the data set's."""
+def evaluate(
+    model: M3ViT, data: Arrays, count: int, far: float = DEPTH_SCALE, details: bool = False
+) -> dict[str, dict[str, float]]:
+    """Metrics of every task on the first ``count`` pictures; ``far`` is the data set's, ``details`` of ``measure``."""
     model.eval()
     device = model.cls_token.device
 
     def outputs(task: str, images: Any) -> Any:
-        return model(pixels(images, device), task).cpu().numpy()
+        same = data[model.config.task(task).kind].shape[1:3] == images.shape[1:3]
+        # Labels of another size: upsampled once, from what the head gives to theirs.
+        return (model if same else model.raw)(pixels(images, device), task).cpu().numpy()
 
-    return measure(model.config, outputs, data, count, far)
+    return measure(model.config, outputs, data, count, far, details)
 
 
 def score(metrics: dict[str, dict[str, float]]) -> float:
