@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "models"))  # a lent machine has a checkout and nothing installed from it
 
 from edgemoe_models.storage.atomic import write_bytes, write_text  # noqa: E402
-from edgemoe_models.storage.json_text import read_json  # noqa: E402
+from edgemoe_models.storage.json_text import parse_json, read_json  # noqa: E402
 from edgemoe_models.storage.tensor_file import read_metadata  # noqa: E402
 
 PART = 15 * 2**20  # bytes of a file on its way home
@@ -127,7 +127,7 @@ class Step:
         found = []
         for path in (self.folder / "best.safetensors", self.folder / f"{self.options['preset']}.safetensors"):
             if path.is_file():
-                metrics = json.loads(read_metadata(path)["metrics"])
+                metrics = parse_json(read_metadata(path)["metrics"])
                 found.append((metrics["segmentation"]["miou"], path))
         return max(found, key=lambda pair: pair[0]) if found else None
 

@@ -1,0 +1,51 @@
+"""What goes to a lent GPU and what comes back."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import pack_photos  # noqa: E402
+import train_photos  # noqa: E402
+
+from edgemoe_models.datasets import find  # noqa: E402
+from edgemoe_models.storage.torch_tensors import read_torch, write_torch  # noqa: E402
+from edgemoe_models.train.config import TrainConfig  # noqa: E402
+from support.camvid_tree import make_camvid  # noqa: E402
+
+
+def test_the_packed_data_set_is_the_data_set(tmp_path, capsys, monkeypatch):
+    import tarfile
+
+    monkeypatch.chdir(tmp_path)
+    make_camvid(tmp_path / "camvid", 24, 40)
+    arguments = ["--data-root", str(tmp_path / "camvid"), "--height", "16", "--width", "32"]
+    assert pack_photos.main(arguments) == 0
+    assert capsys.readouterr().out.startswith("build/carry/camvid.tar: ")
+    with tarfile.open("build/carry/camvid.tar") as archive:
+        archive.extractall(tmp_path / "sent", filter="data")
+    for split in ("train", "val"):
+        first, second = (
+            find("camvid").load(str(tmp_path / root), tmp_path, split, 9, (16, 32), ["segmentation", "edges"])
+            for root in ("camvid", "sent")
+        )
+        assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_weights_come_home_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_photos, "PART", 700)
+    weights = {"a": torch.randn(40, 30), "b": torch.randn(7)}
+    write_torch(tmp_path / "x.safetensors", weights, {"config": "{}"})
+    parts = train_photos.send("photos", tmp_path / "x.safetensors", tmp_path / "out")
+    assert len(parts) > 2 and all((tmp_path / "out" / part).stat().st_size <= 700 for part in parts)
+    assert train_photos.unpack(tmp_path / "out", tmp_path / "home") == 0
+    found, metadata = read_torch(tmp_path / "home/photos.safetensors")
+    assert metadata == {"config": "{}"}
+    for name, value in weights.items():
+        assert torch.equal(found[name].float(), value.to(torch.bfloat16).float())
+
+
+def test_every_variant_is_a_training():
+    for options in ({}, *train_photos.VARIANTS.values(), train_photos.CHECK):
+        TrainConfig(**(train_photos.COMMON | train_photos.PHOTOS | options))
+    TrainConfig(**(train_photos.COMMON | train_photos.SCENES), workers=12)
