@@ -125,11 +125,15 @@ class Step:
     def weights(self) -> tuple[float, Path] | None:
         """Validation score and file of its best weights so far."""
         found = []
-        for path in (self.folder / "best.safetensors", self.folder / f"{self.options['preset']}.safetensors"):
-            if path.is_file():
-                metrics = parse_json(read_metadata(path)["metrics"])
-                found.append((metrics["segmentation"]["miou"], path))
+        for path in self._files():
+            metrics = parse_json(read_metadata(path)["metrics"])
+            found.append((metrics["segmentation"]["miou"], path))
         return max(found, key=lambda pair: pair[0]) if found else None
+
+    def _files(self) -> list[Path]:
+        """Of the best evaluation before the last one, and of the last step."""
+        names = ("best.safetensors", f"{self.options['preset']}.safetensors")
+        return [path for name in names if (path := self.folder / name).is_file()]
 
     def report(self) -> dict[str, Any]:
         """Options, time, losses and metrics so far."""
@@ -141,8 +145,16 @@ class Step:
             "best_miou": best and best[0],
             "losses": _rows(self.folder / "log.csv", most=60),
             "metrics": _rows(self.folder / "metrics.csv"),
+            "weights": {path.name: _told(path) for path in self._files()},
             "output": (self.folder / "output.txt").read_text(errors="replace")[-1500:],
         }
+
+
+def _told(path: Path) -> dict[str, Any]:
+    """What a weights file says of itself."""
+    metadata = read_metadata(path)
+    seconds, steps = float(metadata["train_seconds"]), int(metadata["steps"])
+    return {"steps": steps, "train_seconds": seconds, "metrics": parse_json(metadata["metrics"])}
 
 
 def _rows(path: Path, most: int = 1 << 30) -> list[dict[str, str]]:

@@ -11,7 +11,9 @@ _METRIC_COLUMNS = ("step", "seconds", "task", "metric", "value")
 
 
 class Log:
-    """Losses go to ``log.csv``, metrics to ``metrics.csv``, both to TensorBoard.
+    """Losses go to ``log.csv``, metrics during the run to ``metrics.csv``, both to TensorBoard.
+
+    The last metrics are with the weights.
 
     Args:
         folder: of the files; one that is there is continued
@@ -48,6 +50,10 @@ class Log:
             for name, value in values.items()
         ]
         self._append(self.path.with_name("metrics.csv"), list(_METRIC_COLUMNS), rows)
+        self.last_metrics(step, metrics)
+
+    def last_metrics(self, step: int, metrics: Mapping[str, Mapping[str, float]]) -> None:
+        """Metrics by task, for TensorBoard alone."""
         for task, values in metrics.items():
             for name, value in values.items():
                 self._scalar(f"{task}/{name}", value, step)

@@ -131,7 +131,7 @@ def _train(trainer: Trainer, train: Arrays | Resident, val: Arrays, out: Path, s
             trainer.seconds = time.monotonic() - begin
     trainer.save(out / "checkpoint.safetensors")
     metrics: Metrics = evaluate(trainer.best_model, val, len(val["image"]), config.data_set.far)
-    log.metrics(trainer.step, trainer.seconds, metrics)
+    log.last_metrics(trainer.step, metrics)
     log.close()
     export(trainer, out / f"{config.preset}.safetensors", metrics, len(val["image"]))
     return metrics
