@@ -10,84 +10,51 @@ import json
 import math
 from typing import Any
 
+from edgemoe_models.config_fields import LIMITS, require_fields, require_int, require_labels, require_name
 from edgemoe_models.storage.checks import shown
 from edgemoe_models.storage.json_text import JsonError, parse_json
+
+__all__ = ["DEPTH_SCALE", "IMAGE_CHANNELS", "LIMITS", "POOLS", "PRESETS", "TASK_KINDS", "ModelConfig", "TaskConfig"]
 
 #: Metres a unit of a depth head's raw output: ``depth_in_metres = output * DEPTH_SCALE``.
 DEPTH_SCALE = 10.0
 
 #: What a task head may predict.
-TASK_KINDS = ("segmentation", "depth", "normals", "edges", "classification")
+TASK_KINDS = ("segmentation", "depth", "normals", "edges", "classification", "features")
 
+#: What the head of a whole picture may read, and how many sets of outputs a row of it has then (``TaskConfig.pool``).
+POOLS = {"cls": 1, "avg": 1, "avg-norm": 1, "cls-dist": 2, "cls-avg": 2}
+
+_WHOLE_PICTURE = ("classification", "features")
 _FIXED_CHANNELS = {"depth": 1, "normals": 3, "edges": 1}
 IMAGE_CHANNELS = 3
 
-
-#: The most of everything: well above any published vision transformer of the sizes that fit an FPGA, and low enough
-#: that a damaged or hostile file cannot make a loop endless. Whatever a config says is held against the tensors of
-#: its file before memory is allocated for it.
-LIMITS = {
-    "image_height": 8192,
-    "image_width": 8192,
-    "patch": 256,
-    "dim": 8192,
-    "depth": 256,
-    "heads": 256,
-    "mlp_hidden": 65536,
-    "num_experts": 256,
-    "top_k": 16,
-    "expert_hidden": 65536,
-    "moe_every": 256,
-    "tasks": 32,
-    "channels": 65536,
-    "head_hidden": 65536,
-    "cells": 256,
-    "num_tokens": 65536,
-    "head_outputs": 1 << 20,
-}
-_LONGEST_NAME = 64
-
-
-def _require_int(owner: str, field: str, value: object, minimum: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise ValueError(f"{owner}.{field} must be an integer of at least {minimum}, not {shown(value)}")
-    if value > LIMITS[field]:
-        raise ValueError(f"{owner}.{field} must be at most {LIMITS[field]}, not {shown(value)}")
-
-
-def _require_name(owner: str, value: object) -> None:
-    is_name = isinstance(value, str) and value.replace("-", "_").isidentifier() and value.isascii()
-    if not is_name or len(str(value)) > _LONGEST_NAME:
-        raise ValueError(
-            f"{owner}.name must be letters, digits, '_' and '-', at most {_LONGEST_NAME}, not {shown(value)}"
-        )
-
-
-def _require_fields(cls: type, data: object) -> dict[str, Any]:
-    if not isinstance(data, dict):
-        raise ValueError(f"{cls.__name__} must be a JSON object, not {shown(data)}")
-    known = {field.name for field in dataclasses.fields(cls)}
-    if unknown := sorted(set(data) - known):
-        raise ValueError(f"{cls.__name__}'s fields must be among {sorted(known)}, not {shown(unknown)}")
-    required = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
-    if missing := sorted(required - set(data)):
-        raise ValueError(f"{cls.__name__} must have the fields {missing!r}, not only {shown(sorted(data))}")
-    return dict(data)
+#: Fields that are left out of a config's text where they have their default: older files have none of them.
+_LATER = ("prefix_tokens", "pool", "labels")
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskConfig:
     """One task: its gate in every MoE block and its head.
 
-    The head sees the tokens after the final LayerNorm: every patch token for a dense task, the cls token for
-    ``classification``. A dense head's outputs are ordered (cell_y, cell_x, channel).
+    The head sees the tokens after the final LayerNorm: every patch token for a dense task, what ``pool`` says for
+    ``classification`` and ``features``, which are of the whole picture. A dense head's outputs are ordered
+    (cell_y, cell_x, channel).
 
     Attributes:
         name: the task's name, a key of gates and heads
         kind: one of ``TASK_KINDS``
-        channels: classes of segmentation or classification; 1 for depth and edges, 3 for normals
+        channels: classes of segmentation or classification, width of features; 1 for depth and edges, 3 for normals
         head_hidden: width of the hidden GELU layer of a two-layer head; 0 for one linear layer
-        cells: output cells along one side of a patch; 1 for classification
+        cells: output cells along one side of a patch; 1 for the whole picture
+        pool: what a head of the whole picture reads. ``cls``: token 0. ``avg``: the mean of the patch tokens; the
+            accelerator computes the head of each, and the host the mean of the outputs, which is the same as a head is
+            linear. ``avg-norm``: the mean of the patch tokens before the final LayerNorm, which with the head is the
+            host's. ``cls-dist``: the mean of a head on token 0 and another on token 1, whose outputs come second in
+            every row (a distilled DeiT's). ``cls-avg``: the sum of a head on token 0 and another on the patch tokens'
+            mean, likewise
+        labels: names of the classes, in their order; () where they have none
+
 
     Raises:
         ValueError: a field is out of range.
@@ -98,30 +65,45 @@ class TaskConfig:
     channels: int
     head_hidden: int = 0
     cells: int = 1
+    pool: str = "cls"
+    labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _require_name("TaskConfig", self.name)
+        require_name("TaskConfig", self.name)
         if self.kind not in TASK_KINDS:
             raise ValueError(f"TaskConfig.kind must be one of {TASK_KINDS}, not {shown(self.kind)}")
-        _require_int("TaskConfig", "channels", self.channels, 1)
+        require_int("TaskConfig", "channels", self.channels, 1)
         fixed = _FIXED_CHANNELS.get(self.kind)
         if fixed is not None and self.channels != fixed:
             raise ValueError(f"TaskConfig.channels of {self.kind} must be {fixed}, not {self.channels!r}")
-        _require_int("TaskConfig", "head_hidden", self.head_hidden, 0)
-        _require_int("TaskConfig", "cells", self.cells, 1)
+        require_int("TaskConfig", "head_hidden", self.head_hidden, 0)
+        require_int("TaskConfig", "cells", self.cells, 1)
         if not self.is_dense and self.cells != 1:
-            raise ValueError(f"TaskConfig.cells of classification must be 1, not {self.cells!r}")
-        _require_int("TaskConfig", "head_outputs", self.head_outputs, 1)
+            raise ValueError(f"TaskConfig.cells of {self.kind} must be 1, not {self.cells!r}")
+        if self.pool not in POOLS:
+            raise ValueError(f"TaskConfig.pool must be one of {tuple(POOLS)}, not {shown(self.pool)}")
+        if self.pool != "cls" and (self.is_dense or self.head_hidden):
+            raise ValueError(
+                f"TaskConfig.pool {self.pool!r} is of linear heads of the whole picture, not of {self.kind} with "
+                f"head_hidden {self.head_hidden}"
+            )
+        require_labels(self.labels, self.kind, self.channels)
+        require_int("TaskConfig", "head_outputs", self.head_outputs, 1)
 
     @property
     def is_dense(self) -> bool:
-        """True when every patch token gives ``cells`` x ``cells`` outputs, False when only cls does."""
-        return self.kind != "classification"
+        """True when every patch token gives ``cells`` x ``cells`` outputs, False when the whole picture gives one."""
+        return self.kind not in _WHOLE_PICTURE
+
+    @property
+    def is_finished_by_host(self) -> bool:
+        """Whether the accelerator's outputs are the residual stream, and the host computes norm and head."""
+        return self.pool == "avg-norm"
 
     @property
     def head_outputs(self) -> int:
-        """Outputs of the head for one token: ``cells * cells * channels``."""
-        return self.cells * self.cells * self.channels
+        """Outputs of the head for one token: ``cells * cells * channels``, for each of the heads that read it."""
+        return self.cells * self.cells * self.channels * POOLS[self.pool]
 
     @property
     def output_scale(self) -> float:
@@ -148,6 +130,8 @@ class ModelConfig:
         moe_every: block i is MoE iff ``num_experts > 0 and i % moe_every == moe_every - 1``
         tasks: at least one, with different names
         eps: of every LayerNorm
+        prefix_tokens: tokens before those of the patches: 1, a class token; more with a distillation token or
+            registers; 0 without
 
     Raises:
         ValueError: a field is out of range (``LIMITS``) or contradicts another.
@@ -167,16 +151,18 @@ class ModelConfig:
     tasks: tuple[TaskConfig, ...]
     moe_every: int = 2
     eps: float = 1e-6
+    prefix_tokens: int = 1
 
     def __post_init__(self) -> None:
-        _require_name("ModelConfig", self.name)
+        require_name("ModelConfig", self.name)
         for field in ("image_height", "image_width", "patch", "dim", "depth", "heads", "mlp_hidden", "moe_every"):
-            _require_int("ModelConfig", field, getattr(self, field), 1)
+            require_int("ModelConfig", field, getattr(self, field), 1)
         for field in ("image_height", "image_width"):
             if getattr(self, field) % self.patch:
                 value = getattr(self, field)
                 raise ValueError(f"ModelConfig.{field} must be a multiple of patch ({self.patch}), not {value!r}")
-        _require_int("ModelConfig", "num_tokens", self.num_tokens, 1)
+        require_int("ModelConfig", "prefix_tokens", self.prefix_tokens, 0)
+        require_int("ModelConfig", "num_tokens", self.num_tokens, 1)
         if self.dim % self.heads:
             raise ValueError(f"ModelConfig.heads must divide dim ({self.dim}), not {self.heads!r}")
         self._validate_experts()
@@ -186,7 +172,7 @@ class ModelConfig:
 
     def _validate_experts(self) -> None:
         for field in ("num_experts", "top_k", "expert_hidden"):
-            _require_int("ModelConfig", field, getattr(self, field), 0)
+            require_int("ModelConfig", field, getattr(self, field), 0)
         if self.num_experts == 0:
             for field in ("top_k", "expert_hidden"):
                 if getattr(self, field) != 0:
@@ -195,7 +181,7 @@ class ModelConfig:
             return
         if not 1 <= self.top_k <= self.num_experts:
             raise ValueError(f"ModelConfig.top_k must be in 1..num_experts ({self.num_experts}), not {self.top_k!r}")
-        _require_int("ModelConfig", "expert_hidden", self.expert_hidden, 1)
+        require_int("ModelConfig", "expert_hidden", self.expert_hidden, 1)
 
     def _validate_tasks(self) -> None:
         if not isinstance(self.tasks, tuple) or not self.tasks:
@@ -207,6 +193,12 @@ class ModelConfig:
                 raise ValueError(f"ModelConfig.tasks must hold TaskConfig, not {task!r}")
             if task.is_dense and task.cells > self.patch:
                 raise ValueError(f"TaskConfig.cells must be at most patch ({self.patch}), not {task.cells!r}")
+            need = 0 if task.is_dense or task.pool.startswith("avg") else 2 if task.pool == "cls-dist" else 1
+            if self.prefix_tokens < need:
+                raise ValueError(
+                    f"ModelConfig.prefix_tokens must be at least {need} for the pool {task.pool!r} of the task "
+                    f"{task.name}, not {self.prefix_tokens}"
+                )
         names = [task.name for task in self.tasks]
         if len(set(names)) != len(names):
             raise ValueError(f"ModelConfig.tasks must have different names, not {names!r}")
@@ -223,8 +215,8 @@ class ModelConfig:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of the sequence: cls (token 0), then the patches."""
-        return self.num_patches + 1
+        """Tokens of the sequence: the prefix (cls is token 0), then the patches."""
+        return self.num_patches + self.prefix_tokens
 
     @property
     def head_dim(self) -> int:
@@ -249,6 +241,18 @@ class ModelConfig:
                 return task
         raise ValueError(f"task must be one of {[task.name for task in self.tasks]!r}, not {name!r}")
 
+    def head_rows(self, name: str) -> tuple[int, int]:
+        """The first of the tokens that a task's head reads, and how many there are: the rows of its outputs."""
+        task = self.task(name)
+        if task.is_dense or task.pool.startswith("avg"):
+            return self.prefix_tokens, self.num_patches
+        return 0, {"cls": 1, "cls-dist": 2, "cls-avg": self.num_tokens}[task.pool]
+
+    def device_outputs(self, name: str) -> tuple[int, int]:
+        """Rows and channels that the accelerator writes for a task: its head's, or the residual stream's."""
+        task = self.task(name)
+        return self.head_rows(name)[1], self.dim if task.is_finished_by_host else task.head_outputs
+
     def output_shape(self, name: str) -> tuple[int, ...]:
         """Shape of a task's raw output: (channels, grid_h*cells, grid_w*cells), or (channels,)."""
         task = self.task(name)
@@ -258,9 +262,8 @@ class ModelConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types; ``from_dict`` inverts it."""
-        data = dataclasses.asdict(self)
-        data["tasks"] = list(data["tasks"])
-        return data
+        tasks = [{**_plain(task), **({"labels": list(task.labels)} if task.labels else {})} for task in self.tasks]
+        return {**_plain(self), "tasks": tasks}
 
     def to_json(self) -> str:
         """As one line of JSON with sorted keys, so equal configs give equal text."""
@@ -269,10 +272,10 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ModelConfig:
         """The config that ``to_dict`` wrote; ValueError for unknown, missing or bad fields."""
-        fields = _require_fields(cls, data)
+        fields = require_fields(cls, data)
         if not isinstance(fields["tasks"], (list, tuple)):
             raise ValueError(f"ModelConfig.tasks must be a list, not {shown(fields['tasks'])}")
-        fields["tasks"] = tuple(TaskConfig(**_require_fields(TaskConfig, task)) for task in fields["tasks"])
+        fields["tasks"] = tuple(_task(task) for task in fields["tasks"])
         return cls(**fields)
 
     @classmethod
@@ -283,6 +286,20 @@ class ModelConfig:
         except JsonError as error:
             raise ValueError(f"ModelConfig must be JSON text: {error}") from None
         return cls.from_dict(data)
+
+
+def _plain(owner: ModelConfig | TaskConfig) -> dict[str, Any]:
+    """Its fields by name, but for later ones that have their default."""
+    fields = dataclasses.fields(owner)
+    kept = [f.name for f in fields if f.name not in _LATER or getattr(owner, f.name) != f.default]
+    return {name: getattr(owner, name) for name in kept}
+
+
+def _task(data: object) -> TaskConfig:
+    fields = require_fields(TaskConfig, data)
+    if isinstance(fields.get("labels"), list):
+        fields["labels"] = tuple(fields["labels"])
+    return TaskConfig(**fields)
 
 
 def _dense_tasks(head_hidden: int, cells: int, *kinds: str) -> tuple[TaskConfig, ...]:

@@ -35,7 +35,8 @@ def layer_norm(x: Doubles, weight: Floats, bias: Floats, eps: float) -> Doubles:
 def state_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of a float state dict."""
     d, tasks = config.dim, config.tasks
-    shapes: dict[str, tuple[int, ...]] = {"cls_token": (d,), "pos_embed": (config.num_tokens, d)}
+    shapes: dict[str, tuple[int, ...]] = {"cls_token": (d,)} if config.prefix_tokens else {}
+    shapes["pos_embed"] = (config.num_tokens, d)
 
     def linear(name: str, outputs: int, inputs: int) -> None:
         shapes.update({f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)})
@@ -102,7 +103,10 @@ def forward(
     for i in range(config.depth):
         x = attention(state, config, x, i, seen)
         x = mlp(state, config, x, i, task, seen)
-    rows = x[:, 1:] if config.task(task).is_dense else x[:, :1]
+    first, count = config.head_rows(task)
+    rows = x[:, first : first + count]
+    if config.task(task).is_finished_by_host:
+        rows = mean(rows, 1)[:, None]
     y = _norm(state, config, np.ascontiguousarray(rows), "norm", seen)
     head = f"heads.{task}"
     if config.task(task).head_hidden:
@@ -118,8 +122,10 @@ def embed(state: State, config: ModelConfig, images: npt.NDArray[np.uint8]) -> D
     """Images [B, H, W, 3] -> tokens [B, T, D] before the first block."""
     patches = np.stack([patchify(image, config.patch) for image in images]) * PIXEL_SCALE
     x = np.empty((len(images), config.num_tokens, config.dim))
-    x[:, 0] = state["cls_token"]
-    x[:, 1:] = product(patches, state["patch_embed.weight"]) + state["patch_embed.bias"]
+    x[:, : config.prefix_tokens] = 0.0
+    if config.prefix_tokens:
+        x[:, 0] = state["cls_token"]
+    x[:, config.prefix_tokens :] = product(patches, state["patch_embed.weight"]) + state["patch_embed.bias"]
     return x + state["pos_embed"]
 
 

@@ -1,12 +1,13 @@
 """M3ViT in PyTorch: a Vision Transformer whose odd blocks have experts, with one gate per task and block.
 
-Shapes: B images, T tokens (cls, then patches row by row), D width, E experts, H an expert's hidden width.
+Shapes: B images, T tokens (the prefix, usually cls alone, then patches row by row), D width, E experts, H an expert's
+hidden width.
 The images' pixels are k / 256 for 8-bit k, with no mean and no deviation taken out.
 
 State dict (what exporters read; every tensor float32):
 
     patch_embed.weight [D, 3*p*p] .bias [D]       input order (channel, y, x)
-    cls_token [D], pos_embed [T, D]
+    cls_token [D] (added to token 0, if the prefix has any), pos_embed [T, D] (all there is of the prefix's others)
     blocks.{i}.norm1.weight .bias [D]
     blocks.{i}.attn.qkv.weight [3D, D] .bias [3D] rows: all heads' q, then k, then v; a head is head_dim rows
     blocks.{i}.attn.proj.weight [D, D] .bias [D]
@@ -184,7 +185,8 @@ class M3ViT(nn.Module):
         super().__init__()
         self.config = config
         self.patch_embed = nn.Linear(config.patch_inputs, config.dim)
-        self.cls_token = nn.Parameter(torch.zeros(config.dim))
+        if config.prefix_tokens:
+            self.cls_token = nn.Parameter(torch.zeros(config.dim))
         self.pos_embed = nn.Parameter(torch.zeros(config.num_tokens, config.dim))
         self.blocks = nn.ModuleList(Block(config, i) for i in range(config.depth))
         self.norm = nn.LayerNorm(config.dim, eps=config.eps)
@@ -200,19 +202,27 @@ class M3ViT(nn.Module):
         x = images.unflatten(3, (-1, c.patch)).unflatten(2, (-1, c.patch))  # [B, 3, gh, p, gw, p]
         x = x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # [B, patches, 3*p*p]
         x = self.patch_embed(x)  # [B, patches, D]
-        x = torch.cat([self.cls_token.expand(len(x), 1, -1), x], 1)  # [B, T, D]
+        if c.prefix_tokens:
+            others = x.new_zeros(len(x), c.prefix_tokens - 1, c.dim)
+            x = torch.cat([self.cls_token.expand(len(x), 1, -1), others, x], 1)  # [B, T, D]
         return x + self.pos_embed
+
+    def rows(self, images: Tensor, task: str) -> Tensor:
+        """Images -> the head's outputs [B, rows, outputs], as the float model in NumPy orders them."""
+        x = self.tokens(images)
+        for block in self.blocks:
+            x = block(x, task)
+        first, count = self.config.head_rows(task)
+        if self.config.task(task).is_finished_by_host:
+            return self.heads[task](self.norm(x[:, first : first + count].mean(1, keepdim=True)))
+        return self.heads[task](self.norm(x)[:, first : first + count])
 
     def raw(self, images: Tensor, task: str) -> Tensor:
         """Images -> the head's output as an image [B, channels, gh*cells, gw*cells], or [B, channels]."""
         head = self.config.task(task)
-        x = self.tokens(images)
-        for block in self.blocks:
-            x = block(x, task)
-        x = self.norm(x)
+        x = self.rows(images, task)
         if not head.is_dense:
-            return self.heads[task](x[:, 0])
-        x = self.heads[task](x[:, 1:])  # [B, patches, cells*cells*channels]
+            return pooled(self.config, head, x)
         x = x.view(len(x), *self.config.grid, head.cells, head.cells, head.channels)
         return x.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
 
@@ -227,7 +237,17 @@ class M3ViT(nn.Module):
     def balance_loss(self) -> Tensor:
         """Mean balance loss of the MoE blocks in the last training forward; 0 without experts."""
         losses = [block.moe.loss for block in self.blocks if block.is_moe and block.moe.loss is not None]
-        return torch.stack(losses).mean() if losses else self.cls_token.new_zeros(())
+        return torch.stack(losses).mean() if losses else self.pos_embed.new_zeros(())
+
+
+def pooled(config: ModelConfig, task: TaskConfig, rows: Tensor) -> Tensor:
+    """Rows [B, rows, outputs] of a head of the whole picture -> [B, channels], as ``TaskConfig.pool`` says."""
+    n = task.channels
+    if task.pool == "cls-dist":
+        return (rows[:, 0, :n] + rows[:, 1, n:]) / 2
+    if task.pool == "cls-avg":
+        return rows[:, 0, :n] + rows[:, config.prefix_tokens :, n:].mean(1)
+    return rows.mean(1) if task.pool == "avg" else rows[:, 0]
 
 
 def make_head(dim: int, task: TaskConfig) -> nn.Module:
@@ -264,8 +284,9 @@ def initialize(model: M3ViT) -> None:
     for block in model.blocks:  # keeps the residual stream's variance from growing with depth
         for weights in (block.attn.proj.weight, block.moe.w2 if block.is_moe else block.mlp.fc2.weight):
             weights.mul_(1.0 / math.sqrt(2 * depth))
-    nn.init.normal_(model.cls_token, std=0.02)
-    model.pos_embed[1:] = 0.5 * position_grid(model.config)
+    if model.config.prefix_tokens:
+        nn.init.normal_(model.cls_token, std=0.02)
+    model.pos_embed[model.config.prefix_tokens :] = 0.5 * position_grid(model.config)
     for task in model.config.tasks:
         if task.kind == "depth":  # starts in the middle of the range
             head = model.heads[task.name]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
 from edgemoe_models.arithmetic import ops
 from edgemoe_models.arithmetic.tables import EXP2G, RECIP, RSQRT, norm_constants
@@ -61,10 +61,13 @@ class _Exporter:
                 if block.is_moe
                 else self.mlp(block, residual, f"blocks.{i}")
             )
-        rows = (1, config.num_tokens) if head.is_dense else (0, 1)
-        raw = self.heads(self.norm(self.onnx.rows(residual, *rows), self.graph.norm, "norm"))
+        first, count = config.head_rows(self.task)
+        rows = self.onnx.rows(residual, first, first + count)
+        if head.is_finished_by_host:
+            rows, count = self.mean(rows, count), 1
+        raw = self.heads(self.norm(rows, self.graph.norm, "norm"))
         self.arrange(raw)
-        outputs = {raw: (rows[1] - rows[0], head.head_outputs), "output": (1, *config.output_shape(self.task))}
+        outputs = {raw: (count, head.head_outputs), "output": (1, *config.output_shape(self.task))}
         metadata = {
             "edgemoe.config": config.to_json(),
             "edgemoe.task": self.task,
@@ -112,8 +115,16 @@ class _Exporter:
         x = self.onnx.op("Mul", x, np.asarray(np.float32(256)))
         x = self.onnx.op("Transpose", self.onnx.reshape(x, 3, rows, p, columns, p), perm=[1, 3, 0, 2, 4])
         x = self.linear(self.onnx.reshape(x, rows * columns, 3 * p * p), self.graph.patch_embed, 16)
-        start = self.graph.pos_embed.astype(np.float32)
-        return self.onnx.op("Concat", start[:1], self.add(self.onnx.constant(start[1:]), x), axis=0, name="embed")
+        start, prefix = self.graph.pos_embed.astype(np.float32), self.config.prefix_tokens
+        if not prefix:
+            return self.add(self.onnx.constant(start), x, "embed")
+        x = self.add(self.onnx.constant(start[prefix:]), x)
+        return self.onnx.op("Concat", start[:prefix], x, axis=0, name="embed")
+
+    def mean(self, rows: str, count: int) -> str:
+        """The mean of ``count`` residual rows, rounded half up: one row."""
+        total = self.onnx.op("ReduceSum", self.onnx.double(rows), np.array([0], np.int64), keepdims=1)
+        return self.onnx.op("Floor", self.onnx.op("Add", self.onnx.op("Div", total, float(count)), 0.5))
 
     # --- Functions (sections 4 to 6) ----------------------------------------------------------------------------------
 
@@ -234,8 +245,27 @@ class _Exporter:
     def arrange(self, raw: str) -> str:
         """The raw rows as an image, in the float model's units."""
         head, shape = self.head, (1, *self.config.output_shape(self.task))
+        if head.pool not in ("cls", "avg-norm"):
+            raw = self.pooled(raw)
         x = self.onnx.op("Mul", raw, np.asarray(np.float32(self.graph.heads[self.task].output_scale)))
         if head.is_dense:
             x = self.onnx.reshape(x, *self.config.grid, head.cells, head.cells, head.channels)
             x = self.onnx.op("Transpose", x, perm=[4, 0, 2, 1, 3])
         return self.onnx.reshape(x, *shape, name="output")
+
+    def pooled(self, raw: str) -> str:
+        """The rows of a head of the whole picture as one, float32 [1, channels]."""
+        g, n, (_, count), prefix = self.onnx, self.head.channels, self.config.head_rows(self.task), 0
+        x = g.double(raw)
+        if self.head.pool != "avg":
+            first, second = g.ops("Split", x, np.full(2, n, np.int64), names=["pool.first", "pool.second"], axis=1)
+            own = g.rows(first, 0, 1)
+            if self.head.pool == "cls-dist":
+                both = g.op("Mul", g.op("Add", own, g.rows(second, 1, 2)), 0.5)
+                return g.op("Cast", both, to=TensorProto.FLOAT)
+            prefix = self.config.prefix_tokens
+            x = g.rows(second, prefix, count)
+        total = g.op("ReduceSum", x, np.array([0], np.int64), keepdims=1)
+        mean = g.op("Div", total, float(count - prefix))
+        mean = g.op("Add", own, mean) if prefix else mean
+        return g.op("Cast", mean, to=TensorProto.FLOAT)

@@ -8,21 +8,35 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemoe_models.config import ModelConfig
+from edgemoe_models.exact.sums import mean
 from edgemoe_models.graph.integer_graph import IntegerGraph
 
 Floats = npt.NDArray[np.float32]
 
 
 def arrange(config: ModelConfig, task: str, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Head rows [P, cells*cells*channels] as an image [channels, grid_h*cells, grid_w*cells]; cls rows as [channels].
+    """Head rows [P, cells*cells*channels] as an image [channels, grid_h*cells, grid_w*cells].
 
-    A patch's outputs are ordered (cell_y, cell_x, channel).
+    A patch's outputs are ordered (cell_y, cell_x, channel). Rows of a task of the whole picture become [channels],
+    pooled as ``TaskConfig.pool`` says: in float64, unless there is but one.
     """
     head = config.task(task)
     if not head.is_dense:
-        return rows.reshape(head.channels)
+        return _pooled(config, task, rows)
     grid = rows.reshape(*config.grid, head.cells, head.cells, head.channels)
     return grid.transpose(4, 0, 2, 1, 3).reshape(config.output_shape(task))
+
+
+def _pooled(config: ModelConfig, task: str, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    head, n = config.task(task), config.task(task).channels
+    if len(rows) == 1 and head.pool not in ("cls-dist", "cls-avg"):
+        return rows.reshape(n)
+    values = rows.astype(np.float64)
+    if head.pool == "cls-dist":
+        return np.asarray((values[0, :n] + values[1, n:]) / 2)
+    if head.pool == "cls-avg":
+        return np.asarray(values[0, :n] + mean(np.ascontiguousarray(values[config.prefix_tokens :, n:]), 0))
+    return mean(values, 0)
 
 
 def decode_output(graph: IntegerGraph, task: str, raw: npt.NDArray[Any]) -> Floats:
@@ -51,10 +65,12 @@ def postprocess(config: ModelConfig, task: str, output: npt.NDArray[Any]) -> npt
 
     Returns:
         segmentation: labels uint8 [H, W]; depth: metres float32 [H, W]; normals: unit vectors float32 [H, W, 3];
-        edges: bool [H, W]; classification: probabilities float32 [channels]
+        edges: bool [H, W]; classification: probabilities float32 [channels]; features: as they are, float32 [channels]
     """
     head = config.task(task)
     result: npt.NDArray[Any]
+    if head.kind == "features":
+        return output.astype(np.float32)
     if head.kind == "classification":
         exponentials = np.exp(output - output.max())
         result = exponentials / exponentials.sum()

@@ -91,23 +91,38 @@ def run_batch(
 ) -> Ints:
     """``run`` of several images [B, H, W, 3] at once -> [B, rows, outputs]; traces have their rows joined."""
     config = graph.config
-    is_dense = config.task(task).is_dense
     trace = {} if trace is None else trace
     patches = np.stack([patchify(image, config.patch) for image in images])
     residual = np.repeat(graph.pos_embed[None].astype(np.int64), len(images), 0)
-    residual[:, 1:] = ops.clamp(residual[:, 1:] + linear(patches, graph.patch_embed, 16), 16)
+    of_patches = residual[:, config.prefix_tokens :]
+    of_patches[:] = ops.clamp(of_patches + linear(patches, graph.patch_embed, 16), 16)
     residual = trace["embed"] = residual.reshape(-1, config.dim)
     for i, block in enumerate(graph.blocks):
         residual = _attention(block, residual, config, f"blocks.{i}", trace, functions)
         residual = _mlp(block, residual, task, config.top_k, f"blocks.{i}", trace, functions)
     tokens = residual.reshape(len(images), -1, config.dim)
-    rows = tokens[:, 1:] if is_dense else tokens[:, :1]
-    x = trace["norm"] = functions.norm(rows.reshape(-1, config.dim), graph.norm)
+    first, count = config.head_rows(task)
+    return run_head(graph, tokens[:, first : first + count], task, trace, functions)
+
+
+def run_head(
+    graph: IntegerGraph, rows: Ints, task: str, trace: Trace | None = None, functions: Functions = OURS
+) -> Ints:
+    """Final LayerNorm and head of residual rows [B, rows, D] -> [B, rows, outputs].
+
+    Of the pool ``avg-norm`` it is the rows' mean that they see, rounded half up: [B, 1, outputs]. The host computes
+    this part, from the rows that the accelerator has written.
+    """
+    trace = {} if trace is None else trace
+    if graph.config.task(task).is_finished_by_host:
+        count = rows.shape[1]
+        rows = (2 * rows.astype(np.int64).sum(1, keepdims=True) + count) // (2 * count)
+    x = trace["norm"] = functions.norm(rows.reshape(-1, graph.config.dim), graph.norm)
     head = graph.heads[task]
     if head.fc1 is not None and head.gelu is not None:
         x = trace[f"heads.{task}.hidden"] = functions.gelu(linear(x, head.fc1, 11), head.gelu)
     output = trace[f"heads.{task}"] = linear(x, head.out, 16)
-    return output.reshape(len(images), -1, head.out.outputs)
+    return output.reshape(len(rows), -1, head.out.outputs)
 
 
 def linear(x: npt.NDArray[Any], layer: IntegerLinear, bits: int, row: Ints | None = None) -> Ints:

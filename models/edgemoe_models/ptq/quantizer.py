@@ -98,7 +98,8 @@ class Quantizer:
         config, state = self.config, self.state
         patch_embed = self._patch_embed()
         position = state["pos_embed"].astype(np.float64)
-        position[0] += state["cls_token"]
+        if config.prefix_tokens:
+            position[0] += state["cls_token"]
         blocks = tuple(self._block(i) for i in range(config.depth))
         readers = [state[f"{self._head_layer(task.name)}.weight"] for task in config.tasks]
         norm, inputs = self._norm("norm", "norm", readers)

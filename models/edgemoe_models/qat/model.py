@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from edgemoe_models.arithmetic import ops
 from edgemoe_models.config import ModelConfig, TaskConfig
-from edgemoe_models.m3vit import balance_loss
+from edgemoe_models.m3vit import balance_loss, pooled
 from edgemoe_models.qat import functions
 from edgemoe_models.qat.layers import Gelu, LayerNorm, Linear, fixed_ratio
 from edgemoe_models.qat.quantizers import Quantizer, integers
@@ -209,7 +209,8 @@ class QuantM3ViT(nn.Module):
         patch = self.config.model.patch
         x = images.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))  # [B, 3, gh, p, gw, p]
         x = self.patch_embed(self.pixels(x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)))
-        x = torch.cat([x.value.new_zeros(len(images), 1, x.value.shape[2]), x.value], 1)
+        prefix = self.config.model.prefix_tokens
+        x = torch.cat([x.value.new_zeros(len(images), prefix, x.value.shape[2]), x.value], 1)
         return self.residual(self.residual(self.pos_embed).value + x)
 
     def rows(self, images: Tensor, task: str, trace: Trace | None = None) -> IntQuantTensor:
@@ -225,8 +226,8 @@ class QuantM3ViT(nn.Module):
             x = block(x, task, inner)
             if trace is not None and inner is not None:
                 trace |= {f"blocks.{i}.{name}": value for name, value in inner.items()}
-        rows = x.value[:, 1:] if self.config.model.task(task).is_dense else x.value[:, :1]
-        x = self.norm(x.set(value=rows))
+        first, count = self.config.model.head_rows(task)
+        x = self.norm(x.set(value=x.value[:, first : first + count]))
         _seen(trace, norm=x)
         inner = None if trace is None else {}
         head = self.heads[task]
@@ -241,7 +242,7 @@ class QuantM3ViT(nn.Module):
         config, head = self.config.model, self.config.model.task(task)
         x = self.rows(images, task).value
         if not head.is_dense:
-            return x[:, 0]
+            return pooled(config, head, x)
         x = x.view(len(x), *config.grid, head.cells, head.cells, head.channels)
         return x.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
 

@@ -222,7 +222,7 @@ def evaluate(
 ) -> dict[str, dict[str, float]]:
     """Metrics of every task on the first ``count`` pictures; ``far`` is the data set's, ``details`` of ``measure``."""
     model.eval()
-    device = model.cls_token.device
+    device = model.pos_embed.device
 
     def outputs(task: str, images: Any) -> Any:
         same = data[model.config.task(task).kind].shape[1:3] == images.shape[1:3]

@@ -44,11 +44,13 @@ def _tensors(config: AcceleratorConfig, model: ModelConfig, task: str) -> dict[s
     tokens, dim = model.num_tokens, model.dim
     padded = model.heads * -(-model.head_dim // config.lanes_k) * config.lanes_k
     info = model.task(task)
-    rows = model.num_patches if info.is_dense else 1
-    tensors = {"embed": ("embed", tokens, dim), "norm": ("norm", rows, dim)}
+    rows, channels = model.device_outputs(task)
+    tensors = {"embed": ("embed", tokens, dim)}
+    if not info.is_finished_by_host:
+        tensors["norm"] = ("norm", rows, dim)
+        tensors[f"heads.{task}"] = ("residual", rows, channels)
     if info.head_hidden:
         tensors[f"heads.{task}.hidden"] = ("act", rows, info.head_hidden)
-    tensors[f"heads.{task}"] = ("residual", rows, info.head_outputs)
     for block in range(model.depth):
         shapes = {
             "norm1": ("norm", tokens, dim),
@@ -129,7 +131,7 @@ def _wrong(
     place = np.where(outside, 0, place)
     opcode = fields.opcodes[place]
     engine = np.array([ENGINES.get(Opcode(number), -1) if number else -1 for number in range(max(Opcode) + 1)])[opcode]
-    mode, written_tokens, written_channels = _written(fields, lanes)
+    mode, written_tokens, written_channels = _written(fields, lanes, model)
     writers = np.zeros((len(_KINDS), max(Opcode) + 1, len(Mode) + 1), bool)
     for kind, pairs in _WRITERS.items():
         for writer, how in pairs:
@@ -152,7 +154,15 @@ def _wrong(
         | (c["channels"] < 1)
         | (last > channels),
         "is not what its command writes": ~whole
-        & ((c["tokens"] != written_tokens[place]) | (c["channels"] > written_channels[place])),
+        & (
+            # A LOAD is traced for tokens before the patches alone, to which nothing is added.
+            np.where(
+                opcode == Opcode.LOAD,
+                (c["tokens"] > written_tokens[place]) | (end > model.prefix_tokens),
+                c["tokens"] != written_tokens[place],
+            )
+            | (c["channels"] > written_channels[place])
+        ),
         "is of a head or expert that there is not": (c["head"] < low_head)
         | (c["head"] >= np.maximum(heads, low_head + 1))
         | (c["expert"] < low_expert)
@@ -160,7 +170,7 @@ def _wrong(
     }
 
 
-def _written(fields: ProgramFields, lanes: int) -> tuple[Ints, Ints, Ints]:
+def _written(fields: ProgramFields, lanes: int, model: ModelConfig) -> tuple[Ints, Ints, Ints]:
     """Mode (or their number, where there is none), tokens and channels that each command writes."""
     mode = np.full(fields.count, len(Mode))
     tokens, channels = np.zeros(fields.count, np.int64), np.zeros(fields.count, np.int64)
@@ -168,6 +178,7 @@ def _written(fields: ProgramFields, lanes: int) -> tuple[Ints, Ints, Ints]:
     mode[matmuls.numbers] = matmuls["mode"]
     tokens[matmuls.numbers], channels[matmuls.numbers] = matmuls["tokens"], matmuls["channels"]
     tokens[norms.numbers], channels[norms.numbers] = norms["tokens"], norms["dim"]
-    tokens[loads.numbers] = 1  # a LOAD is traced for the class token alone
+    stride = -(-model.dim // lanes)
+    tokens[loads.numbers] = loads["rows"] // stride
     channels[loads.numbers] = np.where(loads["memory"] == Memory.RESIDUAL, loads["rows"] * lanes, 0)
     return mode, tokens, channels

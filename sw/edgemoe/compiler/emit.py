@@ -31,8 +31,7 @@ def _phases(program: Program) -> tuple[Phase, ...]:
 
 def _task(graph: IntegerGraph, program: Program) -> Task:
     name = program.task
-    rows = graph.config.num_patches if graph.config.task(name).is_dense else 1
-    head = graph.heads[name]
+    rows, channels = graph.config.device_outputs(name)
     return Task(
         name,
         program.code,
@@ -40,8 +39,8 @@ def _task(graph: IntegerGraph, program: Program) -> Task:
         tuple(program.lowered.outputs),
         program.lowered.output_bytes,
         rows,
-        head.out.outputs,
-        head.output_scale,
+        channels,
+        graph.heads[name].output_scale,
         _phases(program),
         program.load_bytes,
     )

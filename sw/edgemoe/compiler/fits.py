@@ -152,7 +152,7 @@ def _activation_rows(
         yield need, f"a full expert queue of {tokens} tokens, {model.expert_hidden} hidden channels, {beside}"
     for task in model.tasks:
         if task.head_hidden:
-            rows = tokens if task.is_dense else 1
+            rows = tokens if task.is_dense else model.head_rows(task.name)[1]
             need = tensor + rows * _rows(task.head_hidden, lanes)
             yield need, f"{rows} tokens of {task.head_hidden} hidden channels of the head {task.name} {beside}"
 

@@ -22,19 +22,21 @@ def emit_head(
     buffers: list[Region],
     groups: list[Group],
 ) -> tuple[list[OutputPart], int]:
-    """Emit the head for every patch token, or for the class token alone; returns the outputs' layout and bytes.
+    """Emit the head for the tokens that it reads; returns the outputs' layout and bytes.
 
-    Outputs go through residual rows that no token needs any more, as many tokens and channels at a time as fit.
+    Of a task that the host finishes, the tokens' residual stream is stored instead. Other outputs go through residual
+    rows that no token needs any more, as many tokens and channels at a time as fit.
     """
     head, model = graph.heads[task], b.model
-    dense = model.task(task).is_dense
-    first = int(dense)
-    if dense:
-        groups = [Group(max(g.first, first), g.first + g.count - max(g.first, first)) for g in groups]
-        groups = [group for group in groups if group.count]
-    else:
-        groups = [Group(0, 1)]
+    first, count = model.head_rows(task)
+    groups = [
+        Group(start, end - start)
+        for group in groups
+        if (start := max(group.first, first)) < (end := min(group.first + group.count, first + count))
+    ]
     phase = b.phase("head")
+    if model.task(task).is_finished_by_host:
+        return _store_residual(b, residual, groups, first)
     x = buffers[0]
     row = b.load_norm("norm", graph.norm)
     for group in groups:
@@ -49,7 +51,25 @@ def emit_head(
     phase.macs += tokens * sum(linear.weight.size for linear in linears)
     phase.bytes_read += sum(linear.weight.size + 4 * linear.outputs for linear in linears) + 6 * model.dim
     phase.bytes_written += 2 * tokens * head.out.outputs
-    return outputs, max(part.offset + 2 * part.tokens * part.stride for part in outputs)
+    return outputs, _size(outputs)
+
+
+def _size(parts: list[OutputPart]) -> int:
+    """Bytes of all of them, which lie one after the other."""
+    return max(part.offset + 2 * part.tokens * part.stride for part in parts)
+
+
+def _store_residual(b: Builder, residual: Region, groups: list[Group], first: int) -> tuple[list[OutputPart], int]:
+    """The residual rows of ``groups``, as they are; nothing is computed."""
+    parts: list[OutputPart] = []
+    end, stride = 0, residual.stride * b.config.epilogue_lanes
+    for group in groups:
+        rows = group.count * residual.stride
+        b.emit(Store(base=Base.OUTPUT, offset=end, row=residual.row(group.first), rows=rows), "residual")
+        parts.append(OutputPart(end, group.first - first, group.count, 0, b.model.dim, stride))
+        end = align(end + 2 * group.count * stride)
+    b.phases[-1].bytes_written += 2 * sum(group.count for group in groups) * b.model.dim
+    return parts, _size(parts)
 
 
 def _shift(group: Group, first: int) -> Group:

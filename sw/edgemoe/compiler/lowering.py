@@ -122,8 +122,8 @@ class _Lowering:
         return [float(share) * balanced for share in measured]
 
     def _embed(self, after: Callable[[Group], None]) -> None:
-        """Position embeddings into the residual stream, then the patch embedding added to tokens 1 and up."""
-        b, model = self.b, self.b.model
+        """Position embeddings into the residual stream, then the patch embedding added to the patches' tokens."""
+        b, model, prefix = self.b, self.b.model, self.b.model.prefix_tokens
         phase = b.phase("embed")
         layout = b.image.add_linear("patch_embed", self.graph.patch_embed)
         position = b.image.add_residual("pos_embed", self.graph.pos_embed)
@@ -137,19 +137,20 @@ class _Lowering:
 
         def fetch(group: Group) -> tuple[Group, int]:
             """Loads of a group that are not there yet; returns its tokens that have patches, and the patches' row."""
-            first = max(group.first, 1)
-            count = group.first + group.count - first
+            first = max(group.first, prefix)
+            count = max(group.first + group.count - first, 0)
             slot = self.groups.index(group) % slots
             patches = self.rows + slot * largest
             if group not in positioned:
                 positioned.add(group)
                 row = group.first * self.residual.stride
                 command = b.load(position, row, group.count * self.residual.stride, row, "pos_embed")
-                if group.first == 0:
-                    self.trace.add("embed", command, Group(0, 1), 0, model.dim)
+                if group.first < prefix:
+                    whole = Group(group.first, min(prefix, group.first + group.count) - group.first)
+                    self.trace.add("embed", command, whole, 0, model.dim)
             if count and held[slot] != group:
                 held[slot] = group
-                b.load(source, (first - 1) * stride, count * stride, patches, "patches", Base.INPUT)
+                b.load(source, (first - prefix) * stride, count * stride, patches, "patches", Base.INPUT)
             return Group(first, count), patches
 
         def emit(chunk: Chunk, group: Group) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemoe.reports.legends import legend
-from edgemoe.runtime.predictions import Classification, Depth, Edges, Normals, Prediction, Segmentation
+from edgemoe.runtime.predictions import Classification, Depth, Edges, Features, Normals, Prediction, Segmentation
 
 __all__ = ["finding"]
 
@@ -29,6 +29,9 @@ def finding(prediction: Prediction, without: npt.NDArray[np.bool_] | None = None
         return ", ".join(f"class {number} {share:.1%}" for number, share in prediction.top(_MOST))
     if isinstance(prediction, Segmentation):
         return _shares(prediction)
+    if isinstance(prediction, Features):
+        norm = float(np.linalg.norm(prediction.vector.astype(float)))
+        return f"{prediction.vector.size} features of norm {norm:.4g}"
     if isinstance(prediction, Depth):
         low, middle, high = (float(value) for value in np.percentile(prediction.metres, (0, 50, 100)))
         return f"{low:.2f} to {high:.2f} m, median {middle:.2f} m"

@@ -71,7 +71,7 @@ def colours(predictions: Mapping[str, Predicted]) -> dict[str, RGB]:
     return {
         name: colour(found.kind, found.values, unlabelled(found.kind, predictions))
         for name, found in predictions.items()
-        if found.kind != "classification"
+        if found.model.task(found.task).is_dense
     }
 
 

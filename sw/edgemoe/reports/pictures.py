@@ -78,13 +78,15 @@ def save_picture(
 
 
 def save_predictions(stem: Path, image: RGB, predictions: Mapping[str, Predicted]) -> None:
-    """Write ``STEM-TASK.png`` for each prediction of one image; normals are grey where a segmentation sees sky."""
+    """Write ``STEM-TASK.png`` for each prediction of one image but features; normals are grey where a segmentation sees
+    sky.
+    """
     for task, found in predictions.items():
         path, caption = stem.with_name(f"{stem.name}-{task}.png"), caption_of(found.model, task)
         if found.kind == "classification":
             best = np.argsort(-np.asarray(found.values, float), kind="stable")[:_BEST]
             save_scores(path, image, [(f"class {number}", float(found.values[number])) for number in best], caption)
-        else:
+        elif found.model.task(task).is_dense:
             without, channels = unlabelled(found.kind, predictions), found.model.task(task).channels
             save_picture(path, found.kind, image, found.values, without=without, channels=channels, caption=caption)
 

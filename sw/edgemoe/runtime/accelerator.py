@@ -48,7 +48,7 @@ class Accelerator:
 
         Returns:
             A ``Segmentation``, ``Depth``, ``Normals``,
-            ``Edges`` or ``Classification``, as the task's kind is
+            ``Edges``, ``Classification`` or ``Features``, as the task's kind is
 
         Raises:
             ValueError: the image cannot be read, or does not fit

@@ -16,7 +16,17 @@ from edgemoe.runtime.executor import Measured
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.integer.postprocess import arrange, postprocess
 
-__all__ = ["Classification", "Depth", "Edges", "Normals", "Prediction", "Segmentation", "Stats", "interpret"]
+__all__ = [
+    "Classification",
+    "Depth",
+    "Edges",
+    "Features",
+    "Normals",
+    "Prediction",
+    "Segmentation",
+    "Stats",
+    "interpret",
+]
 
 Floats = npt.NDArray[np.float32]
 
@@ -66,7 +76,7 @@ class Prediction:
 
     @property
     def kind(self) -> str:
-        """``segmentation``, ``depth``, ``normals``, ``edges`` or ``classification``."""
+        """``segmentation``, ``depth``, ``normals``, ``edges``, ``classification`` or ``features``."""
         return self.model.task(self.task).kind
 
     @functools.cached_property
@@ -76,7 +86,7 @@ class Prediction:
 
     @property
     def values(self) -> npt.NDArray[np.generic]:
-        """The prediction as one array: ``labels``, ``metres``, ``vectors``, ``mask`` or ``scores``."""
+        """The prediction as one array: ``labels``, ``metres``, ``vectors``, ``mask``, ``scores`` or ``vector``."""
         raise NotImplementedError
 
 
@@ -168,6 +178,21 @@ class Classification(Prediction):
         return self.scores
 
 
+@dataclass(frozen=True, eq=False)
+class Features(Prediction):
+    """What a backbone without a head says of the whole picture.
+
+    Attributes:
+        vector: float32 [channels], in the float model's units
+    """
+
+    vector: Floats
+
+    @property
+    def values(self) -> npt.NDArray[np.generic]:
+        return self.vector
+
+
 def interpret(
     bundle: Bundle, task: str, raw: npt.NDArray[np.int16], measured: Measured, host_seconds: float
 ) -> Prediction:
@@ -184,14 +209,15 @@ def interpret(
     common = (task, raw, scale, stats, model)
     if kind == "classification":
         return Classification(*common, int(values.argmax()), values)
-    return _DENSE[kind](*common, values)
+    return _OTHERS[kind](*common, values)
 
 
-_DENSE: dict[str, Callable[..., Prediction]] = {
+_OTHERS: dict[str, Callable[..., Prediction]] = {
     "segmentation": Segmentation,
     "depth": Depth,
     "normals": Normals,
     "edges": Edges,
+    "features": Features,
 }
 
 

@@ -66,8 +66,10 @@ class _Network:
             y = self.norm(x, f"{name}.norm2")
             x = self.graph.op("Add", x, self.moe(y, name) if c.is_moe(i) else self.mlp(y, f"{name}.mlp", name))
         x = self.graph.op("Reshape", x, _ints(-1, c.num_tokens, c.dim))
-        first, last = (1, c.num_tokens) if c.task(self.task).is_dense else (0, 1)
-        x = self.graph.op("Slice", x, _ints(first), _ints(last), _ints(1))
+        first, count = c.head_rows(self.task)
+        x = self.graph.op("Slice", x, _ints(first), _ints(first + count), _ints(1))
+        if c.task(self.task).is_finished_by_host:
+            x, count = self.graph.op("ReduceMean", x, axes=[1], keepdims=1), 1
         y = self.norm(self.graph.op("Reshape", x, _ints(-1, c.dim)), "norm")
         head = f"heads.{self.task}"
         if c.task(self.task).head_hidden:
@@ -75,7 +77,7 @@ class _Network:
             y = self.named_linear(y, f"{head}.fc2", f"{head}.hidden")
         else:
             y = self.named_linear(y, head, "norm")
-        return self.graph.op("Reshape", y, _ints(-1, last - first, c.task(self.task).head_outputs), name="rows")
+        return self.graph.op("Reshape", y, _ints(-1, count, c.task(self.task).head_outputs), name="rows")
 
     def embed(self) -> str:
         """Images -> tokens [N, D]; the class token is a row of zeros to which its own table row is added."""
@@ -86,9 +88,10 @@ class _Network:
         x = self.graph.op("Mul", self.graph.op("Cast", x, to=TensorProto.FLOAT), np.asarray(_PIXEL))
         x = self.named_linear(x, "patch_embed", "pixels")
         x = self.graph.op("Reshape", x, _ints(-1, c.num_patches, c.dim))
-        x = self.graph.op("Pad", x, _ints(0, 1, 0, 0, 0, 0))
+        x = self.graph.op("Pad", x, _ints(0, c.prefix_tokens, 0, 0, 0, 0))
         table = self.state["pos_embed"].copy()
-        table[0] += self.state["cls_token"]
+        if c.prefix_tokens:
+            table[0] += self.state["cls_token"]
         return self.graph.op("Reshape", self.graph.op("Add", x, table), _ints(-1, c.dim))
 
     def norm(self, x: str, name: str) -> str:

@@ -24,7 +24,11 @@ class BaselineNetwork(nn.Module):
         x = model.tokens(images.permute(0, 3, 1, 2).to(model.pos_embed.dtype) / 256)
         for block in model.blocks:
             x = block(x, self.task)
-        x = model.norm(x[:, 1:] if model.config.task(self.task).is_dense else x[:, :1])
+        first, count = model.config.head_rows(self.task)
+        x = x[:, first : first + count]
+        if model.config.task(self.task).is_finished_by_host:
+            x = x.mean(1, keepdim=True)
+        x = model.norm(x)
         rows: Tensor = model.heads[self.task](x)
         return rows
 
