@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+
 from edgemoe.boards.board import board_names, load_board
 from edgemoe.compiler.errors import CompileError
 from edgemoe.compiler.fits import fits, shortages
 from edgemoe.configs import CONFIGS
+from edgemoe.reports.tables import TextTable
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_models.config import ModelConfig
 
-__all__ = ["advice", "fitting_configs", "require_fit"]
+__all__ = ["advice", "fit_table", "fitting_configs", "require_fit"]
 
 
 def require_fit(model: ModelConfig, config: AcceleratorConfig, expert_bits: int = 8) -> None:
@@ -24,7 +27,30 @@ def require_fit(model: ModelConfig, config: AcceleratorConfig, expert_bits: int 
 
 def fitting_configs(model: ModelConfig) -> list[str]:
     """Names of the presets and boards that take a model of this shape."""
-    return [name for name, config in _shipped().items() if not fits(model, config)]
+    return [name for name, problems in _problems(model).items() if not problems]
+
+
+def fit_table(model: ModelConfig) -> TextTable:
+    """Each preset and board with what it lacks for a model of this shape: fields of its configuration, and values."""
+    table = TextTable("", ["configuration", "fits", "needs (has)"])
+    for name, problems in _problems(model).items():
+        config = _shipped()[name]
+        fields = {shortage.field: shortage.need for shortage in shortages(model, config) if shortage.field is not None}
+        needs = [f"{field} {need:,} ({getattr(config, field):,})" for field, need in fields.items()]
+        if any(shortage.field is None for shortage in shortages(model, config)):
+            needs = ["more than any configuration can have"]
+        elif problems and not needs:
+            needs = ["another arrangement: " + "; ".join(problems)]
+        table.add(name, "no" if problems else "yes", needs[0] if needs else "")
+        for need in needs[1:]:
+            table.add("", "", need)
+    return table
+
+
+@functools.lru_cache(maxsize=8)
+def _problems(model: ModelConfig) -> dict[str, tuple[str, ...]]:
+    """Of each preset and board, what keeps a model of this shape from being compiled."""
+    return {name: tuple(fits(model, config)) for name, config in _shipped().items()}
 
 
 def advice(model: ModelConfig) -> str:

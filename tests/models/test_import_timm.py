@@ -67,6 +67,18 @@ def test_all_problems_are_in_one_message(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [
+        (
+            {"dist_token": np.zeros((1, 1, DIM)), "head_dist.weight": np.zeros((6, DIM))},
+            {},
+            "missing: head_dist.bias [6]",
+        ),
+        ({"fc_norm.weight": np.ones(DIM), "fc_norm.bias": np.ones(DIM)}, {}, "two LayerNorms behind its blocks"),
+        ({"cls_token": None, "pos_embed": np.zeros((1, 9, DIM))}, {"pool": "cls"}, "so --pool cannot be cls"),
+        (
+            {"reg_token": np.zeros((1, 5, DIM)), "cls_token": None},
+            {},
+            "5 position embeddings besides those before them have no obvious arrangement",
+        ),
         ({"head.weight": None}, {}, "has no classification head (head.weight): timm makes it with num_classes above 0"),
         ({"head.weight": None, "fc.weight": np.zeros((3, DIM))}, {}, "; fc.weight may be one: rename it"),
         ({"norm.bias": np.full(DIM, np.nan, np.float32)}, {}, "norm.bias holds 24 NaN or infinite values"),
@@ -93,27 +105,23 @@ def test_timm_refusals(tmp_path, changes, options, message):
 
 #: Tensors that other networks have, each with what is said of it.
 OTHERS = {
-    "distilled": (
-        {"dist_token": (1, 1, DIM), "head_dist.weight": (6, DIM)},
-        "a second class token of a distilled",
-    ),
-    "registers": ({"reg_token": (1, 4, DIM)}, "register tokens (reg_token)"),
-    "LayerScale": (
-        {"blocks.0.ls1.gamma": (DIM,), "blocks.1.ls2.gamma": (DIM,)},
-        "LayerScale (blocks.0.ls1.gamma, ...)",
-    ),
-    "fc_norm": ({"fc_norm.weight": (DIM,), "norm.weight": None}, "the head reads the average of the patch tokens"),
-    "no class token": ({"cls_token": None, "pos_embed": (1, 9, DIM)}, "no class token (cls_token)"),
     "attention pooling": ({"attn_pool.latent": (1, 1, DIM)}, "attention pooling before the head"),
     "norms of queries": ({"blocks.0.attn.q_norm.weight": (12,)}, "norms of queries and keys"),
-    "BEiT": ({"blocks.0.attn.q_bias": (DIM,)}, "biases of attention as BEiT has them"),
+    "BEiT": (
+        {"blocks.0.attn.q_bias": (DIM,)},
+        "queries and values with a bias, keys without (BEiT's and EVA's attention)",
+    ),
+    "RoPE": ({"rope.freqs": (2, 2, 2, 6)}, "positions that rotate queries and keys (RoPE)"),
+    "relative": ({"pos_embed": None}, "no position embeddings (pos_embed)"),
+    "RMSNorm": ({"blocks.0.norm1.bias": None, "blocks.1.norm1.bias": None}, "RMSNorm or a LayerNorm without bias"),
+    "parallel": ({"blocks.0.attns.0.attn.qkv.weight": (72, DIM)}, "parallel attentions and MLPs in a block"),
     "SwiGLU": ({"blocks.0.mlp.w12.weight": (8, DIM)}, "a gated MLP"),
     "CLIP": ({"norm_pre.weight": (DIM,)}, "a LayerNorm before the first block, as CLIP has it"),
-    "hybrid": ({"patch_embed.backbone.stem.conv.weight": (3, 3)}, "a patch embedding of more than one convolution"),
+    "hybrid": ({"patch_embed.backbone.stem.conv.weight": (3, 3)}, "a stem of several convolutions"),
     "grey": ({"patch_embed.proj.weight": (DIM, 1, 4, 4)}, "an input of 1 channels, ours takes RGB"),
     "two at once": (
-        {"reg_token": (1, 4, DIM), "blocks.0.ls1.gamma": (DIM,)},
-        "register tokens (reg_token); LayerScale",
+        {"norm_pre.weight": (DIM,), "blocks.0.attn.q_norm.weight": (12,)},
+        "as CLIP has it (norm_pre.weight)",
     ),
 }
 
@@ -137,6 +145,18 @@ def test_queries_without_bias(tmp_path):
         import_checkpoint(changed(tmp_path / "c.safetensors", {"blocks.0.attn.qkv.bias": None}), ImportOptions(heads=2))
 
 
+def test_every_first_token_has_a_row(tmp_path):
+    """Registers have no position of their own here, the class token has: DINOv2's own files are so."""
+    registers = np.arange(3 * DIM, dtype=np.float32).reshape(1, 3, DIM) / 100
+    path = changed(tmp_path / "a.safetensors", {"register_tokens": registers, "mask_token": np.zeros((1, DIM))})
+    imported = import_checkpoint(path, ImportOptions(heads=HEADS))
+    plain = import_checkpoint(changed(tmp_path / "b.safetensors", {}), ImportOptions(heads=HEADS))
+    assert imported.config.prefix_tokens == 4 and imported.config.num_tokens == 13
+    assert imported.unused == ("mask_token",)
+    np.testing.assert_array_equal(imported.state["pos_embed"][1:4], registers[0])
+    np.testing.assert_array_equal(imported.state["pos_embed"][[0, *range(4, 13)]], plain.state["pos_embed"])
+
+
 # --- What the file does not say ------------------------------------------------------------------------------------
 
 
@@ -151,20 +171,32 @@ def test_assumptions_are_said_in_one_line(timm_file):
     assert imported.config.eps == 1e-5 and not any("assumed" in note for note in imported.notes)
 
 
-def test_the_number_of_heads_is_said_when_it_is_assumed(tmp_path):
-    wide = {
-        name: np.zeros([{DIM: 64, 3 * DIM: 192}.get(n, n) for n in array.shape], np.float32)
-        for name, array in timm_tensors().items()
+def of_width(width):
+    sizes = {DIM: width, 3 * DIM: 3 * width}
+    return {
+        name: np.zeros([sizes.get(n, n) for n in array.shape], np.float32) for name, array in timm_tensors().items()
     }
-    imported = import_checkpoint(changed(tmp_path / "a.safetensors", wide), ImportOptions())
-    assert imported.config.heads == 1 and any("1 attention heads of 64 (--heads)" in note for note in imported.notes)
+
+
+def test_the_number_of_heads_is_said_when_it_is_assumed(tmp_path):
+    imported = import_checkpoint(changed(tmp_path / "a.safetensors", of_width(192)), ImportOptions())
+    assert imported.config.heads == 3 and any("3 attention heads of 64 (--heads)" in note for note in imported.notes)
+
+
+def test_the_number_of_heads_is_asked_for_where_networks_differ(tmp_path):
+    path = changed(tmp_path / "a.safetensors", of_width(64))
+    with pytest.raises(ImportRefused, match=re.escape("networks of the width 64 differ in it: give --heads")):
+        import_checkpoint(path, ImportOptions())
+    assert import_checkpoint(path, ImportOptions(heads=2)).config.heads == 2
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"pool": "avg"}, "the average of the patch tokens (--pool avg), and the accelerator has no operation that"),
         ({"pool": "max"}, "--pool must be cls or avg, not 'max'"),
+        ({"norm": "post"}, "LayerNorms behind attention and MLP (post-norm), where ours stand before them"),
+        ({"norm": "none"}, "--norm must be pre or post, not 'none'"),
+        ({"positions": "rope"}, "positions that rotate queries and keys (RoPE)"),
         ({"activation": "quick_gelu"}, "the activation 'quick_gelu' is not the exact GELU"),
         ({"activation": "relu"}, "the activation 'relu' is not the exact GELU"),
         ({"eps": 0.0}, "ModelConfig.eps must be"),

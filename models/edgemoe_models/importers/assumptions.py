@@ -1,51 +1,84 @@
 """What a checkpoint does not say and an importer takes for granted: told in one line, with the options for it.
 
 Nothing in a state dict tells the activation, LayerNorm's eps, the number of heads or what the head reads, and a wrong
-guess computes something else without a word.
+guess computes something else without a word. What a config.json beside it says (``Facts``) is neither assumed nor
+asked for, and an option that contradicts it is refused.
 """
 
 from __future__ import annotations
 
+from edgemoe_models.importers.facts import NOTHING, Facts
 from edgemoe_models.importers.options import HEAD_DIM, ImportOptions, ImportRefused
 
 DEFAULT_EPS = 1e-6
 _GELU = ("gelu", "exact gelu")
+#: Widths of which all published plain ViTs have heads of 64 channels.
+_USUAL_WIDTHS = (192, 320, 384, 512, 640, 768, 1024)
+_POOLS = ("cls", "avg")
 
 
 class Assumptions:
-    """Answers from the options, or assumed; :meth:`note` says which were assumed."""
+    """Answers from the options or the facts, or assumed; :meth:`note` says which were assumed."""
 
-    def __init__(self, options: ImportOptions) -> None:
-        self.options = options
+    def __init__(self, options: ImportOptions, facts: Facts = NOTHING) -> None:
+        self.options, self.facts = options, facts
         self._assumed: list[str] = []
 
     def heads(self, dim: int) -> int:
-        """The number of attention heads: as given, or heads of 64."""
+        """The number of attention heads: as given or known, or heads of 64 where networks of this width have them.
+
+        Raises:
+            ImportRefused: it has to be given, contradicts what is known, or does not divide the width
+        """
         given = self.options.heads
-        if given is None and dim % HEAD_DIM:
-            raise ImportRefused(f"the width {dim} is no multiple of {HEAD_DIM}: give the number of heads (--heads)")
-        heads = dim // HEAD_DIM if given is None else given
+        if given is None and self.facts.heads is None:
+            return self._usual_heads(dim)
+        if given is not None and self.facts.heads not in (None, given):
+            raise ImportRefused(
+                f"{self.facts.source} says {self.facts.heads} heads, --heads {given}: leave --heads out"
+            )
+        heads = given or self.facts.heads or 0
         if heads < 1 or dim % heads:
             raise ImportRefused(f"--heads must divide the width {dim}, not be {heads}")
-        if given is None:
-            self._assumed.append(f"{heads} attention heads of {HEAD_DIM} (--heads)")
         return heads
 
-    def class_token(self) -> None:
-        """Refuse a head that does not read the class token."""
-        if self.options.pool is None:
-            self._assumed.append("a head that reads the class token (--pool)")
-        elif self.options.pool == "avg":
+    def _usual_heads(self, dim: int) -> int:
+        if (known := self.facts.usual_heads.get(dim)) is not None:
+            return known
+        if dim % HEAD_DIM:
+            raise ImportRefused(f"the width {dim} is no multiple of {HEAD_DIM}: give the number of heads (--heads)")
+        if dim not in _USUAL_WIDTHS:
             raise ImportRefused(
-                "the head reads the average of the patch tokens (--pool avg), and the accelerator has no operation "
-                "that averages tokens: fine-tune the network with a head on the class token (timm: global_pool='token')"
+                f"the file does not say how many attention heads there are, and networks of the width {dim} differ in "
+                f"it: give --heads (timm: model.blocks[0].attn.num_heads; {dim // HEAD_DIM} would be heads of "
+                f"{HEAD_DIM})"
             )
-        elif self.options.pool != "cls":
-            raise ImportRefused(f"--pool must be cls or avg, not {self.options.pool!r}")
+        self._assumed.append(f"{dim // HEAD_DIM} attention heads of {HEAD_DIM} (--heads)")
+        return dim // HEAD_DIM
+
+    def pool(self, usual: str, is_certain: bool) -> str:
+        """What the head reads, ``cls`` or ``avg``.
+
+        Args:
+            usual: where nothing says it
+            is_certain: whether the tensors allow nothing else
+        """
+        given = self.options.pool
+        if given is not None and given not in _POOLS:
+            raise ImportRefused(f"--pool must be {' or '.join(_POOLS)}, not {given!r}")
+        pool = given or self.facts.pool
+        if pool is None:
+            if not is_certain:
+                reads = {"cls": "the class token", "avg": "the average of the patch tokens"}[usual]
+                self._assumed.append(f"a head that reads {reads} (--pool)")
+            return usual
+        if is_certain and pool != usual:
+            raise ImportRefused(f"the tensors are of a head that reads {usual}, so --pool cannot be {pool}")
+        return pool
 
     def activation(self) -> None:
         """Refuse another activation than the exact GELU."""
-        given = self.options.activation
+        given = self.options.activation or self.facts.activation
         if given is None:
             self._assumed.append("the exact GELU (--activation)")
         elif given.strip().lower() not in _GELU:
@@ -56,7 +89,7 @@ class Assumptions:
 
     def eps(self) -> float:
         """Of the LayerNorms."""
-        given = self.options.eps
+        given = self.options.eps if self.options.eps is not None else self.facts.eps
         if given is None:
             self._assumed.append(f"LayerNorm's eps {DEFAULT_EPS:g} (--eps)")
             return DEFAULT_EPS

@@ -13,6 +13,7 @@ from edgemoe_models.config import LIMITS, TASK_KINDS, ModelConfig, TaskConfig
 from edgemoe_models.exact.functions import standard_normal
 from edgemoe_models.exact.sums import total
 from edgemoe_models.float_reference import Floats, state_shapes
+from edgemoe_models.importers.facts import NOTHING, Facts
 from edgemoe_models.importers.options import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -106,25 +107,33 @@ def take_attention(source: Source, block: str, dim: int) -> dict[str, Floats]:
     }
 
 
-def take_embedding(source: Source, options: ImportOptions) -> dict[str, Floats]:
-    """Patch embedding (its input normalization folded in), class token and position embeddings of timm's names."""
+def take_patches(source: Source, options: ImportOptions, facts: Facts = NOTHING) -> dict[str, Floats]:
+    """Patch embedding of timm's names, its input normalization folded in."""
     dim, _, patch, _ = source.shape("patch_embed.proj.weight", 4)
-    tokens = source.shape("pos_embed", 3)[1]
     weight = source.take("patch_embed.proj.weight", dim, 3, patch, patch).reshape(dim, -1)
     bias = source.take("patch_embed.proj.bias", dim)
-    weight, bias = fold_normalization(weight, bias, *normalization(options)[:2])
+    weight, bias = fold_normalization(weight, bias, *normalization(options, facts)[:2])
+    return {"patch_embed.weight": weight, "patch_embed.bias": bias}
+
+
+def take_embedding(source: Source, options: ImportOptions) -> dict[str, Floats]:
+    """Patch embedding (its input normalization folded in), class token and position embeddings of timm's names."""
+    dim, tokens = source.shape("patch_embed.proj.weight", 4)[0], source.shape("pos_embed", 3)[1]
     return {
-        "patch_embed.weight": weight,
-        "patch_embed.bias": bias,
+        **take_patches(source, options),
         "cls_token": source.take("cls_token", 1, 1, dim)[0, 0],
         "pos_embed": source.take("pos_embed", 1, tokens, dim)[0],
     }
 
 
-def normalization(options: ImportOptions) -> tuple[Triple, Triple, str]:
+def normalization(options: ImportOptions, facts: Facts = NOTHING) -> tuple[Triple, Triple, str]:
     """Mean and deviation of the pixels that the network was trained with, and what the user must know about them."""
-    mean, std = options.mean or IMAGENET_MEAN, options.std or IMAGENET_STD
-    source = "as given" if options.mean or options.std else "ImageNet's; if it was another, give --mean and --std"
+    mean, std = options.mean or facts.mean or IMAGENET_MEAN, options.std or facts.std or IMAGENET_STD
+    source = "ImageNet's; if it was another, give --mean and --std"
+    if options.mean or options.std:
+        source = "as given"
+    elif facts.mean or facts.std:
+        source = f"of {facts.source}"
     return mean, std, f"input normalization folded into the patch embedding: mean {mean}, deviation {std} ({source})"
 
 

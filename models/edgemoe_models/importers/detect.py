@@ -6,32 +6,27 @@ import dataclasses
 from pathlib import Path
 
 from edgemoe_models.checkpoint import check_state
+from edgemoe_models.importers.beside import TORCHVISION, has_config, read_facts, read_folder
 from edgemoe_models.importers.edge_moe import SUFFIX, import_edge_moe
+from edgemoe_models.importers.facts import NOTHING
 from edgemoe_models.importers.files import Tensors, read_checkpoint, read_ranks
 from edgemoe_models.importers.m3vit import import_m3vit
 from edgemoe_models.importers.names import plain_names
 from edgemoe_models.importers.options import Imported, ImportOptions, ImportRefused
+from edgemoe_models.importers.other_networks import other_kind
 from edgemoe_models.importers.timm import import_timm
+from edgemoe_models.importers.translation import as_timm, join_queries, known_format
 
-FORMATS = ("timm", "m3vit", "edge-moe")
-_FROM_TENSORS = {"timm": import_timm, "m3vit": import_m3vit}
+FORMATS = ("timm", "huggingface", "torchvision", "m3vit", "edge-moe")
+#: Those whose tensors become timm's by renaming.
+_PLAIN = ("timm", "huggingface", "torchvision")
 _COMMON = {"name", "heads", "image_height", "image_width", "trained_grid", "activation", "eps"}
 _NAMED = _COMMON | {"mean", "std", "prefix", "key"}
 #: The options that each format reads.
 _OPTIONS = {
-    "timm": _NAMED | {"pool"},
+    **dict.fromkeys(_PLAIN, _NAMED | {"pool", "norm", "positions"}),
     "m3vit": _NAMED | {"tasks", "top_k", "seed_heads"},
     "edge-moe": _COMMON | {"tasks", "top_k", "seed_heads", "fill_missing"},
-}
-
-
-#: Parts of names by which other libraries' Vision Transformers are known.
-_ELSEWHERE = {
-    "embeddings.patch_embeddings.projection": "these are Hugging Face's",
-    "encoder.layers.encoder_layer_": "these are torchvision's",
-    "vision_model.": "these are CLIP's or SigLIP's",
-    "transformer.resblocks.": "these are CLIP's",
-    "layers.0.blocks.": "this is a Swin Transformer, which has windows of attention",
 }
 
 
@@ -48,16 +43,36 @@ def import_checkpoint(path: Path, options: ImportOptions, format_name: str | Non
             _check_options("edge-moe", options)
             imported = import_edge_moe(path, options)
         else:
-            found, nesting = read_ranks(path, options.key) if path.is_dir() else read_checkpoint(path, options.key)
-            tensors, renaming = plain_names(found, options.prefix)
-            format_name = format_name or detect(tensors)
-            _check_options(format_name, options)
-            imported = _FROM_TENSORS[format_name](tensors, options)
-            imported = dataclasses.replace(imported, notes=(*imported.notes, *nesting, *renaming))
+            imported = _import_named(path, options, format_name)
         check_state(imported.state, imported.config)
     except ValueError as error:  # also of the model's config, and of check_state
         raise ImportRefused(f"{path}: {error}") from None
     return imported
+
+
+def _import_named(path: Path, options: ImportOptions, format_name: str | None) -> Imported:
+    """From tensors with names, in a file or a folder."""
+    nesting: tuple[str, ...] = ()
+    if path.is_dir() and has_config(path):
+        found, facts = read_folder(path, options.key)
+    elif path.is_dir():
+        (found, nesting), facts = read_ranks(path, options.key), NOTHING
+    else:
+        (found, nesting), facts = read_checkpoint(path, options.key), NOTHING
+    named = format_name or known_format(found)
+    if named == "huggingface" and facts is NOTHING and has_config(path.parent) and not path.is_dir():
+        facts = read_facts(path.parent)
+    if named == "torchvision":
+        facts = TORCHVISION
+    tensors, renaming = plain_names(as_timm(found, named), options.prefix)
+    format_name = named or detect(tensors)
+    _check_options(format_name, options)
+    if format_name == "m3vit":
+        imported = import_m3vit(tensors, options)
+    else:
+        tensors = join_queries(tensors) if format_name == "huggingface" else tensors
+        imported = import_timm(tensors, options, facts)
+    return dataclasses.replace(imported, notes=(*imported.notes, *nesting, *renaming))
 
 
 def _check_options(format_name: str, options: ImportOptions) -> None:
@@ -75,7 +90,9 @@ def detect(tensors: Tensors) -> str:
         return "timm"
     if "patch_embed.weight" in tensors:
         raise ImportRefused("this is a checkpoint of edgemoe already, nothing has to be imported")
+    if what := other_kind(tensors):
+        raise ImportRefused(f"the network has what ours has not: {what}")
     first = ", ".join(sorted(tensors)[:4])
-    whose = next((whose for mark, whose in _ELSEWHERE.items() if any(mark in name for name in tensors)), None)
-    hint = f": {whose}; timm has the same networks, whose state_dict() can be imported" if whose else ""
-    raise ImportRefused(f"the names are neither timm's nor M3ViT's, but {first}, ...{hint}")
+    raise ImportRefused(
+        f"the names are neither timm's nor M3ViT's, Hugging Face's or torchvision's of a plain ViT, but {first}, ..."
+    )

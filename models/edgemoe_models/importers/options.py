@@ -33,7 +33,9 @@ class ImportOptions:
     """What a checkpoint does not say itself; None: the importer's own guess. Each field's ``help`` says what it is."""
 
     name: str = _option("the model's name", "imported")
-    heads: int | None = _option("attention heads (default: width / 64; m3vit: must be given)")
+    heads: int | None = _option(
+        "attention heads (default: the config's, or width / 64 of usual widths; m3vit: must be given)"
+    )
     image_height: int | None = _option("pixels")
     image_width: int | None = _option("pixels")
     mean: Triple | None = _option("mean of the training images, RGB in 0..1 (default: ImageNet's; not for edge-moe)")
@@ -42,7 +44,11 @@ class ImportOptions:
     top_k: int | None = _option("experts a token visits (m3vit; edge-moe: 2)")
     seed_heads: int | None = _option("seed of heads that the checkpoint lacks (m3vit; edge-moe: 0)")
     fill_missing: int | None = _option("seed of experts that are missing (edge-moe)")
-    pool: str | None = _option("what the head reads, cls or avg (timm; default: cls)")
+    pool: str | None = _option("what the head reads, cls or avg (default: cls; avg without a class token)")
+    norm: str | None = _option(
+        "where a block's LayerNorms stand, pre or post (asked for where the file leaves it open)"
+    )
+    positions: str | None = _option("learned, or rope besides (asked for where the file leaves it open)")
     activation: str | None = _option("of the MLPs (default: gelu, the exact one)")
     eps: float | None = _option("of the LayerNorms (default: 1e-6)")
     trained_grid: str | None = _option("ROWSxCOLUMNS of patches that the position embeddings are for (default: square)")

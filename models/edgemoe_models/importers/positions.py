@@ -20,7 +20,9 @@ _CUBIC = -0.5  # Keys' coefficient, which torch uses together with antialiasing,
 Grid = tuple[int, int]
 
 
-def image_size(options: ImportOptions, patches: int, patch: int, aspect: int = 1) -> tuple[int, int]:
+def image_size(
+    options: ImportOptions, patches: int, patch: int, aspect: int = 1, beside: str = " besides the class token's"
+) -> tuple[int, int]:
     """Height and width in pixels: as given, or those of the grid that the position embeddings are for."""
     for name in ("image_height", "image_width"):
         if (given := getattr(options, name)) is not None and not 1 <= given <= LIMITS[name]:
@@ -35,14 +37,16 @@ def image_size(options: ImportOptions, patches: int, patch: int, aspect: int = 1
     grid = _given(options, patches) or _likely(patches, aspect)
     if grid is None:
         raise ImportRefused(
-            f"{patches} position embeddings besides the class token's have no obvious arrangement: "
+            f"{patches} position embeddings{beside} have no obvious arrangement: "
             "give --trained-grid ROWSxCOLUMNS, or --image-height and --image-width"
         )
     return grid[0] * patch, grid[1] * patch
 
 
-def fitted(embeddings: Floats, grid: Grid, options: ImportOptions, aspect: int = 1) -> tuple[Floats, str]:
-    """Position embeddings [1 + patches, D] for an image of ``grid`` patches, and in words what was done to them.
+def fitted(
+    embeddings: Floats, grid: Grid, options: ImportOptions, aspect: int = 1, prefix: int = 1
+) -> tuple[Floats, str]:
+    """Position embeddings [prefix + patches, D] for an image of ``grid`` patches, and in words what was done to them.
 
     They are taken to be of a square grid (or ``aspect`` times as wide as high) unless the options say another; where
     their number makes none, of the image's.
@@ -50,7 +54,7 @@ def fitted(embeddings: Floats, grid: Grid, options: ImportOptions, aspect: int =
     Raises:
         ImportRefused: which grid they are for cannot be told
     """
-    patches = len(embeddings) - 1
+    patches = len(embeddings) - prefix
     source = _given(options, patches) or _likely(patches, aspect) or (grid if patches == math.prod(grid) else None)
     if source is None:
         raise ImportRefused(
@@ -60,23 +64,33 @@ def fitted(embeddings: Floats, grid: Grid, options: ImportOptions, aspect: int =
     said = "as given" if options.trained_grid else "--trained-grid"
     if source == grid:
         return embeddings, f"position embeddings of {grid[0]} x {grid[1]} patches ({said})"
-    values = embeddings[1:].reshape(*source, -1)
+    values = embeddings[prefix:].reshape(*source, -1)
     resized = resample(resample(values, grid[0]).swapaxes(0, 1), grid[1]).swapaxes(0, 1)
     resized = resized.reshape(-1, embeddings.shape[1]).astype(np.float32)
     text = f"position embeddings resampled from {source[0]} x {source[1]} to {grid[0]} x {grid[1]} patches, bicubic"
-    return np.concatenate([embeddings[:1], resized]), f"{text} ({said})"
+    return np.concatenate([embeddings[:prefix], resized]), f"{text} ({said})"
 
 
 def _given(options: ImportOptions, patches: int) -> Grid | None:
     if options.trained_grid is None:
         return None
-    match = re.fullmatch(r"(\d{1,4})\s*[xX×]\s*(\d{1,4})", options.trained_grid.strip(), re.ASCII)
-    if match is None:
-        raise ImportRefused(f"--trained-grid must be ROWSxCOLUMNS, as 14x14, not {options.trained_grid!r}")
-    rows, columns = int(match[1]), int(match[2])
+    rows, columns = given_grid(options)
     if rows * columns != patches:
         raise ImportRefused(f"--trained-grid {rows}x{columns} has {rows * columns} patches, the checkpoint {patches}")
     return rows, columns
+
+
+def given_grid(options: ImportOptions) -> Grid:
+    """``--trained-grid``, which is given.
+
+    Raises:
+        ImportRefused: it is no grid
+    """
+    text = (options.trained_grid or "").strip()
+    match = re.fullmatch(r"(\d{1,4})\s*[xX×]\s*(\d{1,4})", text, re.ASCII)
+    if match is None:
+        raise ImportRefused(f"--trained-grid must be ROWSxCOLUMNS, as 14x14, not {options.trained_grid!r}")
+    return int(match[1]), int(match[2])
 
 
 def _likely(patches: int, aspect: int) -> Grid | None:

@@ -1,4 +1,8 @@
-"""timm's and DeiT's Vision Transformers (names of ``timm.models.vision_transformer``)."""
+"""Plain Vision Transformers under timm's names (``timm.models.vision_transformer``), to which all others are brought.
+
+With or without a class token, a distillation token, registers, LayerScale, biases and a head; the head may read the
+class token, the mean of the patch tokens, or both.
+"""
 
 from __future__ import annotations
 
@@ -7,64 +11,59 @@ import re
 
 import numpy as np
 
-from edgemoe_models.config import ModelConfig, TaskConfig
+from edgemoe_models.config import ModelConfig
+from edgemoe_models.float_reference import Floats
 from edgemoe_models.importers.assumptions import Assumptions
 from edgemoe_models.importers.common import (
     Source,
     block_numbers,
     normalization,
     take_attention,
-    take_embedding,
     take_linear,
-    take_norm,
+    take_patches,
 )
+from edgemoe_models.importers.facts import NOTHING, Facts
 from edgemoe_models.importers.files import Tensors
+from edgemoe_models.importers.heads import take_head
 from edgemoe_models.importers.options import Imported, ImportOptions, ImportRefused
+from edgemoe_models.importers.other_networks import other_kind, other_parts
 from edgemoe_models.importers.positions import fitted, image_size
+from edgemoe_models.importers.prefix import take_tokens
 
-#: Tensors of variants that compute something else, and why they cannot be imported.
-_OTHERS = {
-    r"dist_token|head_dist\.": "a second class token of a distilled DeiT; the same network without distillation can be "
-    "imported, e.g. deit_tiny_patch16_224",
-    r"reg_token": "register tokens",
-    r"fc_norm\.": "a LayerNorm after pooling: the head reads the average of the patch tokens, which no operation of "
-    "the accelerator computes",
-    r"attn_pool\.": "attention pooling before the head",
-    r".*\.(ls1|ls2)\.gamma|.*\.gamma_[12]": "LayerScale",
-    r".*\.attn\.[qk]_norm\.": "norms of queries and keys",
-    r".*\.attn\.norm\.": "a norm of the context",
-    r".*\.attn\.([qv]_bias|relative_position|rel_pos)": "biases of attention as BEiT has them",
-    r".*\.mlp\.(norm\.|fc1_g|fc1_x|w12|w3)": "a gated MLP",
-    r"norm_pre\.": "a LayerNorm before the first block, as CLIP has it",
-    r"patch_embed\.(backbone|norm|proj\.\d)": "a patch embedding of more than one convolution",
-    r"head\.(fc|mlp|0)\.|pre_logits\.": "a head of more than one linear layer",
-}
+#: Layers whose bias may be missing in every block: it is zero.
+_BIASED = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+#: What is in files beside the network in use: a token for masked patches in training, Hugging Face's pooler.
+_BESIDE = re.compile(r"mask_token|pooler\.dense\.(weight|bias)|decoder\w*(\.|$)")
 
 
-def import_timm(tensors: Tensors, options: ImportOptions) -> Imported:
-    """A ViT or (undistilled) DeiT with its classification head; position embeddings are resampled to the image's grid.
+def import_timm(tensors: Tensors, options: ImportOptions, facts: Facts = NOTHING) -> Imported:
+    """A plain ViT, a DeiT, DeiT-III or DINOv2; position embeddings are resampled to the image's grid of patches.
+
+    Args:
+        tensors: under timm's names
+        options: what the user says
+        facts: what is known beside the tensors
 
     Raises:
         ImportRefused: it has parts that ours has not, or any tensor is missing, unknown or of another shape.
     """
-    _refuse_other_networks(tensors)
-    source, assumptions = Source(_with_biases(tensors)), Assumptions(options)
-    state = take_embedding(source, options)
-    dim, depth = len(state["cls_token"]), block_numbers(source.left)
+    _refuse_other_networks(tensors, options, facts)
+    tensors, notes = _plain_gamma(tensors), list(facts.notes)
+    source, assumptions = Source(_with_biases(tensors, notes)), Assumptions(options, facts)
+    state = take_patches(source, options, facts)
+    dim, depth = len(state["patch_embed.bias"]), block_numbers(source.left)
     patch = math.isqrt(state["patch_embed.weight"].shape[1] // 3)
     hidden = source.shape("blocks.0.mlp.fc1.weight", 2)[0]
-    classes = source.shape("head.weight", 2)[0]
+    has_tokens = "cls_token" in source.left, "dist_token" in source.left
+    prefix, embeddings, options = take_tokens(source, options, facts, dim, patch)
     for i in range(depth):
-        state |= take_attention(source, f"blocks.{i}", dim)
-        state |= take_linear(source, f"blocks.{i}.mlp.fc1", hidden, dim, f"blocks.{i}.mlp.fc1")
-        state |= take_linear(source, f"blocks.{i}.mlp.fc2", dim, hidden, f"blocks.{i}.mlp.fc2")
-    state |= take_norm(source, "norm", dim)
-    state |= take_linear(source, "head", classes, dim, "heads.classification")
-    source.finish()
+        state |= _block(source, i, dim, hidden)
+    task, head = take_head(source, assumptions, has_tokens, dim, notes)
+    state |= head
+    unused = source.finish(lambda name: _BESIDE.match(name) is not None)
     heads = assumptions.heads(dim)
-    assumptions.class_token()
     assumptions.activation()
-    height, width = image_size(options, len(state["pos_embed"]) - 1, patch)
+    height, width = image_size(options, len(embeddings) - len(prefix), patch, beside=_said(prefix))
     config = ModelConfig(
         name=options.name,
         image_height=height,
@@ -77,44 +76,98 @@ def import_timm(tensors: Tensors, options: ImportOptions) -> Imported:
         num_experts=0,
         top_k=0,
         expert_hidden=0,
-        tasks=(TaskConfig("classification", "classification", channels=classes),),
+        tasks=(task,),
         eps=assumptions.eps(),
+        prefix_tokens=len(prefix),
     )
-    state["pos_embed"], positions = fitted(state["pos_embed"], config.grid, options)
-    notes = [normalization(options)[2], positions, *assumptions.note()]
-    if "blocks.0.attn.qkv.bias" not in tensors:
-        notes.append("queries, keys and values have no bias: zero")
-    return Imported(state, config, tuple(notes))
+    embeddings, positions = fitted(embeddings, config.grid, options, prefix=len(prefix))
+    if len(prefix):
+        state["cls_token"] = prefix[0]
+    embeddings[1 : len(prefix)] += prefix[1:]
+    state["pos_embed"] = embeddings
+    if "blocks.0.ls1.gamma" in tensors:
+        notes.append("LayerScale folded into the projections before it")
+    notes += [normalization(options, facts)[2], positions, *assumptions.note()]
+    return Imported(state, config, tuple(notes), unused)
 
 
-def _refuse_other_networks(tensors: Tensors) -> None:
-    """Say all at once what this network has that ours has not."""
-    problems = []
-    for pattern, what in _OTHERS.items():
-        names = sorted(name for name in tensors if re.match(pattern, name))
-        if names:
-            problems.append(f"{what} ({names[0]}{', ...' if len(names) > 1 else ''})")
-    channels = tensors["patch_embed.proj.weight"].shape[1:2]
-    if channels not in ((3,), ()):
-        problems.append(f"an input of {channels[0]} channels, ours takes RGB (patch_embed.proj.weight)")
-    if "cls_token" not in tensors:
-        problems.append("no class token (cls_token): its head reads an average of the patch tokens")
-    if problems:
+def _said(prefix: Floats) -> str:
+    return "" if not len(prefix) else " besides the class token's" if len(prefix) == 1 else " besides those before them"
+
+
+def _block(source: Source, i: int, dim: int, hidden: int) -> dict[str, Floats]:
+    """A block's tensors, its LayerScale folded: the factor of a channel scales a row of the layer before, and bias."""
+    name = f"blocks.{i}"
+    state = take_attention(source, name, dim)
+    state |= take_linear(source, f"{name}.mlp.fc1", hidden, dim, f"{name}.mlp.fc1")
+    state |= take_linear(source, f"{name}.mlp.fc2", dim, hidden, f"{name}.mlp.fc2")
+    for gamma, layer in (("ls1", "attn.proj"), ("ls2", "mlp.fc2")):
+        if f"{name}.{gamma}.gamma" in source.left:
+            factor = source.take(f"{name}.{gamma}.gamma", dim)
+            state[f"{name}.{layer}.weight"] = state[f"{name}.{layer}.weight"] * factor[:, None]
+            state[f"{name}.{layer}.bias"] = state[f"{name}.{layer}.bias"] * factor
+    return state
+
+
+def _refuse_other_networks(tensors: Tensors, options: ImportOptions, facts: Facts) -> None:
+    """Say all at once what this network has that ours has not; ask where names leave it open."""
+    if what := other_kind(tensors):
+        raise ImportRefused(f"the network has what ours has not: {what}")
+    if problems := other_parts(tensors):
         raise ImportRefused(f"the network has what ours has not: {'; '.join(problems)}")
-    if "head.weight" not in tensors:
-        dim = tensors["patch_embed.proj.weight"].shape[0]
-        others = [name for name, array in tensors.items() if array.ndim == 2 and array.shape[1] == dim]
-        others = [name for name in others if not name.startswith("blocks.")]
-        hint = f"; {', '.join(others)} may be one: rename it" if others else ""
-        raise ImportRefused(
-            "the checkpoint has no classification head (head.weight): timm makes it with num_classes above 0" + hint
-        )
+    for option, (suspicious, usual, why) in _LEFT_OPEN.items():
+        given = getattr(options, option) or getattr(facts, option)
+        if given is not None and given not in (usual, _OTHERWISE[option]):
+            raise ImportRefused(f"--{option} must be {usual} or {_OTHERWISE[option]}, not {given!r}")
+        if given == _OTHERWISE[option]:
+            raise ImportRefused(f"the network has what ours has not: {_HINDRANCE[option]}")
+        if given is None and suspicious(tensors):
+            raise ImportRefused(f"{why}: if so, it cannot be imported; if not, say so with --{option} {usual}")
 
 
-def _with_biases(tensors: Tensors) -> Tensors:
-    """A network whose queries, keys and values have no bias (``qkv_bias=False``) has one of zeros."""
-    weights = {name: array for name, array in tensors.items() if name.endswith(".attn.qkv.weight")}
-    if any(name.endswith(".attn.qkv.bias") for name in tensors):
-        return tensors
-    zeros = {name.removesuffix("weight") + "bias": np.zeros(len(array), np.float32) for name, array in weights.items()}
+def _looks_post_norm(tensors: Tensors) -> bool:
+    return not any(re.search(r"cls_token|reg_token|attn\.qkv\.bias|ls1\.gamma", name) for name in tensors)
+
+
+def _looks_rotary(tensors: Tensors) -> bool:
+    return "blocks.0.gamma_1" in tensors
+
+
+#: What names do not tell apart, by the option that does: when it is in doubt, the usual answer, and the doubt.
+_LEFT_OPEN = {
+    "norm": (
+        _looks_post_norm,
+        "pre",
+        "a network of these tensors (no class token, no bias of queries, no LayerScale) may have its LayerNorms behind "
+        "attention and MLP instead of before them (timm's ..._rpn_...), which the file does not say",
+    ),
+    "positions": (
+        _looks_rotary,
+        "learned",
+        "LayerScale under the name gamma_1 is that of DeiT-III's own repository, but also of timm's ViTs that rotate "
+        "queries and keys too (timm's ..._rope_ape_...), which the file does not say",
+    ),
+}
+_OTHERWISE = {"norm": "post", "positions": "rope"}
+_HINDRANCE = {
+    "norm": "LayerNorms behind attention and MLP (post-norm), where ours stand before them",
+    "positions": "positions that rotate queries and keys (RoPE), where ours are added to the tokens",
+}
+
+
+def _plain_gamma(tensors: Tensors) -> Tensors:
+    """LayerScale under the name that timm has for it."""
+    names = {"gamma_1": "ls1.gamma", "gamma_2": "ls2.gamma"}
+    return {re.sub(r"gamma_[12]$", lambda match: names[match[0]], name): array for name, array in tensors.items()}
+
+
+def _with_biases(tensors: Tensors, notes: list[str]) -> Tensors:
+    """A kind of layer that has no bias in any block has one of zeros."""
+    zeros: Tensors = {}
+    for layer in _BIASED:
+        weights = {name: array for name, array in tensors.items() if name.endswith(f".{layer}.weight")}
+        if weights and not any(name.endswith(f".{layer}.bias") for name in tensors):
+            zeros |= {name.removesuffix("weight") + "bias": np.zeros(len(a), np.float32) for name, a in weights.items()}
+            what = "queries, keys and values have" if layer == "attn.qkv" else f"{layer} has"
+            notes.append(f"{what} no bias: zero")
     return {**tensors, **zeros}

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from edgemoe.cli.options import fields_as_options
-from edgemoe.cli.output import say, working
+from edgemoe.cli.output import say, show, working
 from edgemoe.cli.outputs import output_file
-from edgemoe.fitting import advice
+from edgemoe.fitting import advice, fit_table
 from edgemoe_models.importers import FORMATS, ImportOptions, import_checkpoint, save_imported
 
 __all__ = ["command"]
@@ -19,14 +19,16 @@ __all__ = ["command"]
 
 @fields_as_options(ImportOptions)
 def command(
-    source: Annotated[Path, typer.Argument(help="file (.safetensors, .pth) or folder", show_default=False)],
+    source: Annotated[
+        Path, typer.Argument(help="file (.safetensors, .pth) or folder (with config.json)", show_default=False)
+    ],
     out: Annotated[Path, typer.Option(help="float checkpoint to write (.safetensors)", show_default=False)],
     format_name: Annotated[
         str | None, typer.Option("--format", help=f"one of {', '.join(FORMATS)}; detected unless given")
     ] = None,
     **given: Any,
 ) -> None:
-    """Import a checkpoint of timm / DeiT, M3ViT or Edge-MoE (docs/importers.md)."""
+    """Import a plain ViT of timm, Hugging Face or torchvision, M3ViT or Edge-MoE (docs/importers.md)."""
     if format_name not in (None, *FORMATS):
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {format_name!r}")
     output_file(out, [source])
@@ -43,6 +45,7 @@ def command(
         f"tasks {', '.join(task.name for task in c.tasks)}"
     )
     say(advice(c))
+    show(fit_table(c))
     for text in imported.notes:
         say(f"note: {text}")
     for name in imported.unused:
