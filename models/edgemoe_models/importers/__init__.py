@@ -1,4 +1,4 @@
-"""Checkpoints of other projects as edgemoe's float checkpoints: timm / DeiT, M3ViT, Edge-MoE. NumPy only.
+"""Checkpoints of other projects as edgemoe's float checkpoints: timm, Hugging Face, torchvision, M3ViT, Edge-MoE.
 
 ``edgemoe import FILE_OR_FOLDER --out OUT.safetensors``; docs/importers.md says what is read.
 """
