@@ -207,20 +207,18 @@ class M3ViT(nn.Module):
             x = torch.cat([self.cls_token.expand(len(x), 1, -1), others, x], 1)  # [B, T, D]
         return x + self.pos_embed
 
-    def rows(self, images: Tensor, task: str) -> Tensor:
-        """Images -> the head's outputs [B, rows, outputs], as the float model in NumPy orders them."""
+    def raw(self, images: Tensor, task: str) -> Tensor:
+        """Images -> the head's output as an image [B, channels, gh*cells, gw*cells], or [B, channels]."""
+        head, (first, count) = self.config.task(task), self.config.head_rows(task)
         x = self.tokens(images)
         for block in self.blocks:
             x = block(x, task)
-        first, count = self.config.head_rows(task)
-        if self.config.task(task).is_finished_by_host:
-            return self.heads[task](self.norm(x[:, first : first + count].mean(1, keepdim=True)))
-        return self.heads[task](self.norm(x)[:, first : first + count])
-
-    def raw(self, images: Tensor, task: str) -> Tensor:
-        """Images -> the head's output as an image [B, channels, gh*cells, gw*cells], or [B, channels]."""
-        head = self.config.task(task)
-        x = self.rows(images, task)
+        if head.is_finished_by_host:
+            return self.heads[task](self.norm(x[:, first : first + count].mean(1)))
+        x = self.norm(x)
+        if not head.is_dense and head.pool == "cls":
+            return self.heads[task](x[:, 0])
+        x = self.heads[task](x[:, first : first + count])  # [B, rows, outputs]
         if not head.is_dense:
             return pooled(self.config, head, x)
         x = x.view(len(x), *self.config.grid, head.cells, head.cells, head.channels)

@@ -48,12 +48,17 @@ def _shape(source: Source, name: str, dim: int) -> tuple[int, int, int]:
     return 1, source.shape(name, 3)[1] if name == "reg_token" else 1, dim
 
 
+def _is_square(number: int) -> bool:
+    root = math.isqrt(max(number, 0))
+    return number > 0 and root * root == number
+
+
 def _own_positions(count: int, possible: list[int], options: ImportOptions, patch: int) -> int:
     """How many of ``count`` position embeddings are the first tokens', of those numbers that are possible."""
     if options.trained_grid is not None:
         grids = [own for own in possible if math.prod(given_grid(options)) == count - own]
         return grids[0] if grids else 1 if 1 in possible else possible[0]
-    squares = [own for own in possible if math.isqrt(max(count - own, 0)) ** 2 == count - own > 0]
+    squares = [own for own in possible if _is_square(count - own)]
     if len(squares) > 1:
         found = " or ".join(f"{count - own}" for own in squares)
         raise ImportRefused(f"{count} position embeddings may be of {found} patches: give --trained-grid ROWSxCOLUMNS")
