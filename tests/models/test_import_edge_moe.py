@@ -147,5 +147,5 @@ def test_command_line_refusal_is_one_line(edgemoe, folder, tmp_path):
         f"edgemoe: {folder}: ", "cannot be told without patch_embed_bias.float32.bin"
     )
     edgemoe("import", folder, "--out", out, "--format", "x").refused(
-        "format must be one of timm, huggingface, torchvision, m3vit, edge-moe"
+        "format must be one of timm, huggingface, torchvision, onnx, m3vit, edge-moe"
     )

@@ -41,8 +41,8 @@ def _tensors(metadata: dict[str, str] | None = None) -> bytes:
 
 #: Name, content, what is said of it, whether ``edgemoe import`` may read it.
 FILES: list[tuple[str, bytes, tuple[str, ...], bool]] = [
-    ("net.onnx", b"\x08\x0a\x12\x07pytorch", ("is an ONNX file, which cannot be read back", "edgemoe import"), False),
-    ("net", b"\x08\x08:\x97\x01\n\x05", ("is an ONNX file",), False),
+    ("net.onnx", b"\x08\x0a\x12\x07pytorch", ("is an ONNX file", IMPORT), True),
+    ("net", b"\x08\x08:\x97\x01\n\x05", ("is an ONNX file", IMPORT), True),
     ("net.pth.tar", _zip("archive/data.pkl", "archive/data/0"), ("is a torch file", IMPORT), True),
     ("net.ckpt", _zip("net/data.pkl"), ("is a torch file", IMPORT), True),
     ("pytorch_model.bin", b"\x80\x02\x8a\nl\xfc\x9cF", ("is a torch file or a Python pickle", IMPORT), True),

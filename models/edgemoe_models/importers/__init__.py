@@ -1,4 +1,4 @@
-"""Checkpoints of other projects as edgemoe's float checkpoints: timm, Hugging Face, torchvision, M3ViT, Edge-MoE.
+"""Checkpoints of other projects as edgemoe's float checkpoints: timm, Hugging Face, torchvision, ONNX, M3ViT, ...
 
 ``edgemoe import FILE_OR_FOLDER --out OUT.safetensors``; docs/importers.md says what is read.
 """

@@ -12,12 +12,14 @@ from edgemoe_models.importers.facts import NOTHING
 from edgemoe_models.importers.files import Tensors, read_checkpoint, read_ranks
 from edgemoe_models.importers.m3vit import import_m3vit
 from edgemoe_models.importers.names import plain_names
+from edgemoe_models.importers.onnx_graph import import_onnx
 from edgemoe_models.importers.options import Imported, ImportOptions, ImportRefused
 from edgemoe_models.importers.other_networks import other_kind
 from edgemoe_models.importers.timm import import_timm
 from edgemoe_models.importers.translation import as_timm, join_queries, known_format
+from edgemoe_models.storage.file_kind import is_onnx
 
-FORMATS = ("timm", "huggingface", "torchvision", "m3vit", "edge-moe")
+FORMATS = ("timm", "huggingface", "torchvision", "onnx", "m3vit", "edge-moe")
 #: Those whose tensors become timm's by renaming.
 _PLAIN = ("timm", "huggingface", "torchvision")
 _COMMON = {"name", "heads", "image_height", "image_width", "trained_grid", "activation", "eps"}
@@ -25,6 +27,7 @@ _NAMED = _COMMON | {"mean", "std", "prefix", "key"}
 #: The options that each format reads.
 _OPTIONS = {
     **dict.fromkeys(_PLAIN, _NAMED | {"pool", "norm", "positions"}),
+    "onnx": {"name", "image_height", "image_width", "mean", "std"},
     "m3vit": _NAMED | {"tasks", "top_k", "seed_heads"},
     "edge-moe": _COMMON | {"tasks", "top_k", "seed_heads", "fill_missing"},
 }
@@ -42,6 +45,9 @@ def import_checkpoint(path: Path, options: ImportOptions, format_name: str | Non
         if format_name == "edge-moe" or (format_name is None and path.is_dir() and any(path.glob(f"*{SUFFIX}"))):
             _check_options("edge-moe", options)
             imported = import_edge_moe(path, options)
+        elif format_name == "onnx" or (format_name is None and is_onnx(path)):
+            _check_options("onnx", options)
+            imported = import_onnx(path, options)
         else:
             imported = _import_named(path, options, format_name)
         check_state(imported.state, imported.config)

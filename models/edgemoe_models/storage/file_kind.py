@@ -37,7 +37,7 @@ _MAGIC = {
     b"<html": "is a web page: the download did not give the file",
     b"version https://git-lfs": "is a pointer of Git LFS, not the file itself: fetch it with git lfs pull",
 }
-_ONNX = f"is an ONNX file, which cannot be read back; {_STATE_DICT}"
+_ONNX = f"is an ONNX file; {_IMPORT}"
 
 
 def describe(path: Path | str, wanted: str | None = None) -> str | None:
@@ -55,6 +55,11 @@ def is_importable(path: Path | str) -> bool:
     """Whether it is what ``edgemoe import`` reads, or nothing known."""
     text = _describe(Path(path))
     return text is None or text.endswith(_IMPORT)
+
+
+def is_onnx(path: Path | str) -> bool:
+    """Whether it is a file that its content, or else its name, says is ONNX."""
+    return _describe(Path(path)) == _ONNX
 
 
 def _describe(path: Path, wanted: str | None = None) -> str | None:

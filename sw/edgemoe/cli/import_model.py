@@ -20,7 +20,7 @@ __all__ = ["command"]
 @fields_as_options(ImportOptions)
 def command(
     source: Annotated[
-        Path, typer.Argument(help="file (.safetensors, .pth) or folder (with config.json)", show_default=False)
+        Path, typer.Argument(help="file (.safetensors, .pth, .onnx) or folder (with config.json)", show_default=False)
     ],
     out: Annotated[Path, typer.Option(help="float checkpoint to write (.safetensors)", show_default=False)],
     format_name: Annotated[
@@ -28,7 +28,7 @@ def command(
     ] = None,
     **given: Any,
 ) -> None:
-    """Import a plain ViT of timm, Hugging Face or torchvision, M3ViT or Edge-MoE (docs/importers.md)."""
+    """Import a plain ViT of timm, Hugging Face or torchvision, an ONNX file, M3ViT or Edge-MoE (docs/importers.md)."""
     if format_name not in (None, *FORMATS):
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {format_name!r}")
     output_file(out, [source])

@@ -1,0 +1,218 @@
+"""ONNX files that torch.onnx writes of other libraries' networks: imported by their graphs' structure, or refused."""
+
+import re
+
+import numpy as np
+import pytest
+
+from edgemoe_models.importers import ImportOptions, ImportRefused, import_checkpoint
+from support.foreign_libraries import draw_weights, foreign
+
+onnx = pytest.importorskip("onnx", reason="onnx is not installed: no ONNX file is imported")
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: imported graphs are not compared with it")
+
+TIMM = {"img_size": 64, "depth": 2, "embed_dim": 96, "num_heads": 3, "num_classes": 11}
+HUGGING_FACE = {"hidden_size": 96, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 64}
+#: Of each network the library, its constructor and what differs from the above, then pool, tokens before the patches.
+NETWORKS = {
+    "ViT": ("timm", "vit_tiny_patch16_224", {}, "cls", 1),
+    "no head": ("timm", "vit_tiny_patch16_224", {"num_classes": 0}, "cls", 1),
+    "distilled DeiT": ("timm", "deit_tiny_distilled_patch16_224", {}, "cls-dist", 2),
+    "DeiT-III": ("timm", "deit3_small_patch16_224", {}, "cls", 1),
+    "DINOv2 with registers": ("timm", "vit_small_patch14_reg4_dinov2", {"img_size": 56, "num_classes": 0}, "cls", 5),
+    "mean before the norm": ("timm", "vit_little_patch16_reg4_gap_256", {}, "avg-norm", 4),
+    "mean after the norm": ("timm", "vit_medium_patch16_gap_256", {}, "avg", 0),
+    "ViT of Hugging Face": ("transformers", "ViTForImageClassification", {}, "cls", 1),
+    "backbone of Hugging Face": ("transformers", "ViTModel", {}, "cls", 1),
+    "DeiT of Hugging Face": ("transformers", "DeiTForImageClassificationWithTeacher", {}, "cls-dist", 2),
+    "DINOv2 of Hugging Face": ("transformers", "Dinov2ForImageClassification", {"patch_size": 16}, "cls-avg", 1),
+    "torchvision": ("torchvision.models", "VisionTransformer", {}, "cls", 1),
+}
+#: How they are exported: with TorchScript or torch.export, and the version of ONNX's operators.
+EXPORTERS = [(False, 14), (False, 17), (True, 18), (True, 20)]
+
+
+def network(library, name, changes, **more):
+    module = foreign(library)
+    if library == "timm":
+        return draw_weights(module.create_model(name, **(TIMM | changes | more)))
+    if library == "transformers":
+        kind = re.sub(r"(ForImageClassification.*|Model)$", "Config", name)
+        return draw_weights(getattr(module, name)(getattr(module, kind)(**(HUGGING_FACE | changes | more))))
+    return draw_weights(module.VisionTransformer(64, 16, 2, 3, 96, 200, num_classes=7))
+
+
+def export(model, path, dynamo, opset, size=64):
+    import torch
+
+    picture = torch.zeros(1, 3, size, size)
+    torch.onnx.export(
+        model, (picture,), str(path), opset_version=opset, dynamo=dynamo, verbose=False, input_names=["picture"]
+    )
+    return path
+
+
+@pytest.mark.filterwarnings("ignore")  # of the exporters
+@pytest.mark.parametrize(("dynamo", "opset"), EXPORTERS)
+@pytest.mark.parametrize("line", NETWORKS)
+def test_a_graph_is_recognised(tmp_path, line, dynamo, opset):
+    library, name, changes, pool, prefix = NETWORKS[line]
+    if opset == 20 and line not in ("ViT", "torchvision", "DINOv2 of Hugging Face"):
+        pytest.skip("GELU as one operator is seen in three of them")
+    model = network(library, name, changes)
+    path = export(model, tmp_path / "x.onnx", dynamo, opset, changes.get("img_size", 64))
+    imported = import_checkpoint(path, ImportOptions())
+    config, (task,) = imported.config, imported.config.tasks
+    assert (task.pool, config.prefix_tokens, config.heads, config.depth) == (pool, prefix, 3, 2)
+    assert task.kind == ("features" if "no head" in line or "backbone" in line or "registers" in line else task.kind)
+    report = " ".join(imported.notes)
+    assert re.search(r"(\d+) of \d+ nodes mapped: patch embedding of 4 x 4 patches", report)
+    assert float(re.search(r"2 random pictures: relative difference (\S+?)(;|$| )", report)[1]) < 1e-4
+    assert "assumed" not in report
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_attention_that_is_not_fused(tmp_path):
+    layers = foreign("timm.layers")
+    layers.set_fused_attn(False)
+    try:
+        model = network("timm", "vit_tiny_patch16_224", {})
+    finally:
+        layers.set_fused_attn(True)
+    imported = import_checkpoint(export(model, tmp_path / "x.onnx", False, 13), ImportOptions())
+    assert imported.config.heads == 3
+    eager = network("transformers", "ViTForImageClassification", {}, attn_implementation="eager")
+    assert import_checkpoint(export(eager, tmp_path / "y.onnx", False, 13), ImportOptions()).config.heads == 3
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_normalization_in_the_graph_and_another_size(tmp_path):
+    """The picture's own constants are folded, and position embeddings resampled as those of a state dict."""
+    import torch
+
+    class Whole(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, x):
+            mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ((0.4, 0.5, 0.6), (0.2, 0.3, 0.4)))
+            return self.model((x - mean) / std).softmax(-1)
+
+    model = network("timm", "vit_tiny_patch16_224", {})
+    path = export(Whole(model), tmp_path / "x.onnx", False, 17)
+    zero, one = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    whole = import_checkpoint(path, ImportOptions(mean=zero, std=one))
+    plain = import_checkpoint(
+        export(model, tmp_path / "y.onnx", False, 17), ImportOptions(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+    )
+    for name, value in plain.state.items():
+        np.testing.assert_allclose(whole.state[name], value, atol=1e-5)
+    wide = import_checkpoint(path, ImportOptions(mean=zero, std=one, image_height=32, image_width=128))
+    assert wide.config.grid == (2, 8) and any("resampled from 4 x 4 to 2 x 8" in note for note in wide.notes)
+
+
+#: What is refused: the network, and words on the first node that has no counterpart.
+REFUSED = {
+    "approximate GELU": (
+        "timm",
+        "vit_tiny_patch16_224",
+        {"act_layer": "gelu_tanh"},
+        "powers of a layer, as in the approximation by tanh",
+    ),
+    "SiLU": (
+        "timm",
+        "vit_tiny_patch16_224",
+        {"act_layer": "silu"},
+        "(Sigmoid): an activation other than the exact GELU",
+    ),
+    "ReLU": ("timm", "vit_tiny_patch16_224", {"act_layer": "relu"}, "(Relu): an activation other than the exact GELU"),
+    "qk-norm": (
+        "timm",
+        "vit_tiny_patch16_224",
+        {"qk_norm": True},
+        "a norm of queries, keys or another layer's outputs",
+    ),
+    "CLIP": ("timm", "vit_base_patch32_clip_224", {}, "one before the first block, as CLIP has it"),
+    "post-norm": ("timm", "vit_base_patch16_rpn_224", {}, "post-norm"),
+    "RoPE": ("timm", "vit_small_patch16_rope_ape_224", {}, "RoPE"),
+    "relative bias": ("timm", "vit_relpos_small_patch16_224", {}, "relative position biases"),
+    "parallel": ("timm", "vit_pwee_patch16_reg1_gap_256", {}, "MLP and attention in parallel"),
+    "SwiGLU": ("timm", "vit_giant_patch14_dinov2", {"img_size": 56}, "a gated MLP"),
+    "a pyramid": ("timm", "resnet18", {"img_size": None}, "not patches"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("line", REFUSED)
+def test_the_first_node_without_a_counterpart_is_named(tmp_path, line):
+    library, name, changes, message = REFUSED[line]
+    if name == "resnet18":
+        model = draw_weights(foreign("timm").create_model(name))
+    else:
+        model = network(library, name, changes)
+    dynamo = line == "RoPE"  # the other exporter fails
+    path = export(model, tmp_path / "x.onnx", dynamo, 18 if dynamo else 17, changes.get("img_size") or 64)
+    with pytest.raises(ImportRefused, match=r"node \d+ '.*' .*" + re.escape(message)):
+        import_checkpoint(path, ImportOptions())
+
+
+def model_of(nodes, constants=(), size=(1, 3, 8, 8)):
+    helper = onnx.helper
+    picture = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, size)
+    output = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    tensors = [onnx.numpy_helper.from_array(value, name) for name, value in constants]
+    graph = helper.make_graph(nodes, "graph", [picture], [output], tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def node(operator, *inputs, **attributes):
+    return onnx.helper.make_node(operator, inputs, ["y"], **attributes)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda: model_of([node("Identity", "x")], size=(2, 3, 8, 8)), "must be [batch, 3, height, width]"),
+        (lambda: model_of([node("Identity", "x")], size=("n", 3, "h", 8)), "not [0, 3, 0, 8] (0 is one that varies)"),
+        (lambda: model_of([node("Identity", "x")]), "the output 'y'"),
+        (lambda: model_of([node("Sin", "x")]), "node 0 'y' (Sin): an operator that no plain Vision Transformer has"),
+        (lambda: model_of([node("MatMul", "x", "w")], [("w", np.ones((8, 2), np.float32))]), "neither a LayerNorm's"),
+        (
+            lambda: model_of([node("Conv", "x", "w", strides=[2, 2])], [("w", np.ones((4, 3, 3, 3), np.float32))]),
+            "not patches",
+        ),
+        (lambda: model_of([node("Identity", "w")], [("w", np.ones(2, np.float32))]), "does not depend on the picture"),
+        (lambda: model_of([node("Reshape", "x", "w")], [("w", np.array([7]))]), "its shapes do not fit"),
+        (lambda: model_of([node("Identity", "z")]), "an input that no node computes"),
+    ],
+)
+def test_graphs_that_are_none(tmp_path, model, message):
+    path = tmp_path / "x.onnx"
+    onnx.save(model(), path)
+    with pytest.raises(ImportRefused, match=re.escape(message)):
+        import_checkpoint(path, ImportOptions())
+
+
+def test_files_that_are_none(tmp_path):
+    (tmp_path / "x.onnx").write_bytes(b"no model at all")
+    (tmp_path / "y.onnx").write_bytes(b"")
+    for name in "xy":
+        with pytest.raises(ImportRefused, match="no readable ONNX file"):
+            import_checkpoint(tmp_path / f"{name}.onnx", ImportOptions())
+
+
+def test_our_own_export_is_known(tmp_path):
+    from edgemoe_models.export_onnx.model import export as export_qonnx
+    from support.random_graphs import random_graph, small_model
+
+    path = tmp_path / "x.onnx"
+    onnx.save(export_qonnx(random_graph(small_model()), "classification"), path)
+    with pytest.raises(ImportRefused, match="edgemoe export has written it of an integer graph"):
+        import_checkpoint(path, ImportOptions())
+
+
+def test_options_that_a_graph_answers_itself(tmp_path):
+    (tmp_path / "x.onnx").write_bytes(b"x")
+    with pytest.raises(ImportRefused, match=re.escape("the format onnx has no use for --heads, --pool")):
+        import_checkpoint(tmp_path / "x.onnx", ImportOptions(heads=3, pool="cls"))
