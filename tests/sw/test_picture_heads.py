@@ -8,6 +8,8 @@ import pytest
 from edgemoe.bundle import Bundle
 from edgemoe.compiler import CompilerOptions, build_bundle
 from edgemoe.layout import gather_outputs, pack_patches
+from edgemoe.runtime.driver import Driver
+from edgemoe.runtime.platforms.null import NullPlatform
 from edgemoe_hw.spec.config import PRESETS
 from edgemoe_models import float_reference
 from edgemoe_models.config import ModelConfig, TaskConfig
@@ -56,7 +58,8 @@ def test_programs_compute_what_the_reference_does(prefix, pool, group):
     device = FunctionalModel(
         bundle.config, bundle.data.tobytes(), source, info.output_bytes, POLICIES["random"], 1, checker.check
     )
-    rows = gather_outputs(info.outputs, device.run(info.program), info.output_rows, info.output_channels)
+    memory = device.run(info.program)
+    rows = gather_outputs(info.outputs, memory, info.output_rows, info.output_channels)
     assert checker.result.mismatches == 0, checker.result.first_mismatch
     assert {"embed", "blocks.1.residual2"} <= checker.result.tensors
     if pool == "avg-norm":
@@ -64,6 +67,12 @@ def test_programs_compute_what_the_reference_does(prefix, pool, group):
         np.testing.assert_array_equal(rows, expected["blocks.1.residual2"][prefix:])
         rows = reference.run_head(graph, rows[None], "whole")[0]
     np.testing.assert_array_equal(rows, outputs)
+    driver = Driver(NullPlatform(bundle.config), bundle)
+    driver.memory.outputs[0].array[: len(memory)] = np.frombuffer(bytes(memory), np.uint8)
+    found = driver.unpack("whole", 0)
+    driver.close()
+    assert found.dtype == np.int16
+    np.testing.assert_array_equal(found, outputs)
 
 
 @pytest.mark.parametrize(("prefix", "pool"), FORMS)
