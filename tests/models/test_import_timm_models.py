@@ -180,6 +180,32 @@ def test_it_equals_its_original(tmp_path, line):
     assert np.abs(found - wanted).max() < 1e-5 * np.abs(wanted).max()
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "deit3_base_patch16_384", "vit_base_patch14_dinov2"]
+    + ["vit_large_patch14_reg4_dinov2", "vit_little_patch16_reg1_gap_256", "vit_so150m_patch16_reg4_gap_256"],
+)
+def test_positions_are_resampled_as_timm_does(tmp_path, line):
+    """Whichever tokens have a position: from 4 x 4 patches to 2 x 8, which are as many, and to 3 x 5."""
+    name, arguments, _ = parts(line, EQUAL)
+    model = network(
+        name, SMALL | {"img_size": 56 if "patch14" in name else 64, **({"num_classes": 0} if "large" in name else {})}
+    )
+    path, (side, _) = saved(tmp_path, model), model.patch_embed.patch_size
+    for rows, columns in ((2, 8), (3, 5)):
+        height, width = rows * side, columns * side
+        changes = {"image_height": height, "image_width": width, "trained_grid": "4x4"}
+        imported = import_checkpoint(path, options_for(model, changes))
+        other = network(name, SMALL | {"img_size": 4 * side, "num_classes": model.num_classes})
+        other.load_state_dict(model.state_dict())
+        other.set_input_size((height, width))
+        image = pixels(height, width)
+        (task,) = imported.config.tasks
+        rows_found = float_reference.forward(imported.state, imported.config, image[None], task.name)[0]
+        found, wanted = arrange(imported.config, task.name, rows_found), forward(other, image)
+        assert np.abs(found - wanted).max() < 1e-5 * np.abs(wanted).max()
+
+
 @pytest.mark.parametrize("line", REFUSED)
 def test_it_is_refused_with_its_reason(tmp_path, line):
     name, arguments, changes, message = parts(line, REFUSED)
