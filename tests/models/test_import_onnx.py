@@ -185,6 +185,12 @@ def node(operator, *inputs, **attributes):
         (lambda: model_of([node("Identity", "w")], [("w", np.ones(2, np.float32))]), "does not depend on the picture"),
         (lambda: model_of([node("Reshape", "x", "w")], [("w", np.array([7]))]), "its shapes do not fit"),
         (lambda: model_of([node("Identity", "z")]), "an input that no node computes"),
+        (
+            lambda: model_of([node("ConstantOfShape", "w")], [("w", np.array([1 << 20, 1 << 20]))]),
+            "1,099,511,627,776 elements",
+        ),
+        (lambda: model_of([node("Expand", "x", "w")], [("w", np.array([1 << 20, 3, 8, 8]))]), "it would have"),
+        (lambda: model_of([node("Identity", "x")], size=(1, 3, 4096, 8)), "with a fixed height and width, not"),
     ],
 )
 def test_graphs_that_are_none(tmp_path, model, message):

@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from edgemoe_models.importers.onnx_graph.values import Array, Unmapped
+from edgemoe_models.importers.onnx_graph.values import MOST_ELEMENTS, Array, Unmapped
 
 Attributes = dict[str, Any]
-
-_MOST_ELEMENTS = 1 << 28  # of one tensor of numbers: a file's shapes are not believed
 
 
 def _axes(x: Array, inputs: list[Any], attributes: Attributes) -> tuple[int, ...]:
@@ -104,7 +102,7 @@ def move(operator: str, x: Array, inputs: list[Any], attributes: Attributes) -> 
         result = _MOVES[operator](x, inputs, attributes)
     except (ValueError, IndexError, TypeError, KeyError) as error:
         raise Unmapped(f"its shapes do not fit ({str(error).partition(chr(10))[0]})") from None
-    if result.size > _MOST_ELEMENTS:
+    if result.size > MOST_ELEMENTS:
         raise Unmapped(f"it would have {result.size:,} elements")
     return result
 

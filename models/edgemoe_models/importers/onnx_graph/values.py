@@ -16,6 +16,9 @@ import numpy.typing as npt
 Array: TypeAlias = npt.NDArray[Any]
 
 
+MOST_ELEMENTS = 1 << 28  # of one tensor
+
+
 class Unmapped(Exception):
     """What a node computes has no counterpart; the text says why."""
 
@@ -188,7 +191,13 @@ Value: TypeAlias = View | Array
 
 
 def whole(source: Source, *shape: int) -> View:
-    """All of a source in this shape."""
+    """All of a source in this shape.
+
+    Raises:
+        Unmapped: it has more elements than a Vision Transformer's tensors have; a file's shapes are not believed
+    """
+    if source.rows * source.width > MOST_ELEMENTS:
+        raise Unmapped(f"a tensor of {source.rows * source.width:,} elements")
     return View(source, np.arange(source.rows * source.width).reshape(shape))
 
 

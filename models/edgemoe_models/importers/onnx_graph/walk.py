@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
@@ -14,6 +15,7 @@ from edgemoe_models.importers.onnx_graph import operators
 from edgemoe_models.importers.onnx_graph.embedding import convolve, is_embedding, join_tokens
 from edgemoe_models.importers.onnx_graph.layout import is_move, move, split
 from edgemoe_models.importers.onnx_graph.values import (
+    MOST_ELEMENTS,
     Array,
     Joined,
     Mean,
@@ -39,7 +41,7 @@ _ACTIVATIONS = {
     "Mish": "Mish",
     "Softplus": "Mish",
 }
-_LARGEST_FOLDED = 1 << 28  # elements of a constant that other constants make
+_LARGEST_PICTURE = 2048  # pixels of a side
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +100,12 @@ def _picture(model: ModelProto, known: dict[str, Known]) -> tuple[str, int, int]
         names = ", ".join(value.name for value in inputs)
         raise ImportRefused(f"the graph must have one input, the picture, not {len(inputs)}: {names}")
     sizes = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim]
-    if len(sizes) != 4 or sizes[0] > 1 or sizes[1] not in (0, 3) or not all(1 <= size <= 8192 for size in sizes[2:]):
+    if (
+        len(sizes) != 4
+        or sizes[0] > 1
+        or sizes[1] not in (0, 3)
+        or not all(1 <= size <= _LARGEST_PICTURE for size in sizes[2:])
+    ):
         raise ImportRefused(
             f"the graph's input must be [batch, 3, height, width] with a fixed height and width, not {sizes} (0 is one "
             "that varies): export it for one size"
@@ -140,6 +147,8 @@ def _folded(model: ModelProto, node: NodeProto, inputs: list[Any]) -> Iterator[V
     names = [name for name in node.input if name]
     if any(known is None for name, known in zip(node.input, inputs, strict=True) if name):
         raise Unmapped("an input that no node computes")
+    if (size := _made(node.op_type, inputs)) > MOST_ELEMENTS:
+        raise Unmapped(f"constants of {size:,} elements")
     given = [helper.make_empty_tensor_value_info(name) for name in dict.fromkeys(names)]
     wanted = [helper.make_empty_tensor_value_info(name) for name in node.output]
     graph = helper.make_graph([node], "constants", given, wanted)
@@ -150,9 +159,24 @@ def _folded(model: ModelProto, node: NodeProto, inputs: list[Any]) -> Iterator[V
     except Exception as error:  # of a damaged file: any of NumPy's and Python's
         raise Unmapped(f"constants that cannot be computed ({str(error).partition(chr(10))[0]})") from None
     for value in found:
-        if not isinstance(value, np.ndarray | np.generic) or np.size(value) > _LARGEST_FOLDED:
-            raise Unmapped("constants that are no tensor, or too large")
+        if not isinstance(value, np.ndarray | np.generic):
+            raise Unmapped("constants that are no tensor")
         yield _plain(np.asarray(value))
+
+
+def _made(operator: str, inputs: list[Any]) -> int:
+    """Elements that operators make of a few numbers, as many as a file likes."""
+    try:
+        numbers = [[int(number) for number in np.asarray(value).reshape(-1)[:16]] for value in inputs[:3]]
+        if operator == "ConstantOfShape":
+            return math.prod(numbers[0])
+        if operator == "Range":
+            return abs(numbers[1][0] - numbers[0][0]) // max(abs(numbers[2][0]), 1)
+        if operator in ("Expand", "Tile"):
+            return int(np.size(inputs[0])) * math.prod(max(number, 1) for number in numbers[1])
+    except (ValueError, TypeError, IndexError, OverflowError):  # ONNX's own definition says what is wrong
+        pass
+    return 0
 
 
 def _mapped(operator: str, inputs: list[Any], attributes: dict[str, Any], count: int) -> Iterator[Known]:
