@@ -16,7 +16,7 @@ import numpy.typing as npt
 Array: TypeAlias = npt.NDArray[Any]
 
 
-MOST_ELEMENTS = 1 << 28  # of one tensor
+MOST_ELEMENTS = 1 << 26  # of one tensor
 
 
 class Unmapped(Exception):
