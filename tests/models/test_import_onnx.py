@@ -208,16 +208,6 @@ def test_files_that_are_none(tmp_path):
             import_checkpoint(tmp_path / f"{name}.onnx", ImportOptions())
 
 
-def test_our_own_export_is_known(tmp_path):
-    from edgemoe_models.export_onnx.model import export as export_qonnx
-    from support.random_graphs import random_graph, small_model
-
-    path = tmp_path / "x.onnx"
-    onnx.save(export_qonnx(random_graph(small_model()), "classification"), path)
-    with pytest.raises(ImportRefused, match="edgemoe export has written it of an integer graph"):
-        import_checkpoint(path, ImportOptions())
-
-
 def test_options_that_a_graph_answers_itself(tmp_path):
     (tmp_path / "x.onnx").write_bytes(b"x")
     with pytest.raises(ImportRefused, match=re.escape("the format onnx has no use for --heads, --pool")):

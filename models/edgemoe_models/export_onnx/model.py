@@ -41,17 +41,20 @@ def export(graph: IntegerGraph, task: str) -> ModelProto:
     Raises:
         ValueError: the model has no such task.
     """
-    return _Exporter(graph, task).model()
+    return Exporter(graph, task).model()
 
 
-class _Exporter:
+class Exporter:
+    """Writes one task; ``read_back`` follows a file with it."""
+
     def __init__(self, graph: IntegerGraph, task: str) -> None:
         self.graph, self.config = graph, graph.config
         self.head = graph.config.task(task)
         self.task = task
         self.onnx = OnnxGraph()
 
-    def model(self) -> ModelProto:
+    def rows_of_head(self) -> tuple[str, int]:
+        """Write all of it; the name of the raw outputs, and their rows."""
         config, head = self.config, self.head
         residual = self.embed("image")
         for i, block in enumerate(self.graph.blocks):
@@ -67,6 +70,12 @@ class _Exporter:
             rows, count = self.mean(rows, count), 1
         raw = self.heads(self.norm(rows, self.graph.norm, "norm"))
         self.arrange(raw)
+        return raw, count
+
+    def model(self) -> ModelProto:
+        """The file's content."""
+        config, head = self.config, self.head
+        raw, count = self.rows_of_head()
         outputs = {raw: (count, head.head_outputs), "output": (1, *config.output_shape(self.task))}
         metadata = {
             "edgemoe.config": config.to_json(),

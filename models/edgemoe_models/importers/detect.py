@@ -50,7 +50,8 @@ def import_checkpoint(path: Path, options: ImportOptions, format_name: str | Non
             imported = import_onnx(path, options)
         else:
             imported = _import_named(path, options, format_name)
-        check_state(imported.state, imported.config)
+        if imported.graph is None:
+            check_state(imported.state, imported.config)
     except ValueError as error:  # also of the model's config, and of check_state
         raise ImportRefused(f"{path}: {error}") from None
     return imported

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from edgemoe_models.graph.file import write_graph
 from edgemoe_models.importers.nesting import advice, select_state
 from edgemoe_models.importers.options import Imported, ImportRefused
 from edgemoe_models.storage import tensor_file
@@ -176,6 +177,9 @@ def _numpy(name: str, value: Any) -> npt.NDArray[Any]:
 
 def save_imported(imported: Imported, source: Path, out: Path) -> list[Path]:
     """Write the checkpoint, and the image beside it if there is one; return the files."""
+    if imported.graph is not None:
+        write_graph(imported.graph, out)
+        return [out]
     origin = {"source": source.name, "notes": imported.notes, "unused": imported.unused}
     metadata = {"config": imported.config.to_json(), "imported": json.dumps(origin)}
     tensor_file.write_tensors(out, imported.state, metadata)

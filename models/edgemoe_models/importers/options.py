@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.float_reference import Floats
+from edgemoe_models.graph.integer_graph import IntegerGraph
 
 #: Of RGB in 0..1, what timm, DeiT and M3ViT train with.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -59,10 +60,11 @@ class ImportOptions:
 @dataclasses.dataclass(frozen=True)
 class Imported:
     """A float state dict with its config; ``notes`` for the user, names of what was not used, an image if there is one
-    (uint8 [H, W, 3])."""
+    (uint8 [H, W, 3]), the integer graph in place of a state dict where the file was quantized."""
 
     state: dict[str, Floats]
     config: ModelConfig
     notes: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     image: npt.NDArray[np.uint8] | None = None
+    graph: IntegerGraph | None = None

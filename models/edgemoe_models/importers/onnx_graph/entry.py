@@ -35,6 +35,8 @@ def import_onnx(path: Path, options: ImportOptions) -> Imported:
     from edgemoe_models.importers.onnx_graph.walk import Failure, walk
 
     model = _read(onnx, path)
+    if _is_ours(model):
+        return _quantized(model, options)
     walked = walk(model)
     refusals = []
     for name, value in walked.outputs.items():
@@ -59,21 +61,43 @@ def import_onnx(path: Path, options: ImportOptions) -> Imported:
     raise ImportRefused(f"no plain Vision Transformer: {'; '.join(dict.fromkeys(refusals))} ({mapped})")
 
 
+def _is_ours(model: Any) -> bool:
+    """Whether ``edgemoe export`` wrote it."""
+    return any(entry.key == "edgemoe.config" for entry in model.metadata_props)
+
+
+def _quantized(model: Any, options: ImportOptions) -> Imported:
+    """The integer graph of a QONNX file of ours.
+
+    Raises:
+        ImportRefused: it was changed, or options are for float networks
+    """
+    from edgemoe_models.export_onnx.read_back import ReadBackError, read_back
+
+    given = [name for name in ("image_height", "image_width", "mean", "std") if getattr(options, name) is not None]
+    if given:
+        raise ImportRefused(f"it is quantized already: leave --{given[0].replace('_', '-')} out")
+    try:
+        graph = read_back(model)
+    except ReadBackError as error:
+        raise ImportRefused(f"no QONNX file as edgemoe export writes it: {error}") from None
+    notes = (
+        f"all {len(model.graph.node)} nodes are those of edgemoe export: its integer graph, of the task "
+        f"{graph.config.tasks[0].name}, is written, bit for bit what the file computes; edgemoe compile takes it",
+    )
+    return Imported({}, graph.config, notes, graph=graph)
+
+
 def _read(onnx: Any, path: Path) -> Any:
     """The model with its functions in line and its external data, which must lie beside it."""
     if path.stat().st_size > _LARGEST:
         raise ImportRefused(f"it has {path.stat().st_size:,} bytes, the most is {_LARGEST:,}")
     try:
         model = onnx.load(str(path))
-        is_ours = any(entry.key == "edgemoe.config" for entry in model.metadata_props)
-        if model.functions and not is_ours:
+        if model.functions and not _is_ours(model):
             model = onnx.inliner.inline_local_functions(model)
     except Exception as error:  # bytes that are no ONNX file end in any of protobuf's and Python's errors
         raise ImportRefused(f"no readable ONNX file ({str(error).partition(chr(10))[0] or 'damaged'})") from None
-    if is_ours:
-        raise ImportRefused(
-            "edgemoe export has written it of an integer graph, which is quantized already: compile that graph instead"
-        )
     if not model.graph.node:
         raise ImportRefused("no readable ONNX file (it has no nodes)")
     return model
