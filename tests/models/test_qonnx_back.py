@@ -87,6 +87,19 @@ def test_import_writes_the_graph(tmp_path):
         import_checkpoint(tmp_path / "x.onnx", ImportOptions(image_height=12, image_width=16))
 
 
+def test_from_the_command_line_to_a_bundle(edgemoe, tmp_path):
+    onnx.save(export(random_graph(small_model()), "classification"), tmp_path / "x.onnx")
+    text = edgemoe.ok("import", tmp_path / "x.onnx", "--out", tmp_path / "y.safetensors")
+    assert "nodes are those of edgemoe export" in text and "\nIt fits pynq-z2, zcu102, tiny, " in text
+    text = edgemoe.ok(
+        "compile", "--model", tmp_path / "y.safetensors", "--config", "tiny", "--out", tmp_path / "z.emoe"
+    )
+    assert "tasks classification" in text
+    (tmp_path / "bad.onnx").write_bytes(b"nothing")
+    edgemoe("import", tmp_path / "bad.onnx", "--out", tmp_path / "w.safetensors").refused("no readable ONNX file")
+    assert not (tmp_path / "w.safetensors").exists()
+
+
 def changed(change):
     model = export(random_graph(small_model()), "classification")
     change(model)

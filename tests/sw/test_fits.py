@@ -13,7 +13,7 @@ import edgemoe
 from edgemoe.compiler import CompileError, CompilerOptions, compile_graph
 from edgemoe.compiler.fits import commands_needed, fits
 from edgemoe.configs import find_config
-from edgemoe.fitting import advice, require_fit
+from edgemoe.fitting import advice, fit_table, require_fit
 from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig
 from edgemoe_models.config import PRESETS as MODELS
 from edgemoe_models.config import ModelConfig, TaskConfig
@@ -134,6 +134,17 @@ def test_the_configuration_that_is_suggested_takes_the_model(model):
     assert words is not None
     changes = {field: int(value) for field, value in re.findall(r"(\w+) = (\d+)", words[2])}
     assert fits(model, dataclasses.replace(find_config(words[1]), **changes)) == []
+
+
+def test_the_table_says_what_each_configuration_lacks():
+    lines = fit_table(vit("vit-small", 384)).lines()
+    assert lines[0].split() == ["configuration", "fits", "needs", "(has)"]
+    text = "\n".join(lines)
+    assert re.search(r"^zcu102 +yes *$", text, re.M) and re.search(r"^kv260 +yes *$", text, re.M)
+    assert re.search(r"^ultra96v2 +no +max_dim 384 \(256\)\n +residual_depth 9,456 \(4,736\)", text, re.M)
+    assert max(map(len, lines)) <= 80
+    huge = "\n".join(fit_table(vit("vit-huge", 1280)).lines())
+    assert huge.count("more than any configuration can have") == len(huge.splitlines()) - 1
 
 
 def test_too_many_commands():

@@ -8,6 +8,9 @@ import pytest
 from edgemoe.bundle import Bundle
 from edgemoe.compiler import CompilerOptions, build_bundle
 from edgemoe.layout import gather_outputs, pack_patches
+from edgemoe.reports.findings import finding
+from edgemoe.reports.legends import colours
+from edgemoe.reports.pictures import save_predictions
 from edgemoe.runtime.driver import Driver
 from edgemoe.runtime.platforms.null import NullPlatform
 from edgemoe_hw.spec.config import PRESETS
@@ -127,6 +130,9 @@ def test_the_host_finishes_what_the_device_has_written(tmp_path):
         found = accelerator.run(image, "whole")
     assert isinstance(found, edgemoe.Features) and found.raw.shape == (1, 11)
     np.testing.assert_array_equal(found.vector, decode_output(bundle.graph(), "whole", found.raw))
+    assert found.values is found.vector and re.fullmatch(r"11 features of norm [\d.e+-]+", finding(found))
+    save_predictions(tmp_path / "x", image, {"whole": found})
+    assert not list(tmp_path.glob("*.png")) and colours({"whole": found}) == {}  # there is nothing to look at
 
 
 @pytest.mark.parametrize(
