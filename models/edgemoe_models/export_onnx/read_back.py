@@ -8,7 +8,6 @@ the file; all others must be the exporter's. Names of nodes and tensors do not m
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,6 +29,7 @@ from edgemoe_models.graph.integer_graph import (
     IntegerLinear,
     Requant,
 )
+from edgemoe_models.storage.json_text import JsonError, parse_json
 
 Array = npt.NDArray[Any]
 
@@ -287,10 +287,10 @@ def read_back(model: ModelProto) -> IntegerGraph:
         config = dataclasses.replace(whole, tasks=(whole.task(entries["edgemoe.task"]),))
         scales = {
             name: np.asarray(value, np.float32)
-            for name, value in json.loads(entries.get("edgemoe.scales", "{}")).items()
+            for name, value in parse_json(entries.get("edgemoe.scales", "{}")).items()
             if not name.startswith("heads.") or name.split(".")[1] == config.tasks[0].name
         }
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, JsonError) as error:
         raise ReadBackError(f"its metadata is damaged ({error})") from None
     if not model.graph.input:
         raise ReadBackError("it has no input")

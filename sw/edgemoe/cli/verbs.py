@@ -27,7 +27,7 @@ class Verb:
 
 #: In the order in which they are listed.
 VERBS = {
-    "import": Verb(_BRING, "import_model", "A float checkpoint from timm, Hugging Face, ONNX, M3ViT or Edge-MoE."),
+    "import": Verb(_BRING, "import_model", "A model of timm, Hugging Face, ONNX, M3ViT, Edge-MoE, ..."),
     "quantize": Verb(_BRING, "quantize", "A float checkpoint as an integer graph, without training."),
     "train": Verb(_BRING, "train", "Train a model on several tasks (PyTorch)."),
     "qat": Verb(_BRING, "qat", "Fine-tune with the accelerator's integer arithmetic."),
