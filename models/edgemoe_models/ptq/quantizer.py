@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemoe_models import float_reference
-from edgemoe_models.config import ModelConfig
+from edgemoe_models.config import POOLS, ModelConfig
 from edgemoe_models.exact.functions import LOG2_E
 from edgemoe_models.exact.sums import Doubles, mean, total
 from edgemoe_models.float_reference import PIXEL_SCALE, Floats
@@ -290,7 +290,7 @@ class Quantizer:
 
     def _head(self, task: str, inputs: InputScale) -> IntegerHead:
         name, layer = f"heads.{task}", self._head_layer(task)
-        peak = float(np.abs(self.seen[name]).max())
+        peak = float(np.abs(self._used(task)).max())
         out_scale = float(self.options.rounded(max(peak, 1e-6) * OUTPUT_HEADROOM / 32767))
         self.scales[name] = np.float32(out_scale).reshape(())
         if layer == name:
@@ -304,13 +304,22 @@ class Quantizer:
         out = self._linear(f"{name}.fc2", None, middle, out_scale, hidden)
         return IntegerHead(out, out_scale, fc1, make_gelu(scale))
 
+    def _used(self, task: str) -> Doubles:
+        """The head's outputs that the host reads: of two heads in one layer, each one's of its own tokens."""
+        config, outputs = self.config.task(task), self.seen[f"heads.{task}"]
+        if POOLS[config.pool] == 1:
+            return outputs
+        rows = outputs.reshape(-1, self.config.head_rows(task)[1], outputs.shape[-1])
+        second = slice(1, 2) if config.pool == "cls-dist" else slice(self.config.prefix_tokens, None)
+        return np.concatenate([rows[:, 0, : config.channels].ravel(), rows[:, second, config.channels :].ravel()])
+
     def _refit(self, graph: IntegerGraph, task: str, head: IntegerHead) -> IntegerHead:
         """The head with a last layer that makes up for errors before it, as far as they follow from its inputs."""
         name, inputs = f"heads.{task}", self.head_inputs[task]
         trace: reference.Trace = {}
         reference.run_batch(graph, self.images, task, trace)
         integers = trace[f"{name}.hidden" if head.fc1 is not None else "norm"].astype(np.float64)
-        if len(integers) < _ENOUGH_ROWS:
+        if len(integers) < _ENOUGH_ROWS or POOLS[self.config.task(task).pool] > 1:  # other tokens would be fitted too
             return head
         last = f"{name}.fc2" if head.fc1 is not None else name
         bias, outputs = self.state[f"{last}.bias"], self.seen[name].reshape(len(integers), -1)
