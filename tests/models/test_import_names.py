@@ -181,6 +181,33 @@ def test_dictionaries_that_contain_themselves(tmp_path):
         import_checkpoint(tmp_path / "x.pth", OPTIONS)
 
 
+@pytest.mark.parametrize(
+    ("told", "heads"),
+    [
+        ({"args": {"num_heads": HEADS, "lr": 0.1}}, HEADS),
+        ({"hyper_parameters": {"n_heads": HEADS, "schedule": [1, 2]}}, HEADS),
+        ({"config": {"heads": "two", "num_attention_heads": 1000}}, None),
+        ({"args": [1, 2]}, None),
+    ],
+)
+def test_the_number_of_heads_is_taken_from_what_a_script_kept(tmp_path, wanted, told, heads):
+    torch.save({"model": torch_state(), **told}, tmp_path / "x.pth")
+    if heads is None:
+        with pytest.raises(ImportRefused, match="give the number of heads"):
+            import_checkpoint(tmp_path / "x.pth", ImportOptions())
+        return
+    found = import_checkpoint(tmp_path / "x.pth", ImportOptions())
+    assert found.config.heads == heads and equal(found, wanted)
+    with pytest.raises(ImportRefused, match="the file's own arguments says 2 heads, --heads 3"):
+        import_checkpoint(tmp_path / "x.pth", ImportOptions(heads=3))
+
+
+def test_what_a_script_kept_says_what_tensors_do_not(tmp_path):
+    torch.save({"model": torch_state(), "args": {"model": "vit_small_patch16_rope_ape_224"}}, tmp_path / "x.pth")
+    with pytest.raises(ImportRefused, match=re.escape("(RoPE)")):
+        import_checkpoint(tmp_path / "x.pth", OPTIONS)
+
+
 # --- Files that are not loaded ----------------------------------------------------------------------------------------
 
 

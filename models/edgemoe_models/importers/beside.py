@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ _TYPES = {
 }
 _PYRAMIDS = ("pvt", "pvt_v2", "segformer", "cvt", "levit", "mobilevit", "mobilevitv2", "efficientformer", "poolformer",
              "convnext", "hiera", "resnet", "focalnet", "nat", "dinat", "mgp-str")  # fmt: skip
+#: Of timm's names, those of networks whose tensors do not tell it.
+_POST_NORM, _ROTARY = re.compile(r"_rpn_|srelpos"), re.compile(r"_rope_|dinov3|eva02")
 #: torchvision's VisionTransformer, of which there is but one form.
 TORCHVISION = Facts(
     source="torchvision's VisionTransformer",
@@ -96,6 +99,23 @@ def read_facts(folder: Path) -> Facts:
     if isinstance(config.get("model_type"), str):
         return _of_hugging_face(config, folder)
     raise ImportRefused(f"its {_CONFIG} has neither 'model_type' (Hugging Face) nor 'architecture' (timm)")
+
+
+def facts_of_arguments(told: Mapping[str, int | float | str]) -> Facts:
+    """What a training script was told: the number of heads, and a name of timm's that says more."""
+    names = [told[key] for key in ("model", "arch", "architecture", "model_name") if isinstance(told.get(key), str)]
+    heads = [told[key] for key in ("num_heads", "heads", "n_heads", "num_attention_heads") if key in told]
+    known = [number for number in heads if type(number) is int and 1 <= number <= LIMITS["heads"]]
+    name = str(names[0]) if names else ""
+    if not name and not known:
+        return NOTHING
+    return Facts(
+        source="the file's own arguments",
+        heads=known[0] if known else None,
+        norm="post" if _POST_NORM.search(name) else None,
+        positions="rope" if _ROTARY.search(name) else None,
+        notes=tuple(f"the file's own arguments say that this is {shown(name)}" for name in names[:1]),
+    )
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -204,8 +224,8 @@ def _of_timm(config: dict[str, Any]) -> Facts:
         source=_CONFIG,
         heads=_number(arguments, "num_heads", LIMITS["heads"]),
         pool={"token": "cls", "avg": "avg"}.get(pool or ""),
-        norm="post" if re.search(r"_rpn_|srelpos", name) else "pre",
-        positions="rope" if re.search(r"_rope_|dinov3|eva02", name) else "learned",
+        norm="post" if _POST_NORM.search(name) else "pre",
+        positions="rope" if _ROTARY.search(name) else "learned",
         mean=_triple(usual.get("mean")),
         std=_triple(usual.get("std")),
         image=_image(size[1:]) if isinstance(size, list) and len(size) == 3 else None,

@@ -6,10 +6,10 @@ import dataclasses
 from pathlib import Path
 
 from edgemoe_models.checkpoint import check_state
-from edgemoe_models.importers.beside import TORCHVISION, has_config, read_facts, read_folder
+from edgemoe_models.importers.beside import TORCHVISION, facts_of_arguments, has_config, read_facts, read_folder
 from edgemoe_models.importers.edge_moe import SUFFIX, import_edge_moe
 from edgemoe_models.importers.facts import NOTHING
-from edgemoe_models.importers.files import Tensors, read_checkpoint, read_ranks
+from edgemoe_models.importers.files import Tensors, read_arguments, read_checkpoint, read_ranks
 from edgemoe_models.importers.m3vit import import_m3vit
 from edgemoe_models.importers.names import plain_names
 from edgemoe_models.importers.onnx_graph import import_onnx
@@ -65,7 +65,7 @@ def _import_named(path: Path, options: ImportOptions, format_name: str | None) -
     elif path.is_dir():
         (found, nesting), facts = read_ranks(path, options.key), NOTHING
     else:
-        (found, nesting), facts = read_checkpoint(path, options.key), NOTHING
+        (found, nesting), facts = read_checkpoint(path, options.key), facts_of_arguments(read_arguments(path))
     named = format_name or known_format(found)
     if named == "huggingface" and facts is NOTHING and has_config(path.parent) and not path.is_dir():
         facts = read_facts(path.parent)

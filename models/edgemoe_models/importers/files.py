@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from edgemoe_models.graph.file import write_graph
-from edgemoe_models.importers.nesting import advice, select_state
+from edgemoe_models.importers.nesting import advice, kept_arguments, select_state
 from edgemoe_models.importers.options import Imported, ImportRefused
 from edgemoe_models.storage import tensor_file
 from edgemoe_models.storage.atomic import write_bytes
@@ -67,6 +67,11 @@ def read_checkpoint(path: Path, key: str | None = None) -> tuple[Tensors, tuple[
             raise ImportRefused(f"{name} and those before it claim {total:,} bytes, but {path.name} has {size:,}")
         tensors[name] = _numpy(name, value)
     return tensors, () if note is None else (note,)
+
+
+def read_arguments(path: Path) -> dict[str, int | float | str]:
+    """What a torch file says of how its network was made; nothing of any other file."""
+    return {} if _is_tensor_file(path) else kept_arguments(_load(path))
 
 
 def _is_tensor_file(path: Path) -> bool:

@@ -18,6 +18,8 @@ _KEYS = (
     *("student", "teacher", "encoder", "backbone", "target_encoder", "online"),
     *("model_ema", "state_dict_ema", "ema", "ema_model", "ema_state"),
 )
+#: Where they keep what they were told.
+_ARGUMENTS = ("args", "config", "cfg", "hyper_parameters", "hparams", "model_args", "model_config")
 _DEEPEST = 4
 _LARGEST_PICKLE = 1 << 26  # bytes; the tensors' are not in it
 _MOST_STEPS = 1_000_000
@@ -52,6 +54,17 @@ def select_state(content: Any, key: str | None = None) -> tuple[Mapping[Any, Any
     if not isinstance(content, Mapping) or not content:
         raise ImportRefused(f"the file must hold a state dict (names and tensors), not {type(content).__name__}")
     return content, None
+
+
+def kept_arguments(content: Any) -> dict[str, int | float | str]:
+    """What a training script was told, where it kept that beside the state dict: its plain values by name."""
+    found: dict[str, int | float | str] = {}
+    for key in _ARGUMENTS:
+        inner = content.get(key) if isinstance(content, Mapping) else None
+        for name, value in inner.items() if isinstance(inner, Mapping) else ():
+            if isinstance(name, str) and isinstance(value, int | float | str) and not isinstance(value, bool):
+                found.setdefault(name, value)
+    return found
 
 
 def _listed(names: Any) -> str:
