@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-"""Verilog text: only the zeros of memories are left out."""
+"""Verilog and RTLIL text: only the zeros of memories are left out."""
 
 from amaranth.hdl import Module
 from amaranth.lib import wiring
@@ -7,7 +7,21 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from edgemoe_hw.spec.config import PRESETS
-from edgemoe_hw.verilog import generate
+from edgemoe_hw.verilog import generate, generate_rtlil
+
+
+class _Empty(wiring.Component):
+    """The same memory, all zeros."""
+
+    address: In(3)
+    data: Out(8)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.memory = memory = Memory(shape=8, depth=8, init=[])
+        read = memory.read_port()
+        m.d.comb += [read.addr.eq(self.address), self.data.eq(read.data)]
+        return m
 
 
 class _Part(wiring.Component):
@@ -35,3 +49,10 @@ def test_only_zeros_of_memories_are_left_out():
     assert "8'h05" in initial and "8'h00" not in initial
     assert "[2] = 1'h0;" in text
     assert text == generate(PRESETS["tiny"], _Part())
+
+
+def test_only_memories_of_zeros_are_not_set_in_rtlil():
+    assert "$meminit_v2" not in generate_rtlil(PRESETS["tiny"], _Empty())
+    text = generate_rtlil(PRESETS["tiny"], _Part())
+    assert text.count("cell $meminit_v2") == 1 and "cell $memrd_v2" in text
+    assert "test_verilog.py:" in text

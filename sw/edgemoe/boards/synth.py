@@ -178,8 +178,8 @@ def synthesize(
     """Map the accelerator, or ``component``, to ``device``.
 
     Args:
-        out_dir: receives ``<config>.v``, ``<config>.il`` (netlist), ``<config>.log``, ``<config>.stat.json`` and the
-            result, ``<config>.json``
+        out_dir: receives ``<config>.rtlil``, ``<config>.il`` (netlist), ``<config>.log``, ``<config>.stat.json`` and
+            the result, ``<config>.json``
         component: an Amaranth component instead of the whole accelerator
         device: by default the one of ``config``'s board
         on_step: called with the title of each step of Yosys
@@ -193,7 +193,7 @@ def synthesize(
         SynthesisError: Yosys or Amaranth is missing, or Yosys failed; the message says where its log is
     """
     try:
-        from edgemoe_hw.verilog import generate  # not at the top: boards have no Amaranth
+        from edgemoe_hw.verilog import generate_rtlil  # not at the top: boards have no Amaranth
     except ImportError as error:
         raise SynthesisError(f"{needs('synthesis', 'sim', 'synth')} ({error})") from None
     device = device or device_of(config)
@@ -203,8 +203,8 @@ def synthesize(
     begin = time.perf_counter()
     out_dir.mkdir(parents=True, exist_ok=True)
     if on_step:
-        on_step("Verilog")
-    write_text(out_dir / f"{config.name}.v", generate(config, component, sources=True))
+        on_step("RTLIL")
+    write_text(out_dir / f"{config.name}.rtlil", generate_rtlil(config, component))
     cells, units = run_yosys(out_dir, config.name, target, on_step or (lambda step: None))
     found = count_resources(cells)
     result = {
@@ -227,7 +227,7 @@ def synthesize(
 def run_yosys(
     out_dir: Path, name: str, target: str, on_step: Callable[[str], None]
 ) -> tuple[dict[str, int], Mapping[str, Mapping[str, int]]]:
-    """Run ``synth_xilinx`` on ``<name>.v`` in ``out_dir``; return the cells by type, and those of each unit.
+    """Run ``synth_xilinx`` on ``<name>.rtlil`` in ``out_dir``; return the cells by type, and those of each unit.
 
     ``target``: Yosys's name of the family, and options
     """
@@ -235,7 +235,7 @@ def run_yosys(
     for old in (log, stat, netlist):
         old.unlink(missing_ok=True)
     script = (
-        f"read_verilog {name}.v; hierarchy -top {_TOP}; proc; flatten; "
+        f"read_rtlil {name}.rtlil; hierarchy -top {_TOP}; proc; flatten; "
         "setattr -set keep 1 a:keep %ci1 t:$*dff* %i; "  # of wires, and so of their registers
         f"scratchpad -set synth_xilinx.abc9.W {WIRE_PS}; "
         f"synth_xilinx -family {target} -top {_TOP} -flatten -noiopad; "
