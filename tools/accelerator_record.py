@@ -1,0 +1,178 @@
+"""Cycles and resources of all boards: ``docs/measurements``, and the tables of them in the documentation.
+
+Usage: ``python tools/accelerator_record.py [--add bench.json ...] [--check]``
+
+``--add`` takes rows of files that ``edgemoe bench --only accelerator --config BOARD --dram MODEL`` wrote; a row
+replaces the one of the same model, experts, configuration, clock and DRAM model. Resources are those that ``edgemoe
+boards --utilisation --json docs/measurements/boards.json`` wrote. Rows of a configuration that a board no longer has
+are an error: they say nothing about it. A configuration called BOARD-at-MHZ is the board's at another clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgemoe.configs import find_config
+from edgemoe.studies.break_even import break_even_markdown, efficiency_markdown, expert_numbers
+from edgemoe_models.storage.atomic import write_text
+from edgemoe_models.storage.json_text import read_json
+
+__all__ = ["PAGES", "add", "blocks", "load", "stale", "update"]
+
+_DOCS = Path(__file__).parents[1] / "docs"
+RECORD = _DOCS / "measurements" / "accelerator.json"
+RESOURCES = _DOCS / "measurements" / "boards.json"
+PAGES = {"benchmarks.md": ("accelerator", "dram", "efficiency", "break-even"), "boards.md": ("utilisation",)}
+_BOARDS = ("pynq-z2", "ultra96v2", "aup-zu3", "kv260", "zcu104", "zcu102")
+_MODELS = ("m3vit-micro", "m3vit-tiny", "deit-tiny")
+_KEPT_NOT = ("seconds", "sim_cycles_per_second", "asked", "dram", "break_even_mhz")  # of the machine, or computed again
+Row = dict[str, Any]
+
+
+def _key(row: Row) -> tuple[Any, ...]:
+    board, _, clock = row["config"].partition("-at-")
+    places = (_MODELS.index(row["model"]), _BOARDS.index(board), clock, -(row["expert_bits"] or 0))
+    return (*places, row["assumed_clock_mhz"], row["dram_model"] != "plain", row["dram_model"])
+
+
+def add(rows: Sequence[Row], more: Sequence[Row]) -> list[Row]:
+    """Rows in their order, ``more`` in place of those that they repeat."""
+    found = {_key(row): row for row in rows}
+    found |= {_key(row): {name: value for name, value in row.items() if name not in _KEPT_NOT} for row in more}
+    return [found[key] for key in sorted(found)]
+
+
+def stale(rows: Sequence[Row]) -> list[str]:
+    """What is of other hardware than its board's now, or of another clock."""
+    wrong = []
+    for row in rows:
+        name = str(row.get("config") or row["board"])
+        board, _, clock = name.partition("-at-")
+        config = find_config(board)
+        other_clock = not clock and row.get("assumed_clock_mhz", config.assumed_clock_mhz) != config.assumed_clock_mhz
+        if config.content_hash != row["config_hash"] or other_clock:
+            wrong.append(f"{row.get('model', 'resources')} on {name}")
+    return wrong
+
+
+def blocks(rows: Sequence[Row], boards: Sequence[Row]) -> dict[str, str]:
+    """The tables by the name in their comments."""
+    plain = [row for row in rows if row["dram_model"] == "plain"]
+    dsp = {row["config_hash"]: int(row["used"]["dsp"]) for row in boards}
+    return {
+        "accelerator": _cycles(plain),
+        "dram": _drams(rows),
+        "efficiency": efficiency_markdown([row for row in plain if row["model"] != "m3vit-micro"], dsp).rstrip(),
+        "break-even": break_even_markdown(plain).rstrip(),
+        "utilisation": _utilisation(boards),
+    }
+
+
+def _utilisation(boards: Sequence[Row]) -> str:
+    kinds = ("lut", "ff", "dsp", "bram36", "uram")
+    lines = [
+        "| board | FPGA | array | LUT | FF | DSP | block RAM (36 kbit) | UltraRAM | fits |",
+        "|---|---|---|---:|---:|---:|---:|---:|---|",
+    ]
+    for row in boards:
+        config = find_config(row["board"])
+        cells = []
+        for kind in kinds:
+            used, there = row["used"][kind], row["available"][kind]
+            cells.append(f"{used:,g} ({used / there:.0%})" if there else "none")
+        array = f"{config.lanes_k} × {config.lanes_n}"
+        fits = "yes" if row["fits"] else "no"
+        lines.append(f"| `{row['board']}` | {row['device'].upper()} | {array} | {' | '.join(cells)} | {fits} |")
+    return "\n".join(lines)
+
+
+def _cycles(rows: Sequence[Row]) -> str:
+    lines = [
+        "| model | experts | board | MHz, assumed | DRAM GB/s, assumed | cycles | ms | ideal / cycles | "
+        "bound / cycles | DRAM bytes / least |",
+        "|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        figures = [
+            f"{row['assumed_clock_mhz']:g}",
+            f"{row['dram_gb_per_second']:.2f}",
+            f"{row['cycles']:,}",
+            f"{row['ms']:.2f}",
+            f"{row['ideal_efficiency']:.3f}",
+            f"{row['roofline_efficiency']:.3f}",
+            f"{row['dram_ratio']:.3f}",
+        ]
+        lines.append(f"| `{row['model']}` | {expert_numbers(row)} | `{row['config']}` | {' | '.join(figures)} |")
+    return "\n".join(lines)
+
+
+def _drams(rows: Sequence[Row]) -> str:
+    """Cycles of other DRAM models over the plain one's."""
+    kinds = ("axi3", "refresh", "worst")
+    lines = [
+        f"| model | experts | board | plain, cycles | {' | '.join(kinds)} |",
+        f"|---|---|---|---:|{'---:|' * len(kinds)}",
+    ]
+    for row in rows:
+        if row["dram_model"] != "plain":
+            continue
+        same = ("model", "expert_bits", "config", "assumed_clock_mhz")
+        others = {other["dram_model"]: other for other in rows if all(other[name] == row[name] for name in same)}
+        if len(others) == 1:
+            continue
+        cells = [f"{others[kind]['cycles'] / row['cycles']:.4f}" if kind in others else "" for kind in kinds]
+        first = f"| `{row['model']}` | {expert_numbers(row)} | `{row['config']}` | {row['cycles']:,} |"
+        lines.append(f"{first} {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def update(page: str, name: str, table: str) -> str:
+    """The page with this table.
+
+    Raises:
+        ValueError: it has not exactly one place for it
+    """
+    place = re.compile(f"(<!-- {name} table -->\n).*?(\n<!-- end of {name} table -->)", re.DOTALL)
+    page, found = place.subn(lambda match: match[1] + table + match[2], page)
+    if found != 1:
+        raise ValueError(f"the page must have one place '<!-- {name} table -->', not {found}")
+    return page
+
+
+def load() -> tuple[list[Row], list[Row]]:
+    """The kept rows of cycles, and of resources."""
+    return read_json(RECORD)["rows"] if RECORD.exists() else [], read_json(RESOURCES)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Cycles and resources of all boards, and their tables in docs.")
+    parser.add_argument("--add", nargs="+", type=Path, default=[], metavar="FILE", help="bench.json of edgemoe bench")
+    parser.add_argument("--check", action="store_true", help="only compare; other pages are an error")
+    options = parser.parse_args(arguments)
+    rows, boards = load()
+    for path in options.add:
+        rows = add(rows, read_json(path)["accelerator"]["rows"])
+    if wrong := stale([*rows, *boards]):
+        print(f"measure again: {', '.join(wrong)}", file=sys.stderr)
+        return 1
+    tables, differ = blocks(rows, boards), False
+    for name, names in PAGES.items():
+        page = wanted = (_DOCS / name).read_text(encoding="utf-8")
+        for table in names:
+            wanted = update(wanted, table, tables[table])
+        differ |= page != wanted
+        if not options.check:
+            write_text(_DOCS / name, wanted)
+    if not options.check:
+        write_text(RECORD, json.dumps({"rows": rows}, indent=1) + "\n")
+    return int(options.check and differ)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
