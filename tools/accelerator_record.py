@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import timing_record
+
 from edgemoe.configs import find_config
 from edgemoe.studies.break_even import break_even_markdown, efficiency_markdown, expert_numbers
 from edgemoe_models.storage.atomic import write_text
@@ -28,7 +30,11 @@ __all__ = ["PAGES", "add", "blocks", "load", "stale", "update"]
 _DOCS = Path(__file__).parents[1] / "docs"
 RECORD = _DOCS / "measurements" / "accelerator.json"
 RESOURCES = _DOCS / "measurements" / "boards.json"
-PAGES = {"benchmarks.md": ("accelerator", "dram", "efficiency", "break-even"), "boards.md": ("utilisation",)}
+PAGES = {
+    "benchmarks.md": ("accelerator", "dram", "efficiency", "break-even"),
+    "boards.md": ("utilisation",),
+    "timing.md": ("clock",),
+}
 _BOARDS = ("pynq-z2", "ultra96v2", "aup-zu3", "kv260", "zcu104", "zcu102")
 _MODELS = ("m3vit-micro", "m3vit-tiny", "deit-tiny")
 _KEPT_NOT = ("seconds", "sim_cycles_per_second", "asked", "dram", "break_even_mhz")  # of the machine, or computed again
@@ -71,6 +77,7 @@ def blocks(rows: Sequence[Row], boards: Sequence[Row]) -> dict[str, str]:
         "efficiency": efficiency_markdown([row for row in plain if row["model"] != "m3vit-micro"], dsp).rstrip(),
         "break-even": break_even_markdown(plain).rstrip(),
         "utilisation": _utilisation(boards),
+        "clock": timing_record.table(read_json(timing_record.RECORD)),
     }
 
 
