@@ -55,7 +55,9 @@ class SerialSystem(wiring.Component):
             ("memory", memory),
         ):
             board.submodules[name] = part
-        m.submodules.board = ResetInserter(receiver.broken)(board)
+        broken = Signal()  # a register: it resets half of all flip-flops
+        m.d.sync += broken.eq(receiver.broken)
+        m.submodules.board = ResetInserter(broken)(board)
 
         connect(m, receiver.bytes, bridge.received)
         connect(m, bridge.sent, transmitter.bytes)
