@@ -33,6 +33,17 @@ MODELS = {
     "no experts": small_model(
         image_height=24, image_width=24, num_experts=0, top_k=0, expert_hidden=0, tasks=KINDS[2:3]
     ),
+    "five tokens before the patches": small_model(
+        prefix_tokens=5,
+        tasks=(
+            TaskConfig("mean", "classification", 11, pool="avg"),
+            TaskConfig("both", "classification", 11, pool="cls-avg"),
+            TaskConfig("normed", "classification", 7, pool="avg-norm"),
+        ),
+    ),
+    "no token before the patches": small_model(
+        prefix_tokens=0, tasks=(TaskConfig("mean", "features", 9, pool="avg"), *KINDS[:1])
+    ),
 }
 
 
