@@ -20,12 +20,13 @@ from typing import Any
 
 import timing_record
 
+from edgemoe.boards.board import board_names
 from edgemoe.configs import find_config
 from edgemoe.studies.break_even import break_even_markdown, efficiency_markdown, expert_numbers
 from edgemoe_models.storage.atomic import write_text
 from edgemoe_models.storage.json_text import read_json
 
-__all__ = ["PAGES", "add", "blocks", "load", "stale", "update"]
+__all__ = ["PAGES", "add", "blocks", "board_names", "find_config", "load", "stale", "update"]
 
 _DOCS = Path(__file__).parents[1] / "docs"
 RECORD = _DOCS / "measurements" / "accelerator.json"
