@@ -134,6 +134,16 @@ def test_an_unknown_board_is_refused_first(checkout, target, board):
     assert not (checkout.folder / ".venv" / ".base").exists()
 
 
+def test_accuracy_on_photographs():
+    """A row a data set, unless a model is named; the folder may have any name."""
+    command = ["make", "-n", "-s", "accuracy", "CAMVID=a b", "VENV=none"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--data camvid" in done.stdout and "--data-root 'a b'" in done.stdout and "--skip-missing" in done.stdout
+    done = subprocess.run([*command, "MODEL=x"], cwd=ROOT, capture_output=True, text=True)
+    assert "accuracy --model 'x'" in done.stdout and "camvid" not in done.stdout
+
+
 def test_help_is_grouped(checkout):
     text = checkout.make().stdout
     assert re.findall(r"^(\w.*):$", text, re.MULTILINE) == ["Run it", "Measure", "Hardware", "Develop"]

@@ -52,7 +52,7 @@ def test_contents(wheel, sdist):
 
 
 def test_every_source_is_in_the_wheel(wheel):
-    """All files of the four packages and of boards/, but the latent weights."""
+    """All files of the four packages and of boards/, but the latent weights and those that only the repository has."""
     places = {"hw": "", "models": "", "sim": "", "sw": "", "boards": "edgemoe/boards/data/"}
     listing = subprocess.run(["git", "ls-files", *places], cwd=ROOT, capture_output=True, text=True)
     if listing.returncode:
@@ -60,7 +60,14 @@ def test_every_source_is_in_the_wheel(wheel):
     names = [name for name in listing.stdout.splitlines() if (ROOT / name).exists()]
     sources = {places[top] + rest for top, _, rest in (name.partition("/") for name in names)}
     left_out = {f"edgemoe_models/weights/m3vit-micro-{precision}.safetensors" for precision in ("w8a8", "w4a8")}
+    left_out |= {name for name in sources if name.startswith("edgemoe_models/weights/m3vit-tiny-camvid")}
     assert sources - set(files_of(wheel)) == left_out
+
+
+def test_the_large_weights_are_in_the_repository_only(wheel, sdist):
+    names = [*files_of(wheel), *files_of(sdist)]
+    assert [name for name in names if "camvid" in name and name.endswith(".safetensors")] == []
+    assert sdist.stat().st_size < 40 << 20
 
 
 def test_what_would_be_found(wheel, sdist, tmp_path):
@@ -75,11 +82,13 @@ def test_what_would_be_found(wheel, sdist, tmp_path):
             if not name.endswith("py.typed"):
                 new.writestr(name.replace("edgemoe_sim/", "tools/"), text)
         new.writestr("edgemoe_models/weights/m3vit-micro-w8a8.safetensors", bytes(17 << 20))
+        new.writestr("edgemoe_models/weights/m3vit-tiny-camvid-00001-of-00002.safetensors", b"")
     problems = "\n".join(wheel_problems(bad))
     for message in (
         "edgemoe/py.typed is missing",
         "edgemoe_sim/harness.cpp is missing",
         "m3vit-micro-w8a8.safetensors should not be there",
+        "m3vit-tiny-camvid-00001-of-00002.safetensors should not be there",
         "tools is at the top, in everybody's site-packages",
         "MiB, more than 16",
         "its README has a picture or link into the checkout",

@@ -18,6 +18,7 @@ from edgemoe.compiler import build_bundle
 from edgemoe.workloads import named_graphs
 from edgemoe_hw.spec.config import PRESETS
 from edgemoe_models.graph.file import read_graph
+from edgemoe_models.trained_weights import CHECKOUT_ONLY
 
 __all__ = ["BUNDLES", "COMMAND", "stale_bundles", "write_bundles"]
 
@@ -33,7 +34,9 @@ def write_bundles(folder: Path = BUNDLES, graphs: Mapping[str, Path] | None = No
         GraphError: a graph is unusable; CompileError: it does not fit
     """
     written = []
-    for name, path in (named_graphs() if graphs is None else graphs).items():
+    if graphs is None:  # a bundle of a graph that is too large for a wheel is too large as well
+        graphs = {name: path for name, path in named_graphs().items() if name not in CHECKOUT_ONLY}
+    for name, path in graphs.items():
         graph = read_graph(path)
         for config in _CONFIGURATIONS:
             written.append(folder / f"{name}-{config}.emoe")

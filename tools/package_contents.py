@@ -35,8 +35,9 @@ _IN_SDIST = (
     *(f"models/edgemoe_models/weights/m3vit-micro{form}.safetensors" for form in ("", "-w8a8", "-w4a8")),
 )
 #: Latent weights of quantization-aware training; tests, caches and what an editor leaves.
-_NOT_IN_WHEEL = ("*-w8a8.safetensors", "*-w4a8.safetensors", "*test_*", "*.pyc", "*.orig", "*~", "*.so")
-_NOT_IN_SDIST = ("*.pyc", "build/*", ".venv/*", ".git/*", "*.orig", "*~")
+_TOO_LARGE = "*/m3vit-tiny-camvid*.safetensors"  # for both: only the repository has them
+_NOT_IN_WHEEL = (_TOO_LARGE, "*-w8a8.safetensors", "*-w4a8.safetensors", "*test_*", "*.pyc", "*.orig", "*~", "*.so")
+_NOT_IN_SDIST = (_TOO_LARGE, "*.pyc", "build/*", ".venv/*", ".git/*", "*.orig", "*~")
 _RELATIVE = re.compile(r"\]\((?!https?://|#)|<img\b(?![^>]*src=\"https?://)")
 
 

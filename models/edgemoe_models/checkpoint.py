@@ -12,7 +12,8 @@ import numpy.typing as npt
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.float_reference import Floats, check_shapes, state_shapes
 from edgemoe_models.storage.file_kind import CHECKPOINT_KEY, LATENT_KEY, describe
-from edgemoe_models.storage.tensor_file import TensorFileError, read_metadata, read_tensors
+from edgemoe_models.storage.shards import read_shards
+from edgemoe_models.storage.tensor_file import TensorFileError, read_metadata
 
 LARGEST_WEIGHT = 1e4
 
@@ -63,6 +64,8 @@ def read_shape(metadata: Mapping[str, str]) -> ModelConfig:
 def load_checkpoint(path: Path | str) -> tuple[dict[str, Floats], ModelConfig]:
     """A float checkpoint: safetensors with the model's config as JSON under the metadata key ``config``.
 
+    The first of several parts (``edgemoe_models.storage.shards``) stands for all.
+
     Raises:
         CheckpointError: the file cannot be read, has no config, or its tensors do not fit it.
     """
@@ -70,7 +73,7 @@ def load_checkpoint(path: Path | str) -> tuple[dict[str, Floats], ModelConfig]:
         metadata = read_metadata(path)
         if CHECKPOINT_KEY not in metadata or LATENT_KEY in metadata:
             raise CheckpointError(f"{path} {describe(path)}")
-        tensors, _ = read_tensors(path)
+        tensors, _ = read_shards(path)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such file") from None
     except (TensorFileError, OSError) as error:

@@ -1,12 +1,19 @@
-"""Where the trained float weights of the presets are: in the package."""
+"""Where the trained float weights of the named models are: in the package, or in a checkout only."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["weights_path"]
+__all__ = ["CHECKOUT_ONLY", "WEIGHTS_HOME", "weights_path"]
+
+#: Trained models whose files (float weights and integer graph) are too large for wheel and source distribution.
+CHECKOUT_ONLY = ("m3vit-tiny-camvid",)
+#: Where their files lie in the repository.
+WEIGHTS_HOME = "models/edgemoe_models/weights"
 
 
 def weights_path(name: str) -> Path:
-    """Where a preset's trained weights are, if there are any."""
-    return Path(__file__).parent / "weights" / f"{name}.safetensors"
+    """Where a model's trained weights are, if there are any: one file, or the first of several parts."""
+    folder = Path(__file__).parent / "weights"
+    whole = folder / f"{name}.safetensors"
+    return whole if whole.is_file() else next(iter(sorted(folder.glob(f"{name}-00001-of-*.safetensors"))), whole)

@@ -3,6 +3,7 @@
 ``m3vit-micro``            float weights, quantized when they are asked for (PTQ W8A8)
 ``m3vit-micro-w8a8``       the integer graph of quantization-aware training, as it is in the package
 ``m3vit-micro-w4a8``       the same with 4-bit expert weights
+``m3vit-tiny-camvid``      an integer graph (PTQ W8A8) and float weights, which only a checkout has
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from edgemoe_models.ptq import quantize
 from edgemoe_models.storage import tensor_file
 from edgemoe_models.storage.cache import cache_root, cached
 from edgemoe_models.storage.file_kind import CHECKPOINT_KEY, GRAPH_KEY, describe
-from edgemoe_models.trained_weights import weights_path
+from edgemoe_models.storage.shards import whole_name
+from edgemoe_models.trained_weights import CHECKOUT_ONLY, WEIGHTS_HOME, weights_path
 
 __all__ = [
     "QAT_PRECISIONS",
@@ -35,6 +37,7 @@ __all__ = [
     "named_graphs",
     "precision_of",
     "preset_graph",
+    "ptq_file",
     "qat_files",
     "read_metadata",
     "short_path",
@@ -72,7 +75,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 def qat_files(weights: Path, suffix: str) -> QatFiles:
     """Where the quantization-aware trained forms of float weights are: beside them."""
-    stem = weights.with_name(f"{weights.stem}-{suffix}")
+    stem = weights.with_name(f"{_stem(weights)}-{suffix}")
     command = (
         f"edgemoe qat --model {short_path(weights)} --expert-bits {4 if suffix == 'w4a8' else 8} "
         f"--out {short_path(weights.parent)}"
@@ -85,13 +88,23 @@ def qat_files(weights: Path, suffix: str) -> QatFiles:
     )
 
 
+def ptq_file(weights: Path) -> Path:
+    """Where the integer graph is that was made of float weights without training, if it is kept: beside them."""
+    return weights.with_name(f"{_stem(weights)}{_GRAPH}")
+
+
+def _stem(weights: Path) -> str:
+    """Name of a weights file, or of the parts of which it is the first, without its ending."""
+    return whole_name(weights).removesuffix(".safetensors")
+
+
 def short_path(path: Path) -> Path:
     """As seen from the current folder, where that is shorter."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def named_graphs() -> dict[str, Path]:
-    """Integer graphs in the package, by model name."""
+    """Integer graphs in the package, by model name; those of ``CHECKOUT_ONLY`` where it is a checkout."""
     return {path.name.removesuffix(_GRAPH): path for path in sorted(weights_path("any").parent.glob(f"*{_GRAPH}"))}
 
 
@@ -101,16 +114,25 @@ def float_weights(model: str) -> Path:
     Raises:
         ValueError: there is neither
     """
-    path = weights_path(model) if model in PRESETS else Path(model)
+    path = weights_path(model) if model in (*PRESETS, *CHECKOUT_ONLY) else Path(model)
     if path.is_file():
         return path
+    if model in CHECKOUT_ONLY:
+        raise ValueError(_only_in_a_checkout(model, f"{model}-00001-of-*.safetensors and its other parts"))
     if model in PRESETS:
         raise ValueError(
             f"{model} has no trained weights, so it has no accuracy; train it with: "
             f"edgemoe train --preset {model}, and give the file's name"
         )
-    trained = ", ".join(name for name in PRESETS if weights_path(name).is_file())
+    trained = ", ".join(name for name in (*PRESETS, *CHECKOUT_ONLY) if weights_path(name).is_file())
     raise ValueError(f"model must be a trained preset ({trained}) or a float checkpoint, not {model!r}")
+
+
+def _only_in_a_checkout(model: str, files: str) -> str:
+    return (
+        f"{model} is too large for the wheel and the source distribution: {files} lie in the repository, in "
+        f"{WEIGHTS_HOME}; copy from there and give the file as --model"
+    )
 
 
 def best_model(preset: str = "m3vit-micro") -> str:
@@ -121,13 +143,13 @@ def best_model(preset: str = "m3vit-micro") -> str:
 def precision_of(model: str) -> str:
     """The precision of what ``load_graph`` gives for a name."""
     if model in named_graphs():
-        return QAT_PRECISIONS.get(model.rpartition("-")[2], "integer graph")
+        return QAT_PRECISIONS.get(model.rpartition("-")[2], "PTQ W8A8")
     return "PTQ W8A8" if model in PRESETS else "integer graph"
 
 
 def model_label(model: str) -> str:
     """A short name of what ``--model`` was given, for files: the name itself, or a file's stem."""
-    return Path(model).name.removesuffix(".safetensors").removesuffix(".graph")
+    return whole_name(model).removesuffix(".safetensors").removesuffix(".graph")
 
 
 def _cache_key(name: str, weights: Path, seed: int) -> str:
@@ -183,6 +205,8 @@ def load_graph(
         ValueError: it is none of these, its contents are refused, or it does not fit
     """
     path = named_graphs().get(model, Path(model))
+    if model in CHECKOUT_ONLY and not path.exists():
+        raise ValueError(_only_in_a_checkout(model, f"{model}{_GRAPH}"))
     if model in PRESETS or not path.exists():
         if target is not None and model in PRESETS:
             require_fit(PRESETS[model], target, expert_bits)

@@ -65,11 +65,27 @@ def test_refuses_bad_models(changes, message):
         (("a", "segmentation", 10**9), r"TaskConfig\.channels must be at most 65536, not 1000000000"),
         (("a", "segmentation", 9999, 0, 200), r"TaskConfig\.head_outputs must be at most 1048576, not 399960000"),
         (("a", "segmentation", 0), r"TaskConfig\.channels must be an integer of at least 1, not 0"),
+        (("a", "segmentation", 2, 0, 1, "cls", ["b", "c"]), r"TaskConfig\.labels must be a tuple of texts, not"),
+        (("a", "edges", 1, 0, 1, "cls", ("b",)), r"TaskConfig\.labels must name the 1 classes of a edges"),
+        (("a", "segmentation", 2, 0, 1, "cls", ("b",)), r"labels must name the 2 classes of a segmentation, not be 1"),
+        (("a", "segmentation", 2, 0, 1, ("b", "c\n")), r"1 to 64 printable characters, not 'c\\n'"),
+        (("a", "segmentation", 2, 0, 1, ("b", 3)), r"1 to 64 printable characters, not 3"),
     ],
 )
 def test_refuses_bad_tasks(arguments, message):
     with pytest.raises(ValueError, match=message):
         TaskConfig(*arguments)
+
+
+def test_names_of_classes():
+    """They travel with the config; where there are none, its text is what it was before there were any."""
+    task = TaskConfig("a", "segmentation", 2, labels=("road", "größe"))
+    config = dataclasses.replace(MICRO, tasks=(task, TaskConfig("b", "edges", 1)))
+    assert ModelConfig.from_json(config.to_json()) == config
+    first, second = config.to_dict()["tasks"]
+    assert first["labels"] == ["road", "größe"] and "labels" not in second and "labels" not in MICRO.to_json()
+    with pytest.raises(ValueError, match=r"TaskConfig\.labels must be a list, not 'ab'"):
+        ModelConfig.from_dict(config.to_dict() | {"tasks": [first | {"labels": "ab"}]})
 
 
 def test_refuses_bad_json():

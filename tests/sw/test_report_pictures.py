@@ -11,6 +11,7 @@ from edgemoe.reports import pictures
 from edgemoe.reports.legends import NO_LABEL, colour, colours, legend, unlabelled
 from edgemoe.reports.pictures import caption_of, save_picture, save_predictions, save_scores
 from edgemoe_models.config import PRESETS
+from edgemoe_models.datasets import camvid
 from edgemoe_models.datasets.scenes import CLASS_NAMES, PALETTE, SKY
 
 HEIGHT, WIDTH = 64, 128
@@ -106,6 +107,21 @@ def test_legends_run_on_where_a_picture_is_narrow(scene, tmp_path):
         saved(tmp_path, "depth", image, np.zeros((rows, columns)))
     assert [name for name, _ in legend("segmentation")] == list(CLASS_NAMES)
     assert [name for name, _ in legend("segmentation", 3)] == ["class 0", "class 1", "class 2"]
+
+
+def test_classes_have_their_own_names_and_colours(tmp_path):
+    """CamVid's, or any others; eight classes with names of their own are not the scenes'."""
+    found = legend("segmentation", len(camvid.CLASSES), camvid.CLASSES)
+    assert [name for name, _ in found] == list(camvid.CLASSES)
+    assert [rgb for _, rgb in found] == [tuple(rgb) for rgb in camvid.PALETTE.tolist()]
+    assert len({rgb for _, rgb in found} | {NO_LABEL}) == len(camvid.CLASSES) + 1
+    names = tuple("abcdefgh")
+    assert [name for name, _ in legend("segmentation", 8, names)] == list(names)
+    labels = np.arange(11, dtype=np.uint8).reshape(1, 11)
+    np.testing.assert_array_equal(colour("segmentation", labels, None, camvid.CLASSES), camvid.PALETTE[None])
+    image = np.zeros((1, 11, 3), np.uint8)
+    picture = saved(tmp_path, "segmentation", image, labels, channels=11, classes=camvid.CLASSES)
+    assert all((picture == rgb).all(-1).sum() >= 81 for rgb in camvid.PALETTE)
 
 
 def test_captions():

@@ -27,6 +27,28 @@ CLASSES = (
     "pedestrian",
     "bicyclist",
 )
+#: Colours of the classes, uint8 [11, 3]: those of SegNet's demo, but for the sky, whose grey means "no label" here.
+PALETTE = np.array(
+    [
+        (128, 192, 224),
+        (128, 0, 0),
+        (192, 192, 128),
+        (128, 64, 128),
+        (60, 40, 222),
+        (128, 128, 0),
+        (192, 128, 128),
+        (64, 64, 128),
+        (64, 0, 128),
+        (64, 64, 0),
+        (0, 128, 192),
+    ],
+    np.uint8,
+)
+#: Of weights that were trained on it.
+NOTICE = (
+    "For research use only: trained on CamVid (Brostow, Fauqueur, Cipolla 2009), whose pictures and labels are for "
+    "research. The weights' own licence gives no right to those pictures; none of them is in this project."
+)
 _VOID = len(CLASSES)  # in the files; void is not evaluated
 
 

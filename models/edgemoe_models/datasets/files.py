@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,20 @@ Array = npt.NDArray[Any]
 Size = tuple[int, int]
 
 _NOTES = pictures.Notes()
+
+
+def size_of(text: str) -> Size | None:
+    """Height and width of ``HEIGHTxWIDTH``; None of an empty text.
+
+    Raises:
+        ValueError: it is no such text
+    """
+    if not text:
+        return None
+    match = re.fullmatch(r"(\d{1,4})x(\d{1,4})", text, re.ASCII)
+    if match is None or not int(match[1]) * int(match[2]):
+        raise ValueError(f"label_size must be HEIGHTxWIDTH, as 192x256, not {text!r}")
+    return int(match[1]), int(match[2])
 
 
 def read_picture(path: Path, size: Size) -> Array:

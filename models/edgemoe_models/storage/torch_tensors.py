@@ -9,20 +9,21 @@ import torch
 from torch import Tensor
 
 from edgemoe_models.storage.atomic import write_bytes
-from edgemoe_models.storage.tensor_file import TensorFileError, read_tensors
+from edgemoe_models.storage.shards import read_shards
+from edgemoe_models.storage.tensor_file import TensorFileError
 
 __all__ = ["load_state", "read_torch", "write_torch"]
 
 
 def read_torch(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a file.
+    """Tensors and metadata of a file, or of all parts of which it is the first (``edgemoe_models.storage.shards``).
 
     Raises:
         FileNotFoundError: there is no such file
         ValueError: it cannot be read; the message names it
     """
     try:
-        tensors, metadata = read_tensors(path)
+        tensors, metadata = read_shards(path)
         return {name: torch.from_numpy(array) for name, array in tensors.items()}, metadata
     except (TensorFileError, TypeError) as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error})") from None

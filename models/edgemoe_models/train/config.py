@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from pathlib import Path
 from typing import Any
 
 from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig
 from edgemoe_models.datasets import DATA_SETS, DataSet, find
+from edgemoe_models.datasets.files import size_of
 from edgemoe_models.storage.checks import shown
 from edgemoe_models.storage.json_text import JsonError, read_json
 from edgemoe_models.storage.toml_text import TomlError, read_toml
@@ -144,18 +144,14 @@ class TrainConfig:
         hidden = form.head_hidden if self.head_hidden < 0 else self.head_hidden
         cells = self.cells or form.cells
         channels = _CHANNELS | {"segmentation": len(self.data_set.class_names)}
-        tasks = tuple(TaskConfig(kind, kind, channels[kind], hidden, cells) for kind in wanted)
+        names = {} if self.data == "scenes" else {"segmentation": tuple(self.data_set.class_names)}
+        tasks = tuple(TaskConfig(kind, kind, channels[kind], hidden, cells, names.get(kind, ())) for kind in wanted)
         return dataclasses.replace(preset, tasks=tasks)
 
     @property
     def label_shape(self) -> tuple[int, int] | None:
         """Height and width of ``label_size``; None for the picture's."""
-        if not self.label_size:
-            return None
-        match = re.fullmatch(r"(\d{1,4})x(\d{1,4})", self.label_size, re.ASCII)
-        if match is None or not int(match[1]) * int(match[2]):
-            raise ValueError(f"label_size must be HEIGHTxWIDTH, as 192x256, not {self.label_size!r}")
-        return int(match[1]), int(match[2])
+        return size_of(self.label_size)
 
     def rate(self, step: int, progress: float) -> float:
         """Learning rate of a step, see ``scheduled_rate``."""

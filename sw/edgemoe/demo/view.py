@@ -51,7 +51,7 @@ def about(accelerator: Accelerator, source: str, measures_power: bool = False) -
 
 def _about_task(bundle: Bundle, task: TaskConfig) -> dict[str, Any]:
     cycles = sum(phase.estimated_cycles for phase in bundle.task(task.name).phases)
-    names = [(name, _hex(rgb)) for name, rgb in legend(task.kind, task.channels)]
+    names = [(name, _hex(rgb)) for name, rgb in legend(task.kind, task.channels, task.labels)]
     metres = np.linspace(0, MAX_DEPTH, 9 if task.kind == "depth" else 0)
     scale = [(f"{value:.0f} m", _hex(colour("depth", np.array(value)))) for value in metres]
     return {"name": task.name, "kind": task.kind, "legend": names, "ramp": scale, "estimated_cycles": cycles}

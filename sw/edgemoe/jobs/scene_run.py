@@ -14,14 +14,14 @@ from edgemoe.reports.cycles import Inference
 from edgemoe.reports.pictures import caption_of, save_picture
 from edgemoe.runtime.verify import Verifier
 from edgemoe.workloads import weights_path
-from edgemoe_models.config import PRESETS, TaskConfig
+from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig
 from edgemoe_models.datasets import scenes
 from edgemoe_models.evaluation.metrics import TaskMetrics
 from edgemoe_models.graph.integer_graph import IntegerGraph
 from edgemoe_models.integer import reference
 from edgemoe_models.integer.postprocess import decode_output, postprocess, upsample
 
-__all__ = ["SimulationRun", "has_scenes", "is_trained", "simulate"]
+__all__ = ["SimulationRun", "has_scenes", "is_trained", "knows_scenes", "simulate"]
 
 Track = Callable[[str, float], None]
 
@@ -41,7 +41,14 @@ class SimulationRun:
 
 def has_scenes(task: TaskConfig) -> bool:
     """Whether the scene generator has labels for a task."""
-    return task.is_dense and (task.kind != "segmentation" or task.channels == len(scenes.CLASS_NAMES))
+    if task.kind == "segmentation":
+        return task.channels == len(scenes.CLASS_NAMES) and task.labels in ((), scenes.CLASS_NAMES)
+    return task.is_dense
+
+
+def knows_scenes(model: ModelConfig) -> bool:
+    """Whether a model's classes, where it has any, are the generated scenes': others are of photographs."""
+    return all(has_scenes(task) for task in model.tasks if task.kind == "segmentation")
 
 
 def simulate(
@@ -49,11 +56,12 @@ def simulate(
 ) -> SimulationRun:
     """Run ``images`` demo scenes through all tasks; pictures go to ``out``.
 
-    ``track(what, share)`` is told the progress of all work, 0..1. Metrics are of a trained model only.
+    ``track(what, share)`` is told the progress of all work, 0..1. Metrics are of a model only that has learnt scenes.
     """
     model = graph.config
     result = SimulationRun()
-    measures = {task.name: TaskMetrics(task) for task in model.tasks if has_scenes(task)} if trained else {}
+    known = trained and knows_scenes(model)
+    measures = {task.name: TaskMetrics(task) for task in model.tasks if has_scenes(task)} if known else {}
     total = images * len(model.tasks)
     for number in range(images):
         scene = scenes.generate_scene(scenes.SPLITS["demo"].start + number, model.image_height, model.image_width)
@@ -86,6 +94,7 @@ def simulate(
                     postprocess(model, task.name, output),
                     label,
                     channels=task.channels,
+                    classes=task.labels,
                     caption=caption_of(model, task.name, metrics),
                 )
     result.metrics = {name: measure.result() for name, measure in measures.items()}

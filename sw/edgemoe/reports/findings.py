@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from edgemoe.reports.legends import legend
+from edgemoe.reports.legends import class_names
 from edgemoe.runtime.predictions import Classification, Depth, Edges, Features, Normals, Prediction, Segmentation
 
 __all__ = ["finding"]
@@ -19,14 +19,16 @@ _DIRECTIONS = ("facing left", "facing up", "facing the camera", "facing right", 
 
 
 def finding(prediction: Prediction, without: npt.NDArray[np.bool_] | None = None) -> str:
-    """Of a class its number and probability, the best five; of a dense prediction its statistics.
+    """Of a class its name (or number) and probability, the best five; of a dense prediction its statistics.
 
     Args:
         prediction: of any kind
         without: pixels [H, W] whose normals mean nothing, as ``reports.legends.unlabelled`` gives them
     """
     if isinstance(prediction, Classification):
-        return ", ".join(f"class {number} {share:.1%}" for number, share in prediction.top(_MOST))
+        names = prediction.model.task(prediction.task).labels
+        best = prediction.top(_MOST)
+        return ", ".join(f"{names[number] if names else f'class {number}'} {share:.1%}" for number, share in best)
     if isinstance(prediction, Segmentation):
         return _shares(prediction)
     if isinstance(prediction, Features):
@@ -44,16 +46,12 @@ def finding(prediction: Prediction, without: npt.NDArray[np.bool_] | None = None
 
 def _shares(prediction: Segmentation) -> str:
     """The largest classes and their shares of the pixels; how many others there are."""
-    channels = prediction.model.task(prediction.task).channels
-    counts = np.bincount(prediction.labels.ravel(), minlength=channels)
+    task = prediction.model.task(prediction.task)
+    counts = np.bincount(prediction.labels.ravel(), minlength=task.channels)
     best = [int(number) for number in np.argsort(-counts, kind="stable") if counts[number]]
-    names = [name for name, _ in legend("segmentation", channels)]
-    parts = [f"{_name(names, number)} {counts[number] / counts.sum():.1%}" for number in best[:_MOST]]
+    names = class_names(task.channels, task.labels)
+    parts = [f"{names[number]} {counts[number] / counts.sum():.1%}" for number in best[:_MOST]]
     return _with_rest(parts, len(best) - _MOST, "classes")
-
-
-def _name(names: list[str], number: int) -> str:
-    return names[number] if number < len(names) else f"class {number}"
 
 
 def _with_rest(parts: Iterable[str], rest: int, what: str) -> str:

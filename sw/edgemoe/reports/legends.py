@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from edgemoe_models.config import ModelConfig
-from edgemoe_models.datasets.scenes import CLASS_NAMES, MAX_DEPTH, PALETTE, SKY
+from edgemoe_models.datasets import camvid
+from edgemoe_models.datasets.scenes import CLASS_NAMES, MAX_DEPTH, PALETTE
 
-__all__ = ["NO_LABEL", "Predicted", "colour", "colours", "has_scene_classes", "legend", "ramp", "unlabelled"]
+__all__ = ["NO_LABEL", "Predicted", "class_names", "colour", "colours", "legend", "ramp", "unlabelled"]
 
 RGB = npt.NDArray[np.uint8]
 Rgb = tuple[int, int, int]
@@ -19,6 +20,8 @@ Rgb = tuple[int, int, int]
 #: Grey: pixels that have no label, such as the normals of the sky.
 NO_LABEL: Rgb = (128, 128, 128)
 _MOST_CLASSES = 24  # in a legend
+#: Colours of classes, by their names; other classes have the generated scenes' eight, again and again.
+_PALETTES = {CLASS_NAMES: PALETTE, camvid.CLASSES: camvid.PALETTE}
 #: Unit vectors in the camera frame (x right, y down, z forward) that the legend of normals explains.
 _FACING = {"right": (1, 0, 0), "left": (-1, 0, 0), "up": (0, -1, 0), "the camera": (0, 0, -1)}
 #: Depth colours from near to far (a dark-to-bright ramp that is monotonic in lightness).
@@ -45,16 +48,23 @@ class Predicted(Protocol):
         """The prediction."""
 
 
-def colour(kind: str, values: npt.NDArray[np.generic], without: npt.NDArray[np.bool_] | None = None) -> RGB:
+def colour(
+    kind: str,
+    values: npt.NDArray[np.generic],
+    without: npt.NDArray[np.bool_] | None = None,
+    classes: Sequence[str] = (),
+) -> RGB:
     """A prediction or label of a dense kind as colours [..., 3].
 
     Args:
         values: [H, W] or, of normals, [H, W, 3]
         without: pixels without a label [H, W], which become grey
+        classes: names of a segmentation's classes, as its ``TaskConfig`` has them
     """
     colours: RGB
     if kind == "segmentation":
-        colours = PALETTE[np.asarray(values, int) % len(PALETTE)].astype(np.uint8)
+        palette = _PALETTES.get(tuple(classes), PALETTE)
+        colours = palette[np.asarray(values, int) % len(palette)].astype(np.uint8)
     elif kind == "depth":
         colours = ramp(np.asarray(values, float) / MAX_DEPTH)
     elif kind == "normals":
@@ -69,7 +79,7 @@ def colour(kind: str, values: npt.NDArray[np.generic], without: npt.NDArray[np.b
 def colours(predictions: Mapping[str, Predicted]) -> dict[str, RGB]:
     """The dense predictions of one image as colours, by task; grey where they have no label."""
     return {
-        name: colour(found.kind, found.values, unlabelled(found.kind, predictions))
+        name: colour(found.kind, found.values, unlabelled(found.kind, predictions), found.model.task(found.task).labels)
         for name, found in predictions.items()
         if found.model.task(found.task).is_dense
     }
@@ -78,28 +88,41 @@ def colours(predictions: Mapping[str, Predicted]) -> dict[str, RGB]:
 def unlabelled(kind: str, predictions: Mapping[str, Predicted]) -> npt.NDArray[np.bool_] | None:
     """Where a prediction of this kind means nothing, as far as the image's other predictions say; None: nowhere.
 
-    Those are normals of the sky, which has none, where a segmentation with the scenes' classes sees it.
+    Those are normals of the sky, which has none, where a segmentation has a class of this name.
     """
     if kind != "normals":
         return None
-    return next((np.equal(found.values, SKY) for found in predictions.values() if _tells_sky(found)), None)
+    for found in predictions.values():
+        if found.kind == "segmentation":
+            task = found.model.task(found.task)
+            if "sky" in (names := class_names(task.channels, task.labels)):
+                return np.equal(found.values, names.index("sky"))
+    return None
 
 
-def _tells_sky(found: Predicted) -> bool:
-    return found.kind == "segmentation" and has_scene_classes(found.model.task(found.task).channels)
+def class_names(channels: int, classes: Sequence[str] = ()) -> list[str]:
+    """Names of a segmentation's classes: its own, else the scenes' if there are as many, else numbers.
+
+    Args:
+        channels: how many classes there are
+        classes: their names, as ``TaskConfig`` has them
+    """
+    if classes:
+        return list(classes)
+    return list(CLASS_NAMES) if channels == len(CLASS_NAMES) else [f"class {number}" for number in range(channels)]
 
 
-def has_scene_classes(channels: int) -> bool:
-    """Whether a segmentation of so many classes is taken to have the generated scenes' classes."""
-    return channels == len(CLASS_NAMES)
+def legend(kind: str, channels: int = len(CLASS_NAMES), classes: Sequence[str] = ()) -> list[tuple[str, Rgb]]:
+    """Names and colours, of the first classes if there are many; of depth none, which has a ramp.
 
-
-def legend(kind: str, channels: int = len(CLASS_NAMES)) -> list[tuple[str, Rgb]]:
-    """Names and colours; of depth none, which has a ramp. ``channels``: classes of a segmentation."""
+    Args:
+        kind: of the task
+        channels: how many classes a segmentation has
+        classes: their names, as ``TaskConfig`` has them
+    """
     if kind == "segmentation":
-        count = min(channels, _MOST_CLASSES)
-        names = CLASS_NAMES if has_scene_classes(channels) else [f"class {number}" for number in range(count)]
-        return [(name, _one(colour(kind, np.array(number)))) for number, name in enumerate(names)]
+        names = class_names(channels, classes)[:_MOST_CLASSES]
+        return [(name, _one(colour(kind, np.array(number), None, classes))) for number, name in enumerate(names)]
     if kind == "normals":
         return [(name, _one(colour(kind, np.array(vector)))) for name, vector in _FACING.items()] + [
             ("no label", NO_LABEL)

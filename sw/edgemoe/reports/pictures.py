@@ -49,6 +49,7 @@ def save_picture(
     *,
     without: npt.NDArray[np.bool_] | None = None,
     channels: int = len(CLASS_NAMES),
+    classes: Sequence[str] = (),
     caption: str = "",
 ) -> None:
     """Write input | prediction | label side by side, and below them a legend or colour bar and the caption.
@@ -56,13 +57,14 @@ def save_picture(
     Args:
         without: pixels that have no label, grey in prediction and label; where there is a label of normals, those whose
             label is 0 are
-        channels: classes of a segmentation
+        channels: how many classes a segmentation has
+        classes: their names, as ``TaskConfig`` has them
     """
     if kind == "normals" and label is not None:
         without = ~np.any(label, -1)
-    panels = [("input", image), ("prediction", colour(kind, prediction, without))]
+    panels = [("input", image), ("prediction", colour(kind, prediction, without, classes))]
     if label is not None:
-        panels.append(("label", colour(kind, label, without)))
+        panels.append(("label", colour(kind, label, without, classes)))
     scale = _scale(image)
     height, width = image.shape[0] * scale, image.shape[1] * scale
     sheet = _Sheet(len(panels) * (width + _MARGIN) + _MARGIN)
@@ -70,7 +72,7 @@ def save_picture(
         left = _MARGIN + number * (width + _MARGIN)
         sheet.text(left, 2, title)
         sheet.paste(left, _LINE + 4, Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST))
-    top = sheet.legend(kind, channels, _LINE + height + 2 * _MARGIN)
+    top = sheet.legend(kind, legend(kind, channels, classes), _LINE + height + 2 * _MARGIN)
     if caption:
         sheet.text(_MARGIN, top + 2, caption, _GREY)
         top += _LINE
@@ -85,10 +87,21 @@ def save_predictions(stem: Path, image: RGB, predictions: Mapping[str, Predicted
         path, caption = stem.with_name(f"{stem.name}-{task}.png"), caption_of(found.model, task)
         if found.kind == "classification":
             best = np.argsort(-np.asarray(found.values, float), kind="stable")[:_BEST]
-            save_scores(path, image, [(f"class {number}", float(found.values[number])) for number in best], caption)
+            names = found.model.task(task).labels
+            scores = [(names[n] if names else f"class {n}", float(found.values[n])) for n in best]
+            save_scores(path, image, scores, caption)
         elif found.model.task(task).is_dense:
-            without, channels = unlabelled(found.kind, predictions), found.model.task(task).channels
-            save_picture(path, found.kind, image, found.values, without=without, channels=channels, caption=caption)
+            about = found.model.task(task)
+            save_picture(
+                path,
+                found.kind,
+                image,
+                found.values,
+                without=unlabelled(found.kind, predictions),
+                channels=about.channels,
+                classes=about.labels,
+                caption=caption,
+            )
 
 
 def save_scores(path: Path, image: RGB, best: Sequence[tuple[str, float]], caption: str = "") -> None:
@@ -146,7 +159,7 @@ class _Sheet:
         self._reach(top + image.height)
         self._image.paste(image, (left, top))
 
-    def legend(self, kind: str, channels: int, top: int) -> int:
+    def legend(self, kind: str, entries: Sequence[tuple[str, Rgb]], top: int) -> int:
         """Draw it from ``top`` on, and return where it ends."""
         if kind == "depth":
             length = min(self._image.width - 2 * _MARGIN - 70, _BAR)
@@ -154,7 +167,7 @@ class _Sheet:
             self.text(_MARGIN, top - 1, "0 m")
             self.text(_MARGIN + 36 + length, top - 1, f"{MAX_DEPTH:.0f} m")
             return top + _LINE
-        left, entries = _MARGIN, legend(kind, channels)
+        left = _MARGIN
         for name, rgb in entries:
             width = 26 + round(_length(name))
             if left > _MARGIN and left + width > self._image.width:

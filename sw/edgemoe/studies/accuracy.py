@@ -1,4 +1,4 @@
-"""``edgemoe accuracy``: a model in every precision and on every executor, on the same held-out scenes.
+"""``edgemoe accuracy``: a model in every precision and on every executor, on the same held-out pictures.
 
 Every row that claims to compute what the integer reference computes (Brevitas, RTL) is compared with it value by value.
 """
@@ -21,10 +21,10 @@ from edgemoe.compiler import build_bundle
 from edgemoe.extras import install_command
 from edgemoe.reports.tables import TextTable, loss_text
 from edgemoe.runtime.verify import open_verified
-from edgemoe.workloads import QAT_PRECISIONS, QatFiles, qat_files
+from edgemoe.workloads import QAT_PRECISIONS, QatFiles, ptq_file, qat_files
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_models.checkpoint import load_checkpoint
-from edgemoe_models.datasets.arrays import load_split
+from edgemoe_models.datasets import find
 from edgemoe_models.evaluation.evaluate import evaluate, float_outputs, integer_outputs
 from edgemoe_models.graph.file import read_graph
 from edgemoe_models.graph.integer_graph import IntegerGraph
@@ -32,6 +32,7 @@ from edgemoe_models.integer import reference
 from edgemoe_models.integer.postprocess import decode_output
 from edgemoe_models.ptq.quantize import QuantizeOptions, calibration_images, quantize
 from edgemoe_models.storage.cache import cache_root
+from edgemoe_models.storage.shards import shard_paths
 from edgemoe_models.studies.compare_ptq import COLUMNS
 from edgemoe_sim.trace import Comparison
 
@@ -46,6 +47,9 @@ __all__ = [
     "run_accuracy",
     "summary",
 ]
+
+_CALIBRATION = 16  # photographs
+_ALL = 1 << 20  # pictures: more than any split has
 
 Images = npt.NDArray[np.uint8]
 Metrics = dict[str, dict[str, float]]
@@ -77,13 +81,29 @@ DROPS = {
 
 @dataclasses.dataclass(frozen=True)
 class AccuracyOptions:
-    """How many of the first validation scenes each kind of row takes, and on which accelerator the RTL is built."""
+    """How many of the first held-out pictures each kind of row takes, and on which accelerator the RTL is built.
+
+    Attributes:
+        accelerator: what is simulated
+        scenes: pictures of most rows; fewer where the split has fewer
+        brevitas_images: of these through the Brevitas model
+        rtl_images: of these through the RTL
+        cache: folder that keeps pictures as arrays
+        data: name of the data set
+        data_root: its folder, of photographs
+        split: ``val`` or, where there is one, ``test``
+        label_shape: height and width of the labels, to which outputs are upsampled; None: the model's
+    """
 
     accelerator: AcceleratorConfig
     scenes: int = 512
     brevitas_images: int = 16
     rtl_images: int = 8
     cache: Path = dataclasses.field(default_factory=lambda: cache_root() / "scenes")
+    data: str = "scenes"
+    data_root: str = ""
+    split: str = "val"
+    label_shape: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         for field in ("scenes", "brevitas_images", "rtl_images"):
@@ -110,20 +130,63 @@ class Study:
     ) -> None:
         self.brevitas = brevitas or brevitas_outputs
         self.state, self.config = load_checkpoint(weights)
-        if strange := [task.name for task in self.config.tasks if task.kind not in DROPS]:
-            raise ValueError(f"{weights}: the scenes have no labels for {', '.join(strange)}")
         self.weights, self.options, self.track = weights, options, track
-        labels = [task.kind for task in self.config.tasks]
-        count = max(options.scenes, options.brevitas_images, options.rtl_images)
-        self.data = load_split(
-            options.cache, "val", count, self.config.image_height, self.config.image_width, labels, self._generating
-        )
+        self.data_set = find(options.data)
+        self._check_labels()
+        self.data = self._held_out(max(options.scenes, options.brevitas_images, options.rtl_images))
+        self.count = min(options.scenes, len(self.data["image"]))
         self.float_metrics: dict[int, Metrics] = {}  # by number of images
 
-    def _generating(self, indices: range) -> Iterator[int]:
+    def _check_labels(self) -> None:
+        what, known = f"{self.weights}: {self.data_set.name}", self.data_set.class_names
+        kinds = [kind for kind in self.data_set.kinds if kind in DROPS]
+        if strange := [task.name for task in self.config.tasks if task.kind not in kinds]:
+            raise ValueError(f"{what} has no labels for {', '.join(strange)}")
+        for task in self.config.tasks:
+            if task.kind == "segmentation" and (task.channels != len(known) or task.labels not in ((), known)):
+                raise ValueError(
+                    f"{what} has {len(known)} classes ({known[0]}, ...), not those of {task.name}; see --data"
+                )
+
+    def _held_out(self, count: int) -> dict[str, npt.NDArray[Any]]:
+        """Pictures of the model's size, and labels of theirs or of ``label_shape``."""
+        size, labels = (self.config.image_height, self.config.image_width), [task.kind for task in self.config.tasks]
+        shape = self.options.label_shape or size
+        if shape == size:
+            return self._load(self.options.split, count, size, labels)
+        pictures = self._load(self.options.split, count, size, [])
+        return self._load(self.options.split, count, shape, labels) | {"image": pictures["image"]}
+
+    def _load(self, split: str, count: int, size: tuple[int, int], labels: list[str]) -> dict[str, npt.NDArray[Any]]:
+        options = self.options
+        return self.data_set.load(options.data_root, options.cache, split, count, size, labels, self._preparing)
+
+    def _preparing(self, indices: range) -> Iterator[int]:
         for index in indices:
-            self.track("generating scenes", index / len(indices))
+            self.track(f"preparing {self.data_set.name}", index / len(indices))
             yield index
+
+    def calibration(self) -> Images:
+        """Pictures to quantize with, of the training split: the first scenes, or photographs evenly spaced."""
+        if self.options.data == "scenes":
+            return calibration_images(self.config)
+        size = self.config.image_height, self.config.image_width
+        found = self._load("train", _ALL, size, [])["image"]
+        rows = [len(found) * number // _CALIBRATION for number in range(_CALIBRATION)]
+        return np.stack([found[row] for row in sorted(set(rows))])
+
+    def ptq(self, expert_bits: int) -> tuple[IntegerGraph, list[Path]]:
+        """The graph of post-training quantization and its files: of 8 bits the one that is kept beside the weights."""
+        path = ptq_file(self.weights)
+        if expert_bits == 8 and path.is_file():
+            graph = read_graph(path)
+            if graph.config != self.config:
+                raise ValueError(
+                    f"{path} is of another model than {self.weights.name}; make it again: edgemoe quantize"
+                )
+            return graph, [path]
+        options = QuantizeOptions(expert_bits=expert_bits)
+        return quantize(self.state, self.config, self.calibration(), options), []
 
     def _measure(self, what: str, outputs: Outputs, count: int) -> Metrics:
         total, done = count * len(self.config.tasks), 0
@@ -135,32 +198,34 @@ class Study:
                 self.track(what, done / total)
                 yield output
 
-        return evaluate(self.config, counted, self.data, count)
+        return evaluate(self.config, counted, self.data, count, self.data_set.far, self.options.data != "scenes")
 
     def row(
         self, precision: str, executor: str, count: int, outputs: Outputs | None = None, files: Iterable[Path] = ()
     ) -> Row:
-        """Measure ``outputs`` (default: the float model's) on the first ``count`` scenes."""
+        """Measure ``outputs`` (default: the float model's) on the first ``count`` pictures."""
+        count = min(count, len(self.data["image"]))
         if count not in self.float_metrics:
             outputs_of = functools.partial(float_outputs, self.state, self.config)
-            self.float_metrics[count] = self._measure(f"float32 on {count} scenes", outputs_of, count)
+            self.float_metrics[count] = self._measure(f"float32 on {count} pictures", outputs_of, count)
         base = self.float_metrics[count]
         metrics = base if outputs is None else self._measure(f"{precision}, {executor}", outputs, count)
         losses = {task.name: drop(task.kind, base[task.name], metrics[task.name]) for task in self.config.tasks}
-        return {
+        own = {} if self.options.data == "scenes" else {"data": self.options.data, "split": self.options.split}
+        return own | {
             "model": self.config.name,
             "precision": precision,
             "executor": executor,
             "images": count,
             "metrics": _finite(metrics),
             "drop": losses,
-            "files": {path.name: file_hash(path) for path in files or [self.weights]},
+            "files": {path.name: file_hash(path) for path in files or shard_paths(self.weights)},
         }
 
     def integer_row(self, precision: str, graph: IntegerGraph, files: Iterable[Path] = ()) -> Row:
-        """The integer reference on all scenes."""
+        """The integer reference on all pictures."""
         outputs = functools.partial(integer_outputs, graph)
-        return self.row(precision, "integer reference", self.options.scenes, outputs, files)
+        return self.row(precision, "integer reference", self.count, outputs, files)
 
     def brevitas_row(self, qat: QatFiles, graph: IntegerGraph) -> Row:
         """The Brevitas model on some scenes, its outputs in units of the graph's."""
@@ -254,12 +319,12 @@ def run_accuracy(
     """
     study = Study(weights, options, track)
     missing: list[str] = []
-    done(study.row("float32", "float (NumPy)", options.scenes))
+    done(study.row("float32", "float (NumPy)", study.count))
     for bits, precision in ((8, "PTQ W8A8"), (4, "PTQ W4A8 experts")):
         track(f"{precision}: quantizing", 0.0)
-        graph = quantize(study.state, study.config, calibration_images(study.config), QuantizeOptions(expert_bits=bits))
-        done(study.integer_row(precision, graph))
-        done(study.rtl_row(precision, graph))
+        graph, files = study.ptq(bits)
+        done(study.integer_row(precision, graph, files))
+        done(study.rtl_row(precision, graph, files))
     for name in QAT_PRECISIONS:
         qat = qat_files(weights, name)
         if not qat.graph.is_file():
@@ -295,10 +360,11 @@ def differing(rows: Iterable[Row]) -> list[str]:
 def accuracy_table(rows: list[Row]) -> TextTable:
     """Each task's headline metric, and in brackets the drop against float on the same images."""
     rules = [headline(metrics) for metrics in rows[0]["metrics"].values()]
+    pictures = f"{rows[0]['split']} pictures of {rows[0]['data']}" if "data" in rows[0] else "scenes"
     view = TextTable(
-        f"{rows[0]['model']}: metrics on held-out scenes",
+        f"{rows[0]['model']}: metrics on held-out {pictures}",
         ["", ">images", *(f">{rule.heading}" for rule in rules), "exact"],
-        caption="in brackets the drop against float on the same scenes, positive is worse:\n"
+        caption=f"in brackets the drop against float on the same {pictures}, positive is worse:\n"
         + "; ".join(f"{rule.heading}: {rule.unit}" for rule in rules),
         gap=1,
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from edgemoe_models.config import ModelConfig
 from edgemoe_models.datasets import scenes
 from edgemoe_models.graph.integer_graph import IntegerGraph
 from edgemoe_models.integer import reference
+from edgemoe_models.pictures import Notes
+from edgemoe_models.ptq.calibrate import calibration_folder
 
 __all__ = ["chosen_experts", "expert_load_table", "held_out_load", "load_statistics", "measure_expert_load"]
 
@@ -111,18 +114,41 @@ def measure_expert_load(
     }
 
 
-def held_out_load(model: str, graph: IntegerGraph, count: int, track: Callable[[float], None]) -> dict[str, Any]:
-    """``measure_expert_load`` on the first validation scenes, with the precision's name."""
+def held_out_load(
+    model: str,
+    graph: IntegerGraph,
+    count: int,
+    track: Callable[[float], None],
+    folder: Path | None = None,
+    notes: Notes | None = None,
+) -> dict[str, Any]:
+    """``measure_expert_load`` on the first validation scenes, with the precision's name.
+
+    Args:
+        model: name, for the precision
+        graph: the network
+        count: scenes, or pictures at most
+        track: told the share of the work that is done, 0..1
+        folder: of pictures, evenly spaced in the order of their names, instead of scenes; the result says ``pictures``
+        notes: told how pictures were converted
+
+    Raises:
+        QuantizeError: there is no such folder, or no picture in it
+    """
+    precision = {"precision": precision_of(model)}
+    if folder is not None:
+        images = calibration_folder(folder, graph.config, count, notes=notes)
+        return precision | measure_expert_load(graph, images, track) | {"pictures": folder.name}
     size = graph.config.image_height, graph.config.image_width
     images = np.stack([scenes.generate_scene(seed, *size).image for seed in scenes.SPLITS["val"][:count]])
-    return {"precision": precision_of(model)} | measure_expert_load(graph, images, track)
+    return precision | measure_expert_load(graph, images, track)
 
 
 def expert_load_table(statistics: dict[str, Any]) -> TextTable:
     """How even each block's load is, by task."""
     name = f"{statistics['model']}, {statistics['precision']}"
     view = TextTable(
-        f"{name}: expert load on {statistics['images']} scenes",
+        f"{name}: expert load on {statistics['images']} {'pictures' if 'pictures' in statistics else 'scenes'}",
         ["", ">busiest / mean", ">entropy", ">unused", ">least", ">largest"],
         caption="busiest expert's load over the mean one, experts that no token chose: over all\n"
         "images (of one image, on average); entropy in bits; shares of all tokens",

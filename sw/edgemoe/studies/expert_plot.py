@@ -38,10 +38,11 @@ def draw_expert_load(statistics: dict[str, Any], path: Path) -> None:
 def _header(canvas: Canvas, statistics: dict[str, Any]) -> None:
     name = " ".join(str(statistics[key]) for key in ("model", "precision") if key in statistics)
     canvas.text(_PAD, 34, f"{name}: which experts the tasks use", 34)
+    pictures = "pictures" if "pictures" in statistics else "scenes"
     canvas.text(
         _PAD,
         82,
-        f"share of the visits, {statistics['images']} held-out scenes, {statistics['tokens']} tokens "
+        f"share of the visits, {statistics['images']} held-out {pictures}, {statistics['tokens']} tokens "
         f"each, top {statistics['top_k']} of {statistics['experts']} experts; dashed: an even load",
         22,
         GREY,

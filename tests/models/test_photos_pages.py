@@ -1,0 +1,53 @@
+"""The pages of m3vit-tiny-camvid are what its figures give, and the worst pictures are the worst."""
+
+import numpy as np
+import photos_card
+import pytest
+from photo_failures import confusion, worst
+
+from edgemoe_models.datasets.arrays import IGNORE
+from edgemoe_models.storage.json_text import read_json
+
+
+def test_pages_are_up_to_date():
+    assert photos_card.page_problems() == [], "run: python tools/photos_card.py"
+
+
+def test_figures_are_of_the_run():
+    figures = read_json(photos_card.FIGURES)
+    chosen = figures["training"]["chosen"]["photos"]
+    steps = figures["training"]["steps"]
+    assert chosen["val_miou"] == max(step["miou"] for name, step in steps.items() if name != "scenes")
+    assert "/dev/shm" not in photos_card.FIGURES.read_text(encoding="utf-8")
+    assert figures["test"]["segmentation"]["miou"] >= 0.4
+
+
+def test_a_measurement_is_collected():
+    run = {"task": "edges", "image": "x", "cycles": 1}
+    content = dict.fromkeys(photos_card.CYCLES, 1) | {"per_inference": [run], "layers": ["long"]}
+    figures: dict = {}
+    photos_card.collect(figures, "cycles", content)
+    assert figures["cycles"]["per_inference"] == [run] and "layers" not in figures["cycles"]
+    with pytest.raises(ValueError, match="--collect must be one of training, .*, not 'x'"):
+        photos_card.collect(figures, "x", {})
+
+
+def test_confusion():
+    label = np.array([[0, 1, IGNORE], [2, 2, 1]])
+    found = confusion(np.array([[0, 2, 1], [2, 0, 1]]), label, 3)
+    assert found.tolist() == [[1, 0, 0], [0, 1, 1], [1, 0, 1]]
+
+
+def test_the_worst():
+    """Picture b has no sky at all, and too little of the road to be judged by it."""
+    counts = np.zeros((3, 3, 3), int)
+    counts[0] = [[500, 0, 0], [0, 300, 200], [0, 0, 0]]
+    counts[1] = [[0, 0, 0], [0, 996, 0], [0, 0, 4]]
+    counts[2] = [[10, 0, 490], [0, 500, 0], [0, 0, 0]]
+    found = worst(counts, ["a", "b", "c"], ("sky", "tree", "road"), most=1)
+    sky, tree, road = (found["classes"][name] for name in ("sky", "tree", "road"))
+    assert (sky["judged"], tree["judged"], road["judged"]) == (2, 3, 0) and road["worst"] == []
+    assert sky["worst"] == [{"file": "c", "share": 0.5, "iou": 0.02, "seen_as": "road"}]
+    assert sky["mistaken_for"] == [["road", 0.49]] and sky["iou"] == pytest.approx(0.51)
+    assert tree["worst"][0]["file"] == "a" and tree["worst"][0]["iou"] == 0.6
+    assert [one["file"] for one in found["pictures"]] == ["c", "a"] and found["best"][0]["file"] == "b"
