@@ -3,6 +3,8 @@
 PYTHON ?= python3
 WORKERS ?= 2
 PYTEST_ARGS ?=
+# Folder of photographs with labels, which `make accuracy` skips where it is absent (docs/models.md).
+CAMVID ?= ../shared/data/camvid
 # For the verbs of edgemoe, which have their own defaults: MODEL, CONFIG, IMAGES, OUT, ONLY, BOARD, HOST, BUNDLE, and ARGS.
 
 VENV := .venv
@@ -32,6 +34,7 @@ help:
 	@echo
 	@echo 'MODEL, CONFIG  as `edgemoe sim --help` has them; OUT, a folder for what is made'
 	@echo 'IMAGES         number of scenes (make sim); ONLY=accelerator or baselines (make bench)'
+	@echo 'CAMVID         folder of CamVid (make accuracy), default $(CAMVID)'
 	@echo 'BOARD          one of `edgemoe boards`; HOST=user@name of a board, BUNDLE=file'
 	@echo 'ARGS           further options of the verb that a target calls'
 	@echo 'PYTHON         $(PYTHON), 3.10 or newer, used when .venv is made'
@@ -50,8 +53,11 @@ bench: tools $(VENV)/.$(if $(filter accelerator,$(ONLY)),sim,baselines) ## cycle
 ablation: tools $(VENV)/.sim ## cycles and DRAM bytes with each technique replaced by its naive form
 	$(BIN)/edgemoe ablation $(MODEL_OPTION) $(CONFIG_OPTION) $(OUT_OPTION) $(ARGS)
 
-accuracy: tools $(VENV)/.test ## metrics of float, PTQ, QAT, Brevitas and RTL on held-out scenes; expert loads
+accuracy: tools $(VENV)/.test ## metrics of float, PTQ, QAT, Brevitas and RTL on held-out scenes and photographs; expert loads
 	OMP_NUM_THREADS=1 $(BIN)/edgemoe accuracy $(MODEL_OPTION) $(CONFIG_OPTION) $(ARGS)
+	$(if $(MODEL),,OMP_NUM_THREADS=1 $(BIN)/edgemoe accuracy --model m3vit-tiny-camvid $(CONFIG_OPTION) --data camvid \
+	    --data-root $(call quoted,$(CAMVID)) --split test --label-size 192x256 --scenes 233 --rtl-images 2 \
+	    --skip-missing --json build/accuracy-camvid.json)
 	OMP_NUM_THREADS=1 $(BIN)/edgemoe expert-load $(MODEL_OPTION)
 
 ##@ Hardware

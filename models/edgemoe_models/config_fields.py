@@ -57,8 +57,11 @@ def require_labels(labels: object, kind: str, channels: int) -> None:
         raise ValueError(f"TaskConfig.labels must be a tuple of texts, not {shown(labels)}")
     if labels and (kind not in ("classification", "segmentation") or len(labels) != channels):
         raise ValueError(f"TaskConfig.labels must name the {channels} classes of a {kind}, not be {len(labels)}")
-    if longest := [label for label in labels if len(label) > _LONGEST_LABEL]:
-        raise ValueError(f"TaskConfig.labels must have at most {_LONGEST_LABEL} letters each, not {shown(longest[0])}")
+    for label in labels:  # they go to terminals and into pictures
+        if not 1 <= len(label) <= _LONGEST_LABEL or not label.isprintable():
+            raise ValueError(
+                f"TaskConfig.labels must be 1 to {_LONGEST_LABEL} printable letters each, not {shown(label)}"
+            )
 
 
 def require_fields(cls: type, data: object) -> dict[str, Any]:

@@ -68,8 +68,8 @@ def test_refuses_bad_models(changes, message):
         (("a", "segmentation", 2, 0, 1, "cls", ["b", "c"]), r"TaskConfig\.labels must be a tuple of texts, not"),
         (("a", "edges", 1, 0, 1, "cls", ("b",)), r"TaskConfig\.labels must name the 1 classes of a edges"),
         (("a", "segmentation", 2, 0, 1, "cls", ("b",)), r"labels must name the 2 classes of a segmentation, not be 1"),
-        (("a", "segmentation", 2, 0, 1, ("b", "c\n")), r"1 to 64 printable characters, not 'c\\n'"),
-        (("a", "segmentation", 2, 0, 1, ("b", 3)), r"1 to 64 printable characters, not 3"),
+        (("a", "segmentation", 2, 0, 1, "cls", ("b", "c\n")), r"1 to 256 printable letters each, not 'c\\n'"),
+        (("a", "segmentation", 2, 0, 1, "cls", ("b", 3)), r"must be a tuple of texts, not"),
     ],
 )
 def test_refuses_bad_tasks(arguments, message):
@@ -84,7 +84,7 @@ def test_names_of_classes():
     assert ModelConfig.from_json(config.to_json()) == config
     first, second = config.to_dict()["tasks"]
     assert first["labels"] == ["road", "größe"] and "labels" not in second and "labels" not in MICRO.to_json()
-    with pytest.raises(ValueError, match=r"TaskConfig\.labels must be a list, not 'ab'"):
+    with pytest.raises(ValueError, match=r"TaskConfig\.labels must be a tuple of texts, not 'ab'"):
         ModelConfig.from_dict(config.to_dict() | {"tasks": [first | {"labels": "ab"}]})
 
 
