@@ -4,7 +4,7 @@ PYTHON ?= python3
 WORKERS ?= 2
 PYTEST_ARGS ?=
 # Folder of photographs with labels, which `make accuracy` skips where it is absent (docs/models.md).
-CAMVID ?= ../shared/data/camvid
+CAMVID ?= data/camvid
 # For the verbs of edgemoe, which have their own defaults: MODEL, CONFIG, IMAGES, OUT, ONLY, BOARD, HOST, BUNDLE, and ARGS.
 
 VENV := .venv

@@ -48,12 +48,12 @@ after that. Labels of validation had the picture's size (256 × 128), those of t
 {variants}
 
 ```
-python tools/pack_photos.py --data-root ../shared/data/camvid
+python tools/pack_photos.py --data-root data/camvid
 OUT=build/photos python tools/train_photos.py             # on the GPU's machine
 python tools/train_photos.py --unpack build/photos --out build/weights
 python tools/publish_photos.py build/weights/photos.safetensors
 edgemoe quantize models/edgemoe_models/weights/m3vit-tiny-camvid-00001-of-00002.safetensors \\
-    --images ../shared/data/camvid/train --out models/edgemoe_models/weights/m3vit-tiny-camvid.graph.safetensors
+    --images data/camvid/train --out models/edgemoe_models/weights/m3vit-tiny-camvid.graph.safetensors
 ```
 
 ## Accuracy
@@ -69,7 +69,7 @@ edgemoe quantize models/edgemoe_models/weights/m3vit-tiny-camvid-00001-of-00002.
 | IoU % | {ious} |
 
 ```
-edgemoe train --preset m3vit-tiny --data camvid --data-root ../shared/data/camvid --tasks segmentation,edges \\
+edgemoe train --preset m3vit-tiny --data camvid --data-root data/camvid --tasks segmentation,edges \\
     --evaluate models/edgemoe_models/weights/m3vit-tiny-camvid-00001-of-00002.safetensors \\
     --split test --val-scenes 233 --label-size 192x256 --details
 ```
@@ -215,8 +215,8 @@ of this project. See them with the data set at hand:
 
 ```
 python tools/photo_failures.py models/edgemoe_models/weights/m3vit-tiny-camvid-00001-of-00002.safetensors \\
-    --data-root ../shared/data/camvid --label-size 192x256
-edgemoe run build/camvid.emoe ../shared/data/camvid/test/NAME.png --resize squeeze --task segmentation
+    --data-root data/camvid --label-size 192x256
+edgemoe run build/camvid.emoe data/camvid/test/NAME.png --resize squeeze --task segmentation
 ```
 
 ## By class
