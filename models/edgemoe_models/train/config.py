@@ -145,7 +145,9 @@ class TrainConfig:
         cells = self.cells or form.cells
         channels = _CHANNELS | {"segmentation": len(self.data_set.class_names)}
         names = {} if self.data == "scenes" else {"segmentation": tuple(self.data_set.class_names)}
-        tasks = tuple(TaskConfig(kind, kind, channels[kind], hidden, cells, names.get(kind, ())) for kind in wanted)
+        tasks = tuple(
+            TaskConfig(kind, kind, channels[kind], hidden, cells, labels=names.get(kind, ())) for kind in wanted
+        )
         return dataclasses.replace(preset, tasks=tasks)
 
     @property
