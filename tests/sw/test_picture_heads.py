@@ -143,7 +143,7 @@ def test_the_host_finishes_what_the_device_has_written(tmp_path):
         (1, {"pool": "cls-dist"}, "prefix_tokens must be at least 2"),
         (1, {"pool": "avg", "head_hidden": 8}, "is of linear heads of the whole picture"),
         (1, {"labels": ("a", "b")}, "must name the 11 classes of a classification, not be 2"),
-        (1, {"labels": ("x" * 257,) * 11}, "at most 256 letters"),
+        (1, {"labels": ("x" * 257,) * 11}, "1 to 256 printable letters"),
         (1, {"labels": ["a"] * 11}, "must be a tuple of texts"),
         (-1, {}, "prefix_tokens must be an integer of at least 0"),
     ],
