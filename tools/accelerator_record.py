@@ -20,13 +20,12 @@ from typing import Any
 
 import timing_record
 
-from edgemoe.boards.board import board_names
 from edgemoe.configs import find_config
 from edgemoe.studies.break_even import break_even_markdown, efficiency_markdown, expert_numbers
 from edgemoe_models.storage.atomic import write_text
 from edgemoe_models.storage.json_text import read_json
 
-__all__ = ["PAGES", "add", "blocks", "board_names", "find_config", "load", "stale", "update"]
+__all__ = ["PAGES", "add", "blocks", "load", "stale", "update"]
 
 _DOCS = Path(__file__).parents[1] / "docs"
 RECORD = _DOCS / "measurements" / "accelerator.json"
@@ -38,7 +37,7 @@ PAGES = {
 }
 _BOARDS = ("pynq-z2", "ultra96v2", "aup-zu3", "kv260", "zcu104", "zcu102")
 _MODELS = ("m3vit-micro", "m3vit-tiny", "deit-tiny")
-_KEPT_NOT = ("seconds", "sim_cycles_per_second", "asked", "dram", "break_even_mhz")  # of the machine, or computed again
+_KEPT_NOT = ("seconds", "sim_cycles_per_second", "break_even_mhz")  # of the machine, or computed again
 Row = dict[str, Any]
 
 
@@ -89,12 +88,11 @@ def _utilisation(boards: Sequence[Row]) -> str:
         "|---|---|---|---:|---:|---:|---:|---:|---|",
     ]
     for row in boards:
-        config = find_config(row["board"])
         cells = []
         for kind in kinds:
             used, there = row["used"][kind], row["available"][kind]
             cells.append(f"{used:,g} ({used / there:.0%})" if there else "none")
-        array = f"{config.lanes_k} × {config.lanes_n}"
+        array = f"{row['lanes_k']} × {row['lanes_n']}"
         fits = "yes" if row["fits"] else "no"
         lines.append(f"| `{row['board']}` | {row['device'].upper()} | {array} | {' | '.join(cells)} | {fits} |")
     return "\n".join(lines)

@@ -3,11 +3,14 @@
 import accelerator_record as record
 import pytest
 
+from edgemoe.boards.board import board_names
+from edgemoe.configs import find_config
+
 ROW = {
     **{"source": "simulated", "model": "m3vit-tiny", "config": "pynq-z2", "expert_bits": 8, "dram_model": "plain"},
     **{"cycles": 2_000_000, "ms": 14.0, "assumed_clock_mhz": 142.86, "dram_gb_per_second": 1.575, "macs": 785_900_000},
     **{"ideal_efficiency": 0.8, "roofline_efficiency": 0.9, "dram_ratio": 1.0, "ideal_cycles": 1_600_000},
-    **{"config_hash": record.find_config("pynq-z2").content_hash},
+    **{"config_hash": find_config("pynq-z2").content_hash},
 }
 
 
@@ -19,7 +22,7 @@ def test_pages_are_of_the_kept_rows():
 def test_every_board_was_mapped_and_fits_with_room():
     """The limits that the presets are sized by: 85 % of the LUTs, four block RAMs left."""
     boards = record.load()[1]
-    assert {row["board"] for row in boards} == set(record.board_names())
+    assert {row["board"] for row in boards} == set(board_names())
     for row in boards:
         assert row["fits"] and row["used"]["lut"] <= 0.85 * row["available"]["lut"], row["board"]
         assert row["used"]["bram36"] <= row["available"]["bram36"] - 4, row["board"]

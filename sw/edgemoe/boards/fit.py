@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemoe.boards.board import BOARDS, BoardError, read_toml
-from edgemoe.boards.synth import WIRE_PS
+from edgemoe.boards.synth import prepare
 from edgemoe.errors import SynthesisError
 from edgemoe.extras import needs
 from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig
@@ -157,9 +157,8 @@ def fit(
                 "-l",
                 "yosys.log",
                 "-p",
-                f"read_verilog system.v {target.top}.v; hierarchy -top {target.top}; proc; flatten; "
-                "setattr -set keep 1 a:keep %ci1 t:$*dff* %i; "  # as for the boards
-                f"scratchpad -set synth_ecp5.abc9.W {WIRE_PS}; synth_ecp5 -top {target.top} -json {name}.json",
+                f"read_verilog system.v {target.top}.v; {prepare(target.top, 'synth_ecp5')}"
+                f"synth_ecp5 -top {target.top} -json {name}.json",
             ],
         ),
         "place and route": (

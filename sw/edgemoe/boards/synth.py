@@ -31,6 +31,7 @@ __all__ = [
     "FpgaDevice",
     "count_resources",
     "device_of",
+    "prepare",
     "run_yosys",
     "synthesize",
     "yosys_package",
@@ -87,6 +88,15 @@ _PROGRAMS = {
         "sys.exit(run_yosys(['-q', '-l', sys.argv[1], '-p', sys.argv[2]]))"
     ),
 }
+
+
+def prepare(top: str, synthesis: str) -> str:
+    """What a script of Yosys does between reading a design and ``synthesis`` (``synth_xilinx``, ``synth_ecp5``)."""
+    return (
+        f"hierarchy -top {top}; proc; flatten; "
+        "setattr -set keep 1 a:keep %ci1 t:$*dff* %i; "  # of wires, and so of their registers
+        f"scratchpad -set {synthesis}.abc9.W {WIRE_PS}; "
+    )
 
 
 def yosys_package() -> str:
@@ -235,9 +245,7 @@ def run_yosys(
     for old in (log, stat, netlist):
         old.unlink(missing_ok=True)
     script = (
-        f"read_rtlil {name}.rtlil; hierarchy -top {_TOP}; proc; flatten; "
-        "setattr -set keep 1 a:keep %ci1 t:$*dff* %i; "  # of wires, and so of their registers
-        f"scratchpad -set synth_xilinx.abc9.W {WIRE_PS}; "
+        f"read_rtlil {name}.rtlil; {prepare(_TOP, 'synth_xilinx')}"
         f"synth_xilinx -family {target} -top {_TOP} -flatten -noiopad; "
         f"tee -q -o {stat.name} stat -json -tech xilinx; write_rtlil {netlist.name}"
     )
