@@ -47,6 +47,14 @@ def test_frames_are_the_devices(open_device, deep_bundle, pictures):
         assert list(run["experts"]) == ["1", "3"] and sum(run["experts"]["3"]) == 13 * 2
 
 
+def test_classes_have_the_models_own_names(runtime_bundle, pictures):
+    labels = ("cat", "dog", "größe")
+    tasks = (TaskConfig("scene", "classification", len(labels), labels=labels),)
+    bundle = build_bundle(random_graph(small_model(tasks=tasks)), runtime_bundle.config)
+    with playing(bundle, endlessly(pictures), ["scene"]) as player, player.watched(lambda: None):
+        assert {name for name, _ in newest(player)[0]["runs"]["scene"]["classes"]} == set(labels)
+
+
 def test_normals_of_the_sky_are_grey(runtime_bundle, pictures):
     """Where the same frame's segmentation sees sky, which has no normals; the label is not known here."""
     tasks = (TaskConfig("segmentation", "segmentation", len(CLASS_NAMES)), TaskConfig("normals", "normals", 3))

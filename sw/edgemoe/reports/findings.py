@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from edgemoe.reports.legends import class_names
+from edgemoe.reports.legends import class_name, class_names
 from edgemoe.runtime.predictions import Classification, Depth, Edges, Features, Normals, Prediction, Segmentation
 
 __all__ = ["finding"]
@@ -26,9 +26,8 @@ def finding(prediction: Prediction, without: npt.NDArray[np.bool_] | None = None
         without: pixels [H, W] whose normals mean nothing, as ``reports.legends.unlabelled`` gives them
     """
     if isinstance(prediction, Classification):
-        names = prediction.model.task(prediction.task).labels
-        best = prediction.top(_MOST)
-        return ", ".join(f"{names[number] if names else f'class {number}'} {share:.1%}" for number, share in best)
+        task = prediction.model.task(prediction.task)
+        return ", ".join(f"{class_name(task, number)} {share:.1%}" for number, share in prediction.top(_MOST))
     if isinstance(prediction, Segmentation):
         return _shares(prediction)
     if isinstance(prediction, Features):
