@@ -143,15 +143,17 @@ def test_reciprocal_error():
     assert np.abs(row / 2.0 ** (15 + shift) * n - 1).max() < 2.0**-10.9
 
 
-@pytest.mark.parametrize("scale", [0.0061, 0.008, 0.01, 0.0164, 0.0165, 0.02, 0.033, 0.05, 0.066, 0.1, 0.3])
-def test_gelu_error(scale):
-    """docs/decisions/0008: 1/2 + 2^-(g+1) LSB of the exact function of the 11-bit input (1/2 for g = 0)."""
-    table, shift = tables.gelu_table(scale)
-    q = np.arange(-1023, 1024)
-    x = q * scale / 2**shift
-    exact = x / 2 * np.array([math.erfc(-value / math.sqrt(2)) for value in x]) / scale
-    found = ops.gelu(q, table, shift)
-    assert np.abs(found - np.clip(exact, -127, 127)).max() <= (0.5 + 0.5 / 2**shift if shift else 0.5) + 1e-9
+@pytest.mark.parametrize("unit", [0.00822, 0.01, 0.0164, 0.033, 0.1, 0.3])
+@pytest.mark.parametrize("shift", range(4))
+def test_gelu_error(unit, shift):
+    """docs/decisions/0008: 1/2 + 2^-(g+1) LSB of the exact function of the 12-bit input (1/2 for g = 0)."""
+    table = tables.gelu_table(unit)
+    q = np.arange(-2047, 2048)
+    exact = q / 2 * np.array([math.erfc(-value * unit / math.sqrt(2)) for value in q])
+    found = ops.activate(q, table, shift) + 128 - int(table[-1]) / 2**shift
+    lowest, highest = (end + 128 - int(table[-1]) / 2**shift for end in (-127, 127))
+    limited = np.clip(exact / 2**shift, lowest, highest)
+    assert np.abs(found - limited).max() <= (0.5 + 0.5 / 2**shift if shift else 0.5) + 1e-9
 
 
 def test_softmax_error():

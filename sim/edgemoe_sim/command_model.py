@@ -309,12 +309,12 @@ class FunctionalModel:
         entries = (
             pads.param[first : first + used]
             .reshape(-1)
-            .view(np.dtype([("bias", "<i4"), ("multiplier", "<u2"), ("shift", "u1"), ("pad", "u1")]))
+            .view(np.dtype([("bias", "<i4"), ("multiplier", "<u2"), ("shift", "u1"), ("activation_shift", "u1")]))
         )
         if p.param_uniform:
             entries = np.tile(entries, -(-p.channels // c.epilogue_lanes))
         entries = entries[: p.channels]
-        bits = {Mode.RESIDUAL: 16, Mode.GATE: 16, Mode.SCORE: 12}.get(mode, 11 if p.gelu else 8)
+        bits = {Mode.RESIDUAL: 16, Mode.GATE: 16, Mode.SCORE: 12}.get(mode, 12 if p.activate else 8)
         scaled = p.row_factor != RowFactor.NONE
         values = ops.requantize(
             acc,
@@ -326,8 +326,8 @@ class FunctionalModel:
             shift[:, None] if scaled else 0,
             ops.CONTEXT_LIMIT if p.source == Source.SCORE else ops.ACCUMULATOR_LIMIT,
         )
-        if p.gelu:
-            values = ops.gelu(values, pads.gelu.reshape(-1), p.gelu_shift)
+        if p.activate:
+            values = ops.activate(values, pads.activation.reshape(-1), entries["activation_shift"] & 3)
         if mode == Mode.ACT:
             self._write_channels(pads.act, c.lanes_k, p, tokens, p.dst_channel, values)
         elif mode == Mode.RESIDUAL:

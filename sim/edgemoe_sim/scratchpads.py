@@ -24,7 +24,8 @@ class Scratchpads:
     ``weight`` int8 [depth, lanes_n, lanes_k], ``act`` uint8 [depth, lanes_k],
     ``residual`` int16 [depth, epilogue_lanes], ``score`` int16 [depth, lanes_k],
     ``row_max`` int16 [max_tokens], ``param`` uint8 [depth, epilogue_lanes * 8],
-    ``norm`` uint8 [rows, norm_lanes * 8], ``gelu`` uint8 [rows, axi_bytes], ``queues``: (tokens, scores) an expert
+    ``norm`` uint8 [rows, norm_lanes * 8], ``activation`` uint8 [rows, axi_bytes],
+    ``queues``: (tokens, scores) an expert
     """
 
     config: AcceleratorConfig
@@ -42,6 +43,6 @@ class Scratchpads:
         self.row_max = rng.integers(-2047, 2048, c.max_tokens).astype(np.int16)
         self.param = rng.integers(0, 256, (rows[Memory.PARAM], 8 * c.epilogue_lanes)).astype(np.uint8)
         self.norm = rng.integers(0, 256, (rows[Memory.NORM], 8 * c.norm_lanes)).astype(np.uint8)
-        self.gelu = rng.integers(0, 256, (rows[Memory.GELU], c.axi_bytes)).astype(np.uint8)
+        self.activation = rng.integers(0, 256, (rows[Memory.ACTIVATION], c.axi_bytes)).astype(np.uint8)
         empty = np.zeros(0, np.int64)
         self.queues = [(empty, empty) for _ in range(c.max_experts)]

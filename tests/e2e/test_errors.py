@@ -141,7 +141,7 @@ def test_program_lengths_disagree(machine):
         (Memory.ACT, CONFIG.act_depth),
         (Memory.RESIDUAL, CONFIG.residual_depth),
         (Memory.PARAM, CONFIG.param_depth),
-        (Memory.GELU, 64),
+        (Memory.ACTIVATION, 64),
     ],
 )
 def test_load_beyond_a_memory(machine, memory, rows):

@@ -194,11 +194,12 @@ def extreme(rng: np.random.Generator, linear: IntegerLinear, shift: int, largest
     """Largest weights and multipliers; with a small shift every result is clamped."""
     bound = (1 << 24) - 1 - linear.weight.shape[1] * 127 * 255
     bias = rng.choice(np.array([-bound, 0, bound]), len(linear.bias))
-    return IntegerLinear(
-        rng.choice(np.array([-largest, largest], np.int8), linear.weight.shape),
-        bias.astype(np.int32),
-        np.full_like(linear.multiplier, 65535),
-        np.full_like(linear.shift, shift),
+    return dataclasses.replace(
+        linear,
+        weight=rng.choice(np.array([-largest, largest], np.int8), linear.weight.shape),
+        bias=bias.astype(np.int32),
+        multiplier=np.full_like(linear.multiplier, 65535),
+        shift=np.full_like(linear.shift, shift),
     )
 
 

@@ -34,7 +34,7 @@ PROGRAM, WEIGHTS, INPUT, OUTPUT = 0x0, 0x2_0000, 0x4_0000, 0x5_0000
 OUTPUT_BYTES, OBJECT_BYTES = 0x1000, 0x1000
 TOKENS, EXPERTS = 4, 8
 DIM = 16
-ROWS = {Memory.WEIGHT: 24, Memory.ACT: 48, Memory.RESIDUAL: 48, Memory.PARAM: 6, Memory.NORM: 16, Memory.GELU: 64}
+ROWS = {Memory.WEIGHT: 24, Memory.ACT: 48, Memory.RESIDUAL: 48, Memory.PARAM: 6, Memory.NORM: 16, Memory.ACTIVATION: 64}
 
 
 def dram(rng: np.random.Generator) -> bytes:
@@ -52,7 +52,7 @@ def dram(rng: np.random.Generator) -> bytes:
         Memory.RESIDUAL: rng.integers(-30000, 30001, OBJECT_BYTES // 2).astype("<i2"),
         Memory.PARAM: params,
         Memory.NORM: norm,
-        Memory.GELU: rng.integers(0, 60, OBJECT_BYTES).astype(np.uint8),
+        Memory.ACTIVATION: rng.integers(0, 60, OBJECT_BYTES).astype(np.uint8),
     }
     return b"".join(objects[memory].tobytes() for memory in Memory)
 

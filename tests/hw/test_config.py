@@ -119,7 +119,7 @@ def test_masters_of_a_memory(shape, masters):
     """As many as a row has beats; of weights all."""
     config = AcceleratorConfig(**{"axi_bytes": 16} | shape)
     assert tuple(config.load_masters(name) for name in ("WEIGHT", "ACT", "RESIDUAL", "PARAM")) == masters
-    assert config.load_masters("NORM") == config.load_masters("GELU") == 1
+    assert config.load_masters("NORM") == config.load_masters("ACTIVATION") == 1
     assert all(
         config.row_bytes[memory.name] == count * config.axi_bytes * config.load_masters(memory.name)
         for memory, count in slice_beats(config).items()

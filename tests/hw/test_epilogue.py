@@ -133,8 +133,8 @@ class Bench:
         rows = self.pads.param
         entries = rows[param_row % len(rows)]
         word = sum(
-            ((bias & 0xFFFF_FFFF) | multiplier << 32 | shift << 48) << 64 * lane
-            for lane, (bias, multiplier, shift) in enumerate(entries)
+            ((bias & 0xFFFF_FFFF) | multiplier << 32 | shift << 48 | after << 56) << 64 * lane
+            for lane, (bias, multiplier, shift, after) in enumerate(entries)
         )
         ctx.set(self.dut.param.data.as_value(), word)
         ctx.set(self.dut.residual_read.data.as_value(), pack(residual_row, 16))

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from edgemoe_models.arithmetic import ops
-from edgemoe_models.arithmetic.tables import gelu_table
 from edgemoe_models.exact.functions import erf
-from edgemoe_models.ptq.layers import SMALLEST_GELU_SCALE
+from edgemoe_models.ptq.activations import SMALLEST_UNIT, activation_scale_of
 from edgemoe_models.studies import function_errors
 from edgemoe_models.studies.function_errors import GELU_INPUTS, TABLES, cell
 
@@ -23,23 +22,16 @@ def rows():
     return {(row["function"], row["inputs"], row["method"]): row for row in function_errors.results()}
 
 
-def shift_changes():
-    """Scales at which ``g`` grows, and their neighbours."""
-    edges = [SMALLEST_GELU_SCALE * 2**g for g in range(4)]
-    around = [edge * (1 + side * 1e-9) for edge in edges for side in (-1, 0, 1)]
-    return [scale for scale in around if scale >= SMALLEST_GELU_SCALE]
-
-
 def test_gelu_is_within_one_lsb_of_the_rounded_output_everywhere():
-    """Exhaustive over the 11-bit inputs, at the smallest scale, where g changes, and up to outputs of 1000."""
-    scales = np.concatenate([shift_changes(), np.geomspace(SMALLEST_GELU_SCALE, 8.0, 400)])
-    assert {gelu_table(scale)[1] for scale in scales} == {0, 1, 2, 3}
-    for scale in scales:
-        table, shift = gelu_table(scale)
-        x = GELU_INPUTS * (scale / 2**shift)
+    """Exhaustive over the 12-bit inputs and the shifts, from the smallest unit up to outputs of 4000."""
+    for unit in np.geomspace(SMALLEST_UNIT, 2.0, 100):
+        scale = activation_scale_of(unit)
+        x = GELU_INPUTS * scale.unit
         exact = x / 2 * (1 + erf(x / math.sqrt(2)))
-        rounded = np.clip(np.rint(exact / scale), -127, 127)
-        assert np.abs(ops.gelu(GELU_INPUTS, table, shift) - rounded).max() <= 1, scale
+        shifts = np.arange(4, dtype=np.uint8)
+        for shift, centre, step in zip(shifts, scale.centre(shifts), scale.step(shifts), strict=True):
+            rounded = np.clip(np.rint((exact - centre) / step), -127, 127)
+            assert np.abs(ops.activate(GELU_INPUTS, scale.activation.table, shift) - rounded).max() <= 1, (unit, shift)
 
 
 def test_layer_norm_is_within_one_lsb_of_the_rounded_output(rows):

@@ -184,7 +184,7 @@ def test_load_refuses_another_safetensors_file(path):
 
 def test_load_refuses_another_version(path):
     _rewrite(path, lambda tensors, document: document.update(version=99))
-    _refused(path, "graph format 99, but this edgemoe reads 2; quantize the checkpoint again")
+    _refused(path, "graph format 99, but this edgemoe reads 3; quantize the checkpoint again")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

@@ -35,9 +35,8 @@ def slow_requantize(acc, bias, multiplier, shift, bits, row=None, row_shift=0):
     return slow_clamp(slow_rhe(a * m, shift + row_shift), bits)
 
 
-def slow_gelu(q, table, shift):
-    d = int(table[abs(q)]) if abs(q) < 512 else 0
-    return slow_clamp(slow_rhe(max(q, 0) - d, shift), 8)
+def slow_activation(q, table, shift):
+    return slow_clamp(slow_rhe(max(q, 0) + int(table[min(abs(q), 511)]), shift) - 128, 8)
 
 
 def slow_layer_norm(x, gamma, beta, shift, eps):
@@ -120,21 +119,24 @@ def test_norm_constants_refuse_a_bad_dim():
         tables.norm_constants(7)
 
 
-@pytest.mark.parametrize("scale", [0.005, 0.02, 0.033, 0.05, 0.0657, 0.2, 1.0])
-def test_gelu_is_within_one_unit_of_the_real_function(scale):
-    table, shift = tables.gelu_table(scale)
-    unit = scale / 2**shift
-    q = np.arange(-1023, 1024)
-    x = q * unit
-    real = np.array([0.5 * v * math.erfc(-v / math.sqrt(2)) for v in x])
-    wanted = np.clip(real / scale, -127, 127)
-    inside = np.abs(q) < 512 if 511 * unit < 4.2 else np.ones(len(q), bool)
-    assert np.abs(ops.gelu(q, table, shift) - wanted)[inside].max() <= 1.0
+@pytest.mark.parametrize("unit", [4.2 / 511, 0.0083, 0.01, 0.033, 0.2, 1.0])
+def test_gelu_is_within_a_unit_of_the_real_function(unit):
+    """Nor does any of its values leave the format at the lower end, whatever the shift."""
+    table = tables.gelu_table(unit)
+    q = np.arange(-2047, 2048)
+    real = np.array([0.5 * v * math.erfc(-v / math.sqrt(2)) for v in q * unit])
+    for shift in range(4):
+        wanted = (real / unit + int(table[-1])) / 2**shift - 128
+        assert wanted.min() > -127.5
+        found = ops.activate(q, table, shift)
+        assert np.abs(found - np.clip(wanted, -127, 127)).max() <= 0.5 + (0.5 / 2**shift if shift else 0) + 1e-9
 
 
-def test_gelu_table_refuses_a_bad_scale():
-    with pytest.raises(ValueError, match="output_scale of a GELU must be positive and finite, not nan"):
+def test_gelu_table_refuses_a_bad_unit():
+    with pytest.raises(ValueError, match="unit of a GELU must be positive and finite, not nan"):
         tables.gelu_table(float("nan"))
+    with pytest.raises(ValueError, match=r"unit of a GELU must be at least 0.008219, not 0.008"):
+        tables.gelu_table(0.008)
 
 
 # --- Operators against the transcription -----------------------------------------------------------------------------
@@ -201,11 +203,15 @@ def test_matmul_is_exact_at_its_extremes():
     assert ops.matmul(x, w).tolist() == expected
 
 
-def test_gelu():
-    table, _ = tables.gelu_table(0.03)
-    q = np.arange(-1023, 1024)
-    for shift in range(4):
-        assert ops.gelu(q, table, shift).tolist() == [slow_gelu(int(v), table, shift) for v in q]
+def test_activation(rng):
+    q = np.arange(-2047, 2048)
+    flat = [np.full(512, value, np.uint8) for value in (0, 1, 255)]
+    for table in (tables.gelu_table(0.03), rng.integers(0, 256, 512).astype(np.uint8), *flat):
+        for shift in range(4):
+            assert ops.activate(q, table, shift).tolist() == [slow_activation(int(v), table, shift) for v in q]
+    shifts = rng.integers(0, 4, len(q))
+    expected = [slow_activation(int(v), flat[1], s) for v, s in zip(q, shifts, strict=True)]
+    assert ops.activate(q[None], flat[1], shifts)[0].tolist() == expected
 
 
 @pytest.mark.parametrize("dim", [8, 12, 96, 192, 1000, 1024])

@@ -15,16 +15,14 @@ from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig
 from edgemoe_models.graph.file import graph_bytes
 from edgemoe_models.integer import reference
 from edgemoe_models.integer.postprocess import arrange, decode_output, postprocess, upsample
+from edgemoe_models.ptq.activations import SMALLEST_UNIT, activation_scale_of, activation_scales, fit_activation
 from edgemoe_models.ptq.layers import (
-    SMALLEST_GELU_SCALE,
     InputScale,
     fixed_point,
-    gelu_unit,
-    make_gelu,
     make_linear,
     make_norm,
 )
-from edgemoe_models.ptq.quantize import QuantizeError, quantize, quantize_checkpoint
+from edgemoe_models.ptq.quantize import QuantizeError, QuantizeOptions, quantize, quantize_checkpoint
 from edgemoe_models.ptq.search import attention_scales, smooth
 from edgemoe_models.random_weights import random_images, random_state
 from edgemoe_models.trained_weights import weights_path
@@ -304,19 +302,42 @@ def test_load_checkpoint_refuses(state, tmp_path, write, match):
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("scale", [SMALLEST_GELU_SCALE, 0.01, 0.0164, 0.0165, 0.033, 0.05, 0.0658, 0.2])
-def test_gelu_is_within_one_step_of_the_rounded_function(scale):
-    x = np.linspace(-12, 12, 40001)
-    exact = np.array([0.5 * v * math.erfc(-v / math.sqrt(2)) for v in x])
-    table = make_gelu(scale)
-    q = np.clip(np.rint(x / gelu_unit(scale)), -1023, 1023).astype(np.int64)
-    y = ops.gelu(q, table.table, table.shift)
-    assert np.abs(y - np.clip(np.rint(exact / scale), -127, 127)).max() <= 1
-
-
-def test_gelu_scale_never_cuts_the_table(state):
+def test_the_unit_never_cuts_the_table(state):
     shrunk = (".mlp.fc1.weight", ".moe.w1")
     small = {name: value * (1e-3 if name.endswith(shrunk) else 1) for name, value in state.items()}
     graph = quantize(small, MIXED, random_images(MIXED, 2))
-    for i in range(MIXED.depth):
-        assert graph.scales[f"blocks.{i}.hidden"] >= np.float32(SMALLEST_GELU_SCALE)
+    for trace, scale, _ in activation_scales(graph):
+        assert scale.unit >= np.float32(SMALLEST_UNIT), trace
+
+
+def test_channels_of_unlike_ranges_get_shifts_of_their_own(rng):
+    """Two of 64 channels reach 15 times further than the others: a scale for all would leave these a few steps."""
+    reach = np.where(np.arange(64) < 2, 15.0, 1.0)
+    x = np.abs(rng.normal(0, 0.3, (400, 64))) * reach
+    weight = rng.normal(0, 1, (32, 64)) / reach  # all channels matter alike
+    scale, (shift,) = fit_activation([x], [weight], QuantizeOptions())
+    assert set(shift[:2]) == {3} and shift[2:].max() <= 1
+    inputs = scale.inputs(x, shift)
+    found = inputs.mean + inputs.integers(x, inputs.mean, inputs.unit) * inputs.unit
+    error = np.square((found - x) @ weight.T).mean() / np.square(x @ weight.T).mean()
+    one = np.clip(np.rint(x / (x.max() / 127)), -127, 127) * (x.max() / 127)
+    assert error < np.square((one - x) @ weight.T).mean() / np.square(x @ weight.T).mean() / 8
+
+
+def test_what_an_activation_stands_for():
+    scale = activation_scale_of(0.01)
+    shift = np.arange(4, dtype=np.uint8)
+    q = np.arange(-300, 2048)
+    for s in shift:
+        real = scale.centre(shift)[s] + ops.activate(q, scale.activation.table, s) * scale.step(shift)[s]
+        exact = np.array([0.5 * v * math.erfc(-v / math.sqrt(2)) for v in q * scale.unit])
+        inside = exact <= scale.largest(shift)[s]
+        assert np.abs(real - exact)[inside].max() <= 0.76 * scale.step(shift)[s]
+    assert scale.shifts(scale.largest(shift)).tolist() == [0, 1, 2, 3]
+    assert scale.shifts(np.array([0.0, 1e9])).tolist() == [0, 3]
+
+
+def test_a_layer_that_saw_little_gets_the_coarsest_shift(rng):
+    rows = [np.abs(rng.normal(0, 1, (n, 8))) for n in (0, 10, 200)]
+    _, shifts = fit_activation(rows, [rng.normal(0, 1, (4, 8))] * 3, QuantizeOptions())
+    assert (shifts[0] == 3).all() and (shifts[1] == 3).all() and (shifts[2] < 3).all()

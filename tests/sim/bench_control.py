@@ -58,7 +58,7 @@ async def copy(bench: Bench, rows: int, row: int, offset: int):
         assemble(
             CONFIG,
             [
-                load(memory=Memory.GELU),
+                load(memory=Memory.ACTIVATION),
                 command,
                 load(memory=Memory.NORM, rows=3),
                 store(3, rows=rows, row=row, offset=0x40),
@@ -170,7 +170,7 @@ async def regions(dut):
         store(0, rows=0x100 // row + 1),
         store(0, rows=1, offset=0xFFFF_FF00),
     ):
-        body = [load(memory=Memory.GELU, rows=8), command, store(0, rows=1)]
+        body = [load(memory=Memory.ACTIVATION, rows=8), command, store(0, rows=1)]
         before = bench.dram().copy()
         await bench.run(assemble(CONFIG, body), **sizes)
         assert await bench.finish() == (regs.ErrorCode.REGION, 2)

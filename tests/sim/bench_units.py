@@ -11,7 +11,7 @@ import numpy as np
 from edgemoe_hw.engines.matmul.activation import Activation
 from edgemoe_hw.engines.matmul.requantize import Requantizer, ValueBits
 from edgemoe_hw.engines.matmul.softmax import Exp2Lanes, Reciprocal
-from edgemoe_hw.spec.constants import GELU_ENTRIES, MAX_SHIFT
+from edgemoe_hw.spec.constants import ACTIVATION_ENTRIES, MAX_SHIFT
 from edgemoe_hw.spec.timing import mac_array as mac_array_cycles
 from support import golden
 from support.cocotb_unit import Unit
@@ -96,21 +96,29 @@ async def activation(dut):
     """Every input and shift with a real and with a random table."""
     unit = Unit(dut, "activation")
     await unit.reset()
-    for table in (golden.gelu_table(4.2 / 511), [random.randrange(256) for _ in range(GELU_ENTRIES)]):
-        for row in range(GELU_ENTRIES // 8):
+    for table in (golden.gelu_table(4.2 / 511), [random.randrange(256) for _ in range(ACTIVATION_ENTRIES)]):
+        for row in range(ACTIVATION_ENTRIES // 8):
             unit.set(
                 write_valid=1, write_row=row, write_data=int.from_bytes(bytes(table[8 * row : 8 * row + 8]), "little")
             )
             await unit.tick()
         unit.set(write_valid=0)
-        vectors = [([q, -q, random.randint(-1023, 1023)], shift) for shift in range(4) for q in range(-1023, 1024, 3)]
+        largest = 2047
+        vectors = [
+            ([q, -q, random.randint(-largest, largest)], shift)
+            for shift in range(4)
+            for q in range(-largest, largest + 1, 3)
+        ]
+        shifts = [0] * Activation.SHIFT_DELAY  # which comes later
 
-        def drive(vector):
-            unit.set(shift=vector[1], **{f"q{i}": q for i, q in enumerate(vector[0])})
+        def drive(vector, shifts=shifts):
+            shifts.append(vector[1])
+            shift = shifts[-1 - Activation.SHIFT_DELAY]
+            unit.set(**{f"q{i}": q for i, q in enumerate(vector[0])}, **{f"shift{i}": shift for i in range(LANES)})
 
         def check(vector, table=table):
             assert [unit.get(f"y{i}", True) for i in range(LANES)] == [
-                golden.gelu(q, table, vector[1]) for q in vector[0]
+                golden.activate(q, table, vector[1]) for q in vector[0]
             ], vector
 
         await unit.stream(vectors, drive, (Activation.LATENCY, check))

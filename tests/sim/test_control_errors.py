@@ -64,7 +64,7 @@ def test_program_errors(small):
         for command in (
             load(Memory.WEIGHT, row=config.weight_depth),
             load(Memory.ACT, row=1, rows=config.act_depth),
-            load(Memory.GELU, rows=512 // config.axi_bytes + 1),
+            load(Memory.ACTIVATION, rows=512 // config.axi_bytes + 1),
             load(Memory.ACT, row=0xFFFF, rows=0xFFFF),
             store(row=config.residual_depth),
         )
@@ -98,7 +98,7 @@ def test_regions(config, stall):
     bad = [
         load(Memory.ACT, base=Base.INPUT, rows=4, offset=0x400 - 4 * part + beat),
         load(Memory.ACT, base=Base.INPUT, rows=5, offset=0x400 - 4 * part),
-        load(Memory.GELU, offset=0x2000),
+        load(Memory.ACTIVATION, offset=0x2000),
         load(Memory.WEIGHT, offset=0xFFFF_FF00),
         store(rows=9),
         store(rows=8, offset=beat),

@@ -46,7 +46,7 @@ def test_rows_and_bytes(config):
         assert len(pad) == rows and pad[0].nbytes == config.row_bytes[memory.name], memory
     assert pads.score.shape == (config.score_depth, config.lanes_k) and len(pads.row_max) == config.max_tokens
     longest = -(-config.max_dim // config.norm_lanes)  # rows of the largest LayerNorm, of which two sets fit
-    assert len(pads.norm) >= 2 * longest and len(np.concatenate(pads.gelu)) == 512
+    assert len(pads.norm) >= 2 * longest and len(np.concatenate(pads.activation)) == 512
 
 
 @given(configs())

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from edgemoe_hw.engines.matmul.requantize import NO_ROW_FACTOR
 from edgemoe_hw.spec.config import AcceleratorConfig
-from edgemoe_hw.spec.constants import GELU_ENTRIES, MAX_SHIFT, accumulator_bits
+from edgemoe_hw.spec.constants import ACTIVATION_ENTRIES, MAX_SHIFT, accumulator_bits
 from edgemoe_hw.spec.isa import MatMul, Mode, RowFactor
 from support import golden
 from support.unit_cases import LARGEST_ROW_SHIFT
@@ -41,17 +41,17 @@ class Pads:
     def __init__(self, config: AcceleratorConfig, rng: random.Random) -> None:
         self.config, self.rng = config, rng
         lanes = config.epilogue_lanes
-        self.table = [rng.choice((0, 255, rng.randrange(256), rng.randrange(60))) for _ in range(GELU_ENTRIES)]
+        self.table = [rng.choice((0, 255, rng.randrange(256), rng.randrange(60))) for _ in range(ACTIVATION_ENTRIES)]
         self.param = [[self._parameter() for _ in range(lanes)] for _ in range(PARAM_ROWS)]
         self.initial: dict[int, list[int]] = {}
         self.residual: dict[int, list[int]] = {}
 
-    def _parameter(self) -> tuple[int, int, int]:
-        """Bias, multiplier, shift."""
-        rng = self.rng
+    def _parameter(self) -> tuple[int, int, int, int]:
+        """Bias, multiplier, shift, the activation's shift."""
+        rng, after = self.rng, self.rng.randrange(4)
         if rng.random() < 0.1:
-            return rng.choice((0, 65535, -65535)), rng.choice((0, 1, 65535)), rng.choice((0, 1, MAX_SHIFT))
-        return rng.randint(-65535, 65535), rng.randrange(1 << 16), rng.randrange(8, 32)
+            return rng.choice((0, 65535, -65535)), rng.choice((0, 1, 65535)), rng.choice((0, 1, MAX_SHIFT)), after
+        return rng.randint(-65535, 65535), rng.randrange(1 << 16), rng.randrange(8, 32), after
 
     def residual_row(self, row: int) -> list[int]:
         """A row of the residual stream; what nobody has written is random."""
@@ -103,11 +103,11 @@ class Case:
     def _value(self, config: AcceleratorConfig, pads: Pads, token: int, channel: int) -> int:
         p, lanes = self.payload, config.epilogue_lanes
         row = p.param_base + (0 if p.param_uniform else channel // lanes)
-        bias, multiplier, shift = pads.param[row][channel % lanes]
+        bias, multiplier, shift, after = pads.param[row][channel % lanes]
         factor = {RowFactor.SOFTMAX: self.scales[token], RowFactor.GATE: (self.scores[token], 0)}.get(p.row_factor)
-        bits = _BITS.get(p.mode, 11 if p.gelu else 8)
+        bits = _BITS.get(p.mode, 12 if p.activate else 8)
         value = golden.requantize(self.acc[token][channel], bias, multiplier, shift, bits, factor)
-        return golden.gelu(value, pads.table, p.gelu_shift) if p.gelu else value
+        return golden.activate(value, pads.table, after) if p.activate else value
 
     def _row(self, token: int, position: int, lanes: int) -> int:
         return self.payload.dst_base + self.numbers[token] * self.payload.dst_stride + position // lanes
@@ -185,7 +185,6 @@ class _Maker:
             row_factor=factor,
             param_base=rng.randrange(PARAM_ROWS - used + 1),
             param_uniform=mode == Mode.SCORE or rng.random() < 0.2,
-            gelu_shift=rng.randrange(4),
             **fields,
         )
         bound = (1 << (accumulator_bits(self.config.max_tokens) - 1)) - 65537
@@ -214,7 +213,7 @@ class _Maker:
         return {"channels": channels, "scatter": rng.random() < 0.5, **place}
 
     def _act(self, tokens: int) -> dict[str, int]:
-        return self._matrix("act", self.config.lanes_k) | {"gelu": self.rng.random() < 0.5}
+        return self._matrix("act", self.config.lanes_k) | {"activate": self.rng.random() < 0.5}
 
     def _residual(self, tokens: int) -> dict[str, int]:
         return self._matrix("residual", self.config.epilogue_lanes) | {"accumulate": self.rng.random() < 0.7}

@@ -31,16 +31,16 @@ def requantize(acc: int, bias: int, multiplier: int, shift: int, bits: int, row:
     return clamp(rhe((acc + bias) * factor, shift + row_shift), bits)
 
 
-def gelu(q: int, table: list[int], gelu_shift: int) -> int:
-    delta = table[abs(q)] if abs(q) < 512 else 0
-    return clamp(rhe(max(q, 0) - delta, gelu_shift), 8)
+def activate(q: int, table: list[int], shift: int) -> int:
+    return clamp(rhe(max(q, 0) + table[min(abs(q), 511)], shift) - 128, 8)
 
 
 def gelu_table(unit: float) -> list[int]:
     def delta(x: float) -> float:
         return x / 2 * math.erfc(x / math.sqrt(2))
 
-    return [min(255, round(delta(i * unit) / unit)) for i in range(512)]
+    entries = [round(delta(i * unit) / unit) for i in range(512)]
+    return [max(entries) + 5 - entry for entry in entries]
 
 
 def exp2(j: int) -> int:

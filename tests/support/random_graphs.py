@@ -10,7 +10,7 @@ import numpy as np
 
 from edgemoe_models.config import ModelConfig, TaskConfig
 from edgemoe_models.graph.integer_graph import (
-    Gelu,
+    Activation,
     IntegerBlock,
     IntegerGraph,
     IntegerHead,
@@ -61,8 +61,14 @@ def _norm(rng: np.random.Generator, dim: int) -> IntegerLayerNorm:
     return IntegerLayerNorm(gamma, beta, 13, 1000)
 
 
-def _gelu(rng: np.random.Generator) -> Gelu:
-    return Gelu(rng.integers(0, 60, 512).astype(np.uint8), 2)
+def _activation(rng: np.random.Generator) -> Activation:
+    return Activation(rng.integers(0, 60, 512).astype(np.uint8))
+
+
+def _activated(rng: np.random.Generator, outputs: int, inputs: int, largest: int = 40) -> IntegerLinear:
+    """A layer in front of an activation function."""
+    linear = _linear(rng, outputs, inputs, 1500, largest)
+    return dataclasses.replace(linear, activation_shift=rng.integers(0, 4, outputs).astype(np.uint8))
 
 
 def _block(rng: np.random.Generator, model: ModelConfig, index: int, expert_bits: int) -> IntegerBlock:
@@ -75,17 +81,17 @@ def _block(rng: np.random.Generator, model: ModelConfig, index: int, expert_bits
         context=Requant(33000, 15),
         proj=_linear(rng, dim, dim, 3000),
         norm2=_norm(rng, dim),
-        gelu=_gelu(rng),
+        activation=_activation(rng),
     )
     if not model.is_moe(index):
         return dataclasses.replace(
-            block, fc1=_linear(rng, model.mlp_hidden, dim, 1023), fc2=_linear(rng, dim, model.mlp_hidden, 3000)
+            block, fc1=_activated(rng, model.mlp_hidden, dim), fc2=_linear(rng, dim, model.mlp_hidden, 3000)
         )
     experts, hidden, largest = range(model.num_experts), model.expert_hidden, 7 if expert_bits == 4 else 40
     return dataclasses.replace(
         block,
         gates={task.name: _linear(rng, model.num_experts, dim, 4000) for task in model.tasks},
-        expert_fc1=tuple(_linear(rng, hidden, dim, 1023, largest) for _ in experts),
+        expert_fc1=tuple(_activated(rng, hidden, dim, largest) for _ in experts),
         expert_fc2=tuple(_linear(rng, dim, hidden, 3000, largest) for _ in experts),
     )
 
@@ -97,7 +103,7 @@ def random_graph(model: ModelConfig, seed: int = 0, expert_bits: int = 8) -> Int
     for task in model.tasks:
         width = task.head_hidden or model.dim
         out = _linear(rng, task.head_outputs, width, 8000)
-        first = (_linear(rng, width, model.dim, 1023), _gelu(rng)) if task.head_hidden else (None, None)
+        first = (_activated(rng, width, model.dim), _activation(rng)) if task.head_hidden else (None, None)
         heads[task.name] = IntegerHead(out, 0.01, *first)
     position = rng.integers(-3000, 3000, (model.num_tokens, model.dim)).astype(np.int16)
     return IntegerGraph(

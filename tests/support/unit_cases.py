@@ -8,7 +8,7 @@ from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.constants import EXP_SUM_BITS, MAX_SHIFT
 from support import golden
 
-VALUE_BITS = {ValueBits.INT8: 8, ValueBits.INT11: 11, ValueBits.INT12: 12, ValueBits.INT16: 16}
+VALUE_BITS = {ValueBits.INT8: 8, ValueBits.INT12: 12, ValueBits.INT16: 16}
 LARGEST_ROW_SHIFT = EXP_SUM_BITS - 1
 
 # --- Requantizer ------------------------------------------------------------------------------------------------------

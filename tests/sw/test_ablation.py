@@ -30,9 +30,14 @@ NAIVE = {
     "three passes": CompilerOptions(group_tokens=4, single_pass_softmax=False),
     "query by query": CompilerOptions(group_tokens=4, attention_group=1),
     "five queries": CompilerOptions(group_tokens=4, attention_group=5),
-    "GELU pass": CompilerOptions(group_tokens=4, fused_gelu=False),
+    "GELU pass": CompilerOptions(group_tokens=4, fused_activation=False),
     "all": CompilerOptions(
-        group_tokens=4, moe_group=1, attention_group=1, single_pass_softmax=False, fused_gelu=False, prefetch=False
+        group_tokens=4,
+        moe_group=1,
+        attention_group=1,
+        single_pass_softmax=False,
+        fused_activation=False,
+        prefetch=False,
     ),
 }
 
@@ -93,14 +98,14 @@ def test_extra_passes_read_everything_once_and_write_nothing():
     assert all(payload.channels for payload in product)
     three = [p for p in matmuls(CompilerOptions(single_pass_softmax=False)) if not p.channels]
     assert sum(p.tokens for p in three) == 2 * model.depth * model.heads * model.num_tokens
-    unfused = [p for p in matmuls(CompilerOptions(fused_gelu=False)) if not p.channels]
+    unfused = [p for p in matmuls(CompilerOptions(fused_activation=False)) if not p.channels]
     moe = sum(model.is_moe(i) for i in range(model.depth))
     queued = [p for p in unfused if p.use_queue]
     assert len(queued) == moe * model.num_experts
     hidden = sum(p.tokens for p in unfused if not p.use_queue)
     assert hidden == (model.depth - moe) * model.num_tokens + model.num_patches  # dense layers, and the head's
     assert all(p.tiles == 1 for p in three + unfused)
-    assert loads(CompilerOptions(single_pass_softmax=False, fused_gelu=False)) == loads(CompilerOptions())
+    assert loads(CompilerOptions(single_pass_softmax=False, fused_activation=False)) == loads(CompilerOptions())
 
 
 def test_delta_table_is_as_exact_as_one_of_four_times_its_size():

@@ -262,7 +262,7 @@ ORDERS = (
     CompilerOptions(),
     CompilerOptions(prefetch=False, group_tokens=7),
     CompilerOptions(moe_group=4, attention_group=5),
-    CompilerOptions(single_pass_softmax=False, fused_gelu=False),
+    CompilerOptions(single_pass_softmax=False, fused_activation=False),
 )
 MODELS = (
     {},

@@ -106,7 +106,7 @@ CONTEXT = {"source": Source.SCORE}
         (first(MatMul, **CONTEXT), {"src_base": 2048}, "reads rows 2048 to .* of memory SCORE"),
         (first(MatMul, **CONTEXT), {"keys": 2047}, "has 2047 keys, but 16 places for them"),
         (first(MatMul, **CONTEXT), {"mode": Mode.RESIDUAL}, "has source SCORE without mode ACT"),
-        (first(MatMul, mode=Mode.RESIDUAL), {"gelu": True}, "has gelu without mode ACT"),
+        (first(MatMul, mode=Mode.RESIDUAL), {"activate": True}, "has activate without mode ACT"),
         (first(MatMul, mode=Mode.ACT), {"accumulate": True}, "has accumulate without mode RESIDUAL"),
         (first(MatMul, mode=Mode.ACT), {"gather": True}, "has gather without use_queue"),
         (first(MatMul, mode=Mode.ACT), {"scatter": True}, "has scatter without use_queue"),

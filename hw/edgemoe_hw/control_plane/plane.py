@@ -36,7 +36,7 @@ class ControlPlane(wiring.Component):
 
     Members:
         s_axi: AXI4-Lite slave (``regs``)
-        m<i>_axi: AXI4 masters; the program, NORM, GELU and all writes use master 0
+        m<i>_axi: AXI4 masters; the program, NORM, ACTIVATION and all writes use master 0
         irq: level, STATUS.irq while CONTROL.irq_enable
         beats: loaded data, one stream a master (``interfaces.beat_layout``). ``done`` counts a LOAD two cycles after
             its last beat was accepted, and a waiting command starts one cycle later at the earliest

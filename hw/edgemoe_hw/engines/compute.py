@@ -93,7 +93,7 @@ class ComputeSide(wiring.Component):
         self._scores(m, operands, epilogue)
         self._share(m, sliced, epilogue, norm)
         loads = {memory: list(pad.load) for memory, pad in sliced.items()}
-        loads |= {MemoryId.WEIGHT: list(weight.load), MemoryId.NORM: [norm.load], MemoryId.GELU: [epilogue.table]}
+        loads |= {MemoryId.WEIGHT: list(weight.load), MemoryId.NORM: [norm.load], MemoryId.ACTIVATION: [epilogue.table]}
         self._loads(m, loads)
         self._norm(m, norm)
         self._status(m, issue, epilogue, gate, norm, completion)

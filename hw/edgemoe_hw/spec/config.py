@@ -12,7 +12,7 @@ from edgemoe_hw.spec import constants
 
 __all__ = ["ISA_VERSION", "PRESETS", "AcceleratorConfig", "ConfigError"]
 
-ISA_VERSION = 3
+ISA_VERSION = 4
 
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")  # it becomes part of files' names
@@ -210,16 +210,16 @@ class AcceleratorConfig:
             "RESIDUAL": 2 * self.epilogue_lanes,
             "PARAM": 8 * self.epilogue_lanes,
             "NORM": 8 * self.norm_lanes,  # master 0 only
-            "GELU": self.axi_bytes,  # master 0 only
+            "ACTIVATION": self.axi_bytes,  # master 0 only
         }
 
     def load_masters(self, memory: str) -> int:
         """Number of masters that share a load into ``memory``, each with an equal slice of a row; the first ones.
 
         All of them for weights: a slice is a number of neighbouring banks. A row of another memory has a slice for
-        every master as long as each gets at least a beat; of NORM and GELU there is too little to share.
+        every master as long as each gets at least a beat; of NORM and ACTIVATION there is too little to share.
         """
-        if memory in ("NORM", "GELU"):
+        if memory in ("NORM", "ACTIVATION"):
             return 1
         return min(self.axi_masters, self.row_bytes[memory] // self.axi_bytes)
 

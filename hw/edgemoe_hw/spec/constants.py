@@ -15,7 +15,8 @@ __all__ = [
     "EXPERT_COUNT_BITS",
     "EXP_SUM_BITS",
     "GATE_SCORE_BITS",
-    "GELU_ENTRIES",
+    "ACTIVATION_BITS",
+    "ACTIVATION_ENTRIES",
     "IP_VLNV",
     "LANE_BITS",
     "LARGEST_PROBABILITY",
@@ -103,8 +104,10 @@ SCORE_BITS = 12
 """A score of Q.K, signed."""
 GATE_SCORE_BITS = 16
 """A gate score."""
-GELU_ENTRIES = 512
-"""Bytes of a GELU table."""
+ACTIVATION_BITS = 12
+"""Of an activation function's input."""
+ACTIVATION_ENTRIES = 512
+"""Bytes of an activation function's table."""
 
 # Programs and memory.
 COMMAND_BITS = 512

@@ -99,7 +99,7 @@ class Memory(enum.IntEnum):
     RESIDUAL = 2  # residual stream, int16
     PARAM = 3  # bias, multiplier and shift of output channels
     NORM = 4  # gamma and beta of LayerNorm; master 0 only
-    GELU = 5  # the GELU table; master 0 only
+    ACTIVATION = 5  # the activation function's table; master 0 only
 
 
 class Base(enum.IntEnum):
@@ -267,8 +267,7 @@ class MatMul(EnginePayload):
     param_base: int = bits(ROW_BITS, "parameter row of the first epilogue_lanes channels")
     param_uniform: bool = flag("all channels use the parameters of row param_base")
     row_factor: RowFactor = bits(2, "a token's own multiplier (`RowFactor`)", RowFactor)
-    gelu: bool = flag("requantize to 11 bits, then GELU")
-    gelu_shift: int = bits(2, "docs/numerics.md, section 4")
+    activate: bool = flag("requantize to 12 bits, then the activation function")
     accumulate: bool = flag("RESIDUAL: add to the row instead of overwriting it")
     head_dim: int = bits(10, "KEY, VALUE: channels of one head (padded)")
     head_stride: int = bits(ROW_BITS, "KEY, VALUE: weight rows between heads")

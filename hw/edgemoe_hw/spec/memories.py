@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgemoe_hw.spec.config import AcceleratorConfig
-from edgemoe_hw.spec.constants import GELU_ENTRIES
+from edgemoe_hw.spec.constants import ACTIVATION_ENTRIES
 from edgemoe_hw.spec.isa import Memory
 
 __all__ = ["memory_depths", "slice_beats"]
@@ -30,5 +30,5 @@ def memory_depths(config: AcceleratorConfig) -> dict[Memory, int]:
         Memory.RESIDUAL: config.residual_depth,
         Memory.PARAM: config.param_depth,
         Memory.NORM: 2 * norm_rows,  # two sets: one in use, one loading
-        Memory.GELU: GELU_ENTRIES // config.axi_bytes,
+        Memory.ACTIVATION: ACTIVATION_ENTRIES // config.axi_bytes,
     }

@@ -15,6 +15,10 @@ ACCUMULATOR_LIMIT = 1 << 24
 CONTEXT_LIMIT = 1 << 25
 MAX_SHIFT = 47
 MAX_SCORE = 1 << 15
+#: Of the inputs of an activation function.
+ACTIVATION_BITS = 12
+#: Subtracted from an activation's value before it is stored as int8.
+ACTIVATION_OFFSET = 128
 
 IntegerLike = npt.NDArray[Any] | int
 
@@ -83,12 +87,15 @@ def requantize(
     return clamp(rounding_shift(a * m, s), bits)
 
 
-def gelu(q: Ints, table: npt.NDArray[np.uint8], shift: int) -> Ints:
-    """GELU of 11-bit inputs to int8: ReLU minus the tabulated delta (section 4)."""
-    magnitude = np.abs(q)
-    inside = magnitude < len(table)
-    delta = np.where(inside, table.astype(np.int64)[np.where(inside, magnitude, 0)], 0)
-    return clamp(rounding_shift(np.maximum(q, 0) - delta, shift), 8)
+def activate(q: Ints, table: npt.NDArray[np.uint8], shift: IntegerLike) -> Ints:
+    """The activation function of 12-bit inputs [..., N] to int8 (section 4).
+
+    Args:
+        table: [512], by the input's magnitude
+        shift: of each channel, [N] or a scalar
+    """
+    z = np.maximum(q, 0) + table.astype(np.int64)[np.minimum(np.abs(q), len(table) - 1)]
+    return clamp(rounding_shift(z, shift) - ACTIVATION_OFFSET, 8)
 
 
 def layer_norm(x: Ints, gamma: npt.NDArray[Any], beta: npt.NDArray[Any], shift: int, eps: int) -> Ints:

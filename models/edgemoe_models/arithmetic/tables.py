@@ -16,8 +16,10 @@ from edgemoe_models.exact.functions import erf_exact
 
 Ints = npt.NDArray[np.int64]
 
-GELU_ENTRIES = 512
-MAX_GELU_SHIFT = 3
+ACTIVATION_ENTRIES = 512
+MAX_ACTIVATION_SHIFT = 3
+#: What an activation's smallest value has above zero before the shift, so that it rounds to at least 1 with any.
+ACTIVATION_MARGIN = (1 << MAX_ACTIVATION_SHIFT - 1) + 1
 #: Where GELU's delta has become smaller than half of any useful int8 step.
 GELU_SUPPORT = 4.2
 _LIBRARY_ERROR = 1e-9  # in units of the table; erfc of C libraries is better by orders
@@ -61,15 +63,21 @@ def norm_constants(dim: int) -> tuple[int, int]:
     return log2_dim, round(Fraction(1 << (log2_dim + 16), dim))
 
 
-def gelu_table(output_scale: float) -> tuple[npt.NDArray[np.uint8], int]:
-    """GELU's delta table (uint8 [512]) and ``gelu_shift`` for an int8 output of scale ``output_scale``."""
-    if not (math.isfinite(output_scale) and output_scale > 0):
-        raise ValueError(f"output_scale of a GELU must be positive and finite, not {output_scale!r}")
-    fits = [g for g in range(MAX_GELU_SHIFT + 1) if (GELU_ENTRIES - 1) * output_scale / 2**g >= GELU_SUPPORT]
-    shift = max(fits, default=0)
-    unit = output_scale / 2**shift
-    delta = (_gelu_delta(i, i * unit / math.sqrt(2)) for i in range(GELU_ENTRIES))
-    return np.array([min(255, value) for value in delta], np.uint8), shift
+def gelu_table(unit: float) -> npt.NDArray[np.uint8]:
+    """The activation's table for GELU, uint8 [512], of inputs in units of ``unit``: ``base - delta``.
+
+    ``base``, which is its last entry, is the largest delta and ``ACTIVATION_MARGIN``.
+
+    Raises:
+        ValueError: the unit is so small that the table would end before delta does, or no positive number.
+    """
+    if not (math.isfinite(unit) and unit > 0):
+        raise ValueError(f"unit of a GELU must be positive and finite, not {unit!r}")
+    if (ACTIVATION_ENTRIES - 1) * unit < GELU_SUPPORT * (1 - 1e-6):
+        raise ValueError(f"unit of a GELU must be at least {GELU_SUPPORT / (ACTIVATION_ENTRIES - 1):.6f}, not {unit!r}")
+    delta = [_gelu_delta(i, i * unit / math.sqrt(2)) for i in range(ACTIVATION_ENTRIES)]
+    base = max(delta) + ACTIVATION_MARGIN
+    return np.array([base - value for value in delta], np.uint8)
 
 
 def _gelu_delta(i: int, x: float) -> int:

@@ -19,7 +19,7 @@ from edgemoe_models.arithmetic import ops
 from edgemoe_models.arithmetic.tables import EXP2G, RECIP, RSQRT, norm_constants
 from edgemoe_models.export_onnx.writer import OnnxGraph
 from edgemoe_models.graph.integer_graph import (
-    Gelu,
+    Activation,
     IntegerBlock,
     IntegerGraph,
     IntegerLayerNorm,
@@ -142,12 +142,16 @@ class Exporter:
         reached = self.onnx.op("GreaterOrEqual", n, _POWERS[1:53])
         return self.onnx.reduce_sum(self.onnx.double(reached))
 
-    def hidden(self, x: str, layer: IntegerLinear, gelu: Gelu, name: str, weight_bits: int = 8) -> str:
-        """A linear layer with GELU."""
-        q = self.onnx.double(self.linear(x, layer, 11, weight_bits=weight_bits))
-        delta = self.onnx.gather(np.append(gelu.table, np.zeros(512)), self.onnx.op("Abs", q))
-        y = self.onnx.op("Sub", self.onnx.op("Max", q, 0.0), delta)
-        return self.onnx.quant(self.onnx.op("Mul", y, 2.0**-gelu.shift), 8, name=name)
+    def hidden(self, x: str, layer: IntegerLinear, activation: Activation, name: str, weight_bits: int = 8) -> str:
+        """A linear layer with its activation function."""
+        assert layer.activation_shift is not None
+        q = self.onnx.double(self.linear(x, layer, ops.ACTIVATION_BITS, weight_bits=weight_bits))
+        table, last = activation.table, float(len(activation.table) - 1)
+        entry = self.onnx.gather(table.astype(np.float64), self.onnx.op("Min", self.onnx.op("Abs", q), last))
+        total = self.onnx.op("Add", self.onnx.op("Max", q, 0.0), entry)
+        # Rounded before the offset, half to even: afterwards as well, for 128 is even.
+        y = self.onnx.op("Sub", self.onnx.op("Mul", total, np.ldexp(1.0, -layer.activation_shift.astype(int))), 128.0)
+        return self.onnx.quant(y, 8, name=name)
 
     def norm(self, residual: str, layer: IntegerLayerNorm, name: str) -> str:
         """LayerNorm of residual rows."""
@@ -208,7 +212,7 @@ class Exporter:
     def mlp(self, block: IntegerBlock, residual: str, name: str) -> str:
         assert block.fc1 is not None and block.fc2 is not None  # a dense block has both
         x = self.norm(residual, block.norm2, f"{name}.norm2")
-        h = self.hidden(x, block.fc1, block.gelu, f"{name}.hidden")
+        h = self.hidden(x, block.fc1, block.activation, f"{name}.hidden")
         return self.add(residual, self.linear(h, block.fc2, 16), f"{name}.residual2")
 
     def experts(self, block: IntegerBlock, residual: str, name: str) -> str:
@@ -218,7 +222,7 @@ class Exporter:
         names = [f"{name}.gate_scores.{e}" for e in range(self.config.num_experts)]
         scores = g.ops("Split", self.gate(logits), np.ones(len(names), np.int64), names=names, axis=1)
         for e, (fc1, fc2) in enumerate(zip(block.expert_fc1, block.expert_fc2, strict=True)):
-            h = self.hidden(x, fc1, block.gelu, f"{name}.experts.{e}.hidden", bits)
+            h = self.hidden(x, fc1, block.activation, f"{name}.experts.{e}.hidden", bits)
             increment = self.linear(h, fc2, 16, row=scores[e], weight_bits=bits)
             last = e == self.config.num_experts - 1
             residual = self.add(residual, increment, f"{name}.residual2" if last else None)
@@ -247,8 +251,8 @@ class Exporter:
 
     def heads(self, x: str) -> str:
         head, name = self.graph.heads[self.task], f"heads.{self.task}"
-        if head.fc1 is not None and head.gelu is not None:
-            x = self.hidden(x, head.fc1, head.gelu, f"{name}.hidden")
+        if head.fc1 is not None and head.activation is not None:
+            x = self.hidden(x, head.fc1, head.activation, f"{name}.hidden")
         return self.linear(x, head.out, 16, name)
 
     def arrange(self, raw: str) -> str:

@@ -20,7 +20,7 @@ from edgemoe_models.export_onnx.model import Exporter
 from edgemoe_models.export_onnx.writer import OnnxGraph, Operand
 from edgemoe_models.graph.integer_graph import (
     EXPERT_BITS,
-    Gelu,
+    Activation,
     GraphError,
     IntegerBlock,
     IntegerGraph,
@@ -174,10 +174,12 @@ class _Reader(Exporter):
         )
         return result
 
-    def hidden(self, x: str, layer: IntegerLinear, gelu: Gelu, name: str, weight_bits: int = 8) -> str:
-        result = super().hidden(x, layer, gelu, name, weight_bits)
-        table, step = self.replay.calls[-5].take(0), self.replay.calls[-2].take(1)
-        self.layers[id(gelu)] = Gelu(table[: len(gelu.table)].astype(np.uint8), _exponent(float(step)))
+    def hidden(self, x: str, layer: IntegerLinear, activation: Activation, name: str, weight_bits: int = 8) -> str:
+        result = super().hidden(x, layer, activation, name, weight_bits)
+        table, steps = self.replay.calls[-6].take(0), self.replay.calls[-3].take(1)
+        shift = np.array([_exponent(float(step)) for step in steps], np.uint8)
+        self.layers[id(activation)] = Activation(table.astype(np.uint8))
+        self.layers[id(layer)] = dataclasses.replace(self.layers[id(layer)], activation_shift=shift)
         return result
 
     def requantize(self, a: str, factor: str | Array, bits: int, name: str | None = None) -> str:
@@ -231,7 +233,7 @@ class _Reader(Exporter):
                     found[id(head.out)],
                     self.output_scale,
                     found[id(head.fc1)] if head.fc1 is not None else None,
-                    found[id(head.gelu)] if head.gelu is not None else None,
+                    found[id(head.activation)] if head.activation is not None else None,
                 )
             },
             scales=scales,
@@ -245,7 +247,7 @@ class _Reader(Exporter):
             qkv=found[id(block.qkv)],
             proj=found[id(block.proj)],
             norm2=found[id(block.norm2)],
-            gelu=found[id(block.gelu)],
+            activation=found[id(block.activation)],
             fc1=found[id(block.fc1)] if block.fc1 is not None else None,
             fc2=found[id(block.fc2)] if block.fc2 is not None else None,
             gates={task: found[id(gate)] for task, gate in block.gates.items()},
@@ -312,7 +314,7 @@ def read_back(model: ModelProto) -> IntegerGraph:
 
 def _zeros(config: ModelConfig, bits: int) -> IntegerGraph:
     task = config.tasks[0]
-    hidden = (_linear(task.head_hidden, config.dim), _gelu()) if task.head_hidden else (None, None)
+    hidden = (_activated(task.head_hidden, config.dim), _activation()) if task.head_hidden else (None, None)
     return IntegerGraph(
         config=config,
         residual_scale=1.0,
@@ -335,8 +337,12 @@ def _norm(dim: int) -> IntegerLayerNorm:
     return IntegerLayerNorm(np.zeros(dim, np.int16), np.zeros(dim, np.int32), 0, 0)
 
 
-def _gelu() -> Gelu:
-    return Gelu(np.zeros(512, np.uint8), 0)
+def _activated(outputs: int, inputs: int) -> IntegerLinear:
+    return dataclasses.replace(_linear(outputs, inputs), activation_shift=np.zeros(outputs, np.uint8))
+
+
+def _activation() -> Activation:
+    return Activation(np.zeros(512, np.uint8))
 
 
 def _block_of_zeros(config: ModelConfig, i: int) -> IntegerBlock:
@@ -349,10 +355,10 @@ def _block_of_zeros(config: ModelConfig, i: int) -> IntegerBlock:
         context=Requant(1, 0),
         proj=_linear(dim, dim),
         norm2=_norm(dim),
-        gelu=_gelu(),
-        fc1=None if moe else _linear(config.mlp_hidden, dim),
+        activation=_activation(),
+        fc1=None if moe else _activated(config.mlp_hidden, dim),
         fc2=None if moe else _linear(dim, config.mlp_hidden),
         gates={task.name: _linear(config.num_experts, dim) for task in config.tasks} if moe else {},
-        expert_fc1=tuple(_linear(config.expert_hidden, dim) for _ in experts) if moe else (),
+        expert_fc1=tuple(_activated(config.expert_hidden, dim) for _ in experts) if moe else (),
         expert_fc2=tuple(_linear(dim, config.expert_hidden) for _ in experts) if moe else (),
     )

@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemoe_models.arithmetic.ops import ACCUMULATOR_LIMIT, MAX_SHIFT
-from edgemoe_models.arithmetic.tables import GELU_ENTRIES, MAX_GELU_SHIFT
+from edgemoe_models.arithmetic.tables import ACTIVATION_ENTRIES, MAX_ACTIVATION_SHIFT
 from edgemoe_models.config import ModelConfig, TaskConfig
 from edgemoe_models.graph.integer_graph import (
     REMEDY,
-    Gelu,
+    Activation,
     GraphError,
     IntegerBlock,
     IntegerGraph,
@@ -55,7 +55,7 @@ __all__ = [
     "write_graph",
 ]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 METADATA_KEY = GRAPH_KEY
 _USE = "expert_use."  # before the names of ``IntegerGraph.expert_use``
 _SMALLEST_SCALE = 1e-30  # and 1e30: what a float32 holds with room to spare
@@ -180,22 +180,23 @@ def _norms(graph: IntegerGraph) -> Iterator[tuple[str, IntegerLayerNorm]]:
     yield "norm", graph.norm
 
 
-def _gelus(graph: IntegerGraph) -> Iterator[tuple[str, Gelu]]:
-    yield from ((f"blocks.{i}.gelu", block.gelu) for i, block in enumerate(graph.blocks))
-    yield from ((f"heads.{task}.gelu", head.gelu) for task, head in graph.heads.items() if head.gelu is not None)
+def _activations(graph: IntegerGraph) -> Iterator[tuple[str, Activation]]:
+    yield from ((f"blocks.{i}.activation", block.activation) for i, block in enumerate(graph.blocks))
+    for task, head in graph.heads.items():
+        if head.activation is not None:
+            yield f"heads.{task}.activation", head.activation
 
 
 def _flatten(graph: IntegerGraph) -> tuple[dict[str, Array], dict[str, float]]:
     tensors: dict[str, Array] = {"pos_embed": graph.pos_embed}
     scalars: dict[str, float] = {"residual_scale": graph.residual_scale, "expert_bits": graph.expert_bits}
     for name, linear, _ in graph.linears():
-        tensors |= {f"{name}.{f.name}": getattr(linear, f.name) for f in dataclasses.fields(linear)}
+        fields = {f.name: getattr(linear, f.name) for f in dataclasses.fields(linear)}
+        tensors |= {f"{name}.{field}": array for field, array in fields.items() if array is not None}
     for name, norm in _norms(graph):
         tensors |= {f"{name}.gamma": norm.gamma, f"{name}.beta": norm.beta}
         scalars |= {f"{name}.shift": norm.shift, f"{name}.eps": norm.eps}
-    for name, gelu in _gelus(graph):
-        tensors[f"{name}.table"] = gelu.table
-        scalars[f"{name}.shift"] = gelu.shift
+    tensors |= {f"{name}.table": activation.table for name, activation in _activations(graph)}
     for i, block in enumerate(graph.blocks):
         for field in ("score", "context"):
             pair: Requant = getattr(block, field)
@@ -240,13 +241,14 @@ class _Builder:
     def scale(self, name: str) -> float:
         return positive_scale(self.scalars.pop(name), name)
 
-    def linear(self, name: str, outputs: int, inputs: int) -> IntegerLinear:
-        limit = ACCUMULATOR_LIMIT - 1
+    def linear(self, name: str, outputs: int, inputs: int, has_activation: bool = False) -> IntegerLinear:
+        limit, shift = ACCUMULATOR_LIMIT - 1, f"{name}.activation_shift"
         return IntegerLinear(
             self.array(f"{name}.weight", np.int8, (outputs, inputs), -127, 127),
             self.array(f"{name}.bias", np.int32, (outputs,), -limit, limit),
             self.array(f"{name}.multiplier", np.uint16, (outputs,), 0, 65535),
             self.array(f"{name}.shift", np.uint8, (outputs,), 0, MAX_SHIFT),
+            self.array(shift, np.uint8, (outputs,), 0, MAX_ACTIVATION_SHIFT) if has_activation else None,
         )
 
     def norm(self, name: str, dim: int) -> IntegerLayerNorm:
@@ -257,9 +259,8 @@ class _Builder:
             self.integer(f"{name}.eps", 0, 2**32 - 1),
         )
 
-    def gelu(self, name: str) -> Gelu:
-        table = self.array(f"{name}.table", np.uint8, (GELU_ENTRIES,), 0, 255)
-        return Gelu(table, self.integer(f"{name}.shift", 0, MAX_GELU_SHIFT))
+    def activation(self, name: str) -> Activation:
+        return Activation(self.array(f"{name}.activation.table", np.uint8, (ACTIVATION_ENTRIES,), 0, 255))
 
     def requant(self, name: str) -> Requant:
         return Requant(self.integer(f"{name}.multiplier", 0, 65535), self.integer(f"{name}.shift", 0, MAX_SHIFT))
@@ -274,16 +275,16 @@ class _Builder:
             context=self.requant(f"{name}.context"),
             proj=self.linear(f"{name}.proj", dim, dim),
             norm2=self.norm(f"{name}.norm2", dim),
-            gelu=self.gelu(f"{name}.gelu"),
+            activation=self.activation(name),
         )
         if not config.is_moe(i):
-            fc1 = self.linear(f"{name}.fc1", config.mlp_hidden, dim)
+            fc1 = self.linear(f"{name}.fc1", config.mlp_hidden, dim, True)
             return dataclasses.replace(common, fc1=fc1, fc2=self.linear(f"{name}.fc2", dim, config.mlp_hidden))
         hidden, experts = config.expert_hidden, range(config.num_experts)
         return dataclasses.replace(
             common,
             gates={t.name: self.linear(f"{name}.gate.{t.name}", config.num_experts, dim) for t in config.tasks},
-            expert_fc1=tuple(self.linear(f"{name}.experts.{e}.fc1", hidden, dim) for e in experts),
+            expert_fc1=tuple(self.linear(f"{name}.experts.{e}.fc1", hidden, dim, True) for e in experts),
             expert_fc2=tuple(self.linear(f"{name}.experts.{e}.fc2", dim, hidden) for e in experts),
         )
 
@@ -291,9 +292,9 @@ class _Builder:
         name, scale = f"heads.{task.name}", self.scale(f"heads.{task.name}.output_scale")
         if not task.head_hidden:
             return IntegerHead(self.linear(name, task.head_outputs, config.dim), scale)
-        fc1 = self.linear(f"{name}.fc1", task.head_hidden, config.dim)
+        fc1 = self.linear(f"{name}.fc1", task.head_hidden, config.dim, True)
         out = self.linear(name, task.head_outputs, task.head_hidden)
-        return IntegerHead(out, scale, fc1, self.gelu(f"{name}.gelu"))
+        return IntegerHead(out, scale, fc1, self.activation(name))
 
 
 def _expert_use(config: ModelConfig, tensors: dict[str, Array]) -> dict[str, Array]:

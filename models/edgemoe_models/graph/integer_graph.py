@@ -34,12 +34,14 @@ class IntegerLinear:
         bias: int32 [N]
         multiplier: uint16 [N]
         shift: uint8 [N], 0 to 47
+        activation_shift: uint8 [N], 0 to 3, of the activation function behind it; None where there is none
     """
 
     weight: npt.NDArray[np.int8]
     bias: npt.NDArray[np.int32]
     multiplier: npt.NDArray[np.uint16]
     shift: npt.NDArray[np.uint8]
+    activation_shift: npt.NDArray[np.uint8] | None = None
 
     @property
     def outputs(self) -> int:
@@ -86,16 +88,19 @@ class IntegerLayerNorm:
 
 
 @dataclasses.dataclass(frozen=True)
-class Gelu:
-    """GELU as ReLU minus a table.
+class Activation:
+    """An activation function as ReLU plus an even table.
 
     Attributes:
-        table: uint8 [512], by the magnitude of the 11-bit input
-        shift: ``gelu_shift``, 0 to 3
+        table: uint8 [512], by the magnitude of the 12-bit input; its last entry goes on
     """
 
     table: npt.NDArray[np.uint8]
-    shift: int
+
+    @property
+    def base(self) -> int:
+        """The table's last entry: what stands for zero before a channel's shift and the offset."""
+        return int(self.table[-1])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +128,7 @@ class IntegerBlock:
         context: requantization of P.V
         proj: attention's projection, which is added to the residual stream
         norm2: before the MLP or the experts
-        gelu: of the MLP or of all experts
+        activation: of the MLP or of all experts
         fc1: of a dense block's MLP; None in a MoE block
         fc2: of a dense block's MLP; None in a MoE block
         gates: of a MoE block, by task; empty in a dense block
@@ -138,7 +143,7 @@ class IntegerBlock:
     context: Requant
     proj: IntegerLinear
     norm2: IntegerLayerNorm
-    gelu: Gelu
+    activation: Activation
     fc1: IntegerLinear | None = None
     fc2: IntegerLinear | None = None
     gates: dict[str, IntegerLinear] = dataclasses.field(default_factory=dict)
@@ -153,19 +158,19 @@ class IntegerBlock:
 
 @dataclasses.dataclass(frozen=True)
 class IntegerHead:
-    """A task's head: one linear layer, or two with a GELU between them.
+    """A task's head: one linear layer, or two with an activation between them.
 
     Attributes:
         out: the last layer, whose outputs are int16
         output_scale: real value of one unit of these
         fc1: the first of two layers; None where there is one
-        gelu: between the two; None where there is one
+        activation: between the two; None where there is one
     """
 
     out: IntegerLinear
     output_scale: float
     fc1: IntegerLinear | None = None
-    gelu: Gelu | None = None
+    activation: Activation | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,6 +233,17 @@ class IntegerGraph:
             if head.fc1 is not None:
                 yield f"heads.{task}.fc1", head.fc1, SIGNED_MAX
             yield f"heads.{task}", head.out, SIGNED_MAX
+
+    def activated(self) -> Iterator[tuple[str, Activation, IntegerLinear]]:
+        """Every layer with an activation function: the trace of its outputs, the function, the layer."""
+        for i, block in enumerate(self.blocks):
+            if block.fc1 is not None:
+                yield f"blocks.{i}.hidden", block.activation, block.fc1
+            for e, layer in enumerate(block.expert_fc1):
+                yield f"blocks.{i}.experts.{e}.hidden", block.activation, layer
+        for task, head in self.heads.items():
+            if head.fc1 is not None and head.activation is not None:
+                yield f"heads.{task}.hidden", head.activation, head.fc1
 
     def bound_check(self) -> None:
         """Prove that no accumulator can reach its limit (2^24, or 2^25 in P.V), whatever the image.

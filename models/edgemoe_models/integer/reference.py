@@ -13,7 +13,7 @@ from edgemoe_models.arithmetic import ops
 from edgemoe_models.arithmetic.tables import Ints
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.graph.integer_graph import (
-    Gelu,
+    Activation,
     IntegerBlock,
     IntegerGraph,
     IntegerLayerNorm,
@@ -35,9 +35,10 @@ def attend(scores: Ints, v: Ints, block: IntegerBlock) -> tuple[Ints, Trace]:
     return context, {"score_max": maximum, "probabilities": probabilities}
 
 
-def activate(q: Ints, gelu: Gelu) -> Ints:
-    """GELU of 11-bit rows [T, N] -> int8."""
-    return ops.gelu(q, gelu.table, gelu.shift)
+def activate(q: Ints, activation: Activation, layer: IntegerLinear) -> Ints:
+    """The activation function behind ``layer``, of its 12-bit rows [T, N] -> int8."""
+    assert layer.activation_shift is not None
+    return ops.activate(q, activation.table, layer.activation_shift)
 
 
 def norm(x: Ints, layer: IntegerLayerNorm) -> Ints:
@@ -50,7 +51,7 @@ class Functions:
     """The nonlinear functions of an inference; others than these only to compare the accelerator's with."""
 
     attend: Callable[[Ints, Ints, IntegerBlock], tuple[Ints, Trace]] = attend
-    gelu: Callable[[Ints, Gelu], Ints] = activate
+    activate: Callable[[Ints, Activation, IntegerLinear], Ints] = activate
     norm: Callable[[Ints, IntegerLayerNorm], Ints] = norm
 
 
@@ -119,8 +120,8 @@ def run_head(
         rows = (2 * rows.astype(np.int64).sum(1, keepdims=True) + count) // (2 * count)
     x = trace["norm"] = functions.norm(rows.reshape(-1, graph.config.dim), graph.norm)
     head = graph.heads[task]
-    if head.fc1 is not None and head.gelu is not None:
-        x = trace[f"heads.{task}.hidden"] = functions.gelu(linear(x, head.fc1, 11), head.gelu)
+    if head.fc1 is not None and head.activation is not None:
+        x = trace[f"heads.{task}.hidden"] = hidden(x, head.fc1, head.activation, functions)
     output = trace[f"heads.{task}"] = linear(x, head.out, 16)
     return output.reshape(len(rows), -1, head.out.outputs)
 
@@ -129,6 +130,11 @@ def linear(x: npt.NDArray[Any], layer: IntegerLinear, bits: int, row: Ints | Non
     """A linear layer on rows [T, K] -> [T, N] of ``bits`` bits, with a row factor [T, 1] if given."""
     acc = ops.matmul(x, layer.weight)
     return ops.requantize(acc, layer.bias, layer.multiplier, layer.shift, bits, row)
+
+
+def hidden(x: Ints, layer: IntegerLinear, activation: Activation, functions: Functions = OURS) -> Ints:
+    """A linear layer and its activation function on rows [T, K] -> int8 [T, N]."""
+    return functions.activate(linear(x, layer, ops.ACTIVATION_BITS), activation, layer)
 
 
 def _split_heads(x: Ints, config: ModelConfig) -> Ints:
@@ -160,7 +166,7 @@ def _mlp(
 ) -> Ints:
     x = trace[f"{name}.norm2"] = functions.norm(residual, block.norm2)
     if block.fc1 is not None and block.fc2 is not None:
-        h = trace[f"{name}.hidden"] = functions.gelu(linear(x, block.fc1, 11), block.gelu)
+        h = trace[f"{name}.hidden"] = hidden(x, block.fc1, block.activation, functions)
         residual = ops.clamp(residual + linear(h, block.fc2, 16), 16)
     else:
         residual = _experts(block, x, residual, task, top_k, name, trace, functions)
@@ -176,7 +182,7 @@ def _experts(
     trace |= {f"{name}.gate_logits": logits, f"{name}.queues": queues, f"{name}.gate_scores": scores}
     residual = residual.copy()
     for e, (queue, score) in enumerate(zip(queues, scores, strict=True)):
-        h = functions.gelu(linear(x[queue], block.expert_fc1[e], 11), block.gelu)
+        h = hidden(x[queue], block.expert_fc1[e], block.activation, functions)
         trace[f"{name}.experts.{e}.hidden"] = h
         increment = linear(h, block.expert_fc2[e], 16, score[:, None])
         residual[queue] = ops.clamp(residual[queue] + increment, 16)

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemoe_models.arithmetic.ops import ACCUMULATOR_LIMIT, MAX_SHIFT
-from edgemoe_models.arithmetic.tables import GELU_ENTRIES, GELU_SUPPORT, gelu_table, norm_constants
+from edgemoe_models.arithmetic.tables import norm_constants
 from edgemoe_models.exact.sums import mean, total
-from edgemoe_models.graph.integer_graph import Gelu, IntegerLayerNorm, IntegerLinear, Requant
+from edgemoe_models.graph.integer_graph import IntegerLayerNorm, IntegerLinear, Requant
 from edgemoe_models.ptq.options import DEFAULT, LIMIT, TINY, Floats, QuantizeError, QuantizeOptions
 
 #: By bits of the weights.
@@ -85,20 +85,6 @@ def scalar_requant(ratio: float) -> Requant:
     return Requant(int(multiplier), int(shift))
 
 
-#: Least scale of a GELU's output with which the delta table reaches as far as delta does (docs/numerics.md, section 4).
-SMALLEST_GELU_SCALE = GELU_SUPPORT / (GELU_ENTRIES - 1)
-
-
-def make_gelu(scale: float) -> Gelu:
-    return Gelu(*gelu_table(scale))
-
-
-def gelu_unit(scale: float) -> float:
-    """Real value of one unit of the 11-bit GELU input whose int8 output has ``scale``."""
-    result: float = scale / 2 ** gelu_table(scale)[1]
-    return result
-
-
 def _row_scales(w: Floats, importance: Floats, options: QuantizeOptions, bits: int) -> Floats:
     """Scales [N] of weight rows [N, K], of least squared error, inputs weighted by ``importance`` [K]."""
     limit = weight_limit(bits)
@@ -127,6 +113,7 @@ def make_linear(
     max_activation: int = LIMIT,
     out_mean: Floats | None = None,
     power: Floats | None = None,
+    activation_shift: npt.NDArray[np.uint8] | None = None,
 ) -> IntegerLinear:
     """The integer layer of ``(weight @ real + bias) / out_scale``.
 
@@ -136,6 +123,7 @@ def make_linear(
         bits: of the weights
         out_mean: mean of ``weight @ real`` over the calibration rows [N]: the bias then makes up for the mean error
         power: mean square of the integer inputs [K], which weighs the weights' rounding errors
+        activation_shift: of the activation function behind it, [N]
     """
     out_scale = np.broadcast_to(np.asarray(out_scale, np.float64), (len(weight),))
     effective = weight.astype(np.float64) * inputs.unit  # per integer unit of the input
@@ -160,6 +148,7 @@ def make_linear(
         np.clip(np.rint(real_bias / s), -_LARGEST_BIAS, _LARGEST_BIAS).astype(np.int32),
         multiplier,
         shift,
+        activation_shift,
     )
 
 

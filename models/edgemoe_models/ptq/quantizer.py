@@ -30,12 +30,10 @@ from edgemoe_models.graph.integer_graph import (
 )
 from edgemoe_models.integer import reference
 from edgemoe_models.model_image import patchify
+from edgemoe_models.ptq.activations import ActivationScale, Shifts, fit_activation
 from edgemoe_models.ptq.expert_use import ExpertUse, share_of_images
 from edgemoe_models.ptq.layers import (
-    SMALLEST_GELU_SCALE,
     InputScale,
-    gelu_unit,
-    make_gelu,
     make_linear,
     make_norm,
     scalar_requant,
@@ -193,23 +191,22 @@ class Quantizer:
         fc1, fc2 = f"{name}.mlp.fc1", f"{name}.mlp.fc2"
         norm2, inputs = self._norm(f"{name}.norm2", f"{name}.norm2", [self.state[f"{fc1}.weight"]])
         hidden = self.seen[f"{name}.hidden"]
-        middle, scale = self._hidden(f"{name}.hidden", hidden, [self.state[f"{fc2}.weight"]])
+        scale, (shift,) = fit_activation([hidden], [self.state[f"{fc2}.weight"]], self.options)
+        middle = self._hidden(f"{name}.hidden", scale, shift, hidden)
+        first = self._linear(fc1, None, inputs, scale.unit, self.seen[f"{name}.norm2"])
         return IntegerBlock(
             norm1=norm1,
             **attention,
             norm2=norm2,
-            gelu=make_gelu(scale),
-            fc1=self._linear(fc1, None, inputs, gelu_unit(scale), self.seen[f"{name}.norm2"]),
+            activation=scale.activation,
+            fc1=dataclasses.replace(first, activation_shift=shift),
             fc2=self._linear(fc2, None, middle, self.residual_scale, hidden),
         )
 
-    def _hidden(self, trace: str, hidden: Doubles, weights: list[Floats], bits: int = 8) -> tuple[InputScale, float]:
-        """The scale of a GELU's outputs, one for all channels."""
-        _, scale = smooth(hidden, weights, self.options, (bits,), allow_channels=False)
-        # A finer one than the smallest would cut the table's tail off.
-        scale = float(self.options.rounded(max(scale, SMALLEST_GELU_SCALE)))
-        self.scales[trace] = np.float32(scale).reshape(())
-        return InputScale.fit(hidden, np.asarray(scale)), scale
+    def _hidden(self, trace: str, scale: ActivationScale, shift: Shifts, hidden: Doubles) -> InputScale:
+        """The scale of an activation function's outputs."""
+        self.scales[trace] = scale.step(shift).astype(np.float32)
+        return scale.inputs(hidden, shift)
 
     def _attention(self, name: str, inputs: InputScale) -> dict[str, Any]:
         dim, heads, head_dim = self.config.dim, self.config.heads, self.config.head_dim
@@ -270,18 +267,25 @@ class Quantizer:
         norm2, inputs = self._norm(f"{name}.norm2", f"{name}.norm2", layers, (8, bits))
         rows = [self.seen[f"{name}.experts.{e}.input"] for e in experts]
         hidden = [self.seen[f"{name}.experts.{e}.hidden"] for e in experts]
-        middle, scale = self._hidden(f"{name}.hidden", np.concatenate(hidden), [w2.reshape(-1, w2.shape[-1])], bits)
-        self.scales |= {f"{name}.experts.{e}.hidden": self.scales[f"{name}.hidden"] for e in experts}
+        scale, shifts = fit_activation(hidden, list(w2), self.options, bits)
+        middle = [self._hidden(f"{name}.experts.{e}.hidden", scale, shifts[e], hidden[e]) for e in experts]
         self.scales[f"{name}.gate_logits"] = np.float32(1.0 / (GATE_UNIT * LOG2_E)).reshape(())
         zero = np.zeros(self.config.num_experts, np.float32)
         x = self.seen[f"{name}.norm2"]
         moe = f"{name}.moe"
         return {
             "norm2": norm2,
-            "gelu": make_gelu(scale),
+            "activation": scale.activation,
             "gates": {task: self._layer(gate, zero, inputs, 1.0 / GATE_UNIT, x) for task, gate in gates.items()},
-            "expert_fc1": tuple(self._linear(f"{moe}.#1", e, inputs, gelu_unit(scale), rows[e]) for e in experts),
-            "expert_fc2": tuple(self._linear(f"{moe}.#2", e, middle, self.residual_scale, hidden[e]) for e in experts),
+            "expert_fc1": tuple(
+                dataclasses.replace(
+                    self._linear(f"{moe}.#1", e, inputs, scale.unit, rows[e]), activation_shift=shifts[e]
+                )
+                for e in experts
+            ),
+            "expert_fc2": tuple(
+                self._linear(f"{moe}.#2", e, middle[e], self.residual_scale, hidden[e]) for e in experts
+            ),
         }
 
     def _head_layer(self, task: str) -> str:
@@ -298,11 +302,11 @@ class Quantizer:
             return IntegerHead(self._linear(layer, None, inputs, out_scale, None), out_scale)
         hidden = self.seen[f"{name}.hidden"]
         hidden = hidden.reshape(-1, hidden.shape[-1])
-        middle, scale = self._hidden(f"{name}.hidden", hidden, [self.state[f"{name}.fc2.weight"]])
-        self.head_inputs[task] = middle
-        fc1 = self._linear(layer, None, inputs, gelu_unit(scale), None)
+        scale, (shift,) = fit_activation([hidden], [self.state[f"{name}.fc2.weight"]], self.options)
+        middle = self.head_inputs[task] = self._hidden(f"{name}.hidden", scale, shift, hidden)
+        fc1 = self._linear(layer, None, inputs, scale.unit, None)
         out = self._linear(f"{name}.fc2", None, middle, out_scale, hidden)
-        return IntegerHead(out, out_scale, fc1, make_gelu(scale))
+        return IntegerHead(out, out_scale, dataclasses.replace(fc1, activation_shift=shift), scale.activation)
 
     def _used(self, task: str) -> Doubles:
         """The head's outputs that the host reads: of two heads in one layer, each one's of its own tokens."""

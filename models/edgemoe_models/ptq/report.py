@@ -14,6 +14,7 @@ from edgemoe_models.float_reference import Observed, State
 from edgemoe_models.graph.integer_graph import IntegerGraph
 from edgemoe_models.integer import reference
 from edgemoe_models.integer.reference import Trace
+from edgemoe_models.ptq.activations import activation_scales
 
 #: Tensors whose means quantization may move into the next layer's biases; softmax or what follows does not see it.
 _SHIFTED = ("norm", "norm1", "norm2", "k", "v", "context")
@@ -73,10 +74,11 @@ def layer_errors(
 
 def _pairs(graph: IntegerGraph, seen: Observed, trace: Trace) -> Iterator[tuple[str, Array, Array]]:
     """Name, float rows and the integer graph's rows of every tensor that both have."""
+    centres = {name: scale.centre(shift) for name, scale, shift in activation_scales(graph)}
     for name, scale in graph.scales.items():
         if name not in seen or name not in trace or name.endswith((".scores", ".gate_logits")):
             continue
-        wanted, found = seen[name], trace[name] * scale
+        wanted, found = seen[name], trace[name] * scale + centres.get(name, 0.0)
         if ".experts." in name:
             block, e = name.split(".experts.")[0], int(name.split(".")[3])
             _, *at = np.intersect1d(seen[f"{block}.queues"][e], trace[f"{block}.queues"][e], return_indices=True)

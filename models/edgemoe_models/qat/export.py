@@ -9,13 +9,14 @@ import numpy.typing as npt
 import torch
 
 from edgemoe_models.graph.integer_graph import (
+    Activation,
     IntegerBlock,
     IntegerGraph,
     IntegerHead,
     IntegerLinear,
 )
-from edgemoe_models.ptq.layers import make_gelu
-from edgemoe_models.qat.layers import Gelu, scalar
+from edgemoe_models.ptq.activations import activation_scale_of
+from edgemoe_models.qat.layers import Activated, Linear, scalar
 from edgemoe_models.qat.model import MLP, Attention, Block, MoE, QuantM3ViT
 from edgemoe_models.qat.quantizers import Quantizer, integers
 
@@ -78,24 +79,27 @@ def _block(block: Block, name: str, scales: Scales) -> IntegerBlock:
     x = block.norm2.output
     if isinstance(block.mlp, MoE):
         moe = block.mlp
-        scales |= {f"{name}.hidden": _scale(moe.hidden)}
         scales |= {f"{name}.experts.{e}.hidden": _scale(moe.hidden) for e in range(len(moe.fc1))}
         scales |= {f"{name}.gate_logits": _scale(next(iter(moe.gate.values())).output)}
         return IntegerBlock(
             **common,
-            gelu=make_gelu(_number(moe.hidden)),
+            activation=_activation(moe.fc1[0]),
             gates={task: gate.integer(x) for task, gate in moe.gate.items()},
             expert_fc1=tuple(fc1.integer(x) for fc1 in moe.fc1),
             expert_fc2=tuple(fc2.integer(moe.hidden) for fc2 in moe.fc2),
         )
-    fc1: Gelu = block.mlp.fc1
+    fc1: Activated = block.mlp.fc1
     scales |= {f"{name}.hidden": _scale(fc1.output)}
     return IntegerBlock(
         **common,
-        gelu=make_gelu(_number(fc1.output)),
+        activation=_activation(fc1.linear),
         fc1=fc1.linear.integer(x),
         fc2=block.mlp.fc2.integer(fc1.output),
     )
+
+
+def _activation(linear: Linear) -> Activation:
+    return activation_scale_of(_number(linear.output)).activation
 
 
 def _qkv(attn: Attention, x: Quantizer) -> IntegerLinear:
@@ -111,4 +115,4 @@ def _head(head: torch.nn.Module, x: Quantizer, name: str, scales: Scales) -> Int
     hidden = head.fc1.output
     scales |= {name: _scale(head.fc2.output), f"{name}.hidden": _scale(hidden)}
     out = head.fc2.integer(hidden)
-    return IntegerHead(out, _number(head.fc2.output), head.fc1.linear.integer(x), make_gelu(_number(hidden)))
+    return IntegerHead(out, _number(head.fc2.output), head.fc1.linear.integer(x), _activation(head.fc1.linear))

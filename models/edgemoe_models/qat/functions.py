@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.autograd import Function
 
 from edgemoe_models.arithmetic import ops
-from edgemoe_models.arithmetic.tables import RSQRT
-from edgemoe_models.graph.integer_graph import Gelu, IntegerLayerNorm
-from edgemoe_models.ptq.layers import make_gelu
+from edgemoe_models.arithmetic.tables import MAX_ACTIVATION_SHIFT, RSQRT
+from edgemoe_models.graph.integer_graph import IntegerLayerNorm
+from edgemoe_models.ptq.activations import activation_scale_of
 
 __all__ = [
+    "activate",
     "gate_scores",
-    "gelu",
     "layer_norm",
     "multiplier_ratio",
     "requantize",
@@ -114,33 +114,39 @@ def _look_up(table: Tensor, index: Tensor) -> Tensor:
     return table.index_select(0, index.view(-1)).view(index.shape)
 
 
+_LARGEST = 2 ** (ops.ACTIVATION_BITS - 1) - 1
+_SHIFTS = range(MAX_ACTIVATION_SHIFT + 1)
+
+
 class _Lookup(Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, values: Tensor, slopes: Tensor) -> Tensor:
-        index = (q + len(values) // 2).int()
+    def forward(ctx: Any, q: Tensor, start: Tensor, values: Tensor, slopes: Tensor) -> Tensor:
+        index = q.int() + start
         ctx.save_for_backward(index, slopes)
         return _look_up(values, index)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         index, slopes = ctx.saved_tensors
-        return grad * _look_up(slopes, index), None, None
+        return grad * _look_up(slopes, index), None, None, None
 
 
-@functools.lru_cache(maxsize=256)
-def _gelu_tables(scale: float) -> tuple[Tensor, Tensor]:
-    table: Gelu = make_gelu(scale)
-    q = np.arange(-1023, 1024)
-    y = ops.gelu(q, table.table, table.shift)
-    x = torch.from_numpy(q * (scale / 2**table.shift))
-    slope = torch.special.ndtr(x) + x * torch.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
-    slope = torch.where(torch.from_numpy(np.abs(y) < 127), slope / 2**table.shift, 0.0)
-    return torch.from_numpy(y).float(), slope.float()
+@functools.lru_cache(maxsize=64)
+def _activation_tables(unit: float) -> tuple[Tensor, Tensor]:
+    """Outputs and slopes of all inputs, for one shift after the other."""
+    table = activation_scale_of(unit).activation.table
+    q = np.arange(-_LARGEST, _LARGEST + 1)
+    x = torch.from_numpy(q * unit)
+    real = torch.special.ndtr(x) + x * torch.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+    outputs = [torch.from_numpy(ops.activate(q, table, shift)) for shift in _SHIFTS]
+    slopes = [torch.where(y < 127, real / 2**shift, 0.0) for shift, y in zip(_SHIFTS, outputs, strict=True)]
+    return torch.cat(outputs).float(), torch.cat(slopes).float()
 
 
-def gelu(q: Tensor, scale: float) -> Tensor:
-    """GELU of 11-bit integers to int8 of ``scale`` (section 4)."""
-    return _Lookup.apply(q, *_gelu_tables(scale))
+def activate(q: Tensor, unit: float, shift: Tensor) -> Tensor:
+    """The activation function of 12-bit integers [..., N] in units of ``unit`` to int8 (section 4); shift: int [N]."""
+    start = shift * (2 * _LARGEST + 1) + _LARGEST
+    return _Lookup.apply(q, start, *_activation_tables(unit))
 
 
 def layer_norm(x: Tensor, gain: Tensor, bias: Tensor, eps: float, integer: IntegerLayerNorm, units: Tensor) -> Tensor:

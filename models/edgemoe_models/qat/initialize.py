@@ -25,9 +25,9 @@ from edgemoe_models.graph.integer_graph import (
     IntegerLayerNorm,
     IntegerLinear,
 )
-from edgemoe_models.ptq.layers import gelu_unit, weight_limit
+from edgemoe_models.ptq.layers import weight_limit
 from edgemoe_models.ptq.quantize import QuantizeOptions, quantize
-from edgemoe_models.qat.layers import Gelu, LayerNorm, Linear
+from edgemoe_models.qat.layers import LayerNorm, Linear
 from edgemoe_models.qat.model import (
     GATE_UNIT,
     MLP,
@@ -99,9 +99,9 @@ class _Initializer:
     def units(self, trace: str) -> Floats:
         return self.graph.scales[trace].astype(np.float64)
 
-    def centre(self, trace: str) -> float:
-        """One scale in the middle of a trace's units, a power of two if all must be."""
-        log2 = float(np.log2(self.units(trace)).mean())
+    def centre(self, *traces: str) -> float:
+        """One scale in the middle of some traces' units, a power of two if all must be."""
+        log2 = float(np.mean([np.log2(self.units(trace)).mean() for trace in traces]))
         return 2.0 ** (round(log2) if self.model.config.power_of_two else log2)
 
     def linear(
@@ -166,18 +166,24 @@ class _Initializer:
         x: Quantizer,
         out_units: Floats,
     ) -> None:
-        self.gelu(mlp.fc1, hidden)
-        middle = self.units(hidden)
-        self.linear(mlp.fc1.linear, fc1, self.layer(f"{name}.fc1"), units, x, _gelu_units(middle))
-        self.linear(mlp.fc2, fc2, self.layer(f"{name}.fc2"), middle, mlp.fc1.output, out_units)
+        _set(mlp.fc1.output, self.centre(hidden))
+        self.activated(mlp.fc1.linear, fc1, self.layer(f"{name}.fc1"), units, x, hidden)
+        self.linear(mlp.fc2, fc2, self.layer(f"{name}.fc2"), self.units(hidden), mlp.fc1.output, out_units)
 
-    def gelu(self, layer: Gelu, trace: str) -> None:
-        _set(layer.output, float(self.units(trace)))
-        _set(layer.linear.output, gelu_unit(float(layer.output.scale)))
+    def activated(
+        self, layer: Linear, integer: IntegerLinear, weight: Floats, units: Floats, x: Quantizer, trace: str
+    ) -> None:
+        """A layer with its activation function, whose outputs are ``trace``."""
+        shift = integer.activation_shift
+        assert shift is not None and layer.activation_shift is not None
+        unit = float(np.ldexp(self.units(trace)[0], -int(shift[0])))
+        _set(layer.output, unit)
+        layer.activation_shift.copy_(torch.from_numpy(shift))
+        self.linear(layer, integer, weight, units, x, np.asarray(unit))
 
     def experts(self, moe: MoE, integer: IntegerBlock, name: str, units: Floats, x: Quantizer) -> None:
-        middle = self.units(f"{name}.hidden")
-        _set(moe.hidden, float(middle))
+        traces = [f"{name}.experts.{e}.hidden" for e in range(len(integer.expert_fc1))]
+        _set(moe.hidden, self.centre(*traces))
         for task, gate in moe.gate.items():
             _set(gate.output, 1 / GATE_UNIT)
             weight = self.state[f"{name}.moe.gate.{task}"].astype(np.float64)
@@ -185,9 +191,8 @@ class _Initializer:
             self.linear(gate, integer.gates[task], weight - weight.mean(0), units, x, out_units)
         for e, (fc1, fc2) in enumerate(zip(moe.fc1, moe.fc2, strict=True)):
             w1, w2 = (self.state[f"{name}.moe.{part}"][e].astype(np.float64) for part in ("w1", "w2"))
-            _set(fc1.output, gelu_unit(float(moe.hidden.scale)))
-            self.linear(fc1, integer.expert_fc1[e], w1, units, x, _gelu_units(middle))
-            self.linear(fc2, integer.expert_fc2[e], w2, middle, moe.hidden, self.residual)
+            self.activated(fc1, integer.expert_fc1[e], w1, units, x, traces[e])
+            self.linear(fc2, integer.expert_fc2[e], w2, self.units(traces[e]), moe.hidden, self.residual)
 
     def head(self, task: str) -> None:
         name, integer, layer = f"heads.{task}", self.graph.heads[task], self.model.heads[task]
@@ -197,10 +202,6 @@ class _Initializer:
             self.mlp(layer, integer.fc1, integer.out, name, f"{name}.hidden", units, x, out_units)
         else:
             self.linear(layer, integer.out, self.layer(name), units, x, out_units)
-
-
-def _gelu_units(hidden: Floats) -> Floats:
-    return np.asarray(gelu_unit(float(np.float32(hidden))))
 
 
 def _set(quantizer: Quantizer, scale: float) -> None:

@@ -12,13 +12,13 @@ from brevitas.nn import QuantLinear
 from brevitas.quant_tensor import IntQuantTensor
 from torch import Tensor, nn
 
-from edgemoe_models.arithmetic.ops import MAX_SCORE
+from edgemoe_models.arithmetic.ops import ACTIVATION_BITS, MAX_SCORE
 from edgemoe_models.graph.integer_graph import IntegerLayerNorm, IntegerLinear, Requant
 from edgemoe_models.ptq.layers import InputScale, fixed_point, make_norm
 from edgemoe_models.qat import functions
 from edgemoe_models.qat.quantizers import Bias, Quantizer, integers, weight_options
 
-__all__ = ["Gelu", "LayerNorm", "Linear", "fixed_ratio", "scalar", "shared_weights"]
+__all__ = ["Activated", "LayerNorm", "Linear", "fixed_ratio", "scalar", "shared_weights"]
 
 
 def fixed_ratio(*factors: Tensor, divisor: Tensor) -> tuple[Any, Any]:
@@ -49,12 +49,16 @@ class Linear(QuantLinear):
         bits: of the outputs; their scale is that of ``self.output``
         weight_bits: 8 or 4
         power_of_two: restrict the weight scales to powers of two
+
+    Of 12 bits are the inputs of an activation function; ``activation_shift`` has its shift of each channel.
     """
 
     def __init__(self, inputs: int, outputs: int, bits: int, weight_bits: int, power_of_two: bool) -> None:
         options = weight_options(weight_bits, power_of_two)
         super().__init__(inputs, outputs, bias=True, bias_quant=Bias, return_quant_tensor=True, **options)
         self.output = Quantizer(bits)
+        shift = torch.zeros(outputs, dtype=torch.int32) if bits == ACTIVATION_BITS else None
+        self.register_buffer("activation_shift", shift)
         self.share = False
         self._shared: tuple[Quantized, Quantized] | None = None
 
@@ -76,6 +80,11 @@ class Linear(QuantLinear):
             ratio = functions.row_ratio(layer.multiplier, layer.shift, (row.detach() * MAX_SCORE).double())
         real = layer.scale * (x.scale / self.output.scale)
         return self.output.tensor(functions.requantize(acc, real, ratio, self.output.limit, row))
+
+    def activate(self, x: IntQuantTensor, row: Tensor | None = None) -> Tensor:
+        """Rows [..., K] -> int8 integers [..., N] behind the activation function."""
+        unit = float(self.output.scale)
+        return functions.activate(integers(self(x, row)), unit, self.activation_shift)
 
     def _once(self, x: IntQuantTensor) -> Quantized:
         """``quantized``, computed once until ``gradients`` is called; its tensors are leaves of the graph."""
@@ -100,7 +109,8 @@ class Linear(QuantLinear):
         """As the graph holds it, for inputs of the format ``x``."""
         layer = self.quantized(x.tensor(torch.zeros(1, self.in_features)))
         weight, bias = layer.weight.numpy().astype(np.int8), layer.bias.numpy().astype(np.int32)
-        return IntegerLinear(weight, bias, layer.multiplier, layer.shift)
+        after = None if self.activation_shift is None else self.activation_shift.numpy().astype(np.uint8)
+        return IntegerLinear(weight, bias, layer.multiplier, layer.shift, after)
 
 
 @contextlib.contextmanager
@@ -143,8 +153,12 @@ class LayerNorm(nn.Module):
         return make_norm(weight, bias, outputs, residual_scale, self.eps)
 
 
-class Gelu(nn.Module):
-    """A linear layer with GELU, to int8 (section 4). Its 11-bit scale follows from that of the output."""
+class Activated(nn.Module):
+    """A linear layer with its activation function, to int8 (section 4).
+
+    What an output stands for is ``output``'s scale times it, of a layer behind it whose weights and bias have taken up
+    each channel's shift and the offset.
+    """
 
     def __init__(self, linear: Linear) -> None:
         super().__init__()
@@ -152,7 +166,7 @@ class Gelu(nn.Module):
         self.output = Quantizer(8)
 
     def forward(self, x: IntQuantTensor) -> IntQuantTensor:
-        return self.output.tensor(functions.gelu(integers(self.linear(x)), float(self.output.scale)))
+        return self.output.tensor(self.linear.activate(x))
 
 
 def scalar(multiplier: Any, shift: Any) -> Requant:

@@ -19,7 +19,7 @@ from edgemoe_models.arithmetic import ops
 from edgemoe_models.config import ModelConfig, TaskConfig
 from edgemoe_models.m3vit import balance_loss, pooled
 from edgemoe_models.qat import functions
-from edgemoe_models.qat.layers import Gelu, LayerNorm, Linear, fixed_ratio
+from edgemoe_models.qat.layers import Activated, LayerNorm, Linear, fixed_ratio
 from edgemoe_models.qat.quantizers import Quantizer, integers
 
 __all__ = ["QatConfig", "QuantM3ViT"]
@@ -103,11 +103,11 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """GELU layer and a linear layer."""
+    """A linear layer with its activation function, and a linear layer."""
 
     def __init__(self, config: QatConfig, inputs: int, hidden: int, outputs: int) -> None:
         super().__init__()
-        self.fc1 = Gelu(config.linear(inputs, hidden, 11))
+        self.fc1 = Activated(config.linear(inputs, hidden, ops.ACTIVATION_BITS))
         self.fc2 = config.linear(hidden, outputs, 16)
 
     def forward(self, x: IntQuantTensor, trace: Trace | None = None) -> IntQuantTensor:
@@ -125,7 +125,7 @@ class MoE(nn.Module):
         self.top_k = c.top_k
         self.gate = nn.ModuleDict({task.name: config.linear(c.dim, c.num_experts, 16) for task in c.tasks})
         bits, experts = config.expert_bits, range(c.num_experts)
-        self.fc1 = nn.ModuleList(config.linear(c.dim, c.expert_hidden, 11, bits) for _ in experts)
+        self.fc1 = nn.ModuleList(config.linear(c.dim, c.expert_hidden, ops.ACTIVATION_BITS, bits) for _ in experts)
         self.fc2 = nn.ModuleList(config.linear(c.expert_hidden, c.dim, 16, bits) for _ in experts)
         self.hidden = Quantizer(8)
         self.loss: Tensor | None = None
@@ -153,8 +153,7 @@ class MoE(nn.Module):
         factors = rows.reshape(-1, 1)[order].split(sizes)
         done = []
         for e, (queue, factor) in enumerate(zip(queues, factors, strict=True)):
-            q = self.fc1[e](x.set(value=tokens[queue]))
-            hidden = self.hidden.tensor(functions.gelu(integers(q), float(self.hidden.scale)))
+            hidden = self.hidden.tensor(self.fc1[e].activate(x.set(value=tokens[queue])))
             _seen(trace, **{f"experts.{e}.hidden": hidden})
             done.append(self.fc2[e](hidden, factor).value)
         place = order % self.top_k * len(tokens) + order // self.top_k

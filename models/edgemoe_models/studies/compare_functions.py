@@ -6,8 +6,15 @@ import math
 from collections.abc import Callable
 
 from edgemoe_models.arithmetic.tables import Ints
-from edgemoe_models.graph.integer_graph import Gelu, IntegerBlock, IntegerGraph, IntegerLayerNorm
+from edgemoe_models.graph.integer_graph import (
+    Activation,
+    IntegerBlock,
+    IntegerGraph,
+    IntegerLayerNorm,
+    IntegerLinear,
+)
 from edgemoe_models.integer.reference import Functions, Trace
+from edgemoe_models.ptq.activations import activation_scales
 from edgemoe_models.studies.published import Quantized, fq_vit, i_vit, to_int8
 
 #: One unit of a score with ``score_shift`` 0, in natural logarithms.
@@ -29,18 +36,17 @@ def attend_with(softmax: Published) -> Callable[[Ints, Ints, IntegerBlock], tupl
     return attend
 
 
-def gelu_with(gelu: Published, graph: IntegerGraph) -> Callable[[Ints, Gelu], Ints]:
-    """A GELU from the graph's 11-bit inputs to its int8 outputs. The graph's tables tell which scale is meant."""
-    scales = {id(block.gelu): float(graph.scales[f"blocks.{i}.hidden"]) for i, block in enumerate(graph.blocks)}
-    scales |= {
-        id(head.gelu): float(graph.scales[f"heads.{task}.hidden"])
-        for task, head in graph.heads.items()
-        if head.gelu is not None
-    }
+def gelu_with(gelu: Published, graph: IntegerGraph) -> Callable[[Ints, Activation, IntegerLinear], Ints]:
+    """A GELU from the graph's 12-bit inputs to its int8 outputs, whose scales the graph knows."""
+    layers = (layer for _, _, layer in graph.activated())
+    scales = {id(layer): scale for layer, scale in zip(layers, activation_scales(graph), strict=True)}
 
-    def activate(q: Ints, table: Gelu) -> Ints:
-        scale = scales[id(table)]
-        return to_int8(gelu(q, scale / 2**table.shift), scale) if len(q) else q
+    def activate(q: Ints, activation: Activation, layer: IntegerLinear) -> Ints:
+        if not len(q):
+            return q
+        _, scale, shift = scales[id(layer)]
+        values, unit = gelu(q, scale.unit)
+        return to_int8((values * unit - scale.centre(shift), 1.0), scale.step(shift))
 
     return activate
 

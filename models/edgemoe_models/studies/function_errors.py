@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemoe_models.arithmetic import ops
-from edgemoe_models.arithmetic.tables import EXP2, gelu_table
+from edgemoe_models.arithmetic.tables import EXP2, MAX_ACTIVATION_SHIFT
 from edgemoe_models.exact.functions import erf
-from edgemoe_models.ptq.layers import SMALLEST_GELU_SCALE, InputScale, gelu_unit, make_norm
+from edgemoe_models.ptq.activations import SMALLEST_UNIT, ActivationScale, activation_scale_of
+from edgemoe_models.ptq.layers import InputScale, make_norm
 from edgemoe_models.studies.published import (
     Ints,
     Quantized,
@@ -33,8 +34,8 @@ Row = dict[str, Any]
 #: Inputs and the output's scale to (results before they are rounded to int8, real; int8 results).
 Int8Function = Callable[[Ints, float], tuple[Floats, Ints]]
 
-GELU_INPUTS = np.arange(-1023, 1024)  # every one of 11 bits
-GELU_SCALES = np.geomspace(SMALLEST_GELU_SCALE, 4.0, 100)
+GELU_INPUTS = np.arange(-2047, 2048)  # every one of 12 bits
+GELU_UNITS = np.geomspace(SMALLEST_UNIT, 0.5, 50)
 SCORE_SCALE = math.log(2) / 64  # natural logarithm of one unit of a score
 SCORE_LIMIT = 2047
 KEYS, HEAD_DIM = 129, 64
@@ -83,21 +84,34 @@ def _rounded(exact: Floats, scale: float) -> tuple[Floats, Ints]:
     return exact, np.clip(np.rint(exact / scale), -127, 127).astype(np.int64)
 
 
-def _rounded_gelu(q: Ints, scale: float) -> tuple[Floats, Ints]:
-    return _rounded(exact_gelu(q * gelu_unit(scale)), scale)
+#: Inputs, their scale and a shift to (results before they are rounded to int8, less the centre; int8 results).
+GeluFunction = Callable[[Ints, ActivationScale, int], tuple[Floats, Ints]]
 
 
-def _our_gelu(q: Ints, scale: float) -> tuple[Floats, Ints]:
-    table, shift = gelu_table(scale)
-    inside = np.abs(q) < len(table)
-    delta = np.where(inside, table.astype(np.int64)[np.where(inside, np.abs(q), 0)], 0)
-    return (np.maximum(q, 0) - delta) * (scale / 2**shift), ops.gelu(q, table, shift)
+def _off_centre(scale: ActivationScale, shift: int) -> tuple[float, float]:
+    """The real value of output 0 and of one unit."""
+    shifts = np.array([shift], np.uint8)
+    return float(scale.centre(shifts)[0]), float(scale.step(shifts)[0])
 
 
-def _published_gelu(function: Callable[[Ints, float], Quantized]) -> Int8Function:
-    def run(q: Ints, scale: float) -> tuple[Floats, Ints]:
-        ints, unit = function(q, gelu_unit(scale))
-        return ints * unit, to_int8((ints, unit), scale)
+def _rounded_gelu(q: Ints, scale: ActivationScale, shift: int) -> tuple[Floats, Ints]:
+    centre, step = _off_centre(scale, shift)
+    return _rounded(exact_gelu(q * scale.unit) - centre, step)
+
+
+def _our_gelu(q: Ints, scale: ActivationScale, shift: int) -> tuple[Floats, Ints]:
+    table = scale.activation.table
+    entry = table.astype(np.int64)[np.minimum(np.abs(q), len(table) - 1)]
+    own = (np.maximum(q, 0) + entry - scale.activation.base) * scale.unit
+    return own - _off_centre(scale, shift)[0], ops.activate(q, table, shift)
+
+
+def _published_gelu(function: Callable[[Ints, float], Quantized]) -> GeluFunction:
+    def run(q: Ints, scale: ActivationScale, shift: int) -> tuple[Floats, Ints]:
+        ints, unit = function(q, scale.unit)
+        centre, step = _off_centre(scale, shift)
+        own = ints * unit - centre
+        return own, to_int8((own, 1.0), step)
 
     return run
 
@@ -108,7 +122,7 @@ def _alone(q: Ints, unit: float, **options: Any) -> Quantized:
     return ints[..., 0], out
 
 
-GELUS: dict[str, Int8Function] = {
+GELUS: dict[str, GeluFunction] = {
     "float64, rounded": _rounded_gelu,
     "ours": _our_gelu,
     "I-BERT": _published_gelu(i_bert.gelu),
@@ -120,22 +134,25 @@ GELUS: dict[str, Int8Function] = {
 
 
 def gelu_rows() -> Iterator[Row]:
-    """All 2047 inputs, at one output scale of each shift g, at a large one, and over 100 scales together."""
-    cases = {
-        f"s_out {scale:.4f}, g = {gelu_table(scale)[1]}": [scale]
-        for scale in (SMALLEST_GELU_SCALE, 0.0165, 0.033, 0.066, 0.5)
-    }
-    cases[f"{len(GELU_SCALES)} scales, {GELU_SCALES[0]:.4f} to {GELU_SCALES[-1]:g}"] = list(GELU_SCALES)
-    for case, scales in cases.items():
+    """All 4095 inputs, with each shift at the smallest unit, at a large one, and over 50 units and 4 shifts."""
+    shifts = range(MAX_ACTIVATION_SHIFT + 1)
+    cases = {f"unit {SMALLEST_UNIT:.4f}, shift {shift}": [(SMALLEST_UNIT, shift)] for shift in shifts}
+    cases["unit 0.0660, shift 3"] = [(0.066, 3)]
+    cases[f"{len(GELU_UNITS)} units, {GELU_UNITS[0]:.4f} to {GELU_UNITS[-1]:g}, all shifts"] = [
+        (unit, shift) for unit in GELU_UNITS for shift in shifts
+    ]
+    for case, parts in cases.items():
+        scales = [(activation_scale_of(unit), shift) for unit, shift in parts]
         for method, function in GELUS.items():
-            rows = [_gelu_row(function, scale) for scale in scales]
+            rows = [_gelu_row(function, scale, shift) for scale, shift in scales]
             merged = {key: (max if "max" in key else np.mean)([row[key] for row in rows]) for key in rows[0]}
             yield {"function": "GELU", "inputs": case, "method": method} | merged
 
 
-def _gelu_row(function: Int8Function, scale: float) -> Row:
-    own, output = function(GELU_INPUTS, scale)
-    return _int8_row(own, output, exact_gelu(GELU_INPUTS * gelu_unit(scale)), scale)
+def _gelu_row(function: GeluFunction, scale: ActivationScale, shift: int) -> Row:
+    own, output = function(GELU_INPUTS, scale, shift)
+    centre, step = _off_centre(scale, shift)
+    return _int8_row(own, output, exact_gelu(GELU_INPUTS * scale.unit) - centre, step)
 
 
 # --- LayerNorm -------------------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ def check_matmuls(c: Columns, config: AcceleratorConfig, model: ModelConfig) -> 
         ("row_factor SOFTMAX", c["row_factor"] == RowFactor.SOFTMAX, from_scores, "source SCORE"),
         ("source SCORE", from_scores, is_act & ~queued, "mode ACT"),
         ("use_queue", queued, is_act | is_residual, "mode ACT or RESIDUAL"),
-        ("gelu", c["gelu"] != 0, is_act, "mode ACT"),
+        ("activate", c["activate"] != 0, is_act, "mode ACT"),
         ("accumulate", c["accumulate"] != 0, is_residual, "mode RESIDUAL"),
     )
     for name, given, needed, needs in rules:

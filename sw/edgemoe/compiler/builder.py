@@ -19,7 +19,7 @@ from edgemoe.compiler.schedule import Estimator
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.isa import Base, Engine, EnginePayload, FieldError, LayerNorm, Load, MatMul, Memory
 from edgemoe_models.config import ModelConfig
-from edgemoe_models.graph.integer_graph import Gelu, IntegerLayerNorm
+from edgemoe_models.graph.integer_graph import Activation, IntegerLayerNorm
 
 __all__ = ["Builder", "Chunk", "Group", "Job", "Phase", "Piece", "Region"]
 
@@ -122,9 +122,9 @@ class Builder:
         self.norms = RowAllocator("norm-parameter", depths["NORM"])
         self.expert: int | None = None
         self.clock = Estimator(self.config, self.model)  # of what was emitted; roughly, as waits may still be added
-        self._gelu: DramObject | None = None
-        self._gelu_pending: str | None = None  # label of a table that is to be loaded, but not yet
-        self._gelu_free = 0  # when the last user of the table before has finished
+        self._activation: DramObject | None = None
+        self._activation_pending: str | None = None  # label of a table that is to be loaded, but not yet
+        self._activation_free = 0  # when the last user of the table before has finished
 
     # -- commands ------------------------------------------------------------------------------------------------
 
@@ -142,8 +142,8 @@ class Builder:
             command.waits[previous.engine] = max(command.waits[previous.engine], previous.ordinal + 1)
         self.commands.append(command)
         timing = self.clock.add(command)
-        if isinstance(payload, MatMul) and payload.gelu:
-            self._gelu_free = timing.finish
+        if isinstance(payload, MatMul) and payload.activate:
+            self._activation_free = timing.finish
         return command
 
     def load(
@@ -159,16 +159,16 @@ class Builder:
                 row=row,
                 rows=rows,
             )
-        if self.clock.free[Engine.LOAD] >= self._gelu_free:
-            self._load_pending_gelu()
+        if self.clock.free[Engine.LOAD] >= self._activation_free:
+            self._load_pending_activation()
         return self.emit(load, label)
 
     def emit_matmul(self, label: str, payload: MatMul) -> Command:
         """MATMUL with the smallest gap that the epilogue allows, unless it has one."""
         if not payload.min_gap:
             payload = replace(payload, min_gap=max(1, self.config.epilogue_cycles))
-        if payload.gelu:
-            self._load_pending_gelu()
+        if payload.activate:
+            self._load_pending_activation()
         return self.emit(payload, label)
 
     def matmul(self, chunk: Chunk, group: Group, label: str, payload: MatMul) -> Command:
@@ -218,22 +218,22 @@ class Builder:
         self.norms.release(row, stored.rows)
         return row
 
-    def load_gelu(self, gelu: Gelu, label: str) -> None:
-        """Load a GELU table unless it is the one that is there.
+    def load_activation(self, activation: Activation, label: str) -> None:
+        """Load an activation function's table unless it is the one that is there.
 
         There is one place for it, and LOADs work in order: this one, which waits for the last user of the table before,
         must not hold back others that do not. So it stands behind those that start earlier, by the estimate, but before
         the table's first user.
         """
-        stored = self.image.add_gelu(gelu.table)
-        if stored != self._gelu:
-            self._gelu, self._gelu_pending = stored, label
+        stored = self.image.add_activation(activation.table)
+        if stored != self._activation:
+            self._activation, self._activation_pending = stored, label
 
-    def _load_pending_gelu(self) -> None:
-        if self._gelu_pending is None or self._gelu is None:
+    def _load_pending_activation(self) -> None:
+        if self._activation_pending is None or self._activation is None:
             return
-        (label, self._gelu_pending), (expert, self.expert) = (self._gelu_pending, None), (self.expert, None)
-        self.load(self._gelu, 0, self._gelu.rows, 0, label)  # whatever expert comes next
+        (label, self._activation_pending), (expert, self.expert) = (self._activation_pending, None), (self.expert, None)
+        self.load(self._activation, 0, self._activation.rows, 0, label)  # whatever expert comes next
         self.expert = expert
 
     def load_uniform(self, stored: DramObject, label: str) -> int:

@@ -36,7 +36,8 @@ Rows = npt.NDArray[np.int64]
 Access = tuple[str, Rows]
 
 #: Memories whose rows a MATMUL reads when it issues: it must wait for an earlier MATMUL's epilogue. The others
-#: (PARAM, GELU; RESIDUAL, if its steps take long enough) are read by the epilogue itself, which works in program order.
+#: (PARAM, ACTIVATION; RESIDUAL, if its steps take long enough) are read by the epilogue itself, which works in program
+#: order.
 _READ_AT_ISSUE = frozenset({"ACT", "SCORE", "WEIGHT", "ROWMAX", "QUEUE"})
 
 
@@ -117,8 +118,8 @@ def _matmul_reads(config: AcceleratorConfig, p: MatMul, expert: int | None) -> I
     yield "WEIGHT", _span(p.weight_base, p.tiles * tile_rows)
     params = 1 if p.param_uniform else -(-p.channels // config.epilogue_lanes)
     yield "PARAM", _span(p.param_base, params)
-    if p.gelu:
-        yield "GELU", _span(0, memory_depths(config)["GELU"])
+    if p.activate:
+        yield "ACTIVATION", _span(0, memory_depths(config)["ACTIVATION"])
     if p.use_queue or p.row_factor == RowFactor.GATE:
         assert expert is not None
         yield "QUEUE", _span(expert, 1)

@@ -33,7 +33,7 @@ class CompilerOptions:
             group's experts are fetched anew
         attention_group: 0 keeps keys and values stationary; otherwise they are fetched for this many queries at a time
         single_pass_softmax: False adds a pass over the scores for the maxima and one for the sums
-        fused_gelu: False adds a pass over the hidden rows
+        fused_activation: False adds a pass over the hidden rows
     """
 
     group_tokens: int = 32
@@ -45,7 +45,7 @@ class CompilerOptions:
     moe_group: int = 0
     attention_group: int = 0
     single_pass_softmax: bool = True
-    fused_gelu: bool = True
+    fused_activation: bool = True
 
     def __post_init__(self) -> None:
         given = self.expert_prefetch

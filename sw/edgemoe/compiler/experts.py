@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from edgemoe.compiler.builder import Builder, Chunk, Group, Job, Phase, Piece, Region
 from edgemoe.compiler.commands import Command
 from edgemoe.compiler.mlp import MlpPlan
-from edgemoe.compiler.naive import gelu_pass, split_groups
+from edgemoe.compiler.naive import activation_pass, split_groups
 from edgemoe.compiler.trace import Trace
 from edgemoe_hw.spec.isa import MatMul, Mode, RowFactor
 from edgemoe_hw.spec.timing import gate_interval
@@ -101,7 +101,7 @@ def emit_experts(
     for final in _emit_gate(b, trace, name, gate, task, plan.mlp.x, groups):
         while fetches:
             fetches.pop(0)()
-        b.load_gelu(block.gelu, f"{name}.gelu")
+        b.load_activation(block.activation, f"{name}.activation")
         experts.prefetch()
         experts.emit(final)
     fc1, fc2 = block.expert_fc1[0], block.expert_fc2[0]  # all have one shape
@@ -118,7 +118,7 @@ class _Experts:
         self, b: Builder, trace: Trace, name: str, block: IntegerBlock, plan: ExpertsPlan, phase: Phase
     ) -> None:
         self.b, self.trace, self.name, self.plan, self.phase = b, trace, name, plan, phase
-        self.shift, self.stride = block.gelu.shift, -(-b.model.expert_hidden // b.config.lanes_k)
+        self.stride = -(-b.model.expert_hidden // b.config.lanes_k)
         self.rows = b.model.num_tokens * self.stride  # of one expert's hidden layer
         self.every = Group(0, b.model.num_tokens)  # whichever they are
         self.linears = list(zip(block.expert_fc1, block.expert_fc2, strict=True))
@@ -194,8 +194,7 @@ class _Experts:
                 dst_base=hidden.base,
                 dst_stride=hidden.stride,
                 dst_channel=chunk.channel,
-                gelu=True,
-                gelu_shift=self.shift,
+                activate=True,
             ),
         )
         if not self.b.options.moe_group:  # the reference's hidden rows are those of a whole queue
@@ -203,7 +202,7 @@ class _Experts:
 
     def _second(self, chunk: Chunk, group: Group, hidden: Region, label: str, last: bool) -> None:
         if chunk.tile == 0:
-            gelu_pass(self.b, label, chunk, group, hidden, queued=True)
+            activation_pass(self.b, label, chunk, group, hidden, queued=True)
         residual = self.plan.mlp.residual
         command = self.b.matmul(
             chunk,

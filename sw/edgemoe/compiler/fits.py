@@ -21,7 +21,7 @@ from edgemoe_hw.spec import constants
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.graph.integer_graph import (
-    Gelu,
+    Activation,
     IntegerBlock,
     IntegerGraph,
     IntegerHead,
@@ -216,7 +216,9 @@ def _zeros(model: ModelConfig, expert_bits: int) -> IntegerGraph:
     dim, norm = model.dim, _norm(model.dim)
     heads = {}
     for number, task in enumerate(model.tasks):
-        hidden = (_linear(task.head_hidden, dim), _gelu(model.depth + number)) if task.head_hidden else (None, None)
+        hidden = (
+            (_linear(task.head_hidden, dim), _activation(model.depth + number)) if task.head_hidden else (None, None)
+        )
         heads[task.name] = IntegerHead(_linear(task.head_outputs, task.head_hidden or dim), 1.0, *hidden)
     return IntegerGraph(
         model,
@@ -234,17 +236,19 @@ def _norm(dim: int) -> IntegerLayerNorm:
     return IntegerLayerNorm(np.zeros(dim, np.int16), np.zeros(dim, np.int32), 0, 0)
 
 
-def _gelu(number: int) -> Gelu:
+def _activation(number: int) -> Activation:
     """One that no other is equal to: equal tables are loaded once."""
-    table = np.zeros(constants.GELU_ENTRIES, np.uint8)
+    table = np.zeros(constants.ACTIVATION_ENTRIES, np.uint8)
     table[0], table[1] = number % 256, number // 256
-    return Gelu(table, 0)
+    return Activation(table)
 
 
 def _block(model: ModelConfig, i: int) -> IntegerBlock:
     dim, hidden, experts = model.dim, model.expert_hidden, range(model.num_experts)
     pair = Requant(1, 0)
-    block = IntegerBlock(_norm(dim), _linear(3 * dim, dim), pair, 0, pair, _linear(dim, dim), _norm(dim), _gelu(i))
+    block = IntegerBlock(
+        _norm(dim), _linear(3 * dim, dim), pair, 0, pair, _linear(dim, dim), _norm(dim), _activation(i)
+    )
     if not model.is_moe(i):
         fc1, fc2 = _linear(model.mlp_hidden, dim), _linear(dim, model.mlp_hidden)
         return dataclasses.replace(block, fc1=fc1, fc2=fc2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgemoe.compiler.allocation import RowAllocator
 from edgemoe.compiler.builder import Builder, Chunk, Group, Job, Region
-from edgemoe.compiler.naive import gelu_pass
+from edgemoe.compiler.naive import activation_pass
 from edgemoe.compiler.trace import Trace
 from edgemoe.layout import OutputPart, align
 from edgemoe_hw.spec.isa import Base, MatMul, Mode, Store
@@ -43,7 +43,7 @@ def emit_head(
         command = b.layernorm(graph.norm, row, group, residual, x, "norm")
         trace.add("norm", command, _shift(group, first), 0, model.dim)
     source = x
-    if head.fc1 is not None and head.gelu is not None:
+    if head.fc1 is not None and head.activation is not None:
         source = _hidden_layer(b, trace, graph, task, x, groups, first)
     outputs = _output_layer(b, trace, graph, task, source, groups, first)
     linears = [linear for linear in (head.fc1, head.out) if linear is not None]
@@ -81,13 +81,13 @@ def _hidden_layer(
     b: Builder, trace: Trace, graph: IntegerGraph, task: str, x: Region, groups: list[Group], first: int
 ) -> Region:
     head = graph.heads[task]
-    assert head.fc1 is not None and head.gelu is not None
-    shift, name = head.gelu.shift, f"heads.{task}.hidden"
+    assert head.fc1 is not None and head.activation is not None
+    name = f"heads.{task}.hidden"
     layout = b.image.add_linear(f"heads.{task}.fc1", head.fc1)
     stride = -(-layout.outputs // b.config.lanes_k)
     base = x.row(b.model.num_tokens)
     hidden = Region(base, stride)
-    b.load_gelu(head.gelu, name)
+    b.load_activation(head.activation, name)
 
     def emit(chunk: Chunk, group: Group) -> None:
         command = b.matmul(
@@ -100,8 +100,7 @@ def _hidden_layer(
                 dst_base=hidden.row(group.first),
                 dst_stride=stride,
                 dst_channel=chunk.channel,
-                gelu=True,
-                gelu_shift=shift,
+                activate=True,
             ),
         )
         trace.add(name, command, _shift(group, first), chunk.channel, chunk.channels)
@@ -124,7 +123,7 @@ def _output_layer(
         width = -(-chunk.channels // config.epilogue_lanes)
         limit = max(config.residual_depth // (2 * width), 1)  # tokens at a time, so that STORE overlaps MATMUL
         if chunk.tile == 0 and graph.heads[task].fc1 is not None:
-            gelu_pass(b, name, chunk, group, source)
+            activation_pass(b, name, chunk, group, source)
         for start in range(group.first, group.first + group.count, limit):
             part = Group(start, min(limit, group.first + group.count - start))
             need = part.count * width

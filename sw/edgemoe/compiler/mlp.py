@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgemoe.compiler.builder import Builder, Chunk, Group, Job, Phase, Region
-from edgemoe.compiler.naive import gelu_pass
+from edgemoe.compiler.naive import activation_pass
 from edgemoe.compiler.trace import Trace
 from edgemoe_hw.spec.isa import MatMul, Mode
 from edgemoe_models.graph.integer_graph import IntegerBlock
@@ -48,7 +48,7 @@ def emit_dense(
     after: Callable[[Group], None] | None,
     phase: Phase,
 ) -> None:
-    """fc1 + GELU, fc2, residual add. ``after(group)`` follows a group's last residual write.
+    """fc1 + activation, fc2, residual add. ``after(group)`` follows a group's last residual write.
 
     When the hidden rows of all tokens do not fit, tokens go in parts and the weights are fetched once a part.
     """
@@ -57,7 +57,7 @@ def emit_dense(
         b.image.add_linear(f"{name}.{kind}", linear) for kind, linear in (("fc1", block.fc1), ("fc2", block.fc2))
     )
     stride = -(-fc1.outputs // b.config.lanes_k)
-    b.load_gelu(block.gelu, f"{name}.gelu")
+    b.load_activation(block.activation, f"{name}.activation")
     for part in _token_parts(groups, stride, plan.hidden_rows):
         hidden = Region(plan.hidden_row - part[0].first * stride, stride)
 
@@ -72,15 +72,14 @@ def emit_dense(
                     dst_base=hidden.row(group.first),
                     dst_stride=stride,
                     dst_channel=chunk.channel,
-                    gelu=True,
-                    gelu_shift=block.gelu.shift,
+                    activate=True,
                 ),
             )
             trace.add(f"{name}.hidden", command, group, chunk.channel, chunk.channels)
 
         def second(chunk: Chunk, group: Group, hidden: Region = hidden) -> None:
             if chunk.tile == 0:
-                gelu_pass(b, name, chunk, group, hidden)
+                activation_pass(b, name, chunk, group, hidden)
             command = b.matmul(
                 chunk,
                 group,

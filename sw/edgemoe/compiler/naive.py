@@ -14,7 +14,7 @@ from edgemoe.compiler.builder import Builder, Chunk, Group, Region
 from edgemoe.compiler.commands import Command
 from edgemoe_hw.spec.isa import Engine, MatMul
 
-__all__ = ["Refetch", "gelu_pass", "softmax_passes", "split_groups"]
+__all__ = ["Refetch", "activation_pass", "softmax_passes", "split_groups"]
 
 _SLOTS = 2
 
@@ -29,9 +29,9 @@ def _pass(b: Builder, label: str, operands: MatMul) -> None:
     b.emit_matmul(label, replace(operands, tiles=1, channels=0, param_uniform=True))
 
 
-def gelu_pass(b: Builder, label: str, chunk: Chunk, group: Group, source: Region, queued: bool = False) -> None:
-    """A pass over the hidden rows that ``chunk`` takes, as GELU needs when it is no part of the epilogue."""
-    if b.options.fused_gelu:
+def activation_pass(b: Builder, label: str, chunk: Chunk, group: Group, source: Region, queued: bool = False) -> None:
+    """A pass over the hidden rows that ``chunk`` takes, as an activation needs that is no part of the epilogue."""
+    if b.options.fused_activation:
         return
     operands = MatMul(
         use_queue=queued,
@@ -42,7 +42,7 @@ def gelu_pass(b: Builder, label: str, chunk: Chunk, group: Group, source: Region
         weight_base=chunk.weight_row,
         nibbles=chunk.layout.nibbles,
     )
-    _pass(b, f"{label}.gelu pass", operands)
+    _pass(b, f"{label}.activation pass", operands)
 
 
 def softmax_passes(b: Builder, label: str, operands: MatMul) -> None:

@@ -123,9 +123,11 @@ class DramImage:
 
     def add_params(self, name: str, count: int, linear: IntegerLinear) -> DramObject:
         """Store a linear layer's requantize parameters, zero-padded to ``count`` channels."""
-        entries = np.zeros(count, np.dtype([("bias", "<i4"), ("multiplier", "<u2"), ("shift", "u1"), ("pad", "u1")]))
-        for field in ("bias", "multiplier", "shift"):
-            entries[field][: linear.outputs] = getattr(linear, field)
+        fields = [("bias", "<i4"), ("multiplier", "<u2"), ("shift", "u1"), ("activation_shift", "u1")]
+        entries = np.zeros(count, np.dtype(fields))
+        for field, _ in fields:
+            if (values := getattr(linear, field)) is not None:
+                entries[field][: linear.outputs] = values
         rows = entries.view(np.uint8).reshape(count // self.config.epilogue_lanes, -1)
         return self.add_rows(name + ".params", "PARAM", rows)
 
@@ -149,10 +151,12 @@ class DramImage:
         entries["beta"][: len(gamma)] = beta
         return self.add_rows(name, "NORM", entries.view(np.uint8).reshape(len(entries) // lanes, -1))
 
-    def add_gelu(self, table: npt.NDArray[Any]) -> DramObject:
-        """Store a GELU table uint8 [512]; equal tables share one object."""
+    def add_activation(self, table: npt.NDArray[Any]) -> DramObject:
+        """Store an activation function's table uint8 [512]; equal tables share one object."""
         data = np.asarray(table, np.uint8)
-        return self.add_rows("gelu:" + data.tobytes().hex(), "GELU", data.reshape(-1, self.config.axi_bytes))
+        return self.add_rows(
+            "activation:" + data.tobytes().hex(), "ACTIVATION", data.reshape(-1, self.config.axi_bytes)
+        )
 
     def add_residual(self, name: str, values: npt.NDArray[Any]) -> DramObject:
         """Store residual rows from int16 [T, D]; each token starts a new row."""

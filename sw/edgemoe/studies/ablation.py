@@ -116,7 +116,7 @@ VARIANTS: tuple[Variant, ...] = (
         "unfused GELU",
         3,
         "between the two layers of an MLP, an expert or a head a pass reads the hidden rows, lanes_k values a cycle",
-        (CompilerOptions(fused_gelu=False),),
+        (CompilerOptions(fused_activation=False),),
     ),
     Variant(
         "three arrays",
@@ -269,12 +269,17 @@ def ablation_table(result: dict[str, Any]) -> TextTable:
 def gelu_table_view(result: dict[str, Any]) -> TextTable:
     """The forms of GELU: table bits a lane, and errors in LSB of the output."""
     view = TextTable(
-        "GELU (technique 3): errors in LSB of the int8 output, all 11-bit inputs",
-        [">scale", "form", ">table bits", ">largest", ">mean"],
+        "GELU (technique 3): errors in LSB of the int8 output, all 12-bit inputs",
+        [">unit", ">shift", "form", ">table bits", ">largest", ">mean"],
     )
     for row in result["gelu"]:
         view.add(
-            f"{row['scale']:g}", row["form"], f"{row['table_bits']:,}", f"{row['largest']:.3f}", f"{row['mean']:.3f}"
+            f"{row['unit']:g}",
+            str(row["shift"]),
+            row["form"],
+            f"{row['table_bits']:,}",
+            f"{row['largest']:.3f}",
+            f"{row['mean']:.3f}",
         )
     return view
 
@@ -292,9 +297,11 @@ def ablation_markdown(result: dict[str, Any]) -> str:
 
 def gelu_markdown(result: dict[str, Any]) -> str:
     """The forms of GELU as a page's table."""
-    lines = ["| output scale | form | table bits a lane | largest error | mean error |", "|---|---|---:|---:|---:|"]
+    lines = ["| input unit | shift | form | table bits a lane | largest error | mean error |"]
+    lines.append("|---|---:|---|---:|---:|---:|")
     for row in result["gelu"]:
         lines.append(
-            f"| {row['scale']:g} | {row['form']} | {row['table_bits']:,} | {row['largest']:.3f} | {row['mean']:.3f} |"
+            f"| {row['unit']:g} | {row['shift']} | {row['form']} | {row['table_bits']:,} | {row['largest']:.3f} | "
+            f"{row['mean']:.3f} |"
         )
     return "\n".join(lines) + "\n"

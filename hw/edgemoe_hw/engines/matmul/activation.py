@@ -1,4 +1,4 @@
-"""Activation functions that are ReLU minus a short, even table (docs/numerics.md, section 4)."""
+"""Activation functions that are ReLU plus a short, even table (docs/numerics.md, section 4)."""
 
 from amaranth.hdl import Array, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
@@ -6,18 +6,20 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from edgemoe_hw.primitives.arithmetic import truncate
-from edgemoe_hw.primitives.delay import delay
-from edgemoe_hw.primitives.rounding import clamp, limit_of
-from edgemoe_hw.spec.constants import GELU_ENTRIES
+from edgemoe_hw.spec.constants import ACTIVATION_BITS, ACTIVATION_ENTRIES
 
 __all__ = ["Activation"]
 
+_MAGNITUDE_BITS = ACTIVATION_BITS - 1
+_INDEX_BITS = (ACTIVATION_ENTRIES - 1).bit_length()
+
 
 class Activation(wiring.Component):
-    """``relu(q) - table[|q|]`` of ``lanes`` values a cycle; no handshake, the result follows after ``LATENCY`` cycles.
+    """``relu(q) + table[|q|]``, shifted, of ``lanes`` values a cycle; no handshake, ``LATENCY`` cycles.
 
     Which function that is, only the loaded table says. It can be any that differs from ReLU by an even function that
-    soon vanishes: GELU, with x * (1 - Phi(x)) for x >= 0, or SiLU, with x * sigmoid(-x).
+    soon stays the same: GELU, whose table is a constant less x * (1 - Phi(x)), SiLU, or ReLU itself. The last entry
+    goes on for what is larger.
 
     Every lane has its own copy of the table in distributed RAM; a write goes to all of them. The table is read one
     cycle after the input, so a write and an input in the same cycle see the new entry.
@@ -27,14 +29,15 @@ class Activation(wiring.Component):
         load_bytes: table entries of one write; a power of two
 
     Members:
-        q: In(signed(11)).array(lanes), requantized to 11 bits
-        shift: In(2), what divides the difference, with ``q``
+        q: In(signed(12)).array(lanes), requantized to 12 bits
+        shift: In(2).array(lanes), what divides the sum, ``SHIFT_DELAY`` cycles after ``q``
         y: Out(signed(8)).array(lanes)
         write_valid: In(1), write_row: In(log2(512 / load_bytes)), write_data: In(8 * load_bytes);
             entry ``row * load_bytes + byte`` is byte ``byte`` of the data
     """
 
     LATENCY = 5
+    SHIFT_DELAY = 3
 
     def __init__(self, lanes: int, load_bytes: int) -> None:
         if not isinstance(lanes, int) or lanes < 1:
@@ -45,11 +48,11 @@ class Activation(wiring.Component):
         self._load_bytes = load_bytes
         super().__init__(
             {
-                "q": In(signed(11)).array(lanes),
-                "shift": In(2),
+                "q": In(signed(ACTIVATION_BITS)).array(lanes),
+                "shift": In(2).array(lanes),
                 "y": Out(signed(8)).array(lanes),
                 "write_valid": In(1),
-                "write_row": In(range(GELU_ENTRIES // load_bytes)),
+                "write_row": In(range(ACTIVATION_ENTRIES // load_bytes)),
                 "write_data": In(8 * load_bytes),
             }
         )
@@ -64,16 +67,18 @@ class Activation(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        shift = delay(m, self.shift, 3, "shift", reset_less=True)
+        beyond = Signal(8, reset_less=True)
+        with m.If(self.write_valid & (self.write_row == ACTIVATION_ENTRIES // self._load_bytes - 1)):
+            m.d.sync += beyond.eq(self.write_data[-8:])
         for i in range(self._lanes):
-            m.d.comb += self.y[i].eq(self._lane(m, i, shift))
+            m.d.comb += self.y[i].eq(self._lane(m, i, beyond))
         return m
 
-    def _lane(self, m: Module, i: int, shift: Signal) -> Signal:
-        """The data path of lane ``i``; ``shift`` belongs to its fourth stage."""
+    def _lane(self, m: Module, i: int, beyond: Signal) -> Signal:
+        """The data path of lane ``i``; ``beyond`` is the table's last entry."""
         table = Memory(
             shape=8 * self._load_bytes,
-            depth=GELU_ENTRIES // self._load_bytes,
+            depth=ACTIVATION_ENTRIES // self._load_bytes,
             init=[],
             attrs={"ram_style": "distributed"},
         )
@@ -86,32 +91,38 @@ class Activation(wiring.Component):
             write.data.eq(self.write_data),
         ]
 
-        magnitude = Signal(10, name=f"magnitude_{i}", reset_less=True)
-        relu_1 = Signal(10, name=f"relu_1_{i}", reset_less=True)
-        m.d.sync += [  # -1024 never comes
-            magnitude.eq(truncate(Mux(self.q[i] < 0, -self.q[i], self.q[i]), 10)),
-            relu_1.eq(truncate(Mux(self.q[i] < 0, 0, self.q[i]), 10)),
+        magnitude = Signal(_MAGNITUDE_BITS, name=f"magnitude_{i}", reset_less=True)
+        relu_1 = Signal(_MAGNITUDE_BITS, name=f"relu_1_{i}", reset_less=True)
+        m.d.sync += [  # -2048 never comes
+            magnitude.eq(truncate(Mux(self.q[i] < 0, -self.q[i], self.q[i]), _MAGNITUDE_BITS)),
+            relu_1.eq(truncate(Mux(self.q[i] < 0, 0, self.q[i]), _MAGNITUDE_BITS)),
         ]
 
-        delta = Signal(8, name=f"delta_{i}", reset_less=True)
-        relu_2 = Signal(10, name=f"relu_2_{i}", reset_less=True)
+        entry = Signal(8, name=f"entry_{i}", reset_less=True)
+        relu_2 = Signal(_MAGNITUDE_BITS, name=f"relu_2_{i}", reset_less=True)
         select = (self._load_bytes - 1).bit_length()
-        m.d.comb += read.addr.eq(magnitude[select:9])
+        m.d.comb += read.addr.eq(magnitude[select:_INDEX_BITS])
+        found = read.data.word_select(magnitude[:select], 8)
         m.d.sync += [
-            delta.eq(Mux(magnitude[9], 0, read.data.word_select(magnitude[:select], 8))),
+            entry.eq(Mux(magnitude[_INDEX_BITS:].any(), beyond, found)),
             relu_2.eq(relu_1),
         ]
 
-        # Rounding is choosing, a cycle after the difference, what is shifted and what is added.
-        difference = Signal(signed(11), name=f"difference_{i}", reset_less=True)
-        rounded = Signal(signed(11), name=f"rounded_{i}", reset_less=True)
+        # Rounding is choosing, a cycle after the sum, what is shifted and what is added.
+        total = Signal(_MAGNITUDE_BITS + 1, name=f"total_{i}", reset_less=True)
+        rounded = Signal(_MAGNITUDE_BITS + 1, name=f"rounded_{i}", reset_less=True)
         result = Signal(signed(8), name=f"result_{i}", reset_less=True)
-        quotient = Array([difference >> g for g in range(4)])[shift]
-        carry = Array([_rounds_up(difference, g) for g in range(4)])[shift]
+        quotient = Array([total >> g for g in range(4)])[self.shift[i]]
+        carry = Array([_rounds_up(total, g) for g in range(4)])[self.shift[i]]
+        # Less 128 in int8 is the same with its highest bit inverted. -128 becomes -127, as all formats are symmetric.
+        above = rounded[8:].any()
+        lowest = ~rounded[:8].any()
         m.d.sync += [
-            difference.eq(relu_2 - delta),
-            rounded.eq(truncate(quotient + carry, 11)),  # at most 1023: nothing is added without a shift
-            result.eq(clamp(rounded, limit_of(8))),
+            total.eq(relu_2 + entry),
+            rounded.eq(truncate(quotient + carry, _MAGNITUDE_BITS + 1)),  # nothing is added without a shift
+            result[1:7].eq(rounded[1:7] | above.replicate(6)),
+            result[0].eq(rounded[0] | above | lowest),
+            result[7].eq(~rounded[7] & ~above),
         ]
         return result
 

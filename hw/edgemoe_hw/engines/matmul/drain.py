@@ -50,7 +50,7 @@ class Drain(wiring.Component):
         tile_valid, tile: of a tile whose results are there in the next cycle; at least ``epilogue_cycles`` apart
         group: number of the group within the tile
         param_row: parameters of the group's channels
-        mode, gelu, row_factor, score: the command's, and the token's gate score
+        mode, activate, row_factor, score: the command's, and the token's gate score
         valid, control: a group, and what travels with it
     """
 
@@ -66,7 +66,7 @@ class Drain(wiring.Component):
                 "group": Out(range(config.epilogue_cycles)),
                 "param_row": Out(ROW_BITS),
                 "mode": Out(Mode),
-                "gelu": Out(1),
+                "activate": Out(1),
                 "row_factor": Out(RowFactor),
                 "score": Out(ROW_FACTOR_BITS),
                 "valid": Out(1),
@@ -91,7 +91,7 @@ class Drain(wiring.Component):
             m.d.sync += self.param_row.eq(opening.param_base)
         m.d.comb += [
             self.mode.eq(command.mode),
-            self.gelu.eq(command.gelu),
+            self.activate.eq(command.activate),
             self.row_factor.eq(command.row_factor),
             self.score.eq(tile.score),
             self.valid.eq(delay(m, draining, self.LATENCY, "valid")),
@@ -196,8 +196,7 @@ class Drain(wiring.Component):
         control = Signal(group_control(self._config), reset_less=True)
         m.d.sync += [
             control.mode.eq(command.mode),
-            control.gelu.eq(command.gelu),
-            control.gelu_shift.eq(command.gelu_shift),
+            control.activate.eq(command.activate),
             control.accumulate.eq(command.accumulate),
             control.channels.eq(Cat(channels.whole | (lane < rest) for lane in range(lanes))),
             control.any_channel.eq(channels.whole | rest.any()),

@@ -16,7 +16,7 @@ from edgemoe_hw.ports import GateLogits, LoadPort, MemoryRead, MemoryWrite, Shar
 from edgemoe_hw.primitives.arithmetic import truncate
 from edgemoe_hw.primitives.delay import delay
 from edgemoe_hw.spec.config import AcceleratorConfig
-from edgemoe_hw.spec.constants import SCORE_BITS, SHIFT_BITS, TOKEN_BITS, accumulator_bits
+from edgemoe_hw.spec.constants import ACTIVATION_BITS, SCORE_BITS, SHIFT_BITS, TOKEN_BITS, accumulator_bits
 from edgemoe_hw.spec.isa import Mode, RowFactor
 from edgemoe_hw.spec.timing import ACTIVATION, EPILOGUE, PARAM_READ, REQUANTIZE, RESIDUAL_READ
 
@@ -106,7 +106,6 @@ class Epilogue(wiring.Component):
         plain = ahead.later(m, RESIDUAL_READ + 1, "plain")
         final = plain.later(m, Activation.LATENCY, "final")
         values = requantizer.value
-        m.d.comb += activation.shift.eq(plain.control.gelu_shift)
         self._write_act(m, final, activation.y, delay(m, Cat(values), Activation.LATENCY, "value", reset_less=True))
         self._write_scores(m, plain, values)
         self._write_stationary(m, plain, values)
@@ -140,7 +139,7 @@ class Epilogue(wiring.Component):
             with m.Case(Mode.RESIDUAL, Mode.GATE):
                 m.d.sync += bits.eq(ValueBits.INT16)
             with m.Default():
-                m.d.sync += bits.eq(Mux(drain.gelu, ValueBits.INT11, ValueBits.INT8))
+                m.d.sync += bits.eq(Mux(drain.activate, ValueBits.INT12, ValueBits.INT8))
         waiting = PARAM_READ - 1
         chosen = delay(m, chosen, waiting, "chosen", reset_less=True)
         scale, bits = (delay(m, value, waiting, "scale", reset_less=True) for value in (scale, bits))
@@ -167,8 +166,11 @@ class Epilogue(wiring.Component):
             activation.write_data.eq(self.table.data),
             self.table.ready.eq(1),
         ]
+        shifts = Cat(parameter.activation_shift for parameter in self.param.data)
+        shifts = delay(m, shifts, Requantizer.LATENCY + Activation.SHIFT_DELAY, "activation_shift", reset_less=True)
         for lane, value in enumerate(requantizer.value):
-            m.d.comb += activation.q[lane].eq(truncate(value, 11))  # other values are not used
+            m.d.comb += activation.shift[lane].eq(shifts.word_select(lane, 2))
+            m.d.comb += activation.q[lane].eq(truncate(value, ACTIVATION_BITS))  # other values are not used
         return activation
 
     def _parts(self, control: data.View) -> list[Value]:
@@ -182,7 +184,7 @@ class Epilogue(wiring.Component):
     def _write_act(self, m: Module, groups: _Groups, activated: list[Signal], plain: Value) -> None:
         """Registered write of activations."""
         control, write = groups.control, self.act_write
-        int8 = [Mux(control.gelu, y, plain.word_select(lane, 16)[:8]) for lane, y in enumerate(activated)]
+        int8 = [Mux(control.activate, y, plain.word_select(lane, 16)[:8]) for lane, y in enumerate(activated)]
         m.d.sync += [
             write.valid.eq(groups.of(Mode.ACT)),
             write.row.eq(control.row),

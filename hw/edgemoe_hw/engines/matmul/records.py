@@ -64,7 +64,8 @@ class Parameter(data.Struct):
     bias: signed(32)
     multiplier: 16
     shift: 8
-    reserved: 8
+    activation_shift: 2
+    reserved: 6
 
 
 def accumulators(config: AcceleratorConfig) -> data.ArrayLayout:
@@ -96,7 +97,7 @@ def group_control(config: AcceleratorConfig) -> data.StructLayout:
     """What travels with a group of ``epilogue_lanes`` values down the epilogue.
 
     Members:
-        mode, gelu, gelu_shift, accumulate, num_experts, top_k: as in the command
+        mode, activate, accumulate, num_experts, top_k: as in the command
         row: destination row
         part: the group's position within a row of lanes_k elements
         lane: KEY: bank of the token; VALUE: byte of the token
@@ -110,8 +111,7 @@ def group_control(config: AcceleratorConfig) -> data.StructLayout:
     return data.StructLayout(
         {
             "mode": Mode,
-            "gelu": 1,
-            "gelu_shift": 2,
+            "activate": 1,
             "accumulate": 1,
             "row": ROW_BITS,
             "part": unsigned(ceil_log2(config.lanes_k // config.epilogue_lanes)),

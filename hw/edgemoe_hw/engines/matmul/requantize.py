@@ -18,12 +18,11 @@ class ValueBits(enum.Enum, shape=2):  # type: ignore[call-arg]
     """Width of the result: what the value is used for."""
 
     INT8 = 0  # activation
-    INT11 = 1  # GELU input
-    INT12 = 2  # attention score
-    INT16 = 3  # residual increment, gate logit, head output
+    INT12 = 1  # attention score, input of an activation function
+    INT16 = 2  # residual increment, gate logit, head output
 
 
-_LIMITS = [limit_of(bits) for bits in (8, 11, 12, 16)]  # in the order of ValueBits
+_LIMITS = [limit_of(bits) for bits in (8, 12, 16)]  # in the order of ValueBits
 
 
 _PRODUCT_LATENCY = 4  # cycles from a lane's inputs to its product

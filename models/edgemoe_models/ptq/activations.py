@@ -1,0 +1,155 @@
+"""Which unit an activation function's inputs have, and which shift each of its channels. NumPy only."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from edgemoe_models.arithmetic.ops import ACTIVATION_OFFSET
+from edgemoe_models.arithmetic.tables import (
+    ACTIVATION_ENTRIES,
+    ACTIVATION_MARGIN,
+    GELU_SUPPORT,
+    MAX_ACTIVATION_SHIFT,
+    gelu_table,
+)
+from edgemoe_models.exact.sums import integer_product, mean, product, total, variance
+from edgemoe_models.graph.integer_graph import Activation, IntegerGraph
+from edgemoe_models.ptq.layers import InputScale, weight_limit
+from edgemoe_models.ptq.options import LIMIT, TINY, Floats, QuantizeOptions
+
+Shifts = npt.NDArray[np.uint8]
+
+__all__ = [
+    "SMALLEST_UNIT",
+    "ActivationScale",
+    "Shifts",
+    "activation_scale_of",
+    "activation_scales",
+    "fit_activation",
+]
+
+#: Least unit with which the table reaches as far as delta does (docs/numerics.md, section 4). Rounded up.
+SMALLEST_UNIT = GELU_SUPPORT / (ACTIVATION_ENTRIES - 1)
+#: What a tensor's range has beyond the largest value seen, and a channel's beyond its own: candidates. Pictures that
+#: were not seen reach further, and a channel that saturates costs more than one whose steps are coarser.
+_HEADROOMS = (1.0, 1.3)
+_CHANNEL_HEADROOMS = (1.25, 2.0, 3.0)
+#: Fewer rows than these do not tell how far a channel reaches: it gets the coarsest shift.
+_ENOUGH_ROWS = 64
+_SAMPLE_ROWS, _SAMPLE_OUTPUTS = 512, 384
+
+
+@dataclasses.dataclass(frozen=True)
+class ActivationScale:
+    """An activation function's unit, and what its int8 outputs stand for.
+
+    Attributes:
+        activation: the table
+        unit: real value of one unit of the 12-bit inputs
+    """
+
+    activation: Activation
+    unit: float
+
+    def step(self, shift: Shifts) -> Floats:
+        """Real value of one unit of the int8 outputs [N]."""
+        result: Floats = np.ldexp(self.unit, shift.astype(np.int64))
+        return result
+
+    def centre(self, shift: Shifts) -> Floats:
+        """Real value of output 0 [N]."""
+        result: Floats = ACTIVATION_OFFSET * self.step(shift) - self.activation.base * self.unit
+        return result
+
+    def largest(self, shift: Shifts) -> Floats:
+        """The largest real value that an output can stand for [N]."""
+        return self.centre(shift) + LIMIT * self.step(shift)
+
+    def inputs(self, x: Floats, shift: Shifts) -> InputScale:
+        """The scale of the next layer's inputs, fitted to calibration rows x [R, N]."""
+        return InputScale.fit(x, self.step(shift), self.centre(shift))
+
+    def shifts(self, peaks: Floats) -> Shifts:
+        """The smallest shift [N] with which each channel reaches ``peaks``; the largest one if none does."""
+        shift = np.full(len(peaks), MAX_ACTIVATION_SHIFT, np.uint8)
+        for candidate in reversed(range(MAX_ACTIVATION_SHIFT)):
+            tried = np.full_like(shift, candidate)
+            shift = np.where(self.largest(tried) >= peaks, tried, shift)
+        return shift
+
+
+def activation_scale_of(unit: float) -> ActivationScale:
+    """GELU of inputs in units of ``unit``."""
+    unit = float(np.float32(unit))  # as files and QAT hold it
+    return ActivationScale(Activation(gelu_table(unit)), unit)
+
+
+def activation_scales(graph: IntegerGraph) -> Iterator[tuple[str, ActivationScale, Shifts]]:
+    """The trace, the scale and the shifts [N] of every layer with an activation function."""
+    for trace, activation, layer in graph.activated():
+        assert layer.activation_shift is not None
+        unit = np.ldexp(float(graph.scales[trace][0]), -int(layer.activation_shift[0]))
+        yield trace, ActivationScale(activation, float(unit)), layer.activation_shift
+
+
+def fit_activation(
+    rows: list[Floats], weights: list[Floats], options: QuantizeOptions, bits: int = 8
+) -> tuple[ActivationScale, list[Shifts]]:
+    """The unit that some layers share and the shifts of each with which the layers behind them lose least.
+
+    Args:
+        rows: the activation's real outputs in calibration, [R, N] of each layer; R may be 0
+        weights: of the layer behind each, [M, N], which will have ``bits``
+    """
+    peaks = [np.abs(x).max(0, initial=0.0) for x in rows]
+    peak = max(float(p.max(initial=0.0)) for p in peaks)
+    known = [i for i, x in enumerate(rows) if len(x) >= _ENOUGH_ROWS]
+    sample = max(1, _SAMPLE_ROWS // max(len(known), 1))
+    parts = [_Part.of(rows[i], weights[i], peaks[i], sample) for i in known]
+    best: tuple[float, ActivationScale, float] | None = None
+    reach = (ACTIVATION_OFFSET + LIMIT) * 2**MAX_ACTIVATION_SHIFT - ACTIVATION_MARGIN
+    for room in _HEADROOMS if options.ranges == "mse" else (1.0,):
+        scale = activation_scale_of(float(options.rounded(max(peak * room / reach, SMALLEST_UNIT))))
+        for headroom in _CHANNEL_HEADROOMS if options.ranges == "mse" else (_CHANNEL_HEADROOMS[1],):
+            error = sum(part.error(scale, scale.shifts(part.peaks * headroom), bits) for part in parts)
+            if best is None or error < best[0]:
+                best = error, scale, headroom
+    assert best is not None
+    _, scale, headroom = best
+    coarsest = np.full(weights[0].shape[1], np.inf)
+    return scale, [scale.shifts(p * headroom if i in known else coarsest) for i, p in enumerate(peaks)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """A layer's sample: rows, the weights behind them, the outputs wanted, their power, peaks of the channels."""
+
+    x: Floats
+    weight: Floats
+    wanted: Floats
+    power: Floats
+    peaks: Floats
+
+    @classmethod
+    def of(cls, x: Floats, weight: Floats, peaks: Floats, count: int) -> _Part:
+        x = x[:: -(-len(x) // count)]
+        weight = weight[:: -(-len(weight) // _SAMPLE_OUTPUTS)].astype(np.float64)
+        wanted = product(x, weight)
+        power = np.maximum(variance(wanted, 0), TINY + 1e-6 * variance(wanted.reshape(-1)))
+        return cls(x, weight, wanted, power, peaks)
+
+    def error(self, scale: ActivationScale, shift: Shifts, bits: int) -> float:
+        """The mean square error of the layer's outputs but for their means, in units of their power."""
+        step, centre = scale.step(shift), scale.centre(shift)
+        effective = self.weight * step
+        unit = np.maximum(np.abs(effective).max(1), TINY) / weight_limit(bits)
+        found = integer_product(
+            InputScale.integers(self.x, centre, step), np.rint(effective / unit[:, None]), LIMIT * LIMIT
+        )
+        errors = found * unit + total(self.weight * centre) - self.wanted
+        errors = errors - mean(errors, 0)
+        return float(mean(mean(np.square(errors), 0) / self.power))
