@@ -45,7 +45,7 @@ class TaskConfig:
         name: the task's name, a key of gates and heads
         kind: one of ``TASK_KINDS``
         channels: classes of segmentation or classification, width of features; 1 for depth and edges, 3 for normals
-        head_hidden: width of the hidden GELU layer of a two-layer head; 0 for one linear layer
+        head_hidden: width of the hidden layer of a two-layer head; 0 for one linear layer
         cells: output cells along one side of a patch; 1 for the whole picture
         pool: what a head of the whole picture reads. ``cls``: token 0. ``avg``: the mean of the patch tokens; the
             accelerator computes the head of each, and the host the mean of the outputs, which is the same as a head is

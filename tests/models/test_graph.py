@@ -213,7 +213,7 @@ def test_load_refuses_metadata_that_is_not_finite(path, value):
         (lambda t, d: d["scalars"].update({"norm.shift": True}), "norm.shift must be an integer in 0..31, not True"),
         (lambda t, d: d["scalars"].update({"norm.shifts": 1}), r"unexpected scalars \['norm.shifts'\]"),
         (lambda t, d: d.update(scalars=[]), r"scalars must be an object, not \[\]"),
-        (lambda t, d: d.update(version=2.0), "graph format 2.0, but this edgemoe reads 2"),
+        (lambda t, d: d.update(version=2.0), "graph format 2.0, but this edgemoe reads 3"),
         (lambda t, d: d["config"].update(depth=10**9), "depth must be at most 256, not 1000000000"),
         (lambda t, d: d["config"].update(tasks=[{}] * 1000), "TaskConfig must have the fields"),
     ],
