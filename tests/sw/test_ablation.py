@@ -108,14 +108,14 @@ def test_extra_passes_read_everything_once_and_write_nothing():
     assert loads(CompilerOptions(single_pass_softmax=False, fused_activation=False)) == loads(CompilerOptions())
 
 
-def test_delta_table_is_as_exact_as_one_of_four_times_its_size():
-    rows = compare_gelu((0.02, 0.05))
-    for scale in (0.02, 0.05):
+def test_delta_table_is_as_exact_as_one_of_eight_times_its_size():
+    rows = compare_gelu(((0.0083, 1), (0.0125, 2)))
+    for shift in (1, 2):
         delta, full, small = (
-            [row for row in rows if row["scale"] == scale and row["form"].startswith(form)][0]
-            for form in ("delta", "values, 11", "values, 9")
+            [row for row in rows if row["shift"] == shift and row["form"].startswith(form)][0]
+            for form in ("delta", "values, 12", "values, 9")
         )
-        assert delta["table_bits"] == small["table_bits"] == full["table_bits"] // 4
+        assert delta["table_bits"] == small["table_bits"] == full["table_bits"] // 8
         assert full["largest"] <= 0.5 < delta["largest"] <= 0.75 < small["largest"]
 
 
