@@ -10,7 +10,7 @@ from edgemoe.runtime.verify import open_verified
 from edgemoe_hw.spec.config import PRESETS
 from edgemoe_models.config import ModelConfig, TaskConfig
 from edgemoe_models.graph.integer_graph import IntegerGraph, IntegerLinear
-from support.random_graphs import flat_attention, random_graph, small_model
+from support.random_graphs import flat_attention, random_graph, small_model, with_int4
 from support.reference import expect
 
 KINDS = (
@@ -160,6 +160,26 @@ def test_int4_experts(config, name, check, seed):
     with open_verified(bundle, quiet=True) as verifier:
         for task in bundle.tasks:
             check(verifier, images(model, seed)["random"], task)
+
+
+DENSE = ("qkv", "proj", "fc1", "fc2")
+
+
+@pytest.mark.parametrize("name", ["heads of 20", "one patch", "four tasks", "no experts"])
+@pytest.mark.parametrize("expert_bits", [8, 4])
+def test_int4_layers(config, name, expert_bits, check, seed):
+    """Attention and MLPs of 4 bits, each alone among layers of 8 bits, and all together."""
+    model = MODELS[name]
+    graph = random_graph(model, seed, expert_bits)
+    block = graph.blocks[0]
+    names = [f"blocks.0.{field}" for field in DENSE if getattr(block, field) is not None]
+    every = [f"blocks.{i}.{f}" for i, b in enumerate(graph.blocks) for f in DENSE if getattr(b, f) is not None]
+    for chosen in (*([name] for name in names), every):
+        narrow = with_int4(graph, tuple(chosen))
+        assert set(narrow.int4_layers) == set(chosen)
+        bundle = build_bundle(narrow, config)
+        with open_verified(bundle, quiet=True) as verifier:
+            check(verifier, images(model, seed)["random"], model.tasks[0].name)
 
 
 def test_int4_experts_with_random_bus_stalls(config, check, seed):

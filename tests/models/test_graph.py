@@ -75,17 +75,34 @@ def test_bytes_are_the_files(graph, tmp_path):
 
 def test_int4_experts_are_saved_and_loaded(graph, tmp_path):
     def narrow(linears):
-        return tuple(dataclasses.replace(linear, weight=linear.weight >> 5) for linear in linears)
+        return tuple(dataclasses.replace(linear, weight=(linear.weight >> 5) | 1, bits=4) for linear in linears)
 
     blocks = tuple(
         dataclasses.replace(b, expert_fc1=narrow(b.expert_fc1), expert_fc2=narrow(b.expert_fc2)) for b in graph.blocks
     )
-    narrowed = dataclasses.replace(graph, blocks=blocks, expert_bits=4)
+    (qkv,) = narrow([blocks[0].qkv])
+    blocks = (dataclasses.replace(blocks[0], qkv=qkv), *blocks[1:])
+    narrowed = dataclasses.replace(graph, blocks=blocks)
     write_graph(narrowed, tmp_path / "a")
     loaded = read_graph(tmp_path / "a")
-    assert loaded.expert_bits == 4
+    assert loaded.expert_bits == 4 and loaded.int4_layers == ("blocks.0.qkv",)
     for (_, expected, _), (_, found, _) in zip(narrowed.linears(), loaded.linears(), strict=True):
-        assert np.array_equal(expected.weight, found.weight)
+        assert np.array_equal(expected.weight, found.weight) and expected.bits == found.bits
+
+
+def test_only_some_layers_may_have_four_bits(graph):
+    """And of experts all or none: they share what a program's commands are made for."""
+    head = next(iter(graph.heads))
+    small = dataclasses.replace(graph.heads[head].out, weight=graph.heads[head].out.weight >> 5, bits=4)
+    with pytest.raises(GraphError, match=f"heads.{head}: this layer's weights have 8 bits, not 4"):
+        dataclasses.replace(graph, heads=graph.heads | {head: dataclasses.replace(graph.heads[head], out=small)})
+    moe = next(i for i, block in enumerate(graph.blocks) if block.is_moe)
+    first, *others = graph.blocks[moe].expert_fc1
+    changed = (dataclasses.replace(first, weight=np.zeros_like(first.weight), bits=4), *others)
+    blocks = [*graph.blocks]
+    blocks[moe] = dataclasses.replace(blocks[moe], expert_fc1=changed)
+    with pytest.raises(GraphError, match=r"all experts' weights must have the same bits, not \[4, 8\]"):
+        dataclasses.replace(graph, blocks=tuple(blocks))
 
 
 def test_trace_has_every_tensor_in_its_shape(graph):
@@ -206,8 +223,8 @@ def test_load_refuses_metadata_that_is_not_finite(path, value):
         (lambda t, d: d["scalars"].update({"residual_scale": 0.0}), "residual_scale must be positive and finite"),
         (lambda t, d: d["config"].update(dim=25), "heads must divide dim"),
         (lambda t, d: d.pop("config"), "the graph lacks 'config'"),
-        (lambda t, d: d["scalars"].update(expert_bits=6), r"expert_bits must be one of \(8, 4\), not 6"),
-        (lambda t, d: d["scalars"].update(expert_bits=4), r"experts.0.fc1: with expert_bits 4 .* must lie in -7..7"),
+        (lambda t, d: d["scalars"].update({"blocks.0.qkv.bits": 6}), r"qkv: bits must be one of \(8, 4\), not 6"),
+        (lambda t, d: d["scalars"].update({"blocks.0.qkv.bits": 4}), r"qkv: with 4 bits .* must lie in -7..7"),
         (lambda t, d: t["scale.norm"].fill(np.nan), "scale of norm must be positive and finite"),
         (lambda t, d: t.update({"scale.norm": np.ones(24)}), "scale of norm must be positive and finite"),
         (lambda t, d: d["scalars"].update({"norm.shift": True}), "norm.shift must be an integer in 0..31, not True"),

@@ -46,12 +46,12 @@ def with_expert_bits(graph, bits):
     limit = 2 ** (bits - 1) - 1
 
     def clip(layers):
-        return tuple(dataclasses.replace(x, weight=x.weight.clip(-limit, limit)) for x in layers)
+        return tuple(dataclasses.replace(x, weight=x.weight.clip(-limit, limit), bits=bits) for x in layers)
 
     blocks = tuple(
         dataclasses.replace(b, expert_fc1=clip(b.expert_fc1), expert_fc2=clip(b.expert_fc2)) for b in graph.blocks
     )
-    return dataclasses.replace(graph, blocks=blocks, expert_bits=bits)
+    return dataclasses.replace(graph, blocks=blocks)
 
 
 @pytest.mark.parametrize("bits", [8, 4])

@@ -10,6 +10,7 @@ import numpy as np
 
 from edgemoe_models.config import ModelConfig, TaskConfig
 from edgemoe_models.graph.integer_graph import (
+    INT4_MAX,
     Activation,
     IntegerBlock,
     IntegerGraph,
@@ -19,7 +20,7 @@ from edgemoe_models.graph.integer_graph import (
     Requant,
 )
 
-__all__ = ["flat_attention", "random_graph", "small_model"]
+__all__ = ["flat_attention", "random_graph", "small_model", "with_int4"]
 
 
 def small_model(name: str = "small", **changes: Any) -> ModelConfig:
@@ -46,13 +47,14 @@ def small_model(name: str = "small", **changes: Any) -> ModelConfig:
 
 
 def _linear(rng: np.random.Generator, outputs: int, inputs: int, reach: int, largest: int = 40) -> IntegerLinear:
-    """Weights up to ``largest``, outputs spread over about ``reach`` / 3."""
+    """Weights up to ``largest``, outputs spread over about ``reach`` / 3; up to 7 they have 4 bits."""
     shift = 15 + max(math.ceil(math.log2(largest * math.sqrt(inputs) * 90 / reach)), 0)
     return IntegerLinear(
         rng.integers(-largest, largest + 1, (outputs, inputs)).astype(np.int8),
         rng.integers(-500, 500, outputs).astype(np.int32),
         rng.integers(20000, 50000, outputs).astype(np.uint16),
         np.full(outputs, shift, np.uint8),
+        bits=4 if largest <= INT4_MAX else 8,
     )
 
 
@@ -114,8 +116,23 @@ def random_graph(model: ModelConfig, seed: int = 0, expert_bits: int = 8) -> Int
         tuple(_block(rng, model, i, expert_bits) for i in range(model.depth)),
         _norm(rng, model.dim),
         heads,
-        expert_bits=expert_bits,
     )
+
+
+def with_int4(graph: IntegerGraph, names: tuple[str, ...]) -> IntegerGraph:
+    """The graph with 4-bit weights in some layers of blocks, ``blocks.{i}.{field}``; their outputs are as wide."""
+    blocks = list(graph.blocks)
+    for name in names:
+        _, i, field = name.split(".")
+        linear: IntegerLinear = getattr(blocks[int(i)], field)
+        narrow = dataclasses.replace(
+            linear,
+            weight=linear.weight.clip(-INT4_MAX, INT4_MAX),
+            shift=linear.shift - 2,
+            bits=4,
+        )
+        blocks[int(i)] = dataclasses.replace(blocks[int(i)], **{field: narrow})
+    return dataclasses.replace(graph, blocks=tuple(blocks))
 
 
 def flat_attention(graph: IntegerGraph) -> IntegerGraph:

@@ -94,10 +94,9 @@ class Exporter:
         bits: int,
         name: str | None = None,
         row: str | None = None,
-        weight_bits: int = 8,
     ) -> str:
         """``requantize(x @ weight.T + bias)``, with a row factor [T, 1] (float64) if given."""
-        weight = self.onnx.quant(self.onnx.constant(layer.weight.T.astype(np.float32)), weight_bits)
+        weight = self.onnx.quant(self.onnx.constant(layer.weight.T.astype(np.float32)), layer.bits)
         a = self.onnx.op("Add", self.onnx.op("MatMul", x, weight), layer.bias.astype(np.float32))
         step = 2.0 ** -layer.shift.astype(np.float64)
         multiplier = layer.multiplier.astype(np.float64)
@@ -142,10 +141,10 @@ class Exporter:
         reached = self.onnx.op("GreaterOrEqual", n, _POWERS[1:53])
         return self.onnx.reduce_sum(self.onnx.double(reached))
 
-    def hidden(self, x: str, layer: IntegerLinear, activation: Activation, name: str, weight_bits: int = 8) -> str:
+    def hidden(self, x: str, layer: IntegerLinear, activation: Activation, name: str) -> str:
         """A linear layer with its activation function."""
         assert layer.activation_shift is not None
-        q = self.onnx.double(self.linear(x, layer, ops.ACTIVATION_BITS, weight_bits=weight_bits))
+        q = self.onnx.double(self.linear(x, layer, ops.ACTIVATION_BITS))
         table, last = activation.table, float(len(activation.table) - 1)
         entry = self.onnx.gather(table.astype(np.float64), self.onnx.op("Min", self.onnx.op("Abs", q), last))
         total = self.onnx.op("Add", self.onnx.op("Max", q, 0.0), entry)
@@ -216,14 +215,14 @@ class Exporter:
         return self.add(residual, self.linear(h, block.fc2, 16), f"{name}.residual2")
 
     def experts(self, block: IntegerBlock, residual: str, name: str) -> str:
-        g, bits = self.onnx, self.graph.expert_bits
+        g = self.onnx
         x = self.norm(residual, block.norm2, f"{name}.norm2")
         logits = g.double(self.linear(x, block.gates[self.task], 16, f"{name}.gate_logits"))
         names = [f"{name}.gate_scores.{e}" for e in range(self.config.num_experts)]
         scores = g.ops("Split", self.gate(logits), np.ones(len(names), np.int64), names=names, axis=1)
         for e, (fc1, fc2) in enumerate(zip(block.expert_fc1, block.expert_fc2, strict=True)):
-            h = self.hidden(x, fc1, block.activation, f"{name}.experts.{e}.hidden", bits)
-            increment = self.linear(h, fc2, 16, row=scores[e], weight_bits=bits)
+            h = self.hidden(x, fc1, block.activation, f"{name}.experts.{e}.hidden")
+            increment = self.linear(h, fc2, 16, row=scores[e])
             last = e == self.config.num_experts - 1
             residual = self.add(residual, increment, f"{name}.residual2" if last else None)
         return residual

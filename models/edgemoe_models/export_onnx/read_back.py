@@ -19,7 +19,6 @@ from edgemoe_models.config import ModelConfig
 from edgemoe_models.export_onnx.model import Exporter
 from edgemoe_models.export_onnx.writer import OnnxGraph, Operand
 from edgemoe_models.graph.integer_graph import (
-    EXPERT_BITS,
     Activation,
     GraphError,
     IntegerBlock,
@@ -144,12 +143,11 @@ class _Reader(Exporter):
         bits: int,
         name: str | None = None,
         row: str | None = None,
-        weight_bits: int = 8,
     ) -> str:
         start = len(self.replay.calls)
-        result = super().linear(x, layer, bits, name, row, weight_bits)
+        result = super().linear(x, layer, bits, name, row)
         calls = self.replay.calls[start:]
-        weight, bias = calls[0].take(0), calls[2].take(1)
+        weight, weight_bits, bias = calls[0].take(0), calls[0].take(3), calls[2].take(1)
         if row is None:
             pairs = [_pair(float(factor)) for factor in calls[4].take(1)]
         else:
@@ -160,6 +158,7 @@ class _Reader(Exporter):
             bias.astype(np.int32),
             np.array([m for m, _ in pairs], np.uint16),
             np.array([s for _, s in pairs], np.uint8),
+            bits=int(weight_bits),
         )
         return result
 
@@ -174,8 +173,8 @@ class _Reader(Exporter):
         )
         return result
 
-    def hidden(self, x: str, layer: IntegerLinear, activation: Activation, name: str, weight_bits: int = 8) -> str:
-        result = super().hidden(x, layer, activation, name, weight_bits)
+    def hidden(self, x: str, layer: IntegerLinear, activation: Activation, name: str) -> str:
+        result = super().hidden(x, layer, activation, name)
         table, steps = self.replay.calls[-6].take(0), self.replay.calls[-3].take(1)
         shift = np.array([_exponent(float(step)) for step in steps], np.uint8)
         self.layers[id(activation)] = Activation(table.astype(np.uint8))
@@ -296,23 +295,20 @@ def read_back(model: ModelProto) -> IntegerGraph:
         raise ReadBackError(f"its metadata is damaged ({error})") from None
     if not model.graph.input:
         raise ReadBackError("it has no input")
-    problems = []
-    for bits in EXPERT_BITS if config.num_experts else EXPERT_BITS[:1]:
-        reader = _Reader(_zeros(config, bits), config.tasks[0].name, model)
-        try:
-            reader.read()
-            graph = reader.graph_of_file(scales)
-            graph.bound_check()
-            return graph
-        except (ReadBackError, GraphError, IndexError, StopIteration) as error:
-            problems.append(str(error) or "it ends too early")
-    raise ReadBackError(problems[-1] if len(set(problems)) == 1 else "; ".join(problems))
+    reader = _Reader(_zeros(config), config.tasks[0].name, model)
+    try:
+        reader.read()
+        graph = reader.graph_of_file(scales)
+        graph.bound_check()
+        return graph
+    except (ReadBackError, GraphError, IndexError, StopIteration) as error:
+        raise ReadBackError(str(error) or "it ends too early") from None
 
 
 # --- A graph of zeros, each layer an object of its own ----------------------------------------------------------------
 
 
-def _zeros(config: ModelConfig, bits: int) -> IntegerGraph:
+def _zeros(config: ModelConfig) -> IntegerGraph:
     task = config.tasks[0]
     hidden = (_activated(task.head_hidden, config.dim), _activation()) if task.head_hidden else (None, None)
     return IntegerGraph(
@@ -323,7 +319,6 @@ def _zeros(config: ModelConfig, bits: int) -> IntegerGraph:
         blocks=tuple(_block_of_zeros(config, i) for i in range(config.depth)),
         norm=_norm(config.dim),
         heads={task.name: IntegerHead(_linear(task.head_outputs, task.head_hidden or config.dim), 1.0, *hidden)},
-        expert_bits=bits,
     )
 
 

@@ -189,10 +189,13 @@ def _activations(graph: IntegerGraph) -> Iterator[tuple[str, Activation]]:
 
 def _flatten(graph: IntegerGraph) -> tuple[dict[str, Array], dict[str, float]]:
     tensors: dict[str, Array] = {"pos_embed": graph.pos_embed}
-    scalars: dict[str, float] = {"residual_scale": graph.residual_scale, "expert_bits": graph.expert_bits}
+    scalars: dict[str, float] = {"residual_scale": graph.residual_scale}
     for name, linear, _ in graph.linears():
         fields = {f.name: getattr(linear, f.name) for f in dataclasses.fields(linear)}
+        bits = fields.pop("bits")
         tensors |= {f"{name}.{field}": array for field, array in fields.items() if array is not None}
+        if bits != 8:
+            scalars[f"{name}.bits"] = bits
     for name, norm in _norms(graph):
         tensors |= {f"{name}.gamma": norm.gamma, f"{name}.beta": norm.beta}
         scalars |= {f"{name}.shift": norm.shift, f"{name}.eps": norm.eps}
@@ -249,6 +252,7 @@ class _Builder:
             self.array(f"{name}.multiplier", np.uint16, (outputs,), 0, 65535),
             self.array(f"{name}.shift", np.uint8, (outputs,), 0, MAX_SHIFT),
             self.array(shift, np.uint8, (outputs,), 0, MAX_ACTIVATION_SHIFT) if has_activation else None,
+            self.integer(f"{name}.bits", 4, 8) if f"{name}.bits" in self.scalars else 8,
         )
 
     def norm(self, name: str, dim: int) -> IntegerLayerNorm:
@@ -327,7 +331,6 @@ def _unflatten(config: ModelConfig, tensors: dict[str, Array], scalars: dict[str
         norm=builder.norm("norm", config.dim),
         heads={task.name: builder.head(config, task) for task in config.tasks},
         scales=scales,
-        expert_bits=builder.integer("expert_bits", 4, 8),
         expert_use=use,
     )
     for what, rest in (("tensors", tensors), ("scalars", scalars)):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,13 +17,23 @@ from edgemoe_models.arithmetic.tables import norm_constants
 from edgemoe_models.config import ModelConfig
 
 SIGNED_MAX, UNSIGNED_MAX = 127, 255  # largest activations
-EXPERT_BITS = 8, 4  # what the experts' weights may have
+WEIGHT_BITS = 8, 4  # what a layer's weights may have
 
 REMEDY = "quantize the checkpoint again"
 
 
+#: The largest weight of 4 bits.
+INT4_MAX = 7
+_INT4 = re.compile(r"blocks\.\d+\.(qkv|proj|fc1|fc2|experts\.\d+\.fc[12])")
+
+
 class GraphError(ValueError):
     """A graph or its file that cannot be used; the message says why and what to do."""
+
+
+def may_be_int4(name: str) -> bool:
+    """Whether the weights of the layer ``name`` may have 4 bits: those of attention, MLPs and experts."""
+    return _INT4.fullmatch(name) is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +46,7 @@ class IntegerLinear:
         multiplier: uint16 [N]
         shift: uint8 [N], 0 to 47
         activation_shift: uint8 [N], 0 to 3, of the activation function behind it; None where there is none
+        bits: of its weights: 8, or 4, where every weight lies in -7..7 and is stored as one nibble
     """
 
     weight: npt.NDArray[np.int8]
@@ -42,6 +54,7 @@ class IntegerLinear:
     multiplier: npt.NDArray[np.uint16]
     shift: npt.NDArray[np.uint8]
     activation_shift: npt.NDArray[np.uint8] | None = None
+    bits: int = 8
 
     @property
     def outputs(self) -> int:
@@ -188,10 +201,9 @@ class IntegerGraph:
         scales: real value of one unit of traced tensors (scalar or [C]), by the reference's trace names; reports only
         expert_use: share of the calibration images that use each expert, float32 [E], by ``blocks.{i}.{task}``; empty
             where nothing was measured. The compiler fetches likely experts ahead of the gate
-        expert_bits: 8, or 4: every weight of an expert's fc1 and fc2 lies in -7..7 and is stored as one nibble
 
     Raises:
-        GraphError: an expert's weight does not fit into ``expert_bits``.
+        GraphError: a layer's weights do not fit into its ``bits``, or this layer cannot have so few.
     """
 
     config: ModelConfig
@@ -202,18 +214,32 @@ class IntegerGraph:
     norm: IntegerLayerNorm
     heads: dict[str, IntegerHead]
     scales: dict[str, npt.NDArray[np.float32]] = dataclasses.field(default_factory=dict)
-    expert_bits: int = 8
     expert_use: dict[str, npt.NDArray[np.float32]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.expert_bits not in EXPERT_BITS:
-            raise GraphError(f"expert_bits must be one of {EXPERT_BITS}, not {self.expert_bits!r}; {REMEDY}")
-        limit = 2 ** (self.expert_bits - 1) - 1
         for name, linear, _ in self.linears():
-            if ".experts." in name and np.abs(linear.weight.astype(np.int16)).max(initial=0) > limit:
+            if linear.bits not in WEIGHT_BITS:
+                raise GraphError(f"{name}: bits must be one of {WEIGHT_BITS}, not {linear.bits!r}; {REMEDY}")
+            if linear.bits == 8:
+                continue
+            if not may_be_int4(name):
+                raise GraphError(f"{name}: this layer's weights have 8 bits, not {linear.bits}; {REMEDY}")
+            if np.abs(linear.weight.astype(np.int16)).max(initial=0) > INT4_MAX:
                 raise GraphError(
-                    f"{name}: with expert_bits {self.expert_bits} its weights must lie in {-limit}..{limit}; {REMEDY}"
+                    f"{name}: with {linear.bits} bits its weights must lie in {-INT4_MAX}..{INT4_MAX}; {REMEDY}"
                 )
+        if len(bits := {linear.bits for name, linear, _ in self.linears() if ".experts." in name}) > 1:
+            raise GraphError(f"all experts' weights must have the same bits, not {sorted(bits)}; {REMEDY}")
+
+    @property
+    def expert_bits(self) -> int:
+        """Bits of the experts' weights; 8 where there are none."""
+        return next((block.expert_fc1[0].bits for block in self.blocks if block.expert_fc1), 8)
+
+    @property
+    def int4_layers(self) -> tuple[str, ...]:
+        """Names of the layers other than experts' whose weights have 4 bits."""
+        return tuple(name for name, linear, _ in self.linears() if linear.bits == 4 and ".experts." not in name)
 
     def linears(self) -> Iterator[tuple[str, IntegerLinear, int]]:
         """``(name, linear, max_activation)`` of every linear layer, in order of computation."""

@@ -149,6 +149,7 @@ def make_linear(
         multiplier,
         shift,
         activation_shift,
+        bits,
     )
 
 

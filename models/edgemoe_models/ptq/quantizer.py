@@ -110,7 +110,6 @@ class Quantizer:
             norm=norm,
             heads={task.name: self._head(task.name, inputs) for task in config.tasks},
             scales=self._all_scales(),
-            expert_bits=self.options.expert_bits,
             expert_use=self.expert_use,
         )
         if self.options.refit:

@@ -43,7 +43,6 @@ def export(model: QuantM3ViT) -> IntegerGraph:
         norm=model.norm.integer(residual),
         heads={name: _head(head, model.norm.output, f"heads.{name}", scales) for name, head in model.heads.items()},
         scales=scales | {"norm": _scale(model.norm.output)},
-        expert_bits=model.config.expert_bits,
     )
     graph.bound_check()
     return graph

@@ -110,7 +110,8 @@ class Linear(QuantLinear):
         layer = self.quantized(x.tensor(torch.zeros(1, self.in_features)))
         weight, bias = layer.weight.numpy().astype(np.int8), layer.bias.numpy().astype(np.int32)
         after = None if self.activation_shift is None else self.activation_shift.numpy().astype(np.uint8)
-        return IntegerLinear(weight, bias, layer.multiplier, layer.shift, after)
+        bits = int(self.weight_quant.bit_width())
+        return IntegerLinear(weight, bias, layer.multiplier, layer.shift, after, bits)
 
 
 @contextlib.contextmanager

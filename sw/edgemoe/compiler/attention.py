@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy.typing as npt
 
 from edgemoe.compiler.builder import Builder, Chunk, Group, Job, Region
 from edgemoe.compiler.commands import Command
@@ -68,12 +71,12 @@ class Attention:
 
         def rows(part: int) -> IntegerLinear:
             span = slice(part * width, (part + 1) * width)
-            return IntegerLinear(
-                *(
-                    spread_heads(array[span], self.heads, self.padded)
-                    for array in (qkv.weight, qkv.bias, qkv.multiplier, qkv.shift)
-                )
-            )
+
+            def spread(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+                return spread_heads(array[span], self.heads, self.padded)
+
+            numbers = spread(qkv.bias), spread(qkv.multiplier), spread(qkv.shift)
+            return IntegerLinear(spread(qkv.weight), *numbers, bits=qkv.bits)
 
         columns = spread_heads(proj.weight.T, self.heads, self.padded).T
         return rows(0), rows(1), rows(2), replace(proj, weight=columns)

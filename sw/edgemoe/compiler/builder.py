@@ -104,13 +104,12 @@ def _explained(label: str) -> Iterator[None]:
 
 @dataclass
 class Builder:
-    """State of one program's lowering; ``expert_bits`` of the experts' weights (8 or 4)."""
+    """State of one program's lowering."""
 
     config: AcceleratorConfig
     model: ModelConfig
     options: CompilerOptions
     image: DramImage
-    expert_bits: int = 8
     commands: list[Command] = field(default_factory=list)
     phases: list[Phase] = field(default_factory=list)
 

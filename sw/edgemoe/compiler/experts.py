@@ -106,7 +106,7 @@ def emit_experts(
         experts.emit(final)
     fc1, fc2 = block.expert_fc1[0], block.expert_fc2[0]  # all have one shape
     phase.expert_macs = fc1.weight.size + fc2.weight.size
-    phase.expert_bytes = -(-phase.expert_macs * b.expert_bits // 8) + 4 * (fc1.outputs + fc2.outputs)
+    phase.expert_bytes = -(-phase.expert_macs * fc1.bits // 8) + 4 * (fc1.outputs + fc2.outputs)
     phase.macs += b.model.num_tokens * gate.weight.size
     phase.bytes_read += gate.weight.size + 4 * gate.outputs
 
@@ -170,7 +170,7 @@ class _Experts:
         """Both layers of one expert; ``last``: it completes the block."""
         label = f"{self.name}.experts.{number}"
         fc1, fc2 = (
-            self.b.image.add_linear(f"{label}.{kind}", linear, bits=self.b.expert_bits)
+            self.b.image.add_linear(f"{label}.{kind}", linear)
             for kind, linear in zip(("fc1", "fc2"), self.linears[number], strict=True)
         )
         slots = min(self.plan.mlp.hidden_rows // self.rows, 2)

@@ -206,10 +206,10 @@ def _commands_of_blocks(lowered: LoweredTask, blocks: range) -> int:
     return sum(phases[command.phase].name.startswith(names) for command in lowered.builder.commands)
 
 
-def _linear(outputs: int, inputs: int) -> IntegerLinear:
+def _linear(outputs: int, inputs: int, bits: int = 8) -> IntegerLinear:
     zeros = np.zeros(outputs, np.int32)
     weight = np.broadcast_to(np.int8(0), (outputs, inputs))
-    return IntegerLinear(weight, zeros, zeros.astype(np.uint16), zeros.astype(np.uint8))
+    return IntegerLinear(weight, zeros, zeros.astype(np.uint16), zeros.astype(np.uint8), bits=bits)
 
 
 def _zeros(model: ModelConfig, expert_bits: int) -> IntegerGraph:
@@ -225,10 +225,9 @@ def _zeros(model: ModelConfig, expert_bits: int) -> IntegerGraph:
         1.0,
         np.zeros((model.num_tokens, dim), np.int16),
         _linear(dim, model.patch_inputs),
-        tuple(_block(model, i) for i in range(model.depth)),
+        tuple(_block(model, i, expert_bits) for i in range(model.depth)),
         norm,
         heads,
-        expert_bits=expert_bits,
     )
 
 
@@ -243,7 +242,7 @@ def _activation(number: int) -> Activation:
     return Activation(table)
 
 
-def _block(model: ModelConfig, i: int) -> IntegerBlock:
+def _block(model: ModelConfig, i: int, expert_bits: int) -> IntegerBlock:
     dim, hidden, experts = model.dim, model.expert_hidden, range(model.num_experts)
     pair = Requant(1, 0)
     block = IntegerBlock(
@@ -255,6 +254,6 @@ def _block(model: ModelConfig, i: int) -> IntegerBlock:
     return dataclasses.replace(
         block,
         gates={task.name: _linear(model.num_experts, dim) for task in model.tasks},
-        expert_fc1=tuple(_linear(hidden, dim) for _ in experts),
-        expert_fc2=tuple(_linear(dim, hidden) for _ in experts),
+        expert_fc1=tuple(_linear(hidden, dim, expert_bits) for _ in experts),
+        expert_fc2=tuple(_linear(dim, hidden, expert_bits) for _ in experts),
     )

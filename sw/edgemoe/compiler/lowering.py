@@ -73,7 +73,7 @@ class _Lowering:
     ) -> None:
         model = graph.config
         self.graph, self.config, self.task = graph, config, task
-        self.b = Builder(config, model, options, image, graph.expert_bits)
+        self.b = Builder(config, model, options, image)
         self.trace = Trace()
         self.groups = balanced_groups(model.num_tokens, options.group_tokens)
         self.residual = Region(0, -(-model.dim // config.epilogue_lanes))
@@ -220,8 +220,9 @@ class _Lowering:
         return 6 * self.b.model.dim
 
     def _linear_bytes(self, *names: str) -> int:
-        """Least bytes of linear layers: int8 weights and int32 biases, without padding."""
-        return sum(linear.weight.size + 4 * linear.outputs for name, linear, _ in self.graph.linears() if name in names)
+        """Least bytes of linear layers: weights and int32 biases, without padding."""
+        linears = (linear for name, linear, _ in self.graph.linears() if name in names)
+        return sum(-(-linear.weight.size * linear.bits // 8) + 4 * linear.outputs for linear in linears)
 
 
 def lower_task(

@@ -101,8 +101,8 @@ class DramImage:
             self._size += len(data)
         return self._objects[key]
 
-    def add_linear(self, name: str, linear: IntegerLinear, macs: int | None = None, bits: int = 8) -> WeightLayout:
-        """Store a linear layer with weights of ``bits`` (8 or 4) once under ``name``.
+    def add_linear(self, name: str, linear: IntegerLinear, macs: int | None = None) -> WeightLayout:
+        """Store a linear layer once under ``name``, two weights a byte where they have 4 bits.
 
         ``macs``: when its matrix has padding of its own.
         """
@@ -112,12 +112,12 @@ class DramImage:
             padded = np.zeros((tiles * c.lanes_n, steps * c.lanes_k), np.int8)
             padded[: linear.outputs, : linear.inputs] = linear.weight
             rows = np.ascontiguousarray(padded.reshape(tiles, c.lanes_n, steps, c.lanes_k).transpose(0, 2, 1, 3))
-            packed = pack_nibbles(rows) if bits == 4 else rows.view(np.uint8)
+            packed = pack_nibbles(rows) if linear.bits == 4 else rows.view(np.uint8)
             stored = self.add_rows(name + ".weight", "WEIGHT", packed.reshape(-1, c.lanes_n * c.lanes_k))
             params = self.add_params(name, tiles * c.lanes_n, linear)
             macs = linear.weight.size if macs is None else macs
             self._layouts[name] = WeightLayout(
-                name, stored, params, linear.outputs, linear.inputs, tiles, steps, macs, bits == 4
+                name, stored, params, linear.outputs, linear.inputs, tiles, steps, macs, linear.bits == 4
             )
         return self._layouts[name]
 
