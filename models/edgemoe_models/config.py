@@ -55,7 +55,6 @@ class TaskConfig:
             mean, likewise
         labels: names of the classes, in their order; () where they have none
 
-
     Raises:
         ValueError: a field is out of range.
     """
@@ -109,6 +108,10 @@ class TaskConfig:
     def output_scale(self) -> float:
         """Physical units a unit of raw output: metres for depth, 1 for logits and unit vectors."""
         return DEPTH_SCALE if self.kind == "depth" else 1.0
+
+    def class_name(self, number: int) -> str:
+        """Of a class the task's own name, else its number: ``class 7``."""
+        return self.labels[number] if self.labels else f"class {number}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,6 +36,7 @@ from edgemoe.runtime.platforms.base import Buffer, Platform
 from edgemoe.runtime.platforms.lock import AcceleratorLock
 from edgemoe.runtime.predictions import (
     Classification,
+    ClassScore,
     Depth,
     Edges,
     Features,
@@ -57,6 +58,7 @@ __all__ = [
     "Buffer",
     "Bundle",
     "BundleError",
+    "ClassScore",
     "Classification",
     "Depth",
     "DeviceError",

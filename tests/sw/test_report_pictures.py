@@ -146,10 +146,12 @@ def test_scores(runtime_bundle, pictures, tmp_path):
     """The best classes, the best first; a longer bar is more probable."""
     with edgemoe.open("reference", runtime_bundle) as accelerator:
         found = accelerator.run(pictures[0], "scene")
-    best = found.top(3)
-    assert [number for number, _ in best] == list(np.argsort(-found.scores, kind="stable")[:3])
-    assert best[0] == (found.label, pytest.approx(float(found.scores.max())))
-    assert found.top(10**6) == found.top(found.scores.size) and found.top(0) == []
+    best = found.topk(3)
+    assert [one.label for one in best] == list(np.argsort(-found.scores, kind="stable")[:3])
+    assert best[0] == (found.label, f"class {found.label}", pytest.approx(float(found.scores.max())))
+    assert found.topk(10**6) == found.topk(found.scores.size)
+    with pytest.raises(ValueError, match="k must be at least 1, not 0"):
+        found.topk(0)
     save_scores(tmp_path / "x.png", pictures[0], [("one", 0.75), ("two", 0.25), ("three", 0.0)], "caption")
     picture = np.asarray(Image.open(tmp_path / "x.png"))
     widths = (picture == (0, 114, 178)).all(-1).sum(1)

@@ -101,7 +101,9 @@ def _lines(result: PictureResult, config: AcceleratorConfig, device: str) -> Ite
     for name, found in result.tasks.items():
         first = f"  {name:{width}}  "
         text = finding(found.prediction, unlabelled(found.prediction.kind, predictions))
-        yield from textwrap.wrap(text, _WIDTH, initial_indent=first, subsequent_indent=" " * len(first))
+        for line in text.split("\n"):
+            yield from textwrap.wrap(line, _WIDTH, initial_indent=first, subsequent_indent=" " * len(first))
+            first = " " * len(first)
         if cost := _cost(found, config, device):
             yield " " * len(first) + cost
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from edgemoe.bundle import Bundle
 from edgemoe.demo.figures import Figures
-from edgemoe.reports.legends import class_name, colour, colours, legend
+from edgemoe.reports.legends import colour, colours, legend
 from edgemoe.runtime.accelerator import Accelerator
 from edgemoe.runtime.predictions import Classification, Prediction
 from edgemoe.runtime.stream import Frame
@@ -104,8 +104,7 @@ def _run(prediction: Prediction) -> dict[str, Any]:
         "experts": stats.expert_loads,
     }
     if isinstance(prediction, Classification):
-        task = prediction.model.task(prediction.task)
-        run["classes"] = [(class_name(task, number), score) for number, score in prediction.top()]
+        run["classes"] = [(best.name, best.probability) for best in prediction.topk()]
     return run
 
 

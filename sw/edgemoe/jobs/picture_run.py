@@ -19,7 +19,7 @@ from edgemoe.reports.pictures import save_predictions
 from edgemoe.runtime.executor import Measured
 from edgemoe.runtime.images import prepare
 from edgemoe.runtime.opening import open as open_device
-from edgemoe.runtime.predictions import Prediction, interpret
+from edgemoe.runtime.predictions import Classification, Prediction, interpret
 from edgemoe_models.integer import reference
 from edgemoe_models.model_image import ModelImage
 from edgemoe_models.pictures import Notes, PictureError, Resize, picture_files
@@ -205,9 +205,10 @@ class _Simulated(_Device):
             reference.run(self._graph, image, task, expected := {})
         result = self._verifier.run(image, task, expected=expected)
         seconds, compared = result.stats["seconds"], result.comparison
-        self._runs.append(Inference(task, name, result.stats))
         measured = Measured(seconds, seconds, result.stats["cycles"])
         prediction = interpret(self._bundle, task, result.outputs, measured, 0)
+        best = prediction.topk() if isinstance(prediction, Classification) else ()
+        self._runs.append(Inference(task, name, result.stats, best))
         if compared is None:
             return TaskResult(prediction)
         self._comparisons.append(compared)

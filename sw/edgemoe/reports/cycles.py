@@ -9,17 +9,19 @@ from typing import Any
 from edgemoe.bundle import Bundle
 from edgemoe.compiler.bound import Bound, phase_bounds, total_bound, wasted_bytes
 from edgemoe.reports.tables import TextTable, short_name
+from edgemoe.runtime.predictions import ClassScore
 
 __all__ = ["Inference", "build_report", "summary", "table"]
 
 
 @dataclass(frozen=True)
 class Inference:
-    """One simulated inference: its task and the simulated device's ``stats``."""
+    """One simulated inference: its task and the simulated device's ``stats``; the best ``classes`` of a picture."""
 
     task: str
     image: str
     stats: dict[str, Any]
+    classes: Sequence[ClassScore] = ()
 
 
 def _bounds(bundle: Bundle, run: Inference) -> list[Bound]:
@@ -134,6 +136,7 @@ def build_report(
                 "image": run.image,
                 **{k: round(v) for k, v in total.items()},
                 "expert_tokens": run.stats["expert_tokens"],
+                **({"classes": [best._asdict() for best in run.classes]} if run.classes else {}),
             }
             for run, total in zip(runs, totals, strict=True)
         ],

@@ -1,4 +1,4 @@
-"""What a prediction found, in a line for people."""
+"""What a prediction found, in a line or a few for people."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from edgemoe.reports.legends import class_name, class_names
+from edgemoe.reports.legends import class_names
 from edgemoe.runtime.predictions import Classification, Depth, Edges, Features, Normals, Prediction, Segmentation
 
 __all__ = ["finding"]
@@ -19,15 +19,14 @@ _DIRECTIONS = ("facing left", "facing up", "facing the camera", "facing right", 
 
 
 def finding(prediction: Prediction, without: npt.NDArray[np.bool_] | None = None) -> str:
-    """Of a class its name (or number) and probability, the best five; of a dense prediction its statistics.
+    """Of a class the best five, a line each: probability and name (or number); of a dense prediction its statistics.
 
     Args:
         prediction: of any kind
         without: pixels [H, W] whose normals mean nothing, as ``reports.legends.unlabelled`` gives them
     """
     if isinstance(prediction, Classification):
-        task = prediction.model.task(prediction.task)
-        return ", ".join(f"{class_name(task, number)} {share:.1%}" for number, share in prediction.top(_MOST))
+        return "\n".join(f"{best.probability:6.1%}  {best.name}" for best in prediction.topk(_MOST))
     if isinstance(prediction, Segmentation):
         return _shares(prediction)
     if isinstance(prediction, Features):

@@ -8,11 +8,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edgemoe_models.config import ModelConfig, TaskConfig
+from edgemoe_models.config import ModelConfig
 from edgemoe_models.datasets import camvid
 from edgemoe_models.datasets.scenes import CLASS_NAMES, MAX_DEPTH, PALETTE
 
-__all__ = ["NO_LABEL", "Predicted", "class_name", "class_names", "colour", "colours", "legend", "ramp", "unlabelled"]
+__all__ = ["NO_LABEL", "Predicted", "class_names", "colour", "colours", "legend", "ramp", "unlabelled"]
 
 RGB = npt.NDArray[np.uint8]
 Rgb = tuple[int, int, int]
@@ -98,11 +98,6 @@ def unlabelled(kind: str, predictions: Mapping[str, Predicted]) -> npt.NDArray[n
             if "sky" in (names := class_names(task.channels, task.labels)):
                 return np.equal(found.values, names.index("sky"))
     return None
-
-
-def class_name(task: TaskConfig, number: int) -> str:
-    """Of a classification's class the task's own name, else its number."""
-    return task.labels[number] if task.labels else f"class {number}"
 
 
 def class_names(channels: int, classes: Sequence[str] = ()) -> list[str]:

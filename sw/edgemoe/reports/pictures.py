@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from edgemoe.reports.legends import Predicted, Rgb, class_name, colour, colours, legend, ramp, unlabelled
+from edgemoe.reports.legends import Predicted, Rgb, colour, colours, legend, ramp, unlabelled
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.datasets.scenes import CLASS_NAMES, MAX_DEPTH
 from edgemoe_models.storage.atomic import write_bytes
@@ -86,8 +86,8 @@ def save_predictions(stem: Path, image: RGB, predictions: Mapping[str, Predicted
     for task, found in predictions.items():
         path, caption = stem.with_name(f"{stem.name}-{task}.png"), caption_of(found.model, task)
         if found.kind == "classification":
-            best = np.argsort(-np.asarray(found.values, float), kind="stable")[:_BEST]
-            scores = [(class_name(found.model.task(task), number), float(found.values[number])) for number in best]
+            about, order = found.model.task(found.task), np.argsort(-np.asarray(found.values, float), kind="stable")
+            scores = [(about.class_name(number), float(found.values[number])) for number in order[:_BEST].tolist()]
             save_scores(path, image, scores, caption)
         elif found.model.task(task).is_dense:
             about = found.model.task(task)

@@ -6,7 +6,7 @@ import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from edgemoe_models.config import ModelConfig
 from edgemoe_models.integer.postprocess import arrange, postprocess
 
 __all__ = [
+    "ClassScore",
     "Classification",
     "Depth",
     "Edges",
@@ -156,6 +157,20 @@ class Edges(Prediction):
         return np.asarray(1 / (1 + np.exp(-self.decoded[0])), np.float32)
 
 
+class ClassScore(NamedTuple):
+    """One class of a classification.
+
+    Attributes:
+        label: its number
+        name: the model's own, else ``class`` and the number
+        probability: 0..1
+    """
+
+    label: int
+    name: str
+    probability: float
+
+
 @dataclass(frozen=True, eq=False)
 class Classification(Prediction):
     """The class of the whole picture.
@@ -168,10 +183,17 @@ class Classification(Prediction):
     label: int
     scores: Floats
 
-    def top(self, count: int = 5) -> list[tuple[int, float]]:
-        """The most probable classes and their probabilities, the best first; of equal ones the lower number first."""
-        best = np.argsort(-self.scores, kind="stable")[: max(count, 0)]
-        return [(int(number), float(self.scores[number])) for number in best]
+    def topk(self, k: int = 5) -> list[ClassScore]:
+        """The ``k`` most probable classes with their names, the best first; of equal ones the lower number first.
+
+        Raises:
+            ValueError: ``k`` is below 1; of more classes than there are all are given
+        """
+        if k < 1:
+            raise ValueError(f"k must be at least 1, not {k!r}")
+        task = self.model.task(self.task)
+        best = np.argsort(-self.scores, kind="stable")[:k].tolist()
+        return [ClassScore(number, task.class_name(number), float(self.scores[number])) for number in best]
 
     @property
     def values(self) -> npt.NDArray[np.generic]:
