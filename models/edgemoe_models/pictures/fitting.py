@@ -9,7 +9,18 @@ import numpy.typing as npt
 
 from edgemoe_models.pictures.files import PictureError
 
-__all__ = ["RESIZES", "Resize", "Size", "check_resize", "fit", "load_pillow", "misfit", "resized"]
+__all__ = [
+    "RESIZES",
+    "PictureSizeError",
+    "Resize",
+    "Size",
+    "check_resize",
+    "crop_box",
+    "fit",
+    "load_pillow",
+    "misfit",
+    "resized",
+]
 
 RGB = npt.NDArray[np.uint8]
 Size = tuple[int, int]  # height, width
@@ -47,9 +58,13 @@ def fit(pixels: object, size: Size, resize: Resize | None = None) -> RGB:
     return np.asarray(resized(pillow.fromarray(pixels), size, resize), np.uint8)
 
 
-def misfit(where: str, found: tuple[int, int], size: Size) -> PictureError:
+class PictureSizeError(PictureError):
+    """A picture has another size than the model's, and may not be resized."""
+
+
+def misfit(where: str, found: tuple[int, int], size: Size) -> PictureSizeError:
     """What to say of a picture of another size; ``found`` is width and height, as people say it."""
-    return PictureError(
+    return PictureSizeError(
         f"{where}it is {found[0]}x{found[1]} pixels, but the model takes {size[1]}x{size[0]} (width x height); resize "
         f"it first, or let it be done, by resize='crop' or 'squeeze' (--resize)"
     )
@@ -57,14 +72,22 @@ def misfit(where: str, found: tuple[int, int], size: Size) -> PictureError:
 
 def resized(image: Any, size: Size, resize: Resize) -> Any:
     """A Pillow image of mode RGB at the wanted size."""
-    height, width = size
-    box = (0.0, 0.0, float(image.width), float(image.height))
-    if resize == "crop":
-        scale = max(width / image.width, height / image.height)
-        across, down = min(width / scale, image.width), min(height / scale, image.height)
-        left, top = (image.width - across) / 2, (image.height - down) / 2
-        box = (left, top, min(left + across, image.width), min(top + down, image.height))
-    return image.resize((width, height), load_pillow("resizing images").Resampling.BILINEAR, box)
+    whole = (0.0, 0.0, float(image.width), float(image.height))
+    box = crop_box(image.size, size) if resize == "crop" else whole
+    return image.resize(size[::-1], load_pillow("resizing images").Resampling.BILINEAR, box)
+
+
+def crop_box(picture: tuple[int, int], size: Size) -> tuple[float, float, float, float]:
+    """The largest window in the middle of a picture (width, height) that has the wanted aspect ratio.
+
+    Returns:
+        Left, top, right and bottom
+    """
+    (across_all, down_all), (height, width) = picture, size
+    scale = max(width / across_all, height / down_all)
+    across, down = min(width / scale, across_all), min(height / scale, down_all)
+    left, top = (across_all - across) / 2, (down_all - down) / 2
+    return left, top, min(left + across, across_all), min(top + down, down_all)
 
 
 def load_pillow(what: str) -> Any:

@@ -41,6 +41,7 @@ VERBS = {
     "disasm": Verb(_LOOK, "disasm", "A bundle's programs as text."),
     "report": Verb(_LOOK, "report", "Print a report that sim or run wrote."),
     "bench": Verb(_MEASURE, "bench", "Cycles on the simulated RTL; the same models on CPU and GPU."),
+    "evaluate": Verb(_MEASURE, "evaluate", "Accuracy on your own pictures with labels, on any device."),
     "accuracy": Verb(_MEASURE, "accuracy", "Metrics of every precision, and the drop against float."),
     "ablation": Verb(_MEASURE, "ablation", "Each technique replaced by its naive form."),
     "expert-load": Verb(_MEASURE, "expert_load", "Which experts each task uses, and how evenly."),
