@@ -36,7 +36,7 @@ def quantize(
     Args:
         checkpoint: float weights as safetensors, as training or ``edgemoe import`` writes them
         images: what calibrates it: a folder of typical pictures, or an array of them, uint8 [B, H, W, 3] of the model's
-            size; None: generated scenes, which are right for the packaged models only
+            size; None: generated scenes, which are right for models of these only: for others there is a warning
         count: as many pictures of the folder are taken, evenly spaced; 8 to 16 are enough
         resize: how they get the model's size: ``crop`` or ``squeeze``
         expert_bits: of the experts' weights
@@ -48,6 +48,7 @@ def quantize(
     Raises:
         ValueError: the checkpoint or the pictures cannot be used; the message says which and why
     """
+    from edgemoe.workloads import warn_of_scenes
     from edgemoe_models.checkpoint import load_checkpoint
     from edgemoe_models.pictures import Notes
     from edgemoe_models.ptq import quantize as ptq
@@ -57,6 +58,7 @@ def quantize(
     if isinstance(images, (str, Path)):
         images = calibration_folder(images, config, count, resize, None if notes is None else Notes(notes))
     elif images is None:
+        warn_of_scenes(Path(checkpoint), count)
         images = ptq.calibration_images(config, count)
     return ptq.quantize(state, config, images, ptq.QuantizeOptions(expert_bits=expert_bits))
 
@@ -71,7 +73,7 @@ def compile(
 
     Args:
         model: an integer graph, its file, or the name of a packaged model, as ``m3vit-micro-w8a8``; a float checkpoint
-            or a preset is quantized first (``quantize``)
+            or a preset is quantized first (``quantize`` without images: calibrate a model of photographs yourself)
         config: of the accelerator: one of ``edgemoe.CONFIGS``, its name, a board's name, or a JSON file
         expert_prefetch: experts that are fetched before the gate has chosen: none (``off``), the first so many, or
             those that most images use (``auto``), in each case as far as there is room

@@ -8,7 +8,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,14 +23,17 @@ from edgemoe_models.checkpoint import read_shape
 from edgemoe_models.config import PRESETS
 from edgemoe_models.graph.file import graph_bytes, is_graph_file, read_graph
 from edgemoe_models.graph.integer_graph import IntegerGraph
+from edgemoe_models.pictures import Notes
 from edgemoe_models.ptq import quantize
 from edgemoe_models.storage import tensor_file
 from edgemoe_models.storage.cache import cache_root, cached
 from edgemoe_models.storage.file_kind import CHECKPOINT_KEY, GRAPH_KEY, describe
+from edgemoe_models.storage.json_text import JsonError, parse_json
 from edgemoe_models.storage.shards import whole_name
 from edgemoe_models.trained_weights import CHECKOUT_ONLY, WEIGHTS_HOME, weights_path
 
 __all__ = [
+    "CalibrationWarning",
     "QAT_PRECISIONS",
     "QatFiles",
     "best_model",
@@ -41,6 +47,7 @@ __all__ = [
     "qat_files",
     "read_metadata",
     "short_path",
+    "warn_of_scenes",
     "weights_path",
 ]
 
@@ -48,6 +55,10 @@ __all__ = [
 QAT_PRECISIONS = {"w8a8": "QAT W8A8", "w4a8": "QAT W4A8 experts"}
 _RANDOM_CALIBRATION = 8  # images that random weights are calibrated with
 _GRAPH = ".graph.safetensors"
+
+
+class CalibrationWarning(UserWarning):
+    """A model is calibrated on pictures that are not of its kind."""
 
 
 @dataclass(frozen=True)
@@ -191,8 +202,13 @@ def load_graph(
     seed: int = 0,
     expert_bits: int = 8,
     target: AcceleratorConfig | None = None,
+    images: Path | None = None,
+    count: int = 16,
+    notes: Notes | None = None,
 ) -> IntegerGraph:
     """A preset's or a packaged graph's name, an integer graph's file or a float checkpoint.
+
+    A float checkpoint of anything but generated scenes that is calibrated on these is a ``CalibrationWarning``.
 
     Args:
         model: name or file
@@ -200,10 +216,16 @@ def load_graph(
         seed: of a preset's weights, where it has no trained ones
         expert_bits: 8 or 4, for what is quantized here; a graph keeps its own
         target: configuration that the model must fit; said before anything is quantized
+        images: folder of pictures that calibrate a float checkpoint; None: generated scenes
+        count: as many of them at most, evenly spaced
+        notes: told how they were converted
 
     Raises:
-        ValueError: it is none of these, its contents are refused, or it does not fit
+        ValueError: it is none of these, its contents are refused, it does not fit, or there are pictures for a model
+            that is quantized already
     """
+    if images is not None and (model in named_graphs() or model in PRESETS):
+        raise ValueError(f"{model} is quantized already; pictures (--images) calibrate a float checkpoint")
     path = named_graphs().get(model, Path(model))
     if model in CHECKOUT_ONLY and not path.exists():
         raise ValueError(_only_in_a_checkout(model, f"{model}{_GRAPH}"))
@@ -216,6 +238,8 @@ def load_graph(
         graph = read_graph(path)
         if target is not None:
             require_fit(graph.config, target, graph.expert_bits)
+        if images is not None:
+            raise ValueError(f"{path} is quantized already; pictures (--images) calibrate a float checkpoint")
         return graph
     if "qat" in metadata:
         raise ValueError(
@@ -226,4 +250,33 @@ def load_graph(
         raise ValueError(f"{path} {describe(path)}")
     if target is not None:
         require_fit(read_shape(metadata), target, expert_bits)
-    return quantize.quantize_checkpoint(path, options=quantize.QuantizeOptions(expert_bits=expert_bits))
+    options = quantize.QuantizeOptions(expert_bits=expert_bits)
+    if images is not None:
+        pictures = quantize.calibration_folder(images, read_shape(metadata), count, notes=notes)
+        return quantize.quantize_checkpoint(path, pictures, options)
+    warn_of_scenes(path)
+    return quantize.quantize_checkpoint(path, options=options)
+
+
+def _learnt_scenes(metadata: Mapping[str, str]) -> bool:
+    """Whether a float checkpoint was trained on generated scenes, which then calibrate it rightly."""
+    with contextlib.suppress(JsonError):
+        found = parse_json(metadata.get("train", ""))
+        return isinstance(found, dict) and found.get("data", "scenes") == "scenes"
+    return False
+
+
+def warn_of_scenes(path: Path, count: int = 12) -> None:
+    """A ``CalibrationWarning``, if a checkpoint that generated scenes calibrate was trained on anything else.
+
+    Raises:
+        ValueError: the file cannot be read
+    """
+    if _learnt_scenes(read_metadata(path)):
+        return
+    text = (
+        f"WARNING: {path} is calibrated on {count} generated scenes, not on pictures like those that it will see: its "
+        f"accuracy on real pictures will suffer. Calibrate it on a folder of a dozen typical ones: edgemoe quantize "
+        f"{path.name} --images FOLDER --out {model_label(path.name)}{_GRAPH} (or edgemoe compile --images FOLDER)"
+    )
+    warnings.warn(text, CalibrationWarning, stacklevel=3)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
-from edgemoe.cli.main import run
+from edgemoe.cli.main import note_warning, run
+from edgemoe.workloads import CalibrationWarning
 
 
 @dataclass
@@ -38,7 +40,10 @@ class CommandLine:
 
     def __call__(self, *arguments: object) -> Outcome:
         self._capsys.readouterr()
-        code = run([str(argument) for argument in arguments])
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", CalibrationWarning)
+            warnings.showwarning = note_warning
+            code = run([str(argument) for argument in arguments])
         return Outcome(code, *self._capsys.readouterr())
 
     def ok(self, *arguments: object) -> str:

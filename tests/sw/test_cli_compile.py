@@ -10,10 +10,11 @@ from edgemoe.bundle import Bundle
 from edgemoe_hw.spec.config import PRESETS
 from edgemoe_models.config import PRESETS as MODELS
 from edgemoe_models.config import ModelConfig
-from edgemoe_models.graph.file import write_graph
+from edgemoe_models.graph.file import graph_bytes, write_graph
+from edgemoe_models.ptq.quantize import calibration_folder, quantize
 from edgemoe_models.random_weights import random_state
 from support.random_graphs import random_graph
-from support.small_bundle import MODEL, TASKS
+from support.small_bundle import MODEL, TASKS, picture
 
 CHECKPOINT_MODEL = ModelConfig(
     name="float",
@@ -31,10 +32,10 @@ CHECKPOINT_MODEL = ModelConfig(
 )
 
 
-def save_checkpoint(path: Path, change) -> None:
+def save_checkpoint(path: Path, change, **metadata: str) -> None:
     state = random_state(CHECKPOINT_MODEL, 0)
     change(state)
-    safetensors.numpy.save_file(state, path, {"config": CHECKPOINT_MODEL.to_json()})
+    safetensors.numpy.save_file(state, path, {"config": CHECKPOINT_MODEL.to_json(), **metadata})
 
 
 def test_compile_info_and_disassembly(edgemoe, graph_file, tmp_path):
@@ -59,6 +60,32 @@ def test_compile_info_and_disassembly(edgemoe, graph_file, tmp_path):
     headings = [line for line in everything if line.startswith("task ")]
     assert headings == [f"task {task.name}: {task.commands:,} commands" for task in loaded.tasks.values()]
     assert len(everything) == sum(task.commands for task in loaded.tasks.values()) + 2 * len(headings) - 1
+
+
+def test_what_a_checkpoint_is_calibrated_on(edgemoe, graph_file, tmp_path):
+    """Generated scenes with a warning that has the command, unless it was trained on them; or a folder."""
+    images, float_file, out = tmp_path / "pictures", tmp_path / "mine.safetensors", tmp_path / "x.emoe"
+    save_checkpoint(float_file, lambda state: None)
+    for number in range(3):
+        picture(images / f"{number}.png", size=(20 + number, 16))
+    arguments = ("compile", "--model", float_file, "--config", "tiny", "--out", out)
+    done = edgemoe(*arguments)
+    assert done.code == 0 and f"WARNING: {float_file} is calibrated on 12 generated scenes, not on" in done.err
+    assert "edgemoe quantize mine.safetensors --images FOLDER --out mine.graph.safetensors" in done.err
+    scenes = out.read_bytes()
+    done = edgemoe(*arguments, "--images", images, "--count", 2)
+    assert done.code == 0 and "WARNING" not in done.err and out.read_bytes() != scenes
+    pictures = calibration_folder(images, CHECKPOINT_MODEL, 2)
+    wanted = quantize(random_state(CHECKPOINT_MODEL, 0), CHECKPOINT_MODEL, pictures)
+    assert Bundle.load(out).graph_file.tobytes() == graph_bytes(wanted)
+    for trained, warned in (('{"data": "scenes"}', False), ("{}", False), ('{"data": "camvid"}', True), ("[", True)):
+        save_checkpoint(float_file, lambda state: None, train=trained)
+        assert ("WARNING" in edgemoe(*arguments).err) == warned
+    for given in (graph_file, "m3vit-micro", "m3vit-micro-w8a8"):
+        edgemoe("compile", "--model", given, "--images", images, "--out", out).refused(
+            f"{given} is quantized already; pictures (--images) calibrate a float checkpoint"
+        )
+    edgemoe(*arguments, "--images", tmp_path / "none").refused("none: no such folder of calibration images")
 
 
 def test_int4_experts_need_no_option(edgemoe, image, tmp_path):

@@ -21,6 +21,7 @@ from edgemoe.runtime.options import DriverOptions, PynqOptions, ReferenceOptions
 from edgemoe.runtime.platforms import serial, sim
 from edgemoe.runtime.platforms.null import NullPlatform
 from edgemoe.runtime.reference import ReferenceExecutor
+from edgemoe.workloads import CalibrationWarning
 from edgemoe_models.graph.file import graph_bytes, write_graph
 from edgemoe_models.random_weights import random_state
 from support.random_graphs import small_model
@@ -56,7 +57,8 @@ def test_from_a_checkpoint_to_a_prediction(checkpoint, tmp_path, pictures):
         Image.fromarray(picture).save(tmp_path / "pictures" / f"{number}.png")
     graph = edgemoe.quantize(checkpoint, tmp_path / "pictures")
     assert graph_bytes(graph) == graph_bytes(edgemoe.quantize(str(checkpoint), pictures))
-    assert edgemoe.quantize(checkpoint, count=2, expert_bits=4).expert_bits == 4
+    with pytest.warns(CalibrationWarning, match=r"float.safetensors is calibrated on 2 generated scenes, not on "):
+        assert edgemoe.quantize(checkpoint, count=2, expert_bits=4).expert_bits == 4
     bundle = edgemoe.compile(graph, "tiny")
     assert bundle.config == edgemoe.CONFIGS["tiny"]
     write_graph(graph, tmp_path / "graph.safetensors")

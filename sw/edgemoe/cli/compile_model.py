@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from edgemoe.cli.options import RESULTS, Config, ExpertPrefetch, Model, compiler_options
-from edgemoe.cli.output import say, working
+from edgemoe.cli.output import hint, say, working
 from edgemoe.cli.outputs import output_file
 from edgemoe.compiler import build_bundle
 from edgemoe.configs import find_config
 from edgemoe.workloads import load_graph, model_label
+from edgemoe_models.pictures import Notes
 
 __all__ = ["command"]
 
@@ -21,6 +22,10 @@ def command(
     model: Model = "m3vit-micro-w8a8",
     config: Config = "pynq-z2",
     expert_prefetch: ExpertPrefetch = "auto",
+    images: Annotated[
+        Path | None, typer.Option(help="folder of pictures that calibrate a float checkpoint (default: scenes)")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="how many of them at most")] = 16,
     out: Annotated[
         Path | None,
         typer.Option(help=f"bundle to write (default: {RESULTS}/<model>-<config>.emoe)", show_default=False),
@@ -30,6 +35,7 @@ def command(
     accelerator, options = find_config(config), compiler_options(expert_prefetch)
     path = output_file(out or RESULTS / f"{model_label(model)}-{accelerator.name}.emoe", [Path(model)])
     with working(f"quantizing and compiling {model}"):
-        bundle = build_bundle(load_graph(model, target=accelerator), accelerator, options)
+        graph = load_graph(model, target=accelerator, images=images, count=count, notes=Notes(hint))
+        bundle = build_bundle(graph, accelerator, options)
         bundle.save(path)
     say(f"{path}: {path.stat().st_size:,} bytes, tasks {', '.join(bundle.tasks)}")

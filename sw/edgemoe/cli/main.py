@@ -32,7 +32,7 @@ from edgemoe.errors import DeviceError, MissingExtraError, SynthesisError
 from edgemoe.extras import extra_of, needs
 from edgemoe.version import __version__
 
-__all__ = ["EXIT_CODES", "main", "overview", "run"]
+__all__ = ["EXIT_CODES", "main", "note_warning", "overview", "run"]
 
 REFUSED, USAGE, INTERNAL, INTERRUPTED, BROKEN_PIPE = 1, 2, 70, 130, 141
 EXIT_CODES = (0, REFUSED, USAGE, INTERNAL, INTERRUPTED, BROKEN_PIPE)
@@ -46,11 +46,11 @@ _USAGE_ERROR: type[Exception] = next(kind for kind in typer.BadParameter.__mro__
 def main() -> None:
     """Entry point."""
     use_any_encoding()
-    warnings.showwarning = _note_warning
+    warnings.showwarning = note_warning
     sys.exit(run(sys.argv[1:]))
 
 
-def _note_warning(message: Warning | str, *where: Any, **more: Any) -> None:
+def note_warning(message: Warning | str, *where: Any, **more: Any) -> None:
     """A warning as one line, without the source that it comes from."""
     note(str(message))
 

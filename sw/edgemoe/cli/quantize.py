@@ -11,6 +11,7 @@ import typer
 from edgemoe.cli.output import hint, say, show, working
 from edgemoe.cli.outputs import output_file
 from edgemoe.reports.tables import TextTable, short_name
+from edgemoe.workloads import warn_of_scenes
 from edgemoe_models.checkpoint import load_checkpoint
 from edgemoe_models.graph.file import write_graph
 from edgemoe_models.pictures import Notes
@@ -28,7 +29,7 @@ def command(
     checkpoint: Annotated[Path, typer.Argument(help="float checkpoint (edgemoe import, train)", show_default=False)],
     out: Annotated[Path, typer.Option(help="integer graph to write (.graph.safetensors)", show_default=False)],
     images: Annotated[
-        Path | None, typer.Option(help="folder of calibration pictures (default: generated scenes)")
+        Path | None, typer.Option(help="folder of typical pictures that calibrate it (default: generated scenes)")
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="how many of them at most")] = 16,
     expert_bits: Annotated[int, typer.Option(help="bits of the experts' weights, 8 or 4")] = 8,
@@ -43,6 +44,7 @@ def command(
     with working(f"quantizing {checkpoint}") as work:
         state, config = load_checkpoint(checkpoint)
         if images is None:
+            warn_of_scenes(checkpoint, count)
             pictures = calibration_images(config, count)
         else:
             pictures = calibration_folder(images, config, count, notes=Notes(hint))
