@@ -1,5 +1,6 @@
 """``edgemoe compile``, ``info`` and ``disasm``, and models and configurations that are refused."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import safetensors.numpy
 
 from edgemoe.bundle import Bundle
+from edgemoe.workloads import CalibrationWarning, warn_of_scenes
 from edgemoe_hw.spec.config import PRESETS
 from edgemoe_models.config import PRESETS as MODELS
 from edgemoe_models.config import ModelConfig
@@ -80,7 +82,10 @@ def test_what_a_checkpoint_is_calibrated_on(edgemoe, graph_file, tmp_path):
     assert Bundle.load(out).graph_file.tobytes() == graph_bytes(wanted)
     for trained, warned in (('{"data": "scenes"}', False), ("{}", False), ('{"data": "camvid"}', True), ("[", True)):
         save_checkpoint(float_file, lambda state: None, train=trained)
-        assert ("WARNING" in edgemoe(*arguments).err) == warned
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            warn_of_scenes(float_file)
+        assert [one.category for one in caught] == [CalibrationWarning] * warned
     for given in (graph_file, "m3vit-micro", "m3vit-micro-w8a8"):
         edgemoe("compile", "--model", given, "--images", images, "--out", out).refused(
             f"{given} is quantized already; pictures (--images) calibrate a float checkpoint"

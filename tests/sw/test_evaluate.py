@@ -346,13 +346,15 @@ def test_what_is_wrong_with_masks(edgemoe, animals, tmp_path):
     edgemoe(*arguments).refused("a.png: its mask ", "masks/a.png is missing")
     for pixels, message in (
         (np.zeros((12, 16, 3), np.uint8), "a mask has one channel, the number of each pixel's class"),
-        (np.full((12, 16), 3, np.uint8), "it has the class 3, and ground has 0 to 2 (255: no label)"),
+        (np.full((12, 16), 3, np.uint8), "it has the class 3, and ground has 0 to 2 (255: no label; --void)"),
         (np.zeros((12, 20), np.uint8), "it is 20x12 pixels, but the model takes 16x12"),
     ):
         Image.fromarray(pixels).save(tmp_path / "masks" / "a.png")
         edgemoe(*arguments).refused("masks/a.png: ", message)
     Image.fromarray(np.full((12, 16), 255, np.uint8)).save(tmp_path / "masks" / "a.png")
     assert "nothing is labelled" in edgemoe.ok(*arguments)
+    Image.fromarray(np.full((12, 16), 2, np.uint8)).save(tmp_path / "masks" / "a.png")
+    assert "nothing is labelled" in edgemoe.ok(*arguments, "--void", 2) != edgemoe.ok(*arguments)
     edgemoe("evaluate", animals, tmp_path / "in", "--masks", tmp_path / "in").refused("it would be its own mask")
     edgemoe("evaluate", animals, tmp_path / "in", "--masks", tmp_path / "masks", "--task", "animal").refused(
         "animal is of the kind classification, which takes labels of whole pictures, not masks"

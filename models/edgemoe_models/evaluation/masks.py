@@ -16,7 +16,9 @@ from edgemoe_models.pictures.fitting import Size, crop_box, misfit
 __all__ = ["read_mask"]
 
 
-def read_mask(path: Path, task: TaskConfig, size: Size, resize: Resize | None) -> npt.NDArray[np.uint8]:
+def read_mask(
+    path: Path, task: TaskConfig, size: Size, resize: Resize | None, void: int = IGNORE
+) -> npt.NDArray[np.uint8]:
     """The class of each pixel at the model's size, uint8 [height, width]; ``IGNORE`` where a pixel has none.
 
     Each new pixel has the class at its centre, in the part of the mask that ``resize`` takes of a picture.
@@ -26,6 +28,7 @@ def read_mask(path: Path, task: TaskConfig, size: Size, resize: Resize | None) -
         task: a segmentation
         size: height and width
         resize: as the picture gets this size; None: the mask must have it
+        void: what stands in the file where a pixel has no class
 
     Raises:
         PictureError: it cannot be read, has another size, more channels, or a class that the model does not have
@@ -33,12 +36,12 @@ def read_mask(path: Path, task: TaskConfig, size: Size, resize: Resize | None) -
     values = read_values(path)
     if values.ndim != 2 or values.dtype.kind not in "bui":
         raise PictureError(f"{shown(path)}: a mask has one channel, the number of each pixel's class; this has colours")
-    classes = values.astype(np.int64)
-    wrong = ((classes < 0) | (classes >= task.channels)) & (classes != IGNORE)
+    classes = np.where(values == void, IGNORE, values.astype(np.int64))
+    wrong = ((classes < 0) | (classes >= task.channels)) & (values != void)
     if wrong.any():
         raise PictureError(
             f"{shown(path)}: it has the class {int(classes[wrong][0])}, and {task.name} has 0 to {task.channels - 1} "
-            f"({IGNORE}: no label)"
+            f"({void}: no label; --void)"
         )
     return _nearest(path, classes, size, resize).astype(np.uint8)
 

@@ -18,6 +18,7 @@ from edgemoe.jobs.evaluation_state import EvaluationState, key_hash
 from edgemoe.reports.evaluations import evaluation_report, evaluation_summary, evaluation_tables
 from edgemoe.runtime.opening import DEVICES
 from edgemoe_models.config import TaskConfig
+from edgemoe_models.datasets.arrays import IGNORE
 from edgemoe_models.evaluation.labelled import LabelError, Labelled, evenly, from_csv, from_folders, from_masks
 from edgemoe_models.pictures import RESIZES, PictureError, check_resize, shown
 
@@ -39,8 +40,9 @@ def command(
     ] = False,
     masks: Annotated[
         Path | None,
-        typer.Option(help="folder of a PNG with class numbers for each picture, 255: no label (segmentation)"),
+        typer.Option(help="folder of a PNG with class numbers for each picture (segmentation)"),
     ] = None,
+    void: Annotated[int, typer.Option(min=0, help="what masks have where a pixel has no label")] = IGNORE,
     float_checkpoint: Annotated[
         Path | None, typer.Option("--float", help="float checkpoint of the model, measured beside it")
     ] = None,
@@ -69,7 +71,7 @@ def command(
     for written in filter(None, (rows, state)):
         output_file(written, inputs)
     given = {name: value for name, value in {"bitstream": bitstream, "port": port}.items() if value is not None}
-    options = EvaluationOptions(device, check_resize(resize), given, hint)
+    options = EvaluationOptions(device, check_resize(resize), void, given, hint)
     with working("reading") as work:
         loaded = load_bundle(bundle)
         about, pictures = _pictures(loaded, folder, task, labels, masks, by_order)

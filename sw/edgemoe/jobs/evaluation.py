@@ -45,12 +45,14 @@ class EvaluationOptions:
     Attributes:
         device: as ``edgemoe.open`` takes it
         resize: ``crop`` or ``squeeze`` pictures of other sizes; None: refuse them
+        void: what masks have where a pixel has no label
         device_options: further ones of ``edgemoe.open``
         note: told once for each kind of thing that was done to pictures, and the first pictures that were skipped
     """
 
     device: str = "reference"
     resize: Resize | None = None
+    void: int = IGNORE
     device_options: Mapping[str, Any] = field(default_factory=dict)
     note: Callable[[str], None] = lambda text: None
 
@@ -130,6 +132,7 @@ def evaluation_key(
         "device": options.device,
         "resize": options.resize or "none",
         "float_checkpoint": floats.digest[:16] if floats else "none",
+        **({} if task.kind == "classification" else {"void": str(options.void)}),
     }
 
 
@@ -247,7 +250,7 @@ class Evaluation:
             best = [found.label for found in prediction.topk(BEST)]
             return {"integer": best} | ({} if output is None else {"float": best_of(output)})
         assert one.mask is not None
-        mask = read_mask(one.mask, self.task, self._size, self._options.resize)
+        mask = read_mask(one.mask, self.task, self._size, self._options.resize, self._options.void)
         labelled = mask != IGNORE
         truth, found = mask[labelled].astype(np.int64), np.asarray(prediction.values)[labelled]
         record: Record = {"integer": self._pairs(truth, found)}
