@@ -1,5 +1,6 @@
 """Colours, legends and captions of predictions and labels."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,10 +8,11 @@ import pytest
 from PIL import Image
 
 import edgemoe
+from edgemoe import Classification
 from edgemoe.reports import pictures
 from edgemoe.reports.legends import NO_LABEL, colour, colours, legend, unlabelled
 from edgemoe.reports.pictures import caption_of, save_picture, save_predictions, save_scores
-from edgemoe_models.config import PRESETS
+from edgemoe_models.config import PRESETS, TaskConfig
 from edgemoe_models.datasets import camvid
 from edgemoe_models.datasets.scenes import CLASS_NAMES, PALETTE, SKY
 
@@ -152,6 +154,10 @@ def test_scores(runtime_bundle, pictures, tmp_path):
     assert found.topk(10**6) == found.topk(found.scores.size)
     with pytest.raises(ValueError, match="k must be at least 1, not 0"):
         found.topk(0)
+    task = TaskConfig("scene", "classification", channels=3, labels=("ant", "bee", "cow"))
+    model = dataclasses.replace(found.model, tasks=(task,))
+    equal = Classification("scene", found.raw, 1.0, found.stats, model, 1, np.array([0.2, 0.4, 0.4], np.float32))
+    assert [one[:2] for one in equal.topk()] == [(1, "bee"), (2, "cow"), (0, "ant")]
     save_scores(tmp_path / "x.png", pictures[0], [("one", 0.75), ("two", 0.25), ("three", 0.0)], "caption")
     picture = np.asarray(Image.open(tmp_path / "x.png"))
     widths = (picture == (0, 114, 178)).all(-1).sum(1)
