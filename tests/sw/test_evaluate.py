@@ -5,39 +5,24 @@ import re
 
 import numpy as np
 import pytest
-import safetensors.numpy
 from PIL import Image
 
 import edgemoe as library
 from edgemoe.bundle import Bundle
-from edgemoe.compiler import build_bundle
 from edgemoe.jobs import evaluation, evaluation_state
 from edgemoe.jobs.evaluation_state import EvaluationState
-from edgemoe_hw.spec.config import PRESETS
+from edgemoe.runtime.reference import ReferenceExecutor
 from edgemoe_models import float_reference
-from edgemoe_models.config import TaskConfig
 from edgemoe_models.integer.postprocess import arrange, postprocess
-from edgemoe_models.ptq.quantize import quantize
-from edgemoe_models.random_weights import random_images, random_state
-from support.random_graphs import small_model
-
-NAMES = ("tabby cat, tabby", "dog", "crane", "crane", "fox", "owl", "bee", "ant", "elk", "cow", "pig")
-TASKS = (
-    TaskConfig("animal", "classification", channels=11, labels=NAMES),
-    TaskConfig("ground", "segmentation", channels=3, cells=2, labels=("land", "water", "sky")),
-)
-MODEL = small_model("animals", tasks=TASKS)
-SIZE = (MODEL.image_width, MODEL.image_height)
+from edgemoe_models.random_weights import random_state
+from edgemoe_models.storage.atomic import SaveError
+from support.animal_pictures import LABELS, MODEL, NAMES, SIZE, blocks, class_folders, trained_files
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A float checkpoint and its bundle."""
-    folder = tmp_path_factory.mktemp("animals")
-    state = random_state(MODEL, 0)
-    safetensors.numpy.save_file(state, folder / "animals.safetensors", {"config": MODEL.to_json()})
-    build_bundle(quantize(state, MODEL, random_images(MODEL, 8)), PRESETS["tiny"]).save(folder / "animals.emoe")
-    return folder / "animals.safetensors", folder / "animals.emoe"
+    return trained_files(tmp_path_factory.mktemp("animals"))
 
 
 @pytest.fixture(scope="module")
@@ -45,26 +30,9 @@ def animals(trained):
     return trained[1]
 
 
-def noise(path, seed, size=SIZE):
-    """A picture of blocks of colour, which the model tells apart better than noise."""
-    blocks = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(blocks).resize(size, Image.Resampling.NEAREST).save(path)
-    return path
-
-
 @pytest.fixture
 def tree(tmp_path):
-    """Nine pictures of three classes: by a part of a name, in other letters; by a number; by a name."""
-    for number in range(9):
-        noise(tmp_path / "val" / ("Tabby_Cat", "3", "dog")[number % 3] / "deep" / f"{number}.png", number)
-    (tmp_path / "val" / ".hidden").mkdir()
-    (tmp_path / "val" / "owl").mkdir()
-    (tmp_path / "val" / "notes.txt").touch()
-    return tmp_path / "val"
-
-
-LABELS = {"Tabby_Cat": 0, "3": 3, "dog": 1}
+    return class_folders(tmp_path / "val")
 
 
 def predicted(bundle, path, k=5):
@@ -100,7 +68,7 @@ def test_a_folder_of_folders(edgemoe, animals, tree, tmp_path):
 
 
 def test_a_list_of_labels(edgemoe, animals, tmp_path):
-    paths = [noise(tmp_path / "in" / f"{number}, a.png", number) for number in range(4)]
+    paths = [blocks(tmp_path / "in" / f"{number}, a.png", number) for number in range(4)]
     labels = [predicted(animals, path, 1)[0] for path in paths]
     wrong = (labels[3] + 1) % 11
     rows = [f'"{path.name}",{number}' for path, number in zip(paths, [*labels[:3], wrong], strict=True)]
@@ -140,7 +108,7 @@ def test_masks(edgemoe, trained, tmp_path):
     truth = np.random.default_rng(0).integers(0, 3, (2, 12, 16)).astype(np.uint8)
     truth[0, :3] = 255
     for number in range(2):
-        noise(tmp_path / "in" / "a" / f"{number}.png", number, (32, 24))
+        blocks(tmp_path / "in" / "a" / f"{number}.png", number, (32, 24))
         (tmp_path / "in" / "masks" / "a").mkdir(parents=True, exist_ok=True)
         large = truth[number].repeat(2, 0).repeat(2, 1)
         Image.fromarray(large).save(tmp_path / "in" / "masks" / "a" / f"{number}.png")
@@ -203,10 +171,36 @@ def test_goes_on_after_an_interruption(edgemoe, animals, tree, tmp_path, monkeyp
     assert edgemoe.ok(*arguments, "--json", tmp_path / "x.json") == whole
 
 
+def test_a_device_that_fails(edgemoe, animals, tree, tmp_path, monkeypatch):
+    """What was measured before is kept."""
+    calls, execute = [], ReferenceExecutor.execute
+
+    def failing(self, *arguments, **options):
+        calls.append(1)
+        if len(calls) == 3:
+            raise library.DeviceError("the board is on fire")
+        return execute(self, *arguments, **options)
+
+    monkeypatch.setattr(ReferenceExecutor, "execute", failing)
+    done = edgemoe("evaluate", animals, tree, "--json", tmp_path / "x.json")
+    done.refused("the board is on fire", "2 of 9 pictures are measured")
+    before = len(calls)
+    assert edgemoe("evaluate", animals, tree, "--json", tmp_path / "x.json").code == 0
+    assert len(calls) == before + 7
+
+
+def test_results_that_cannot_be_kept(edgemoe, animals, tree, tmp_path, monkeypatch):
+    def full(path, text):
+        raise SaveError(f"{path} cannot be written: no space")
+
+    monkeypatch.setattr(evaluation_state, "write_text", full)
+    edgemoe("evaluate", animals, tree, "--state", tmp_path / "s").refused("s cannot be written: no space")
+
+
 def test_a_changed_picture_is_measured_again(edgemoe, animals, tree, tmp_path, monkeypatch):
     arguments = ("evaluate", animals, tree, "--state", tmp_path / "s")
     edgemoe.ok(*arguments)
-    noise(tree / "dog" / "deep" / "2.png", 77)
+    blocks(tree / "dog" / "deep" / "2.png", 77)
     seen = interrupted_after(monkeypatch, 99)
     edgemoe.ok(*arguments)
     assert seen == ["dog/deep/2.png"]
@@ -226,151 +220,6 @@ def test_it_is_written_now_and_then(tmp_path, monkeypatch):
     before = (tmp_path / "s").read_bytes()
     again.flush()
     assert (tmp_path / "s").read_bytes() == before
-
-
-def test_another_evaluations_results(edgemoe, animals, tree, tmp_path):
-    state = tmp_path / "s"
-    edgemoe.ok("evaluate", animals, tree, "--state", state)
-    edgemoe("evaluate", animals, tree, "--state", state, "--resize", "crop").refused(
-        f"{state} has results of another resize ('none', not 'crop'); remove it, or give another --state"
-    )
-    stored = json.loads(state.read_text())
-    for change, message in (
-        (lambda: stored["records"]["3/deep/1.png"].update(integer=[11]), "its records do not fit the task animal"),
-        (lambda: stored["records"]["3/deep/1.png"].update(integer=[]), "its records do not fit the task animal"),
-        (lambda: stored["records"]["3/deep/1.png"].update(integer=["x"]), "integer must be an integer in 0.."),
-        (lambda: stored["records"].update({"3/deep/1.png": 3}), "the record of '3/deep/1.png' must be an object"),
-        (lambda: stored.pop("records"), "it lacks records"),
-        (lambda: state.write_text("no JSON"), "no results of an evaluation"),
-    ):
-        change()
-        if "JSON" not in state.read_text():
-            state.write_text(json.dumps(stored))
-        edgemoe("evaluate", animals, tree, "--state", state).refused(str(state), message)
-    edgemoe("evaluate", animals, tree, "--state", animals).refused("is read and would be replaced")
-    edgemoe("evaluate", animals, tree, "--state", tmp_path).refused("is a folder")
-
-
-def test_pictures_that_cannot_be_read(edgemoe, animals, tree, tmp_path):
-    """They are skipped, named and not counted; all others are."""
-    for number in range(7):
-        (tree / "dog" / f"bad{number}.png").write_text("no picture")
-    done = edgemoe("evaluate", animals, tree, "--json", tmp_path / "x.json")
-    done.failed("7 of 16 pictures could not be read and do not count")
-    report = json.loads((tmp_path / "x.json").read_text())
-    assert report["images"] == 9 and report["skipped"] == [f"dog/bad{number}.png" for number in range(7)]
-    assert done.err.count("skipped: ") == 5 and "9 pictures on reference" in done.out
-    for path in tree.rglob("*.png"):
-        path.write_text("no picture")
-    edgemoe("evaluate", animals, tree).refused("not a readable image")
-
-
-def test_another_size(edgemoe, animals, tree):
-    noise(tree / "dog" / "large.png", 1, (40, 40))
-    edgemoe("evaluate", animals, tree).refused("large.png: it is 40x40 pixels, but the model takes 16x12", "--resize")
-    assert "10 pictures" in edgemoe.ok("evaluate", animals, tree, "--resize", "crop")
-
-
-def test_what_is_wrong_with_folders(edgemoe, animals, bundle, tree, tmp_path):
-    def refused(*arguments, parts):
-        edgemoe("evaluate", *arguments).refused(*parts)
-
-    refused(animals, tmp_path / "none", parts=["none: there is no such folder of pictures"])
-    refused(
-        animals, tree / "dog" / "deep", parts=["deep: it has no folders, one for each class", "--labels", "--masks"]
-    )
-    refused(animals, tree / "notes.txt", parts=["notes.txt: a file, no folder of pictures"])
-    (tree / "n01440764").mkdir()
-    (tree / "n01443537").mkdir()
-    refused(animals, tree, parts=["n01440764: 'n01440764' is no class of the model, which has 11 classes (tabby cat, t",
-                                  "so are 1 other folders", "--by-order"])  # fmt: skip
-    refused(animals, tree, "--by-order", parts=["in sorted order its 6 folders would be the classes", "11 classes"])
-    (tree / "n01440764").rmdir()
-    (tree / "n01443537").rename(tree / "crane")
-    refused(animals, tree, parts=["crane: 'crane' is the name of the classes 2, 3; give the number instead"])
-    (tree / "crane").rename(tree / "0")
-    refused(animals, tree, parts=["Tabby_Cat: its class 0 has the folder '0' already"])
-    refused(bundle, tree, parts=["its 5 folders would be the classes, but the model has 11 classes (without names)"])
-    for name in range(3):
-        (tmp_path / "empty" / str(name)).mkdir(parents=True)
-    refused(bundle, tmp_path / "empty", parts=["empty: there are no pictures in its folders"])
-    refused(
-        animals, tree, "--task", "ground", parts=["ground is of the kind segmentation, which takes masks (--masks)"]
-    )
-    refused(animals, tree, "--task", "x", parts=["this bundle has no task 'x'"])
-    refused(animals, tree, "--labels", "x", "--masks", "y", parts=["--labels and --masks exclude each other"])
-    refused(animals, tree, "--device", "moon", parts=["device must be", "not 'moon'"])
-    refused("m3vit-micro-w8a8-pynq-z2", tree, parts=["the bundle has no classification", "--masks FOLDER"])
-
-
-def test_sorted_order(edgemoe, bundle, animals, tmp_path):
-    """Of classes without names; numbers are numbers even then."""
-    for number in range(11):
-        noise(tmp_path / "order" / f"n{number:02}" / "x.png", number)
-        noise(tmp_path / "numbers" / str(number) / "x.png", number)
-    for given in ([bundle, tmp_path / "order"], [bundle, tmp_path / "numbers"],
-                  [animals, tmp_path / "order", "--by-order"]):  # fmt: skip
-        edgemoe.ok("evaluate", *given, "--json", tmp_path / "x.json")
-        with library.open("reference", Bundle.load(given[0])) as accelerator:
-            task = next(name for name in ("scene", "animal") if name in accelerator.tasks)
-            paths = [tmp_path / "order" / f"n{number:02}" / "x.png" for number in range(11)]
-            right = [accelerator.run(path, task).label == number for number, path in enumerate(paths)]
-        assert json.loads((tmp_path / "x.json").read_text())["metrics"]["integer"]["top1"] == np.mean(right)
-
-
-def test_what_is_wrong_with_a_list(edgemoe, animals, tmp_path):
-    noise(tmp_path / "in" / "a.png", 1)
-    path = tmp_path / "labels.csv"
-    for content, message in (
-        (b"a.png,dog\nb.png,dog", "line 2: there is no file 'b.png' in "),
-        (b"a.png,wolf", "line 1: 'wolf' is no class of the model, which has 11 classes (tabby cat, tabby, dog"),
-        (b"a.png,11", "line 1: '11' is no class"),
-        (b"a.png,crane", "line 1: 'crane' is the name of the classes 2, 3; give the number"),
-        (b"a.png;dog", "line 1: it must be file,label with one comma"),
-        (b"a.png,dog\n./a.png,dog", "line 2: './a.png' has a line already"),
-        (b"file,label\n", "it lists no pictures; a line is file,label"),
-        (b"\xff\xfea.png,dog", "it is not text in UTF-8"),
-        (b'"' + b"x" * 200_000 + b'",dog', "line 1: field larger than field limit"),
-        (b"a\0.png,dog", "line 1: "),
-    ):
-        path.write_bytes(content)
-        edgemoe("evaluate", animals, tmp_path / "in", "--labels", path).refused(f"{path}", message)
-    edgemoe("evaluate", animals, tmp_path / "in", "--labels", tmp_path / "none").refused("none: No such file")
-
-
-def test_what_is_wrong_with_masks(edgemoe, animals, tmp_path):
-    noise(tmp_path / "in" / "a.png", 1)
-    arguments = ("evaluate", animals, tmp_path / "in", "--masks", tmp_path / "masks")
-    edgemoe(*arguments).refused("masks: there is no such folder of masks")
-    (tmp_path / "masks").mkdir()
-    edgemoe(*arguments).refused("a.png: its mask ", "masks/a.png is missing")
-    for pixels, message in (
-        (np.zeros((12, 16, 3), np.uint8), "a mask has one channel, the number of each pixel's class"),
-        (np.full((12, 16), 3, np.uint8), "it has the class 3, and ground has 0 to 2 (255: no label; --void)"),
-        (np.zeros((12, 20), np.uint8), "it is 20x12 pixels, but the model takes 16x12"),
-    ):
-        Image.fromarray(pixels).save(tmp_path / "masks" / "a.png")
-        edgemoe(*arguments).refused("masks/a.png: ", message)
-    Image.fromarray(np.full((12, 16), 255, np.uint8)).save(tmp_path / "masks" / "a.png")
-    assert "nothing is labelled" in edgemoe.ok(*arguments)
-    Image.fromarray(np.full((12, 16), 2, np.uint8)).save(tmp_path / "masks" / "a.png")
-    assert "nothing is labelled" in edgemoe.ok(*arguments, "--void", 2) != edgemoe.ok(*arguments)
-    edgemoe("evaluate", animals, tmp_path / "in", "--masks", tmp_path / "in").refused("it would be its own mask")
-    edgemoe("evaluate", animals, tmp_path / "in", "--masks", tmp_path / "masks", "--task", "animal").refused(
-        "animal is of the kind classification, which takes labels of whole pictures, not masks"
-    )
-
-
-def test_another_float_model(edgemoe, animals, tree, tmp_path):
-    for model in (
-        small_model("other", tasks=(TaskConfig("animal", "classification", channels=7),)),
-        small_model("other", tasks=(TaskConfig("thing", "classification", channels=11),)),
-        small_model("other", tasks=TASKS, image_width=20),
-    ):
-        path = tmp_path / "other.safetensors"
-        safetensors.numpy.save_file(random_state(model, 0), path, {"config": model.to_json()})
-        edgemoe("evaluate", animals, tree, "--float", path).refused(f"{path}: it is another model than the bundle's")
-    edgemoe("evaluate", animals, tree, "--float", animals).refused("is a compiled bundle, not a model")
 
 
 def test_results_have_their_own_place(edgemoe, animals, tree, tmp_path, monkeypatch):

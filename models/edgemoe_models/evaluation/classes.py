@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -22,38 +23,45 @@ class ClassificationMetrics:
     """``top1`` and, of more than five classes, ``top5``: how often the right class is the best one, or of the best.
 
     Attributes:
-        confusion: pictures, int64 [label, prediction]
+        classes: their number
+        pairs: pictures by label and prediction; there may be too many classes for a matrix
     """
 
     def __init__(self, classes: int) -> None:
         if classes < 1:
             raise ValueError(f"classes must be at least 1, not {classes!r}")
-        self.classes, self.hits = classes, 0
-        self.confusion = np.zeros((classes, classes), np.int64)
+        self.classes, self.pairs = classes, Counter[tuple[int, int]]()
+        self._hits = 0
 
     def update(self, best: Sequence[int], label: int) -> None:
         """The best five classes of a picture, the best first, and its class."""
-        self.confusion[label, best[0]] += 1
-        self.hits += label in best[:BEST]
+        self.pairs[label, best[0]] += 1
+        self._hits += label in best[:BEST]
+
+    @property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """Pictures of each class [classes]."""
+        counts = np.zeros(self.classes, np.int64)
+        for (label, _), count in self.pairs.items():
+            counts[label] += count
+        return counts
 
     @property
     def class_accuracy(self) -> npt.NDArray[np.float64]:
         """Share of each class's pictures that are found [classes]; NaN where a class has none."""
-        labelled = self.confusion.sum(1)
-        return np.where(labelled > 0, np.diag(self.confusion) / np.maximum(labelled, 1), np.nan)
+        counts, right = self.counts, np.array([self.pairs[number, number] for number in range(self.classes)])
+        return np.where(counts > 0, right / np.maximum(counts, 1), np.nan)
 
     def result(self) -> dict[str, float]:
-        total = int(self.confusion.sum())
-        found = {"top1": int(np.trace(self.confusion)) / total if total else float("nan")}
+        total = sum(self.pairs.values())
+        right = sum(count for (label, found), count in self.pairs.items() if label == found)
+        result = {"top1": right / total if total else float("nan")}
         if self.classes > BEST:
-            found["top5"] = self.hits / total if total else float("nan")
-        return found
+            result["top5"] = self._hits / total if total else float("nan")
+        return result
 
 
-def largest_confusions(confusion: npt.NDArray[np.int64], count: int) -> list[tuple[int, int, int]]:
-    """Label, prediction and how often, the most frequent first, of a matrix [label, prediction] but its diagonal."""
-    wrong = confusion.copy()
-    np.fill_diagonal(wrong, 0)
-    flat = wrong.ravel()
-    order = [int(place) for place in np.argsort(-flat, kind="stable")[:count] if flat[place]]
-    return [(place // wrong.shape[1], place % wrong.shape[1], int(flat[place])) for place in order]
+def largest_confusions(pairs: Mapping[tuple[int, int], int], count: int) -> list[tuple[int, int, int]]:
+    """Label, prediction and how often, of what is taken for something else, the most frequent first."""
+    wrong = sorted((-often, label, found) for (label, found), often in pairs.items() if label != found and often)
+    return [(label, found, -often) for often, label, found in wrong[:count]]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgemoe_models.config import TaskConfig
-from edgemoe_models.pictures import PictureError, picture_files, shown
+from edgemoe_models.pictures import PICTURE_SUFFIXES, PictureError, picture_files, shown
 
 __all__ = ["ClassNames", "LabelError", "Labelled", "evenly", "from_csv", "from_folders", "from_masks"]
 
@@ -151,7 +151,8 @@ def _numbered(folder: Path, names: Sequence[str], known: ClassNames) -> dict[str
 
 
 def _of_class(folder: Path, name: str, number: int) -> Iterator[Labelled]:
-    if any(files for _, _, files in os.walk(folder / name)):
+    names = (Path(file) for _, _, files in os.walk(folder / name) for file in files)
+    if any(file.suffix.lower() in PICTURE_SUFFIXES for file in names):
         for path in picture_files(folder / name, recursive=True):
             yield Labelled(_name(path, folder), path, number)
 

@@ -46,7 +46,7 @@ def evaluation_report(
     kinds = [kind for kind in _TITLES if found and kind in records[found[0].name]]
     metrics = {kind: _measured(task, found, records, kind) for kind in kinds}
     own = metrics["integer"]
-    counts = own.confusion.sum(1)
+    counts, pairs = _counts(own)
     shares = {
         kind: one.iou if isinstance(one, SegmentationMetrics) else one.class_accuracy for kind, one in metrics.items()
     }
@@ -72,7 +72,7 @@ def evaluation_report(
                 "predicted_name": task.class_name(predicted),
                 "count": count,
             }
-            for label, predicted, count in largest_confusions(own.confusion, _CONFUSIONS)
+            for label, predicted, count in largest_confusions(pairs, _CONFUSIONS)
         ],
     }
     if "float" in kinds:
@@ -92,6 +92,15 @@ def _measured(task: TaskConfig, found: Sequence[Labelled], records: Mapping[str,
         pairs = records[one.name][kind]
         np.add.at(flat, pairs[::2], pairs[1::2])
     return pixels
+
+
+def _counts(metrics: Metrics) -> tuple[npt.NDArray[np.int64], Mapping[tuple[int, int], int]]:
+    """How often each class occurs, and each pair of label and prediction."""
+    if isinstance(metrics, ClassificationMetrics):
+        return metrics.counts, metrics.pairs
+    found = np.argwhere(metrics.confusion)
+    pairs = {(int(label), int(other)): int(metrics.confusion[label, other]) for label, other in found}
+    return metrics.confusion.sum(1), pairs
 
 
 def _agreement(task: TaskConfig, records: Sequence[Record]) -> float:
