@@ -126,6 +126,7 @@ def test_command_without_images(edgemoe, checkpoint, tmp_path):
     out = tmp_path / "graph"
     done = edgemoe("quantize", checkpoint, "--count", 3, "--out", out)
     assert done.code == 0 and "WARNING: " in done.err and "is calibrated on 3 generated scenes, not on" in done.err
+    assert f"{out}: small from 3 generated scenes, " in done.out
     wanted = quantize(random_state(CONFIG), CONFIG, calibration_images(CONFIG, 3))
     assert out.read_bytes() == graph_bytes(wanted)
 

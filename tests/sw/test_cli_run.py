@@ -135,7 +135,8 @@ def test_run_on_the_rtl_and_report(edgemoe, bundle, image, tmp_path):
     assert values["bit_exact"] and values["mismatches"] == 0 and values["tensors_compared"] == 94
     with edgemoe_open("reference", bundle) as accelerator:
         best = accelerator.run(image, "scene").topk()
-    assert [one.get("classes") for one in values["per_inference"]] == [None, None, [one._asdict() for one in best]]
+    classes = [{"label": number, "name": name, "probability": share} for number, name, share in best]
+    assert [one.get("classes") for one in values["per_inference"]] == [None, None, classes]
     shown = edgemoe("report", tmp_path / "out" / "report.json")
     assert shown.code == 0 and "1.moe" in shown.out and "bit for bit" in shown.out
     assert max(map(len, shown.out.splitlines())) <= 80

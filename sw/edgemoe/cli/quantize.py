@@ -53,7 +53,8 @@ def command(
         work.step("measuring each layer's errors")
         rows = list(report(state, graph, pictures))
     show(_table(rows))
-    say(f"{out}: {config.name} from {len(pictures)} images, {out.stat().st_size:,} bytes")
+    what = "generated scenes" if images is None else "images"
+    say(f"{out}: {config.name} from {len(pictures)} {what}, {out.stat().st_size:,} bytes")
 
 
 def _table(rows: Iterable[dict[str, Any]]) -> TextTable:
