@@ -10,6 +10,7 @@ from PIL import Image
 import edgemoe as library
 from edgemoe.bundle import Bundle
 from edgemoe_models.config import TaskConfig
+from edgemoe_models.pictures.fitting import middle
 from edgemoe_models.random_weights import random_state
 from support.animal_pictures import TASKS, blocks, class_folders, trained_files
 from support.random_graphs import small_model
@@ -72,6 +73,26 @@ def test_another_size(edgemoe, animals, tree):
     blocks(tree / "dog" / "large.png", 1, (40, 40))
     edgemoe("evaluate", animals, tree).refused("large.png: it is 40x40 pixels, but the model takes 16x12", "--resize")
     assert "10 pictures" in edgemoe.ok("evaluate", animals, tree, "--resize", "crop")
+
+
+def test_a_smaller_window(edgemoe, animals, tree, tmp_path):
+    """As ImageNet's: the shorter side to 32 / 28 of the model's, and the middle of it."""
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 50, 3), np.uint8)
+    part = middle(pixels, (12, 16), 0.5)
+    np.testing.assert_array_equal(part, pixels[6:18, 17:33])
+    np.testing.assert_array_equal(middle(pixels, (12, 16), 1), pixels[:, 9:41])
+    assert middle(pixels[:1, :1], (12, 16), 0.1).shape == (1, 1, 3)
+    labels = tmp_path / "labels.csv"
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    with library.open("reference", Bundle.load(animals)) as accelerator:
+        labels.write_text(f"x.png,{accelerator.run(part, 'animal').label}")
+    arguments = ("evaluate", animals, tmp_path, "--labels", labels, "--resize", "crop", "--crop-share")
+    assert "top-1 100.00%" in edgemoe.ok(*arguments, 0.5)
+    edgemoe(*arguments, 0).refused("crop_share must be above 0 and at most 1, not 0.0")
+    edgemoe("evaluate", animals, tree, "--crop-share", 0.5).refused("a share of what resize='crop' takes")
+    edgemoe("evaluate", animals, tree, "--masks", tree, "--resize", "crop", "--crop-share", 0.5).refused(
+        "whole pictures"
+    )
 
 
 def test_what_is_wrong_with_folders(edgemoe, animals, bundle, tree, tmp_path):

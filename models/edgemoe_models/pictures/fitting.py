@@ -18,6 +18,7 @@ __all__ = [
     "crop_box",
     "fit",
     "load_pillow",
+    "middle",
     "misfit",
     "resized",
 ]
@@ -75,6 +76,18 @@ def resized(image: Any, size: Size, resize: Resize) -> Any:
     whole = (0.0, 0.0, float(image.width), float(image.height))
     box = crop_box(image.size, size) if resize == "crop" else whole
     return image.resize(size[::-1], load_pillow("resizing images").Resampling.BILINEAR, box)
+
+
+def middle(pixels: RGB, size: Size, share: float) -> RGB:
+    """The middle of what ``crop`` takes of a picture, uint8 [H, W, 3]: a share of its width and of its height, 0..1.
+
+    Accuracy on ImageNet is by custom measured on 0.875: 256 pixels for the shorter side, and 224 of them.
+    """
+    left, top, right, bottom = crop_box((pixels.shape[1], pixels.shape[0]), size)
+    across, down = (right - left) * (1 - share) / 2, (bottom - top) * (1 - share) / 2
+    rows, columns = slice(round(top + down), round(bottom - down)), slice(round(left + across), round(right - across))
+    part = pixels[rows, columns]
+    return part if part.size else pixels
 
 
 def crop_box(picture: tuple[int, int], size: Size) -> tuple[float, float, float, float]:

@@ -50,6 +50,10 @@ def command(
         str | None,
         typer.Option(help=f"pictures of another size: {' or '.join(RESIZES)} (crop: the middle); default: refuse them"),
     ] = None,
+    crop_share: Annotated[
+        float,
+        typer.Option(help="of what crop takes the middle: this share of width and height; ImageNet's custom: 0.875"),
+    ] = 1.0,
     count: Annotated[int | None, typer.Option(min=1, help="pictures at most, evenly spaced; default: all")] = None,
     rows: Annotated[Path | None, typer.Option("--json", help="also write all figures to this file")] = None,
     state: Annotated[
@@ -71,7 +75,9 @@ def command(
     for written in filter(None, (rows, state)):
         output_file(written, inputs)
     given = {name: value for name, value in {"bitstream": bitstream, "port": port}.items() if value is not None}
-    options = EvaluationOptions(device, check_resize(resize), void, given, hint)
+    options = EvaluationOptions(device, check_resize(resize), crop_share, void, given, hint)
+    if masks is not None and crop_share < 1:
+        raise ValueError("--crop-share is of whole pictures' labels; masks get the model's size by --resize")
     with working("reading") as work:
         loaded = load_bundle(bundle)
         about, pictures = _pictures(loaded, folder, task, labels, masks, by_order)

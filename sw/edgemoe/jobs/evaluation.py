@@ -26,8 +26,8 @@ from edgemoe_models.evaluation.classes import BEST, best_of
 from edgemoe_models.evaluation.labelled import LabelError, Labelled
 from edgemoe_models.evaluation.masks import read_mask
 from edgemoe_models.integer.postprocess import arrange, postprocess
-from edgemoe_models.pictures import Notes, PictureError, Resize, read_picture
-from edgemoe_models.pictures.fitting import PictureSizeError
+from edgemoe_models.pictures import Notes, PictureError, Resize, fit, read_picture
+from edgemoe_models.pictures.fitting import PictureSizeError, middle
 from edgemoe_models.storage.shards import shard_paths
 
 __all__ = ["Evaluation", "EvaluationOptions", "FloatModel", "choose_task", "evaluation_key"]
@@ -45,6 +45,7 @@ class EvaluationOptions:
     Attributes:
         device: as ``edgemoe.open`` takes it
         resize: ``crop`` or ``squeeze`` pictures of other sizes; None: refuse them
+        crop_share: of ``crop`` the middle, this share of its width and height; of whole pictures' labels only
         void: what masks have where a pixel has no label
         device_options: further ones of ``edgemoe.open``
         note: told once for each kind of thing that was done to pictures, and the first pictures that were skipped
@@ -52,9 +53,16 @@ class EvaluationOptions:
 
     device: str = "reference"
     resize: Resize | None = None
+    crop_share: float = 1.0
     void: int = IGNORE
     device_options: Mapping[str, Any] = field(default_factory=dict)
     note: Callable[[str], None] = lambda text: None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.crop_share <= 1:
+            raise ValueError(f"crop_share must be above 0 and at most 1, not {self.crop_share!r}")
+        if self.crop_share < 1 and self.resize != "crop":
+            raise ValueError("crop_share is a share of what resize='crop' takes (--resize crop)")
 
 
 def choose_task(bundle: Bundle, name: str | None, kind: str) -> TaskConfig:
@@ -130,7 +138,7 @@ def evaluation_key(
         "bundle": bundle_digest(bundle)[:16],
         "task": task.name,
         "device": options.device,
-        "resize": options.resize or "none",
+        "resize": (options.resize or "none") + (f" {options.crop_share:g}" if options.crop_share < 1 else ""),
         "float_checkpoint": floats.digest[:16] if floats else "none",
         **({} if task.kind == "classification" else {"void": str(options.void)}),
     }
@@ -225,9 +233,7 @@ class Evaluation:
         """Pictures of the model's size, in the stream's thread; one that cannot be read is skipped."""
         for one in missing:
             try:
-                image = read_picture(
-                    one.path, self._size, self._options.resize, notes=self._notes, may_turn=one.mask is None
-                )
+                image = self._read(one)
             except PictureSizeError as error:
                 self._refused = error
                 return
@@ -238,6 +244,13 @@ class Evaluation:
                 continue
             waiting.append((one, image))
             yield image
+
+    def _read(self, one: Labelled) -> npt.NDArray[np.uint8]:
+        options = self._options
+        if options.crop_share == 1:
+            return read_picture(one.path, self._size, options.resize, notes=self._notes, may_turn=one.mask is None)
+        whole = read_picture(one.path, notes=self._notes)
+        return fit(middle(whole, self._size, options.crop_share), self._size, "crop")
 
     def _keep(self, one: Labelled, found: Record) -> None:
         record = {"stamp": self._stamps[one.name], **found}
