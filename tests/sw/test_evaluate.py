@@ -12,11 +12,14 @@ from edgemoe.bundle import Bundle
 from edgemoe.jobs import evaluation, evaluation_state
 from edgemoe.jobs.evaluation_state import EvaluationState
 from edgemoe.runtime.reference import ReferenceExecutor
+from edgemoe_hw.spec.config import PRESETS
 from edgemoe_models import float_reference
 from edgemoe_models.integer.postprocess import arrange, postprocess
 from edgemoe_models.random_weights import random_state
 from edgemoe_models.storage.atomic import SaveError
 from support.animal_pictures import LABELS, MODEL, NAMES, SIZE, blocks, class_folders, trained_files
+
+from .conftest import needs_pynq, overlay
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +172,14 @@ def test_goes_on_after_an_interruption(edgemoe, animals, tree, tmp_path, monkeyp
     assert done.out == whole and (tmp_path / "x.json").read_text() == (tmp_path / "whole.json").read_text()
     monkeypatch.setattr(evaluation, "open_device", lambda *_, **__: pytest.fail("all is known"))
     assert edgemoe.ok(*arguments, "--json", tmp_path / "x.json") == whole
+
+
+@needs_pynq
+def test_on_a_board(edgemoe, animals, tree, device):
+    """PYNQ, whose accelerator is simulated."""
+    arguments = ("evaluate", animals, tree, "--count", 2)
+    board = edgemoe.ok(*arguments, "--device", "pynq", "--bitstream", overlay(PRESETS["tiny"]))
+    assert board == edgemoe.ok(*arguments).replace("on reference", "on pynq")
 
 
 def test_a_device_that_fails(edgemoe, animals, tree, tmp_path, monkeypatch):
