@@ -37,13 +37,13 @@ PICTURE_WEIGHT, GATE_RIDGE = 16.0, 0.03
 OUTLIER_SHARE = 0.02
 
 
-def _truncated(rng: np.random.Generator, shape: tuple[int, ...], deviation: float) -> Floats:
+def truncated(rng: np.random.Generator, shape: tuple[int, ...], deviation: float) -> Floats:
     """Normal values cut at three deviations."""
     return (np.clip(standard_normal(rng, shape), -3, 3) * deviation).astype(np.float32)
 
 
-def _log_normal(rng: np.random.Generator, shape: tuple[int, ...], deviation: float) -> Floats:
-    return exp(_truncated(rng, shape, deviation).astype(np.float64)).astype(np.float32)
+def log_normal(rng: np.random.Generator, shape: tuple[int, ...], deviation: float) -> Floats:
+    return exp(truncated(rng, shape, deviation).astype(np.float64)).astype(np.float32)
 
 
 def _outliers(rng: np.random.Generator, dim: int) -> npt.NDArray[np.int64]:
@@ -53,6 +53,13 @@ def _outliers(rng: np.random.Generator, dim: int) -> npt.NDArray[np.int64]:
 def random_state(config: ModelConfig, seed: int = 0) -> dict[str, Floats]:
     """A float state dict for ``config``; equal arguments give equal tensors."""
     rng = np.random.Generator(np.random.PCG64(seed))
+    state = drawn(config, rng)
+    _settle(state, config, rng)
+    return state
+
+
+def drawn(config: ModelConfig, rng: np.random.Generator) -> dict[str, Floats]:
+    """Tensors that no picture was shown to: attention's sharpness is chance, and gates are zeros."""
     state: dict[str, Floats] = {}
     outliers = _outliers(rng, config.dim)  # the same channels stand out in every block, as in trained models
     for name, shape in state_shapes(config).items():
@@ -64,18 +71,17 @@ def random_state(config: ModelConfig, seed: int = 0) -> dict[str, Floats]:
         elif part == "gate":
             state[name] = np.zeros(shape, np.float32)  # set by _settle
         else:
-            state[name] = _truncated(rng, shape, 0.3 if name == "pos_embed" else 0.08)
+            state[name] = truncated(rng, shape, 0.3 if name == "pos_embed" else 0.08)
     state["patch_embed.bias"][outliers] += 2.0
     weight = state["patch_embed.weight"]  # trained filters hardly see a patch's mean
     weight -= np.float32(0.9) * mean(weight)[:, None]
-    _settle(state, config, rng)
     return state
 
 
 def _norm(rng: np.random.Generator, shape: tuple[int, ...], leaf: str, outliers: npt.NDArray[np.int64]) -> Floats:
     if leaf == "bias":
-        return _truncated(rng, shape, 0.15)
-    gain = _log_normal(rng, shape, 0.35)
+        return truncated(rng, shape, 0.15)
+    gain = log_normal(rng, shape, 0.35)
     gain[outliers] *= uniforms(rng, 2.5, 6.0, len(outliers)).astype(np.float32)
     return gain
 
@@ -86,8 +92,8 @@ def _weight(rng: np.random.Generator, config: ModelConfig, name: str, shape: tup
         deviation *= 6.0  # pixels vary little
     elif name.endswith(("attn.proj.weight", "mlp.fc2.weight", "moe.w2")):
         deviation *= 2.0 / math.sqrt(config.depth)  # each block adds a part of the residual stream
-    rows = _log_normal(rng, (*shape[:-1], 1), 0.25)  # output channels differ in size
-    return _truncated(rng, shape, deviation) * rows
+    rows = log_normal(rng, (*shape[:-1], 1), 0.25)  # output channels differ in size
+    return truncated(rng, shape, deviation) * rows
 
 
 def _settle(state: dict[str, Floats], config: ModelConfig, rng: np.random.Generator) -> None:
@@ -100,27 +106,28 @@ def _settle(state: dict[str, Floats], config: ModelConfig, rng: np.random.Genera
     streams = {config.tasks[0].name: tokens}  # tasks share their tokens up to the first gate
     for i in range(config.depth):
         attention(state, config, streams[config.tasks[0].name][:PICTURES], i, seen)
-        _sharpen_attention(rng, config, state[f"blocks.{i}.attn.qkv.weight"], seen[f"blocks.{i}.scores"])
+        wanted = uniforms(rng, *SCORE_DEVIATIONS, config.heads)
+        sharpen_attention(config, state[f"blocks.{i}.attn.qkv.weight"], seen[f"blocks.{i}.scores"], wanted)
         streams = {task: attention(state, config, x, i, {}) for task, x in streams.items()}
         if config.is_moe(i):
             shared = streams[config.tasks[0].name]
             streams = {task.name: streams.get(task.name, shared) for task in config.tasks}
             norm = state[f"blocks.{i}.norm2.weight"], state[f"blocks.{i}.norm2.bias"]
             for task, x in streams.items():
-                state[f"blocks.{i}.moe.gate.{task}"] = _gate(rng, config, layer_norm(x, *norm, config.eps))
+                state[f"blocks.{i}.moe.gate.{task}"] = gate_weights(rng, config, layer_norm(x, *norm, config.eps))
         streams = {task: mlp(state, config, x, i, task, {}) for task, x in streams.items()}
 
 
-def _sharpen_attention(rng: np.random.Generator, config: ModelConfig, qkv: Floats, scores: Doubles) -> None:
-    """Scale each head's q and k so that its scores [B, heads, T, T] (base 2) spread as wanted. Changes ``qkv``."""
+def sharpen_attention(config: ModelConfig, qkv: Floats, scores: Doubles, wanted: Doubles) -> None:
+    """Scale each head's q and k so that its scores [B, heads, T, T] (base 2) spread as ``wanted`` [heads], in natural
+    logarithms. Changes ``qkv``."""
     deviation = mean(mean(np.sqrt(variance(scores)), 2), 0) / LOG2_E
-    wanted = uniforms(rng, *SCORE_DEVIATIONS, config.heads)
     factor = np.sqrt(wanted / np.maximum(deviation, 1e-6)).astype(np.float32)
     rows = qkv[: 2 * config.dim].reshape(2, config.heads, config.head_dim, config.dim)
     rows *= factor[None, :, None, None]
 
 
-def _gate(rng: np.random.Generator, config: ModelConfig, tokens: Doubles) -> Floats:
+def gate_weights(rng: np.random.Generator, config: ModelConfig, tokens: Doubles) -> Floats:
     """A gate [E, D] that spreads the tokens [B, T, D] of every picture over all experts.
 
     A balance loss (Shazeer et al. 2017) makes trained gates do so. Without it a random gate sends most of a picture to

@@ -76,7 +76,7 @@ class QuantizeOptions:
         if self.ranges == "percentile":
             peak = _percentile(np.abs(x).reshape(-1), _PERCENTILE)
         tried = [max(peak * clip, TINY) / LIMIT for clip in (clips if self.ranges == "mse" else (1.0,))]
-        return list(dict.fromkeys(float(self.rounded(scale)) for scale in tried))
+        return [float(self.rounded(scale)) for scale in tried]
 
 
 DEFAULT = QuantizeOptions()

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgemoe_models import float_reference
 from edgemoe_models.config import POOLS, ModelConfig
 from edgemoe_models.exact.functions import LOG2_E
 from edgemoe_models.exact.sums import Doubles, mean, total
@@ -31,15 +30,21 @@ from edgemoe_models.graph.integer_graph import (
 from edgemoe_models.integer import reference
 from edgemoe_models.model_image import patchify
 from edgemoe_models.ptq.activations import ActivationScale, Shifts, fit_activation
-from edgemoe_models.ptq.expert_use import ExpertUse, share_of_images
 from edgemoe_models.ptq.layers import (
     InputScale,
     make_linear,
     make_norm,
     scalar_requant,
 )
+from edgemoe_models.ptq.observation import observe
 from edgemoe_models.ptq.options import QuantizeOptions
-from edgemoe_models.ptq.search import activation_scale, attention_scales, refit_weights, smooth
+from edgemoe_models.ptq.search import (
+    Channels,
+    attention_scales,
+    channel_ranges,
+    refit_weights,
+    tensor_range,
+)
 
 RESIDUAL_HEADROOM = 1.5
 OUTPUT_HEADROOM = 1.5
@@ -48,26 +53,6 @@ SCORE_UNIT, SCORE_MAX = 64, 2047
 GATE_UNIT = 1024
 #: A mean over fewer calibration rows than this says too little to correct a bias with.
 _ENOUGH_ROWS = 64
-
-
-def observe(
-    state: dict[str, Floats], config: ModelConfig, images: npt.NDArray[np.uint8]
-) -> tuple[dict[str, Doubles], ExpertUse]:
-    """Activations of all images and tasks, joined, by trace name, with ``.experts.{e}.input`` added; use of experts."""
-    parts: dict[str, list[Doubles]] = {}
-    use: ExpertUse = {}
-    for task in config.tasks:
-        seen: dict[str, Any] = {}
-        float_reference.forward(state, config, images, task.name, seen)
-        for name, value in seen.items():
-            if name.endswith(".queues"):
-                block = name.removesuffix(".queues")
-                use[f"{block}.{task.name}"] = share_of_images(value, len(images), config.num_tokens)
-                for e, queue in enumerate(value):
-                    parts.setdefault(f"{block}.experts.{e}.input", []).append(seen[f"{block}.norm2"][queue])
-            elif not name.endswith(".gate_scores"):
-                parts.setdefault(name, []).append(value)
-    return {name: np.concatenate(values) for name, values in parts.items()}, use
 
 
 class Quantizer:
@@ -85,11 +70,13 @@ class Quantizer:
         options: QuantizeOptions,
     ) -> None:
         self.state, self.config, self.images, self.options = state, config, images, options
-        self.seen, self.expert_use = observe(state, config, images)
+        self.observed = observe(state, config, images)
+        self.seen = self.observed.rows
         residuals = [value for name, value in self.seen.items() if name == "embed" or ".residual" in name]
         peak = max(float(np.abs(value).max()) for value in residuals)
         self.residual_scale = float(options.rounded(max(peak, 1e-6) * RESIDUAL_HEADROOM / 32767))
         self.scales: dict[str, npt.NDArray[np.float32]] = {}
+        self.clipping: dict[str, float] = {}  # by trace name, on images that had no part in the range
         self.head_inputs: dict[str, InputScale] = {}  # of each head's last layer, by task
 
     def graph(self) -> IntegerGraph:
@@ -110,7 +97,7 @@ class Quantizer:
             norm=norm,
             heads={task.name: self._head(task.name, inputs) for task in config.tasks},
             scales=self._all_scales(),
-            expert_use=self.expert_use,
+            expert_use=self.observed.use,
         )
         if self.options.refit:
             heads = {name: self._refit(graph, name, head) for name, head in graph.heads.items()}
@@ -169,14 +156,20 @@ class Quantizer:
         """The mean [K] of rows [N, K] that equalization moves out of them."""
         return mean(x, 0) if self.options.equalize else np.zeros(x.shape[1])
 
+    def _note_clipping(self, trace: str, found: Channels) -> None:
+        if found.clipping is not None:
+            self.clipping[trace] = found.clipping
+
     def _norm(
         self, trace: str, name: str, weights: list[Floats], bits: tuple[int, ...] = ()
     ) -> tuple[IntegerLayerNorm, InputScale]:
         """A LayerNorm and the scale of its outputs, for the layers ``weights`` of ``bits`` that consume them."""
         x = self.seen[trace]
         moved = self._mean(x)
-        a, s = smooth(x - moved, weights, self.options, bits)
-        inputs = InputScale.fit(x, a * s, moved)
+        halves = self.observed.halves(trace)
+        found = channel_ranges(x - moved, weights, self.options, bits, halves=halves)
+        self._note_clipping(trace, found)
+        inputs = InputScale.fit(x, found.factors * found.scale, moved)
         self.scales[trace] = inputs.unit.astype(np.float32)
         weight, bias = self.state[f"{name}.weight"], self.state[f"{name}.bias"]
         return make_norm(weight, bias, inputs, self.residual_scale, self.config.eps), inputs
@@ -222,8 +215,13 @@ class Quantizer:
             q.reshape(shape) * folded, k.reshape(shape), factor / folded / LOG2_E, self.options
         )
         proj = self.state[f"{name}.attn.proj.weight"]
-        a, s_context = smooth(context - v_mean, [proj], self.options)
-        s_v = activation_scale(v / a, self.options)
+        halves = self.observed.halves(f"{name}.context")
+        found = channel_ranges(context - v_mean, [proj], self.options, halves=halves, bound=v)
+        self._note_clipping(f"{name}.context", found)
+        a, s_context = found.factors, found.scale
+        found = tensor_range(v / a, self.options, halves)
+        self._note_clipping(f"{name}.v", found)
+        s_v = found.scale
         out_scale = np.concatenate([s_q / balance, s_k * balance, s_v * a])
         fold = np.repeat([folded, 1.0, 1.0], dim)
         self.scales |= {

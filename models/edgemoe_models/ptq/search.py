@@ -5,10 +5,12 @@ Everything is computed with ``edgemoe_models.exact``, so that the same candidate
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 from edgemoe_models.exact.functions import softmax
 from edgemoe_models.exact.linear_algebra import solve
@@ -16,6 +18,7 @@ from edgemoe_models.exact.sums import integer_product, mean, product, total, var
 from edgemoe_models.ptq.layers import weight_limit
 from edgemoe_models.ptq.options import DEFAULT, LIMIT, TINY, Floats, QuantizeOptions
 
+Halves = npt.NDArray[np.bool_]
 _SAMPLE_ROWS, _SAMPLE_OUTPUTS, _SAMPLE_VALUES, _SAMPLE_QUERIES = 512, 384, 1 << 17, 32
 #: Exponents (activations, weights), in quarters, of the candidates for moving a channel's range between activation and
 #: weight: powers that square roots give, because a library's power is not the same everywhere.
@@ -31,21 +34,75 @@ _TENSOR_CLIPS = (
 _RIDGES = (0.01, 0.1, 1.0, 10.0)
 
 
+#: Where halves of the pictures judge each other's ranges, ranges beyond the peak are tried too.
+_WIDER_CLIPS, _WIDER_TENSOR_CLIPS = (*_CLIPS, 1.15, 1.3, 1.6, 2.0), (*_TENSOR_CLIPS, 1.15, 1.3)
+#: A context's channels range at least so far, as a share of what v's do, which bounds them (it is a mean of v).
+_BOUND_SHARES = (0.0, 0.5, 0.7, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Channels:
+    """How int8 integers stand for a tensor: ``x / (factors * scale)``.
+
+    Attributes:
+        factors: of each channel, [K]
+        scale: of the tensor
+        clipping: share of the values beyond the range, in pictures that had no part in it
+    """
+
+    factors: Floats
+    scale: float
+    clipping: float | None = None
+
+
 def sample_rows(x: Floats, rows: int = _SAMPLE_ROWS) -> Floats:
     """At most ``rows`` evenly spaced rows."""
     return x[:: -(-len(x) // rows)] if len(x) > rows else x
 
 
+def _folds(x: Floats, halves: Halves | None) -> list[tuple[Halves, Halves]]:
+    """Rows [N, ...] that give a range, and those that judge it: all for all, or each half of the pictures for the
+    other."""
+    if halves is None:
+        everything = np.ones(len(x), np.bool_)
+        return [(everything, everything)]
+    return [(~halves, halves), (halves, ~halves)]
+
+
 def activation_scale(x: Floats, options: QuantizeOptions) -> float:
     """The symmetric int8 scale of a tensor."""
-    flat = x.reshape(-1)
-    flat = flat[:: -(-flat.size // _SAMPLE_VALUES)] if flat.size > _SAMPLE_VALUES else flat
+    return tensor_range(x, options).scale
+
+
+def tensor_range(x: Floats, options: QuantizeOptions, halves: Halves | None = None) -> Channels:
+    """The symmetric int8 scale of a tensor [N, ...]; ``halves``: of each row, whether its picture is of the second."""
+    ones = np.ones(x.shape[-1])
     peak = float(np.abs(x).max(initial=0.0))
     if peak < TINY:
-        return float(options.rounded(1.0 / LIMIT))
-    scales = options.scales(flat, peak, _TENSOR_CLIPS)
-    errors = [float(total(np.square(np.clip(np.rint(flat / s), -LIMIT, LIMIT) * s - flat))) for s in scales]
-    return scales[int(np.argmin(errors))]
+        return Channels(ones, float(options.rounded(1.0 / LIMIT)))
+    clips = _TENSOR_CLIPS if halves is None else _WIDER_TENSOR_CLIPS
+    errors = np.zeros(len(clips) if options.ranges == "mse" else 1)
+    beyond = np.zeros_like(errors)
+    folds = _folds(x, halves)
+    for known, judge in folds:
+        scales = options.scales(_sample_values(x[known]), float(np.abs(x[known]).max(initial=TINY)), clips)
+        flat = _sample_values(x[judge])
+        for n, s in enumerate(scales):
+            errors[n] += float(total(np.square(np.clip(np.rint(flat / s), -LIMIT, LIMIT) * s - flat)))
+            beyond[n] += _clipped(flat / s) / len(folds)
+    best = int(np.argmin(errors))
+    scale = options.scales(_sample_values(x), peak, clips)[best]
+    return Channels(ones, scale, None if halves is None else float(beyond[best]))
+
+
+def _sample_values(x: Floats) -> Floats:
+    flat = x.reshape(-1)
+    return flat[:: -(-flat.size // _SAMPLE_VALUES)] if flat.size > _SAMPLE_VALUES else flat
+
+
+def _clipped(x: Floats) -> float:
+    """The share of values, in units of their scale, that int8 cannot hold."""
+    return float(np.count_nonzero(np.abs(x) > LIMIT + 0.5)) / max(1, x.size)
 
 
 def refit_weights(weight: Floats, inputs: Floats, outputs: Floats) -> Floats:
@@ -96,36 +153,79 @@ def smooth(
     bits: tuple[int, ...] = (),
     allow_channels: bool = True,
 ) -> tuple[Floats, float]:
+    """``channel_ranges`` judged on the rows that they are of: factors and scale."""
+    found = channel_ranges(x, weights, options, bits, allow_channels)
+    return found.factors, found.scale
+
+
+def channel_ranges(
+    x: Floats,
+    weights: list[Floats],
+    options: QuantizeOptions = DEFAULT,
+    bits: tuple[int, ...] = (),
+    allow_channels: bool = True,
+    halves: Halves | None = None,
+    bound: Floats | None = None,
+) -> Channels:
     """Per-channel factors a [K] and a scale s: int8 ``x / (a * s)`` with weights ``w * a`` loses least.
 
-    x: calibration rows [N, K]; weights: the layers [M, K] that consume x, of ``bits`` (8 unless given), each counted
-    alike, its outputs by their own variance. Candidates are tried on a sample and the measured best is taken.
+    Candidates are tried on a sample and the measured best is taken.
+
+    Args:
+        x: calibration rows [N, K]
+        weights: the layers [M, K] that consume x, of ``bits`` (8 unless given), each counted alike, its outputs by
+            their own variance
+        allow_channels: whether factors may differ from 1
+        halves: of each row, whether its picture is of the second half: then ranges that one half of the pictures gives
+            are judged on the other half
+        bound: rows [N, K] whose ranges x cannot exceed
     """
-    peak_x = np.abs(x).max(0)
-    peak_x = np.maximum(peak_x, 1e-2 * mean(peak_x) + TINY)
-    x = sample_rows(x)
-    weights = [sample_rows(w, _SAMPLE_OUTPUTS) for w in weights]
-    wanted = [product(x, w) for w in weights]
-    power = [np.maximum(variance(y, 0), TINY + 1e-6 * variance(y.reshape(-1))) for y in wanted]
+    errors: dict[tuple[int, int, int], float] = {}
+    beyond: dict[tuple[int, int, int], float] = {}
+    smoothing = _SMOOTHING if allow_channels and options.equalize else _SMOOTHING[:1]
+    shares = (0.0,) if bound is None else _BOUND_SHARES
+    clips = _CLIPS if halves is None else _WIDER_CLIPS
     peak_w = np.max([np.abs(w).max(0) / max(float(np.abs(w).max()), TINY) for w in weights], 0)
     peak_w = np.maximum(peak_w, 1e-2)
-    best: tuple[float, Floats, float] | None = None
-    for alpha, beta in _SMOOTHING if allow_channels and options.equalize else _SMOOTHING[:1]:
-        a = _quarter_power(peak_x, alpha) / _quarter_power(peak_w, beta)
+    samples = [sample_rows(w, _SAMPLE_OUTPUTS) for w in weights]
+    folds = _folds(x, halves)
+
+    def candidate(rows: Halves, share: float, power: tuple[int, int]) -> tuple[Floats, list[float]]:
+        peak = _channel_peaks(x[rows], None if bound is None else bound[rows], share)
+        a = _quarter_power(peak, power[0]) / _quarter_power(peak_w, power[1])
         a = options.factors(a / _middle(a))
-        scaled = x / a
-        rounded = [_round_rows(w * a, b) for w, b in zip(weights, bits or (8,) * len(weights), strict=True)]
-        for s in options.scales(scaled, float((peak_x / a).max()), _CLIPS):
-            integers = np.clip(np.rint(scaled / s), -LIMIT, LIMIT)
-            errors = [
-                _relative_error(integers, w, s * unit, y, p)
-                for (w, unit), y, p in zip(rounded, wanted, power, strict=True)
-            ]
-            error = sum(errors) / len(errors)
-            if best is None or error < best[0]:
-                best = error, a, s
-    assert best is not None
-    return best[1].astype(np.float64), best[2]
+        return a, options.scales(sample_rows(x[rows]) / a, float((peak / a).max()), clips)
+
+    for known, judge in folds:
+        rows = sample_rows(x[judge], _SAMPLE_ROWS // len(folds))
+        wanted = [product(rows, w) for w in samples]
+        power = [np.maximum(variance(y, 0), TINY + 1e-6 * variance(y.reshape(-1))) for y in wanted]
+        for i, share in enumerate(shares):
+            for j, exponents in enumerate(smoothing):
+                a, scales = candidate(known, share, exponents)
+                rounded = [_round_rows(w * a, b) for w, b in zip(samples, bits or (8,) * len(weights), strict=True)]
+                scaled = rows / a
+                for k, s in enumerate(scales):
+                    integers = np.clip(np.rint(scaled / s), -LIMIT, LIMIT)
+                    found = [
+                        _relative_error(integers, w, s * unit, y, p)
+                        for (w, unit), y, p in zip(rounded, wanted, power, strict=True)
+                    ]
+                    key = i, j, k
+                    errors[key] = errors.get(key, 0.0) + sum(found) / len(found)
+                    beyond[key] = beyond.get(key, 0.0) + _clipped(scaled / s) / len(folds)
+    i, j, k = best = min(errors, key=lambda key: errors[key])
+    a, scales = candidate(np.ones(len(x), np.bool_), shares[i], smoothing[j])
+    return Channels(a.astype(np.float64), scales[k], None if halves is None else beyond[best])
+
+
+def _channel_peaks(x: Floats, bound: Floats | None, share: float) -> Floats:
+    """The range of each channel [K], none of them tiny: of rows [N, K], and at least ``share`` of that of ``bound``."""
+    peak = np.abs(x).max(0)
+    if bound is not None and share:
+        peak = np.maximum(peak, share * np.abs(bound).max(0))
+    result: Floats = np.maximum(peak, 1e-2 * mean(peak) + TINY)
+    return result
 
 
 def _quarter_power(x: Floats, quarters: int) -> Floats:
