@@ -10,7 +10,9 @@ from edgemoe.compiler import build_bundle
 from edgemoe_hw.spec.config import PRESETS
 from edgemoe_models import float_reference
 from edgemoe_models.checkpoint import load_checkpoint
+from edgemoe_models.exact.functions import gelu
 from edgemoe_models.importers import ImportOptions, ImportRefused, import_checkpoint
+from edgemoe_models.importers.filled import mlp_size
 from edgemoe_models.integer import reference
 from edgemoe_models.ptq.quantize import quantize_checkpoint
 
@@ -121,6 +123,26 @@ def test_edge_moe_missing_files_are_listed_or_filled(folder):
     assert np.array_equal(weights[0], weights[1]) and not np.array_equal(weights[0], weights[2])
     assert not first.state["blocks.3.moe.b2"].any()
     assert first.unused == ("extra.float32.bin", "l3_x_post_moe.float32.bin")
+
+
+@pytest.mark.parametrize("gain", [0.2, 15.0])
+def test_filled_experts_are_as_loud_as_dense_blocks(folder, gain, rng):
+    """However loud norm2 is: GELU's inputs have unit size, and outputs that of the dense MLPs."""
+    for name in ("l1_htoh4_weight", "l1_htoh4_bias", "l1_h4toh_weight", "l3_h4toh_weight"):
+        (folder / f"{name}.float32.bin").unlink()
+    gains = np.where(np.arange(DIM) % 5 == 0, gain, 1.0)
+    (folder / "l1_norm2_weight.float32.bin").write_bytes(gains.astype("<f4").tobytes())
+    state = import_checkpoint(folder, ImportOptions(heads=HEADS, fill_missing=4)).state
+    rows = rng.standard_normal((2000, DIM))
+    dense = [mlp_size(state, i, rows) for i in (0, 2)]
+    for i in (1, 3):
+        y = rows * state[f"blocks.{i}.norm2.weight"] + state[f"blocks.{i}.norm2.bias"]
+        w1, b1, w2 = (state[f"blocks.{i}.moe.{part}"].astype(np.float64) for part in ("w1", "b1", "w2"))
+        inputs = np.einsum("td,ehd->eth", y, w1) + b1[:, None]
+        if i == 1:
+            assert np.sqrt(np.square(inputs).mean()) == pytest.approx(1, rel=0.25)
+        outputs = np.einsum("eth,edh->etd", gelu(inputs), w2)
+        assert 0.7 * min(dense) < np.sqrt(np.square(outputs).mean()) < 1.4 * max(dense)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from edgemoe_models.config import ModelConfig
 from edgemoe_models.exact.sums import mean, variance
 from edgemoe_models.float_reference import Floats
 from edgemoe_models.importers.assumptions import Assumptions
-from edgemoe_models.importers.common import draw_weights, number_of_blocks, parse_tasks, seeded_heads, unit_norm
+from edgemoe_models.importers.common import number_of_blocks, parse_tasks, seeded_heads, unit_norm
+from edgemoe_models.importers.filled import fill_experts
 from edgemoe_models.importers.options import Imported, ImportOptions, ImportRefused
 from edgemoe_models.importers.positions import fitted, image_size
 
@@ -48,9 +49,8 @@ def import_edge_moe(folder: Path, options: ImportOptions) -> Imported:
     filled = [] if options.fill_missing is None else absent
     _check_sizes(sizes, {name: shape for name, (_, shape) in files.items() if name not in filled})
     state = {ours: _read(folder, name).reshape(shape) for name, (ours, shape) in files.items() if name not in filled}
-    rng = np.random.Generator(np.random.PCG64(options.fill_missing or 0))
-    for ours, shape in (files[name] for name in filled):
-        state[ours] = np.zeros(shape, np.float32) if ours.endswith((".b1", ".b2")) else draw_weights(rng, shape)
+    if options.fill_missing is not None and filled:
+        fill_experts(state, config, [files[name][0] for name in filled], options.fill_missing)
     image = _pixels(state.pop("image")) if "image" in sizes else None
     state["pos_embed"], positions = fitted(state["pos_embed"], config.grid, options, _ASPECT)
     seed = options.seed_heads or 0
@@ -58,7 +58,10 @@ def import_edge_moe(folder: Path, options: ImportOptions) -> Imported:
     notes = [f"heads drawn with seed {seed}: the network has none, its output is the tokens of the last block"]
     if filled:
         files_filled = ", ".join(f"{name}{SUFFIX}" for name in filled)
-        notes.append(f"drawn with seed {options.fill_missing} because they are missing: {files_filled}")
+        notes.append(
+            f"drawn with seed {options.fill_missing} because they are missing: {files_filled}; "
+            "as loud as the dense blocks, but they have learnt nothing"
+        )
     last = f"l{config.depth - 1}_x_post_{'moe' if config.is_moe(config.depth - 1) else 'mlp'}"
     used = set(files)
     if last in sizes and image is not None and not filled:
