@@ -82,8 +82,8 @@ def harsh_state(config: ModelConfig = HARSH, seed: int = 0) -> dict[str, Floats]
         _set_gains(rng, config, state, i)
         _set_attention(rng, config, state, i, streams[config.tasks[0].name])
         streams = each(streams, lambda x, task, i=i: attention(state, config, x, i, {}))  # type: ignore[misc]
-        norm = state[f"{name}.norm2.weight"], state[f"{name}.norm2.bias"]
-        normed = each(streams, lambda x, task, norm=norm: layer_norm(x, *norm, config.eps))  # type: ignore[misc]
+        gain, bias = (state[f"{name}.norm2.{part}"] for part in ("weight", "bias"))
+        normed = each(streams, lambda x, task, w=gain, b=bias: layer_norm(x, w, b, config.eps))  # type: ignore[misc]
         size = _deviation(streams[config.tasks[0].name].reshape(-1, config.dim))
         rows = normed[config.tasks[0].name].reshape(-1, config.dim)[::3]
         if config.is_moe(i):

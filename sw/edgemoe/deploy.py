@@ -5,6 +5,7 @@ Quantizer and compiler are imported when they are called, so that ``import edgem
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -40,7 +41,8 @@ def quantize(
         count: as many pictures of the folder are taken, evenly spaced; 8 to 16 are enough
         resize: how they get the model's size: ``crop`` or ``squeeze``
         expert_bits: of the experts' weights
-        notes: told once for each kind of thing that is done to files of pictures; default: Python warnings
+        notes: told once for each kind of thing that is done to files of pictures, and which tensors are clipped on
+            pictures that had no part in their range; default: Python warnings
 
     Returns:
         The integer graph, for ``compile``; ``edgemoe_models.graph.file.write_graph`` writes it to a file
@@ -60,7 +62,8 @@ def quantize(
     elif images is None:
         warn_of_scenes(Path(checkpoint), count)
         images = ptq.calibration_images(config, count)
-    return ptq.quantize(state, config, images, ptq.QuantizeOptions(expert_bits=expert_bits))
+    options = ptq.QuantizeOptions(expert_bits=expert_bits)
+    return ptq.quantize(state, config, images, options, notes or warnings.warn)
 
 
 def compile(

@@ -1,6 +1,8 @@
 """Calibration on a folder of pictures, the error report, and the command that has both."""
 
+import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from edgemoe_models.ptq.quantize import (
     calibration_images,
     quantize,
 )
-from edgemoe_models.ptq.report import layer_errors
+from edgemoe_models.ptq.report import clipping_note, layer_errors
 from edgemoe_models.random_weights import random_images, random_state
 from support.small_models import to_quantize
 
@@ -73,14 +75,18 @@ def test_folder_refusals(folder, tmp_path, case):
 def test_layer_errors():
     """All layers have a ratio; what is quantized more coarsely has a smaller one."""
     state, images = random_state(CONFIG), calibration_images(CONFIG, 4)
-    fine, routing = layer_errors(state, quantize(state, CONFIG, images), images)
-    coarse, _ = layer_errors(state, quantize(state, CONFIG, images, QuantizeOptions(expert_bits=4)), images)
+    errors = layer_errors(state, quantize(state, CONFIG, images), images)
+    fine, routing = errors.ratios, errors.same_expert
+    coarse = layer_errors(state, quantize(state, CONFIG, images, QuantizeOptions(expert_bits=4)), images).ratios
     assert fine.keys() >= {"embed", "blocks.0.q", "blocks.0.hidden", "blocks.1.hidden", "norm", "heads.depth"}
     assert not any(".experts." in name for name in fine)
     assert all(15 < ratio < 70 for ratio in fine.values())
     assert coarse["blocks.0.residual2"] == pytest.approx(fine["blocks.0.residual2"])
     assert coarse["blocks.1.residual2"] < fine["blocks.1.residual2"] - 3
     assert routing.keys() == {"blocks.1"} and 0.9 < routing["blocks.1"] <= 1
+    assert errors.clipped.keys() == fine.keys() and all(0 <= share < 0.1 for share in errors.clipped.values())
+    worst = errors.worst(3)
+    assert len(worst) == 3 and all(fine[worst[-1]] <= fine[name] for name in fine.keys() - set(worst))
 
 
 def test_layer_errors_are_ratios_of_powers():
@@ -93,7 +99,7 @@ def test_layer_errors_are_ratios_of_powers():
     def noise(bias):
         """Power of the head's error, in units of the signal's variance, with ``bias`` added."""
         head.out.bias[:] += bias
-        ratio = layer_errors(state, graph, images)[0]["heads.depth"]
+        ratio = layer_errors(state, graph, images).ratios["heads.depth"]
         head.out.bias[:] -= bias
         return 10 ** (-ratio / 10)
 
@@ -117,9 +123,39 @@ def test_command(edgemoe, folder, checkpoint, tmp_path):
     assert read_graph(out).expert_bits == 4
     lines = done.out.splitlines()
     layers = ["layer", "embed", "0", "1", "norm", "segmentation", "depth"]
-    assert [line.split()[0] for line in lines[1:-1]] == layers
+    assert [line.split()[0] for line in lines[1:8]] == layers
     assert lines[4].endswith("%") and lines[-1].startswith(f"{out}: small from 4 images, ")
     assert max(map(len, lines[:-1])) <= 80
+    assert "on 1 held-out picture" in lines[0] and lines[8].startswith("the worst tensors on 1 held-out picture")
+    assert len(lines) == 1 + 7 + 2 + 10 + 1
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_report(edgemoe, folder, checkpoint, tmp_path, count):
+    """Pictures of the folder that calibration leaves measure what it did; without any, those of calibration."""
+    out, path = tmp_path / "graph", tmp_path / "new" / "report.json"
+    edgemoe.ok("quantize", checkpoint, "--images", folder, "--count", count, "--out", out, "--report", path)
+    report = json.loads(path.read_text())
+    others = 5 - count
+    assert report["measured_on"] == {"pictures": others or 5, "held_out": others > 0}
+    assert report["calibration_pictures"] == count and report["options"]["expert_bits"] == 8
+    assert report["tensors"].keys() >= {"embed", "blocks.0.context", "blocks.1.hidden", "heads.depth"}
+    ratios = {name: row["snr_db"] for name, row in report["tensors"].items()}
+    assert report["worst"] == sorted(ratios, key=lambda name: (ratios[name], name))[:10]
+    assert 0.8 < report["same_expert"]["blocks.1"] <= 1
+
+
+def test_notes_name_clipped_tensors():
+    """A picture unlike the others, in one half only, has ranges that the other half does not know."""
+    state, images, options = random_state(CONFIG), random_images(CONFIG, 6), QuantizeOptions(ranges="min-max")
+    told, strange = [], []
+    quantize(state, CONFIG, images, options, told.append)
+    images[:3] = images[:3] // 16 + 120  # grey on grey
+    quantize(state, CONFIG, images, options, strange.append)
+    assert len(strange) == 1 and strange[0].startswith("more than 1% clipped in one half of the pictures")
+    assert re.search(r"other half: blocks\.\d\.\w+ \d+\.\d %", strange[0]) and told != strange
+    assert clipping_note({"a": 0.01, "b": 0.0}, "here") is None
+    assert "here: b 3.0 %, a 2.0 %;" in clipping_note({"a": 0.02, "b": 0.03, "c": 0.0}, "here")
 
 
 def test_command_without_images(edgemoe, checkpoint, tmp_path):

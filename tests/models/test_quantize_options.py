@@ -10,9 +10,17 @@ from edgemoe_models import float_reference
 from edgemoe_models.config import TaskConfig
 from edgemoe_models.integer import reference
 from edgemoe_models.ptq.layers import InputScale, make_linear
+from edgemoe_models.ptq.observation import observe
 from edgemoe_models.ptq.options import DEFAULT, RANGES
 from edgemoe_models.ptq.quantize import QuantizeError, QuantizeOptions, quantize
-from edgemoe_models.ptq.search import activation_scale, attention_scales, refit_weights, smooth
+from edgemoe_models.ptq.search import (
+    activation_scale,
+    attention_scales,
+    channel_ranges,
+    refit_weights,
+    smooth,
+    tensor_range,
+)
 from edgemoe_models.random_weights import random_images, random_state
 from support.small_models import to_quantize
 
@@ -90,6 +98,41 @@ def test_ranges(rng):
     assert scales["min-max"] == pytest.approx(90 / 127)
     assert scales["percentile"] < 0.2 * scales["min-max"]
     assert scales["mse"] < scales["min-max"]
+
+
+def test_ranges_hold_on_the_other_half(rng):
+    """Rows of a picture that are all alike say little about a channel's range: half of the pictures show how little."""
+    pictures, tokens = 12, 30
+    x = np.repeat(rng.standard_normal((pictures, 1, 16)), tokens, 1).reshape(-1, 16)
+    v = x + 0.5 * rng.standard_normal(x.shape)
+    weight = rng.standard_normal((24, 16))
+    halves = np.arange(len(x)) >= len(x) // 2
+    unseen = rng.standard_normal((2000, 16))
+
+    def loss(found):
+        scale = found.factors * found.scale
+        error = np.clip(np.rint(unseen / scale), -127, 127) * scale - unseen
+        return np.square(error @ weight.T).mean()
+
+    own, judged = channel_ranges(x, [weight]), channel_ranges(x, [weight], halves=halves, bound=v)
+    assert own.clipping is None and 0 <= judged.clipping < 0.1
+    assert loss(judged) < 0.5 * loss(own)
+    assert judged.scale * judged.factors.mean() < 2 * np.abs(v).max() / 127
+    tensor = tensor_range(x, DEFAULT, halves)
+    assert tensor.scale >= tensor_range(x, DEFAULT).scale and 0 <= tensor.clipping < 0.1
+
+
+def test_no_halves_of_few_pictures():
+    images = random_images(SMALL, 3)
+    observed = observe(random_state(SMALL), SMALL, images)
+    assert observed.halves("blocks.0.v") is None
+    observed = observe(random_state(SMALL), SMALL, random_images(SMALL, 5))
+    assert observed.rows.keys() == observed.second_half.keys()
+    assert all(len(rows) == len(observed.second_half[name]) for name, rows in observed.rows.items())
+    assert observed.halves("blocks.0.v").mean() == pytest.approx(0.4)
+    assert len(observed.halves("blocks.1.experts.0.input", "blocks.1.experts.1.hidden")) == sum(
+        len(observed.rows[f"blocks.1.experts.{name}"]) for name in ("0.input", "1.hidden")
+    )
 
 
 def test_refit_weights(rng):

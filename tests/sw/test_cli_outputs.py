@@ -15,6 +15,7 @@ from edgemoe.cli.verbs import VERBS
 FILES = {
     "import {folder}": "--out",
     "quantize {graph}": "--out",
+    "quantize {graph} --out new.graph": "--report",
     "export --model {graph} --task depth": "--out",
     "compile --model {graph} --config tiny": "--out",
     "evaluate {bundle} {folder}": "--json",

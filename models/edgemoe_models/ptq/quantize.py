@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +13,36 @@ from edgemoe_models.checkpoint import check_state, load_checkpoint
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.datasets import scenes
 from edgemoe_models.graph.integer_graph import IntegerGraph
-from edgemoe_models.ptq.calibrate import calibration_folder
+from edgemoe_models.ptq.calibrate import Images, calibration_folder
 from edgemoe_models.ptq.options import DEFAULT, QuantizeError, QuantizeOptions
 from edgemoe_models.ptq.quantizer import Quantizer
+from edgemoe_models.ptq.report import clipping_note
 
 __all__ = [
     "QuantizeError",
     "QuantizeOptions",
     "calibration_folder",
     "calibration_images",
+    "held_out_images",
     "quantize",
     "quantize_checkpoint",
 ]
 
 
-def calibration_images(config: ModelConfig, count: int = 12) -> npt.NDArray[np.uint8]:
+def calibration_images(config: ModelConfig, count: int = 12) -> Images:
     """The first scenes of the training split at the model's size, uint8 [count, H, W, 3]."""
     seeds = scenes.SPLITS["train"][:count]
     return np.stack([scenes.generate_scene(seed, config.image_height, config.image_width).image for seed in seeds])
 
 
+def held_out_images(config: ModelConfig, count: int = 8) -> Images:
+    """The first scenes of the validation split, on which no range is ever chosen, uint8 [count, H, W, 3]."""
+    seeds = scenes.SPLITS["val"][:count]
+    return np.stack([scenes.generate_scene(seed, config.image_height, config.image_width).image for seed in seeds])
+
+
 def quantize_checkpoint(
-    path: Path | str, images: npt.NDArray[np.uint8] | None = None, options: QuantizeOptions = DEFAULT
+    path: Path | str, images: Images | None = None, options: QuantizeOptions = DEFAULT
 ) -> IntegerGraph:
     """Quantize a float checkpoint file, with ``calibration_images`` unless others are given."""
     state, config = load_checkpoint(path)
@@ -44,8 +52,9 @@ def quantize_checkpoint(
 def quantize(
     state: Mapping[str, npt.NDArray[Any]],
     config: ModelConfig,
-    images: npt.NDArray[np.uint8],
+    images: Images,
     options: QuantizeOptions = DEFAULT,
+    notes: Callable[[str], None] | None = None,
 ) -> IntegerGraph:
     """Post-training quantization.
 
@@ -53,6 +62,7 @@ def quantize(
         state: float state dict (float16, float32 or float64)
         images: calibration images, uint8 [B, H, W, 3] at the model's size; 8 to 16 typical ones are enough
         options: bits of the experts' weights, and how ranges are chosen
+        notes: told which tensors are clipped on pictures that had no part in their range, if it is more than 1 %
 
     Raises:
         CheckpointError: weights do not fit the model, or are not finite
@@ -64,4 +74,9 @@ def quantize(
             f"calibration images must be uint8 [B, {', '.join(map(str, wanted))}], "
             f"not {images.dtype.name} {list(images.shape)}"
         )
-    return Quantizer(check_state(state, config), config, images, options).graph()
+    quantizer = Quantizer(check_state(state, config), config, images, options)
+    graph = quantizer.graph()
+    note = clipping_note(quantizer.clipping, "in one half of the pictures by ranges of the other half")
+    if notes is not None and note is not None:
+        notes(note)
+    return graph

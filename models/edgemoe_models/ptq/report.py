@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,10 @@ from edgemoe_models.ptq.activations import activation_scales
 #: Tensors whose means quantization may move into the next layer's biases; softmax or what follows does not see it.
 _SHIFTED = ("norm", "norm1", "norm2", "k", "v", "context")
 COLUMNS = ("norm1", "q", "k", "v", "context", "residual1", "norm2", "hidden", "output")
+
+#: Share of a tensor's values that may be clipped on pictures that had no part in its range.
+MOST_CLIPPED = 0.01
+_NAMED = 10
 
 Array = npt.NDArray[Any]
 
@@ -45,16 +50,33 @@ class _Noise:
         return 10 * math.log10(max(float(signal), 1e-30) / max(float(noise), 1e-30))
 
 
-def layer_errors(
-    state: State, graph: IntegerGraph, images: npt.NDArray[np.uint8]
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Signal-to-noise ratios in dB by trace name, and by MoE block the share of choices of experts that are equal.
+@dataclasses.dataclass(frozen=True)
+class LayerErrors:
+    """What quantization did to every tensor, on some images.
 
-    All images [B, H, W, 3] and tasks together; ``blocks.{i}.hidden`` of an MoE block are the tokens that float and
-    integer gate send to the same expert.
+    Attributes:
+        ratios: signal-to-noise ratios in dB, by trace name
+        clipped: share of the integers that are at their format's limits, by trace name
+        same_expert: share of the choices of experts that float and integer gate have in common, by MoE block
+    """
+
+    ratios: dict[str, float]
+    clipped: dict[str, float]
+    same_expert: dict[str, float]
+
+    def worst(self, count: int = 10) -> list[str]:
+        """Names of the tensors with the smallest ratios, the worst one first."""
+        return sorted(self.ratios, key=lambda name: (self.ratios[name], name))[:count]
+
+
+def layer_errors(state: State, graph: IntegerGraph, images: npt.NDArray[np.uint8]) -> LayerErrors:
+    """Compare float model and integer graph on images [B, H, W, 3], all tasks together.
+
+    ``blocks.{i}.hidden`` of an MoE block are the tokens that float and integer gate send to the same expert.
     """
     noises: dict[str, _Noise] = {}
     equal: dict[str, int] = {}
+    clipped: dict[str, list[int]] = {}
     for task in graph.config.tasks:
         for image in images:
             seen: Observed = {}
@@ -67,9 +89,25 @@ def layer_errors(
                 same = sum(len(np.intersect1d(*pair)) for pair in zip(seen[name], trace[name], strict=True))
                 block = name.removesuffix(".queues")
                 equal[block] = equal.get(block, 0) + same
+            for name in graph.scales.keys() & trace.keys():
+                where = f"{name.partition('.experts.')[0]}.hidden" if ".experts." in name else name
+                counts = clipped.setdefault(where, [0, 0])
+                counts[0] += int(np.count_nonzero(np.abs(trace[name]) >= _limit(name)))
+                counts[1] += trace[name].size
     ratios = {name: noise.decibels(name.rpartition(".")[2] in _SHIFTED) for name, noise in noises.items()}
     choices = len(images) * len(graph.config.tasks) * graph.config.num_tokens * graph.config.top_k
-    return ratios, {block: count / choices for block, count in equal.items()}
+    return LayerErrors(
+        ratios,
+        {name: count / max(1, values) for name, (count, values) in sorted(clipped.items()) if name in ratios},
+        {block: count / choices for block, count in equal.items()},
+    )
+
+
+def _limit(name: str) -> int:
+    """The largest integer of a tensor's format."""
+    last = name.rpartition(".")[2]
+    is_wide = last in ("embed", "residual1", "residual2") or (name.startswith("heads.") and last != "hidden")
+    return 32767 if is_wide else 127
 
 
 def _pairs(graph: IntegerGraph, seen: Observed, trace: Trace) -> Iterator[tuple[str, Array, Array]]:
@@ -87,12 +125,24 @@ def _pairs(graph: IntegerGraph, seen: Observed, trace: Trace) -> Iterator[tuple[
             yield name, wanted.reshape(found.shape), found
 
 
-def report(state: State, graph: IntegerGraph, images: npt.NDArray[np.uint8]) -> Iterator[dict[str, Any]]:
-    """``layer_errors`` by layer: ``layer``, those of ``COLUMNS`` that it has, ``same_expert`` of a MoE block."""
-    ratios, routing = layer_errors(state, graph, images)
+def report(errors: LayerErrors, graph: IntegerGraph) -> Iterator[dict[str, Any]]:
+    """The ratios by layer: ``layer``, those of ``COLUMNS`` that it has, ``same_expert`` of a MoE block."""
     blocks = [f"blocks.{i}" for i in range(graph.config.depth)]
     for layer in ["embed", *blocks, "norm", *(f"heads.{task.name}" for task in graph.config.tasks)]:
         names = {column: f"{layer}.{column}" for column in COLUMNS}
         names["output"] = f"{layer}.residual2" if layer in blocks else layer
-        found = {column: ratios[name] for column, name in names.items() if name in ratios}
-        yield {"layer": layer, **found} | ({"same_expert": routing[layer]} if layer in routing else {})
+        found = {column: errors.ratios[name] for column, name in names.items() if name in errors.ratios}
+        same = errors.same_expert
+        yield {"layer": layer, **found} | ({"same_expert": same[layer]} if layer in same else {})
+
+
+def clipping_note(clipped: Mapping[str, float], where: str) -> str | None:
+    """One line that names the tensors of which more than ``MOST_CLIPPED`` is clipped, worst first; none if none is."""
+    over = sorted((name for name, share in clipped.items() if share > MOST_CLIPPED), key=lambda name: -clipped[name])
+    if not over:
+        return None
+    named = ", ".join(f"{name} {100 * clipped[name]:.1f} %" for name in over[:_NAMED])
+    more = f" and {len(over) - _NAMED} more" if len(over) > _NAMED else ""
+    return (
+        f"more than {MOST_CLIPPED:.0%} clipped {where}: {named}{more}; calibrate with more, or more different, pictures"
+    )

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from edgemoe.cli.options import write_json
 from edgemoe.cli.output import hint, say, show, working
 from edgemoe.cli.outputs import output_file
 from edgemoe.reports.tables import TextTable, short_name
 from edgemoe.workloads import warn_of_scenes
 from edgemoe_models.checkpoint import load_checkpoint
 from edgemoe_models.graph.file import write_graph
+from edgemoe_models.graph.integer_graph import IntegerGraph
 from edgemoe_models.pictures import Notes
-from edgemoe_models.ptq.calibrate import calibration_folder
+from edgemoe_models.ptq.calibrate import calibration_pictures
 from edgemoe_models.ptq.options import DEFAULT, RANGES
-from edgemoe_models.ptq.quantize import QuantizeOptions, calibration_images, quantize
-from edgemoe_models.ptq.report import COLUMNS, report
+from edgemoe_models.ptq.quantize import QuantizeOptions, calibration_images, held_out_images, quantize
+from edgemoe_models.ptq.report import COLUMNS, LayerErrors, clipping_note, layer_errors, report
 
 __all__ = ["command"]
 
+#: Pictures that had no part in calibration, on which errors are measured, at most.
+HELD_OUT = 8
 _SHORT = {"residual1": "res1", "context": "ctx", "output": "out"}
 
 
@@ -37,30 +42,68 @@ def command(
     ranges: Annotated[
         str, typer.Option(help=f"how ranges are chosen, one of {', '.join(sorted(RANGES))}")
     ] = DEFAULT.ranges,
+    path: Annotated[
+        Path | None, typer.Option("--report", help="also write SNR and clipping of every tensor to this JSON file")
+    ] = None,
 ) -> None:
     """Quantize a float checkpoint without training; compile, sim and the others take the graph as --model."""
     options = QuantizeOptions(expert_bits, power_of_two, ranges)  # type: ignore[arg-type] # it checks the value
     output_file(out, [checkpoint])
+    if path is not None:
+        output_file(path, [checkpoint, out])
     with working(f"quantizing {checkpoint}") as work:
         state, config = load_checkpoint(checkpoint)
         if images is None:
             warn_of_scenes(checkpoint, count)
-            pictures = calibration_images(config, count)
+            pictures, others = calibration_images(config, count), held_out_images(config, HELD_OUT)
         else:
-            pictures = calibration_folder(images, config, count, notes=Notes(hint))
-        graph = quantize(state, config, pictures, options)
+            pictures, others = calibration_pictures(images, config, count, notes=Notes(hint), held_out=HELD_OUT)
+        graph = quantize(state, config, pictures, options, notes=None if len(others) else hint)
         write_graph(graph, out)
-        work.step("measuring each layer's errors")
-        rows = list(report(state, graph, pictures))
-    show(_table(rows))
+        work.step("measuring each tensor's errors")
+        errors = layer_errors(state, graph, others if len(others) else pictures)
+    many = "s" if len(others) != 1 else ""
+    where = f"on {len(others)} held-out picture{many}" if len(others) else "on the calibration pictures themselves"
+    show(_table(report(errors, graph), where))
+    show(_worst(errors, where))
+    if len(others) and (text := clipping_note(errors.clipped, where)):
+        hint(text)
+    if path is not None:
+        write_json(path, _document(errors, graph, options, len(pictures), len(others)))
     what = "generated scenes" if images is None else "images"
     say(f"{out}: {config.name} from {len(pictures)} {what}, {out.stat().st_size:,} bytes")
 
 
-def _table(rows: Iterable[dict[str, Any]]) -> TextTable:
+def _document(
+    errors: LayerErrors, graph: IntegerGraph, options: QuantizeOptions, pictures: int, others: int
+) -> dict[str, Any]:
+    """What ``--report`` writes."""
+    tensors = {
+        name: {"snr_db": ratio, "clipped": errors.clipped.get(name, 0.0)} for name, ratio in errors.ratios.items()
+    }
+    return {
+        "model": graph.config.name,
+        "options": dataclasses.asdict(options),
+        "calibration_pictures": pictures,
+        "measured_on": {"pictures": others or pictures, "held_out": bool(others)},
+        "tensors": tensors,
+        "worst": errors.worst(),
+        "same_expert": errors.same_expert,
+    }
+
+
+def _worst(errors: LayerErrors, where: str) -> TextTable:
+    table = TextTable(f"the worst tensors {where}", ["tensor", ">dB", ">clipped"])
+    for name in errors.worst():
+        clipped = f"{100 * errors.clipped[name]:.2f} %" if name in errors.clipped else ""
+        table.add(name, f"{errors.ratios[name]:.1f}", clipped)
+    return table
+
+
+def _table(rows: Iterable[dict[str, Any]], where: str) -> TextTable:
     titles = [f">{_SHORT.get(name, name)}" for name in COLUMNS]
     table = TextTable(
-        "signal-to-noise ratio of each layer's outputs, float against integer, in dB",
+        f"signal-to-noise ratio in dB, float against integer, {where}",
         ["layer", *titles, ">same expert"],
         gap=1,
     )
