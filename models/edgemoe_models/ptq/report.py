@@ -92,7 +92,7 @@ def layer_errors(state: State, graph: IntegerGraph, images: npt.NDArray[np.uint8
             for name in graph.scales.keys() & trace.keys():
                 where = f"{name.partition('.experts.')[0]}.hidden" if ".experts." in name else name
                 counts = clipped.setdefault(where, [0, 0])
-                counts[0] += int(np.count_nonzero(np.abs(trace[name]) >= _limit(name)))
+                counts[0] += _at_limits(name, trace[name])
                 counts[1] += trace[name].size
     ratios = {name: noise.decibels(name.rpartition(".")[2] in _SHIFTED) for name, noise in noises.items()}
     choices = len(images) * len(graph.config.tasks) * graph.config.num_tokens * graph.config.top_k
@@ -103,11 +103,13 @@ def layer_errors(state: State, graph: IntegerGraph, images: npt.NDArray[np.uint8
     )
 
 
-def _limit(name: str) -> int:
-    """The largest integer of a tensor's format."""
+def _at_limits(name: str, x: Array) -> int:
+    """How many integers have the largest magnitude of their tensor's format."""
     last = name.rpartition(".")[2]
-    is_wide = last in ("embed", "residual1", "residual2") or (name.startswith("heads.") and last != "hidden")
-    return 32767 if is_wide else 127
+    if last == "hidden":  # an activation function's zero is near the least integer
+        return int(np.count_nonzero(x >= 127))
+    is_wide = last in ("embed", "residual1", "residual2") or name.startswith("heads.")
+    return int(np.count_nonzero(np.abs(x) >= (32767 if is_wide else 127)))
 
 
 def _pairs(graph: IntegerGraph, seen: Observed, trace: Trace) -> Iterator[tuple[str, Array, Array]]:
