@@ -84,14 +84,14 @@ def _errors(state, options=QuantizeOptions()):  # noqa: B008 # it is frozen
 def test_accuracy(states):
     """The goal is at most 8 % (stretch: 5 %) and a first gate that agrees for 97 %, with HARSH.
 
-    The bars are what ranges alone reach: before they were judged on held-out halves it was 8.9 and 11.6 %. The rest
-    comes from GELU's outputs, which have one scale for all channels.
+    Reached by the small one: 7.6 % and 97.5 %. Before activations had a shift a channel it was 10.0 %, before ranges
+    were judged on halves 11.4 % and 96.5 %.
     """
     found = [_errors(state) for state in states]
-    assert np.mean([error for error, _ in found]) < 0.095
-    assert np.mean([same for _, same in found]) > 0.945
+    assert np.mean([error for error, _ in found]) < 0.08
+    assert np.mean([same for _, same in found]) > 0.97
     plain = [_errors(state, QuantizeOptions(ranges="min-max", equalize=False))[0] for state in states]
-    assert np.mean([error for error, _ in found]) < 0.9 * np.mean(plain)
+    assert np.mean([error for error, _ in found]) < 0.75 * np.mean(plain)
 
 
 def test_published_shape():
