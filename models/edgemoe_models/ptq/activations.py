@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -22,6 +23,7 @@ from edgemoe_models.ptq.layers import InputScale, weight_limit
 from edgemoe_models.ptq.options import LIMIT, TINY, Floats, QuantizeOptions
 
 Shifts = npt.NDArray[np.uint8]
+Halves = npt.NDArray[np.bool_]
 
 __all__ = [
     "SMALLEST_UNIT",
@@ -37,7 +39,7 @@ SMALLEST_UNIT = GELU_SUPPORT / (ACTIVATION_ENTRIES - 1)
 #: What a tensor's range has beyond the largest value seen, and a channel's beyond its own: candidates. Pictures that
 #: were not seen reach further, and a channel that saturates costs more than one whose steps are coarser.
 _HEADROOMS = (1.0, 1.3)
-_CHANNEL_HEADROOMS = (1.25, 2.0, 3.0)
+_CHANNEL_HEADROOMS = (1.25, 1.6, 2.0, 3.0)
 #: Fewer rows than these do not tell how far a channel reaches: it gets the coarsest shift.
 _ENOUGH_ROWS = 64
 _SAMPLE_ROWS, _SAMPLE_OUTPUTS = 512, 384
@@ -97,36 +99,62 @@ def activation_scales(graph: IntegerGraph) -> Iterator[tuple[str, ActivationScal
 
 
 def fit_activation(
-    rows: list[Floats], weights: list[Floats], options: QuantizeOptions, bits: int = 8
+    rows: list[Floats],
+    weights: list[Floats],
+    options: QuantizeOptions,
+    bits: int = 8,
+    halves: list[Halves | None] | None = None,
 ) -> tuple[ActivationScale, list[Shifts]]:
     """The unit that some layers share and the shifts of each with which the layers behind them lose least.
 
     Args:
         rows: the activation's real outputs in calibration, [R, N] of each layer; R may be 0
         weights: of the layer behind each, [M, N], which will have ``bits``
+        halves: of each layer's rows, whether their picture is of the second half (``Observation.halves``): how far
+            beyond a half's peaks the ranges go is then judged on the other half's rows
     """
-    peaks = [np.abs(x).max(0, initial=0.0) for x in rows]
-    peak = max(float(p.max(initial=0.0)) for p in peaks)
     known = [i for i, x in enumerate(rows) if len(x) >= _ENOUGH_ROWS]
     sample = max(1, _SAMPLE_ROWS // max(len(known), 1))
-    parts = [_Part.of(rows[i], weights[i], peaks[i], sample) for i in known]
-    best: tuple[float, ActivationScale, float] | None = None
-    reach = (ACTIVATION_OFFSET + LIMIT) * 2**MAX_ACTIVATION_SHIFT - ACTIVATION_MARGIN
-    for room in _HEADROOMS if options.ranges == "mse" else (1.0,):
-        scale = activation_scale_of(float(options.rounded(max(peak * room / reach, SMALLEST_UNIT))))
-        for headroom in _CHANNEL_HEADROOMS if options.ranges == "mse" else (_CHANNEL_HEADROOMS[1],):
-            error = sum(part.error(scale, scale.shifts(part.peaks * headroom), bits) for part in parts)
-            if best is None or error < best[0]:
-                best = error, scale, headroom
-    assert best is not None
-    _, scale, headroom = best
+    sides = [halves[i] if halves is not None else None for i in known]
+    best: tuple[float, float, float] = np.inf, 1.0, _CHANNEL_HEADROOMS[1]
+    if options.ranges == "mse" and known:
+        folds = [
+            [_Part.of(rows[i], weights[i], fold, sample) for i, fold in zip(known, masks, strict=True)]
+            for masks in zip(*(_folds(rows[i], half) for i, half in zip(known, sides, strict=True)), strict=True)
+        ]
+        for room, headroom in itertools.product(_HEADROOMS, _CHANNEL_HEADROOMS):
+            error = sum(_error(parts, room, headroom, options, bits) for parts in folds)
+            best = min(best, (error, room, headroom))
+    _, room, headroom = best
+    peaks = [np.abs(x).max(0, initial=0.0) for x in rows]
+    scale = _scale(peaks, room, options)
     coarsest = np.full(weights[0].shape[1], np.inf)
     return scale, [scale.shifts(p * headroom if i in known else coarsest) for i, p in enumerate(peaks)]
 
 
+def _folds(x: Floats, half: Halves | None) -> list[tuple[Halves, Halves]]:
+    """Rows that give peaks and rows that judge them, twice; all for all where there are too few of a half."""
+    everything = np.ones(len(x), np.bool_)
+    if half is None or min(half.sum(), (~half).sum()) < _ENOUGH_ROWS // 2:
+        return [(everything, everything)] * 2
+    return [(~half, half), (half, ~half)]
+
+
+def _scale(peaks: list[Floats], room: float, options: QuantizeOptions) -> ActivationScale:
+    peak = max(float(p.max(initial=0.0)) for p in peaks)
+    reach = (ACTIVATION_OFFSET + LIMIT) * 2**MAX_ACTIVATION_SHIFT - ACTIVATION_MARGIN
+    return activation_scale_of(float(options.rounded(max(peak * room / reach, SMALLEST_UNIT))))
+
+
+def _error(parts: list[_Part], room: float, headroom: float, options: QuantizeOptions, bits: int) -> float:
+    scale = _scale([part.peaks for part in parts], room, options)
+    return sum(part.error(scale, scale.shifts(part.peaks * headroom), bits) for part in parts)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Part:
-    """A layer's sample: rows, the weights behind them, the outputs wanted, their power, peaks of the channels."""
+    """A layer's sample: rows that judge, the weights behind them, the outputs wanted, their power, and the peaks [N] of
+    the rows that give ranges."""
 
     x: Floats
     weight: Floats
@@ -135,7 +163,8 @@ class _Part:
     peaks: Floats
 
     @classmethod
-    def of(cls, x: Floats, weight: Floats, peaks: Floats, count: int) -> _Part:
+    def of(cls, rows: Floats, weight: Floats, fold: tuple[Halves, Halves], count: int) -> _Part:
+        peaks, x = np.abs(rows[fold[0]]).max(0), rows[fold[1]]
         x = x[:: -(-len(x) // count)]
         weight = weight[:: -(-len(weight) // _SAMPLE_OUTPUTS)].astype(np.float64)
         wanted = product(x, weight)

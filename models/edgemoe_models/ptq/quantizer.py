@@ -183,7 +183,7 @@ class Quantizer:
         fc1, fc2 = f"{name}.mlp.fc1", f"{name}.mlp.fc2"
         norm2, inputs = self._norm(f"{name}.norm2", f"{name}.norm2", [self.state[f"{fc1}.weight"]])
         hidden = self.seen[f"{name}.hidden"]
-        scale, (shift,) = fit_activation([hidden], [self.state[f"{fc2}.weight"]], self.options)
+        scale, (shift,) = self._fit_activation([f"{name}.hidden"], [self.state[f"{fc2}.weight"]])
         middle = self._hidden(f"{name}.hidden", scale, shift, hidden)
         first = self._linear(fc1, None, inputs, scale.unit, self.seen[f"{name}.norm2"])
         return IntegerBlock(
@@ -194,6 +194,14 @@ class Quantizer:
             fc1=dataclasses.replace(first, activation_shift=shift),
             fc2=self._linear(fc2, None, middle, self.residual_scale, hidden),
         )
+
+    def _fit_activation(
+        self, traces: list[str], weights: list[Floats], bits: int = 8
+    ) -> tuple[ActivationScale, list[Shifts]]:
+        """Of layers that share a table, by the traces of their outputs; ``weights`` of the layers behind them."""
+        rows = [self.seen[trace].reshape(-1, weight.shape[1]) for trace, weight in zip(traces, weights, strict=True)]
+        halves = [self.observed.halves(trace) for trace in traces]
+        return fit_activation(rows, weights, self.options, bits, halves)
 
     def _hidden(self, trace: str, scale: ActivationScale, shift: Shifts, hidden: Doubles) -> InputScale:
         """The scale of an activation function's outputs."""
@@ -264,7 +272,7 @@ class Quantizer:
         norm2, inputs = self._norm(f"{name}.norm2", f"{name}.norm2", layers, (8, bits))
         rows = [self.seen[f"{name}.experts.{e}.input"] for e in experts]
         hidden = [self.seen[f"{name}.experts.{e}.hidden"] for e in experts]
-        scale, shifts = fit_activation(hidden, list(w2), self.options, bits)
+        scale, shifts = self._fit_activation([f"{name}.experts.{e}.hidden" for e in experts], list(w2), bits)
         middle = [self._hidden(f"{name}.experts.{e}.hidden", scale, shifts[e], hidden[e]) for e in experts]
         self.scales[f"{name}.gate_logits"] = np.float32(1.0 / (GATE_UNIT * LOG2_E)).reshape(())
         zero = np.zeros(self.config.num_experts, np.float32)
@@ -299,7 +307,7 @@ class Quantizer:
             return IntegerHead(self._linear(layer, None, inputs, out_scale, None), out_scale)
         hidden = self.seen[f"{name}.hidden"]
         hidden = hidden.reshape(-1, hidden.shape[-1])
-        scale, (shift,) = fit_activation([hidden], [self.state[f"{name}.fc2.weight"]], self.options)
+        scale, (shift,) = self._fit_activation([f"{name}.hidden"], [self.state[f"{name}.fc2.weight"]])
         middle = self.head_inputs[task] = self._hidden(f"{name}.hidden", scale, shift, hidden)
         fc1 = self._linear(layer, None, inputs, scale.unit, None)
         out = self._linear(f"{name}.fc2", None, middle, out_scale, hidden)
