@@ -16,6 +16,7 @@ from edgemoe_models.arithmetic.tables import norm_constants
 from edgemoe_models.exact.sums import mean, total
 from edgemoe_models.graph.integer_graph import IntegerLayerNorm, IntegerLinear, Requant
 from edgemoe_models.ptq.options import DEFAULT, LIMIT, TINY, Floats, QuantizeError, QuantizeOptions
+from edgemoe_models.ptq.rounding import round_together
 
 #: By bits of the weights.
 _WEIGHT_CLIPS = {8: (1.0, 0.96, 0.92, 0.88, 0.84, 0.8), 4: tuple(1 - 0.04 * step for step in range(16))}
@@ -102,6 +103,14 @@ def _row_scales(w: Floats, importance: Floats, options: QuantizeOptions, bits: i
     return best
 
 
+def rounded_weights(weight: Floats, bits: int, options: QuantizeOptions = DEFAULT) -> Floats:
+    """Real weights [N, K] as ``bits`` bits hold them, all inputs alike."""
+    limit, exact = weight_limit(bits), weight.astype(np.float64)
+    s = _row_scales(exact, np.ones(weight.shape[1]), options, bits)[:, None]
+    result: Floats = (np.clip(np.rint(exact / s), -limit, limit) * s).astype(weight.dtype)
+    return result
+
+
 def make_linear(
     weight: Floats,
     bias: Floats,
@@ -114,6 +123,7 @@ def make_linear(
     out_mean: Floats | None = None,
     power: Floats | None = None,
     activation_shift: npt.NDArray[np.uint8] | None = None,
+    covariance: Floats | None = None,
 ) -> IntegerLinear:
     """The integer layer of ``(weight @ real + bias) / out_scale``.
 
@@ -124,6 +134,7 @@ def make_linear(
         out_mean: mean of ``weight @ real`` over the calibration rows [N]: the bias then makes up for the mean error
         power: mean square of the integer inputs [K], which weighs the weights' rounding errors
         activation_shift: of the activation function behind it, [N]
+        covariance: of the integer inputs (``rounding.spread``): weights are then rounded together
     """
     out_scale = np.broadcast_to(np.asarray(out_scale, np.float64), (len(weight),))
     effective = weight.astype(np.float64) * inputs.unit  # per integer unit of the input
@@ -135,7 +146,10 @@ def make_linear(
     limit = ACCUMULATOR_LIMIT - 1 - _LARGEST_BIAS - 1024
     for _ in range(8):  # widens the scale of a channel whose accumulator could overflow
         s = options.rounded(s if options.per_channel else np.full_like(s, s.max()))
-        integers = np.clip(np.rint(effective / s[:, None]), -weight_limit(bits), weight_limit(bits))
+        if covariance is None:
+            integers = np.clip(np.rint(effective / s[:, None]), -weight_limit(bits), weight_limit(bits))
+        else:
+            integers = round_together(effective / s[:, None], covariance, weight_limit(bits))
         excess = max_activation * total(np.abs(integers)) / limit
         if (excess <= 1).all():
             break

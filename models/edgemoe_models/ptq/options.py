@@ -35,6 +35,10 @@ class QuantizeOptions:
         correct_bias: whether biases make up for the mean of the rounding errors
         refit: whether the heads' last weights are fitted to what the integer layers before them really give
         per_channel: whether weights have a scale for each output channel; else one a layer
+        compensate: whether weights are rounded together, each making up for the errors of those before (GPTQ); else
+            each to the nearest
+        int4_share: share of the weights of attention and MLPs that get 4 bits, 0 to 1: layers that matter least
+            (``edgemoe_models.ptq.relevance``); experts have ``expert_bits``
 
     Raises:
         QuantizeError: a value that is none of these.
@@ -47,10 +51,14 @@ class QuantizeOptions:
     correct_bias: bool = True
     refit: bool = True
     per_channel: bool = True
+    compensate: bool = True
+    int4_share: float = 0.0
 
     def __post_init__(self) -> None:
         if self.expert_bits not in (4, 8):
             raise QuantizeError(f"expert_bits must be 4 or 8, not {self.expert_bits!r}")
+        if not 0 <= self.int4_share <= 1:
+            raise QuantizeError(f"int4_share must be in 0..1, not {self.int4_share!r}")
         if self.ranges not in RANGES:
             raise QuantizeError(f"ranges must be one of {', '.join(RANGES)}, not {self.ranges!r}")
 

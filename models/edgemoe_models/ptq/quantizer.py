@@ -38,6 +38,8 @@ from edgemoe_models.ptq.layers import (
 )
 from edgemoe_models.ptq.observation import observe
 from edgemoe_models.ptq.options import QuantizeOptions
+from edgemoe_models.ptq.relevance import least_relevant
+from edgemoe_models.ptq.rounding import spread
 from edgemoe_models.ptq.search import (
     Channels,
     attention_scales,
@@ -77,6 +79,7 @@ class Quantizer:
         self.residual_scale = float(options.rounded(max(peak, 1e-6) * RESIDUAL_HEADROOM / 32767))
         self.scales: dict[str, npt.NDArray[np.float32]] = {}
         self.clipping: dict[str, float] = {}  # by trace name, on images that had no part in the range
+        self.int4 = least_relevant(state, config, images, options)
         self.head_inputs: dict[str, InputScale] = {}  # of each head's last layer, by task
 
     def graph(self) -> IntegerGraph:
@@ -115,9 +118,13 @@ class Quantizer:
         """A layer of the state dict (of expert ``index``, if given) whose calibration inputs are ``x``."""
         if index is None:
             weight, bias = self.state[f"{name}.weight"], self.state[f"{name}.bias"]
-            return self._layer(weight, bias, inputs, out_scale, x)
+            return self._layer(weight, bias, inputs, out_scale, x, self._bits(name))
         weight, bias = (self.state[name.replace("#", kind)][index] for kind in ("w", "b"))
         return self._layer(weight, bias, inputs, out_scale, x, self.options.expert_bits)
+
+    def _bits(self, name: str) -> int:
+        """Of the weights of a layer of the state dict that is no expert's."""
+        return 4 if name.replace(".attn.", ".").replace(".mlp.", ".") in self.int4 else 8
 
     def _layer(
         self,
@@ -130,17 +137,22 @@ class Quantizer:
     ) -> IntegerLinear:
         if x is None or len(x) < _ENOUGH_ROWS:
             return make_linear(weight, bias, inputs, out_scale, self.options, bits)
-        power = mean(np.square(InputScale.integers(x, inputs.mean, inputs.unit)), 0)
+        integers = InputScale.integers(x, inputs.mean, inputs.unit)
         out_mean = total(weight * mean(x, 0)) if self.options.correct_bias else None
         inputs = inputs.of_rows(x)
-        return make_linear(weight, bias, inputs, out_scale, self.options, bits, out_mean=out_mean, power=power)
+        known = self._moments(integers)
+        return make_linear(weight, bias, inputs, out_scale, self.options, bits, out_mean=out_mean, **known)
+
+    def _moments(self, integers: npt.NDArray[Any]) -> dict[str, Any]:
+        """What is known of a layer's integer inputs [R, K], for ``make_linear``."""
+        moments = {"power": mean(np.square(integers), 0)}
+        return moments | {"covariance": spread(integers)} if self.options.compensate else moments
 
     def _patch_embed(self) -> IntegerLinear:
         patches = np.concatenate([patchify(image, self.config.patch) for image in self.images]).astype(np.float64)
         inputs = InputScale(np.zeros(patches.shape[1]), np.full(patches.shape[1], PIXEL_SCALE), mean(patches, 0))
         weight, bias = self.state["patch_embed.weight"], self.state["patch_embed.bias"]
         out_mean = total(weight * (inputs.x_mean * PIXEL_SCALE)) if self.options.correct_bias else None
-        power = mean(np.square(patches), 0)
         return make_linear(
             weight,
             bias,
@@ -149,7 +161,7 @@ class Quantizer:
             self.options,
             max_activation=UNSIGNED_MAX,
             out_mean=out_mean,
-            power=power,
+            **self._moments(patches),
         )
 
     def _mean(self, x: Doubles) -> Doubles:
@@ -175,15 +187,15 @@ class Quantizer:
         return make_norm(weight, bias, inputs, self.residual_scale, self.config.eps), inputs
 
     def _block(self, i: int) -> IntegerBlock:
-        name = f"blocks.{i}"
-        norm1, inputs = self._norm(f"{name}.norm1", f"{name}.norm1", [self.state[f"{name}.attn.qkv.weight"]])
+        name, qkv = f"blocks.{i}", f"blocks.{i}.attn.qkv"
+        norm1, inputs = self._norm(f"{name}.norm1", f"{name}.norm1", [self.state[f"{qkv}.weight"]], (self._bits(qkv),))
         attention = self._attention(name, inputs)
         if self.config.is_moe(i):
             return IntegerBlock(norm1=norm1, **attention, **self._experts(name))
         fc1, fc2 = f"{name}.mlp.fc1", f"{name}.mlp.fc2"
-        norm2, inputs = self._norm(f"{name}.norm2", f"{name}.norm2", [self.state[f"{fc1}.weight"]])
+        norm2, inputs = self._norm(f"{name}.norm2", f"{name}.norm2", [self.state[f"{fc1}.weight"]], (self._bits(fc1),))
         hidden = self.seen[f"{name}.hidden"]
-        scale, (shift,) = self._fit_activation([f"{name}.hidden"], [self.state[f"{fc2}.weight"]])
+        scale, (shift,) = self._fit_activation([f"{name}.hidden"], [self.state[f"{fc2}.weight"]], self._bits(fc2))
         middle = self._hidden(f"{name}.hidden", scale, shift, hidden)
         first = self._linear(fc1, None, inputs, scale.unit, self.seen[f"{name}.norm2"])
         return IntegerBlock(
@@ -222,9 +234,9 @@ class Quantizer:
         balance, s_q, s_k = attention_scales(
             q.reshape(shape) * folded, k.reshape(shape), factor / folded / LOG2_E, self.options
         )
-        proj = self.state[f"{name}.attn.proj.weight"]
+        proj, bits = self.state[f"{name}.attn.proj.weight"], (self._bits(f"{name}.attn.proj"),)
         halves = self.observed.halves(f"{name}.context")
-        found = channel_ranges(context - v_mean, [proj], self.options, halves=halves, bound=v)
+        found = channel_ranges(context - v_mean, [proj], self.options, bits, halves=halves, bound=v)
         self._note_clipping(f"{name}.context", found)
         a, s_context = found.factors, found.scale
         found = tensor_range(v / a, self.options, halves)
@@ -244,7 +256,9 @@ class Quantizer:
         self.scales[f"{name}.scores"] = np.float32(unit).reshape(())
         after = InputScale.fit(context, s_context * a, v_mean)
         return {
-            "qkv": self._layer(weight, bias * fold, inputs, out_scale, self.seen[f"{name}.norm1"]),
+            "qkv": self._layer(
+                weight, bias * fold, inputs, out_scale, self.seen[f"{name}.norm1"], self._bits(f"{name}.attn.qkv")
+            ),
             "score": scalar_requant(s_q * s_k * (factor / folded) / unit),
             "score_shift": shift,
             "context": scalar_requant(s_v / s_context),
@@ -342,6 +356,6 @@ class Quantizer:
                 head.output_scale,
                 self.options,
                 out_mean=mean(outputs, 0) - bias,
-                power=mean(np.square(integers), 0),
+                **self._moments(integers),
             ),
         )

@@ -49,6 +49,8 @@ VARIANTS = (
     Variant("all of these, min-max", PLAIN),
     Variant("power-of-two scales", QuantizeOptions(power_of_two=True)),
     Variant("4-bit experts", QuantizeOptions(expert_bits=4)),
+    Variant("half of the others 4-bit", QuantizeOptions(int4_share=0.5)),
+    Variant("all blocks 4-bit", QuantizeOptions(expert_bits=4, int4_share=1.0)),
     Variant("I-ViT's functions", functions=i_vit_functions),
     Variant("FQ-ViT's attention", functions=fq_vit_functions),
 )

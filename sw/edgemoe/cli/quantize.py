@@ -38,6 +38,9 @@ def command(
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="how many of them at most")] = 16,
     expert_bits: Annotated[int, typer.Option(help="bits of the experts' weights, 8 or 4")] = 8,
+    int4_share: Annotated[
+        float, typer.Option(min=0, max=1, help="share of attention's and MLPs' weights with 4 bits, 0 to 1")
+    ] = 0.0,
     power_of_two: Annotated[bool, typer.Option("--power-of-two", help="make every scale a power of two")] = False,
     ranges: Annotated[
         str, typer.Option(help=f"how ranges are chosen, one of {', '.join(sorted(RANGES))}")
@@ -47,7 +50,7 @@ def command(
     ] = None,
 ) -> None:
     """Quantize a float checkpoint without training; compile, sim and the others take the graph as --model."""
-    options = QuantizeOptions(expert_bits, power_of_two, ranges)  # type: ignore[arg-type] # it checks the value
+    options = QuantizeOptions(expert_bits, power_of_two, ranges, int4_share=int4_share)  # type: ignore[arg-type]
     output_file(out, [checkpoint])
     if path is not None:
         output_file(path, [checkpoint, out])
@@ -71,6 +74,8 @@ def command(
     if path is not None:
         write_json(path, _document(errors, graph, options, len(pictures), len(others)))
     what = "generated scenes" if images is None else "images"
+    if graph.int4_layers:
+        say(f"4-bit weights: {', '.join(graph.int4_layers)}")
     say(f"{out}: {config.name} from {len(pictures)} {what}, {out.stat().st_size:,} bytes")
 
 
