@@ -32,6 +32,8 @@ class QuantizeOptions:
             what the values are for (a linear layer's outputs, softmax's probabilities), weights weighed by their inputs
         equalize: whether channels' ranges and means move between activations and weights (Xiao et al. 2023,
             SmoothQuant)
+        whole_channels: whether equalization moves all of a channel's range, as RepQ-ViT does (Li et al. 2023), instead
+            of the share that loses least
         correct_bias: whether biases make up for the mean of the rounding errors
         refit: whether the heads' last weights are fitted to what the integer layers before them really give
         per_channel: whether weights have a scale for each output channel; else one a layer
@@ -53,6 +55,7 @@ class QuantizeOptions:
     per_channel: bool = True
     compensate: bool = True
     int4_share: float = 0.0
+    whole_channels: bool = False
 
     def __post_init__(self) -> None:
         if self.expert_bits not in (4, 8):

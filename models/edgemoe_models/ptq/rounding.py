@@ -15,7 +15,7 @@ from edgemoe_models.ptq.options import TINY, Floats
 __all__ = ["round_together", "spread"]
 
 #: What is added to every input's variance, as a share of their mean: a floor, and more where rows are few.
-_DAMPING, _DAMPING_OF_FEW = 0.01, 0.1
+_DAMPING, _DAMPING_OF_FEW = 0.03, 0.1
 
 
 def spread(x: Floats) -> Floats:

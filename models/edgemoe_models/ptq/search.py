@@ -23,6 +23,7 @@ _SAMPLE_ROWS, _SAMPLE_OUTPUTS, _SAMPLE_VALUES, _SAMPLE_QUERIES = 512, 384, 1 << 
 #: Exponents (activations, weights), in quarters, of the candidates for moving a channel's range between activation and
 #: weight: powers that square roots give, because a library's power is not the same everywhere.
 _SMOOTHING = ((0, 0), (1, 0), (2, 0), (3, 0), (4, 0), (2, 2), (3, 1))
+_WHOLE = 4, 0
 _CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
 _ATTENTION_CLIPS = (1.0, 0.9, 0.8, 0.65)
 #: From 1 to 1/4 in 15 equal ratios.
@@ -183,6 +184,8 @@ def channel_ranges(
     errors: dict[tuple[int, int, int], float] = {}
     beyond: dict[tuple[int, int, int], float] = {}
     smoothing = _SMOOTHING if allow_channels and options.equalize else _SMOOTHING[:1]
+    if options.whole_channels and len(smoothing) > 1:
+        smoothing = (_WHOLE,)
     shares = (0.0,) if bound is None else _BOUND_SHARES
     clips = _CLIPS if halves is None else _WIDER_CLIPS
     peak_w = np.max([np.abs(w).max(0) / max(float(np.abs(w).max()), TINY) for w in weights], 0)

@@ -15,7 +15,7 @@ from edgemoe_models.graph.integer_graph import (
 )
 from edgemoe_models.integer.reference import Functions, Trace
 from edgemoe_models.ptq.activations import activation_scales
-from edgemoe_models.studies.published import Quantized, fq_vit, i_vit, to_int8
+from edgemoe_models.studies.published import Quantized, fq_vit, i_vit, repq_vit, to_int8
 
 #: One unit of a score with ``score_shift`` 0, in natural logarithms.
 _SCORE_UNIT = math.log(2) / 64
@@ -71,3 +71,8 @@ def i_vit_functions(graph: IntegerGraph) -> Functions:
 def fq_vit_functions(graph: IntegerGraph) -> Functions:
     """Attention in 4-bit base-2 logarithms (Lin et al., IJCAI 2022), all else as the accelerator computes it."""
     return Functions(attend=attend_with(fq_vit.softmax))
+
+
+def repq_vit_functions(graph: IntegerGraph) -> Functions:
+    """Attention in 4-bit logarithms to the base sqrt(2) (Li et al., ICCV 2023), all else as the accelerator does."""
+    return Functions(attend=attend_with(repq_vit.softmax))

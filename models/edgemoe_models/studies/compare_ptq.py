@@ -21,7 +21,7 @@ from edgemoe_models.ptq.quantize import (
     calibration_images,
     quantize,
 )
-from edgemoe_models.studies.compare_functions import fq_vit_functions, i_vit_functions
+from edgemoe_models.studies.compare_functions import fq_vit_functions, i_vit_functions, repq_vit_functions
 
 __all__ = ["COLUMNS", "VARIANTS", "Column", "Row", "Variant", "columns_of", "compare"]
 
@@ -37,12 +37,17 @@ class Variant:
     functions: Callable[[IntegerGraph], Functions] = lambda graph: OURS
 
 
-PLAIN = QuantizeOptions(ranges="min-max", equalize=False, correct_bias=False, per_channel=False, refit=False)
+PLAIN = QuantizeOptions(
+    ranges="min-max", equalize=False, correct_bias=False, per_channel=False, refit=False, compensate=False
+)
+#: Of RepQ-ViT (Li et al., ICCV 2023): percentile ranges, a LayerNorm's channels moved whole, weights to the nearest.
+REPQ = QuantizeOptions(ranges="percentile", whole_channels=True, correct_bias=False, refit=False, compensate=False)
 VARIANTS = (
     Variant("ours"),
     Variant("percentile ranges", QuantizeOptions(ranges="percentile")),
     Variant("min-max ranges", QuantizeOptions(ranges="min-max")),
     Variant("no equalization", QuantizeOptions(equalize=False)),
+    Variant("weights to the nearest", QuantizeOptions(compensate=False)),
     Variant("no bias correction", QuantizeOptions(correct_bias=False)),
     Variant("one weight scale a layer", QuantizeOptions(per_channel=False)),
     Variant("heads not refitted", QuantizeOptions(refit=False)),
@@ -53,6 +58,8 @@ VARIANTS = (
     Variant("all blocks 4-bit", QuantizeOptions(expert_bits=4, int4_share=1.0)),
     Variant("I-ViT's functions", functions=i_vit_functions),
     Variant("FQ-ViT's attention", functions=fq_vit_functions),
+    Variant("RepQ-ViT's ranges", REPQ),
+    Variant("RepQ-ViT's, attention too", REPQ, repq_vit_functions),
 )
 
 
