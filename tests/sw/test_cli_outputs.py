@@ -27,6 +27,7 @@ FILES = {
     "study evaluate": "--json",
     "study ptq": "--json",
     "study functions": "--json",
+    "study harsh": "--json",
     "study overhead": "--json",
     "run {bundle} {image} --device sim": "--waves",
 }
@@ -62,6 +63,7 @@ WORK = (
     "edgemoe.cli.boards.utilisation",
     "edgemoe.cli.study.compare_with_float",
     "edgemoe.cli.study.compare",
+    "edgemoe.cli.study.harsh_study.compare",
     "edgemoe.studies.overhead.measure_overhead",
     "edgemoe_sim.build.accelerator_verilog",
     "edgemoe.studies.accuracy.run_accuracy",

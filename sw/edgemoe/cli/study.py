@@ -18,6 +18,7 @@ from edgemoe.workloads import best_model, float_weights, load_graph
 from edgemoe_models.checkpoint import load_checkpoint
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.evaluation.evaluate import compare_with_float
+from edgemoe_models.studies import harsh as harsh_study
 from edgemoe_models.studies.compare_ptq import Row, columns_of, compare
 from edgemoe_models.studies.function_errors import TABLES, cell
 
@@ -91,6 +92,36 @@ def _ptq_table(config: ModelConfig, rows: list[Row]) -> TextTable:
             cells.append(f"{value:.{1 if value >= 10 else 3}f} ({loss_text(row['drop'][task])})")
         table.add(row["precision"], *cells)
     return table
+
+
+@command.command("harsh")
+def harsh(
+    model: Annotated[str, typer.Option(help=f"shape of the weights, one of {', '.join(harsh_study.MODELS)}")] = "small",
+    seeds: Annotated[int, typer.Option(min=1, help="sets of weights, from seed 0")] = 2,
+    path: Rows = None,
+) -> None:
+    """Post-training quantization of weights with the statistics of Edge-MoE's published ones (docs/ptq.md)."""
+    if model not in harsh_study.MODELS:
+        raise typer.BadParameter(f"model must be one of {', '.join(harsh_study.MODELS)}, not {model!r}")
+    if path is not None:
+        output_file(path)
+    rows: list[dict[str, Any]] = []
+    with working("making weights") as work:
+        for row in harsh_study.compare(model, seeds):
+            rows.append(row)
+            work.step(f"measured: {row['variant']}")
+    titles = {"block0": "block 0", "final": "last block", "first_gate": "first gate", "gates": "all gates"}
+    many = "s" if seeds != 1 else ""
+    table = TextTable(
+        f"harsh weights, {model}, {seeds} seed{many}: against float, on 6 unseen scenes",
+        ["", *(f">{title}" for title in titles.values())],
+        caption="blocks: relative error of the tokens; gates: choices of experts that are equal",
+    )
+    for row in rows:
+        table.add(row["variant"], *(f"{100 * row[key]:.1f} %" for key in titles))
+    show(table)
+    if path is not None:
+        write_json(path, rows)
 
 
 @command.command("functions")
