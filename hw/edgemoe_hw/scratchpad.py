@@ -1,14 +1,15 @@
 """On-chip memories, each one read port and one write port, as block RAM has."""
 
-from amaranth import Cat, Module, Mux, Signal, unsigned
+from amaranth import Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import wiring
+from amaranth.lib.memory import WritePort
 from amaranth.lib.wiring import In
 from amaranth.utils import ceil_log2, exact_log2
 
 from edgemoe_hw.ports import LoadPort, MemoryRead, MemoryWrite, StationaryWrite
 from edgemoe_hw.primitives.arithmetic import truncate
 from edgemoe_hw.primitives.delay import copies
-from edgemoe_hw.primitives.memory import read_memory, styled_memory
+from edgemoe_hw.primitives.memory import memory_parts, read_memory, read_parts, styled_memory
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.timing import WEIGHT_READ
 
@@ -52,34 +53,52 @@ class SlicedMemory(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         beats = self._slice_bytes // self._axi_bytes
+        parts = memory_parts(self._depth, self._style)
         for master in range(self._masters):
-            memory = styled_memory(unsigned(self._slice_bytes * 8), self._depth, self._style)
-            m.submodules[f"slice_{master}"] = memory
-            write = memory.write_port(granularity=8)
-            row = truncate(self.read.row, len(write.addr))
-            load = self.load[master]
+            name = f"slice_{master}"
+            memories = [styled_memory(unsigned(self._slice_bytes * 8), len(rows), self._style) for rows in parts]
             part = slice(master * self._slice_bytes, (master + 1) * self._slice_bytes)
             bits = slice(part.start * 8, part.stop * 8)
-            m.d.comb += [
-                self.read.data[bits].eq(read_memory(m, memory, row, self._read_cycles, f"slice_{master}")),
-                load.ready.eq(~self.write.valid),
-            ]
-            with m.If(self.write.valid):
-                m.d.comb += [
-                    write.addr.eq(truncate(self.write.row, len(write.addr))),
-                    write.en.eq(self.write.mask[part]),
-                    write.data.eq(self.write.data[bits]),
-                ]
-            with m.Else():
-                select = load.beat[: exact_log2(beats)]
-                m.d.comb += [
-                    write.addr.eq(truncate(load.row, len(write.addr))),
-                    write.data.eq(load.data.replicate(beats)),
-                    write.en.eq(
-                        Cat(((select == beat) & load.valid).replicate(self._axi_bytes) for beat in range(beats))
-                    ),
-                ]
+            for number, memory in enumerate(memories):
+                m.submodules[name if number == 0 else f"{name}_last"] = memory
+                write = memory.write_port(granularity=8)
+                self._writes(m, write, master, number)
+            rows = [truncate(self.read.row, ceil_log2(memory.depth)) for memory in memories]
+            in_last = self._in_last(self.read.row)
+            found = read_parts(m, memories, rows, in_last, self._read_cycles, name)
+            m.d.comb += [self.read.data[bits].eq(found), self.load[master].ready.eq(~self.write.valid)]
         return m
+
+    def _in_last(self, row: Value) -> Value:
+        """Whether a row lies in the second of ``memory_parts``."""
+        start = memory_parts(self._depth, self._style)[-1].start
+        low = exact_log2(start & -start) if start else 0
+        return row[low : ceil_log2(self._depth)] == start >> low if start else Value.cast(0)
+
+    def _writes(self, m: Module, write: WritePort.Signature, master: int, number: int) -> None:
+        """What the compute side and a loader write to one of ``memory_parts``."""
+        load, beats = self.load[master], self._slice_bytes // self._axi_bytes
+        part = slice(master * self._slice_bytes, (master + 1) * self._slice_bytes)
+        split = len(memory_parts(self._depth, self._style)) > 1
+
+        def own(enables: Value, row: Value) -> Value:
+            mine = self._in_last(row) if number else ~self._in_last(row)
+            return enables & mine.replicate(len(enables)) if split else enables
+
+        with m.If(self.write.valid):
+            m.d.comb += [
+                write.addr.eq(truncate(self.write.row, len(write.addr))),
+                write.en.eq(own(self.write.mask[part], self.write.row)),
+                write.data.eq(self.write.data[part.start * 8 : part.stop * 8]),
+            ]
+        with m.Else():
+            select = load.beat[: exact_log2(beats)]
+            enables = Cat(((select == beat) & load.valid).replicate(self._axi_bytes) for beat in range(beats))
+            m.d.comb += [
+                write.addr.eq(truncate(load.row, len(write.addr))),
+                write.data.eq(load.data.replicate(beats)),
+                write.en.eq(own(enables, load.row)),
+            ]
 
 
 class WeightScratchpad(wiring.Component):

@@ -26,9 +26,14 @@ class RtlPads:
     def _sliced(self, name: str, dtype: str) -> npt.NDArray[Any]:
         if name not in self._cache:
             masters = range(self._config.load_masters(name.upper()))
-            rows = np.concatenate([self._model.peek(f"compute.{name}.slice_{m}") for m in masters], axis=1)
+            rows = np.concatenate([self._slice(f"compute.{name}.slice_{m}") for m in masters], axis=1)
             self._cache[name] = np.ascontiguousarray(rows).view(dtype)
         return self._cache[name]
+
+    def _slice(self, name: str) -> npt.NDArray[np.uint8]:
+        """A master's slice; its last few rows may be a memory of their own."""
+        names = [name, f"{name}_last"] if f"{name}_last" in self._model.memories() else [name]
+        return np.concatenate([self._model.peek(part) for part in names])
 
     @property
     def act(self) -> npt.NDArray[Any]:

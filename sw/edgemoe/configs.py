@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgemoe.boards.board import board_names, load_board
+from edgemoe.boards.board import configuration_names, load_board
 from edgemoe_hw.spec.config import PRESETS as CONFIGS
 from edgemoe_hw.spec.config import AcceleratorConfig, ConfigError
 from edgemoe_models.storage.json_text import JsonError, read_json
@@ -24,8 +24,7 @@ def find_config(name: str) -> AcceleratorConfig:
             raise ConfigError(str(error)) from None
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
-    if name in board_names():
+    if name in configuration_names():
         return load_board(name).config
-    raise ConfigError(
-        f"config must be one of {', '.join(dict.fromkeys([*CONFIGS, *board_names()]))}, or a JSON file, not {name!r}"
-    )
+    names = dict.fromkeys([*CONFIGS, *configuration_names()])
+    raise ConfigError(f"config must be one of {', '.join(names)}, or a JSON file, not {name!r}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from edgemoe.boards.board import board_names, load_board
+from edgemoe.boards.board import configuration_names, load_board
 from edgemoe.compiler.errors import CompileError
 from edgemoe.compiler.fits import fits, shortages
 from edgemoe.configs import CONFIGS
@@ -74,7 +74,7 @@ def advice(model: ModelConfig) -> str:
 
 def _shipped() -> dict[str, AcceleratorConfig]:
     """Presets and boards by name; a preset that a board is called after is that board's."""
-    return {**CONFIGS, **{name: load_board(name).config for name in board_names()}}
+    return {**CONFIGS, **{name: load_board(name).config for name in configuration_names()}}
 
 
 def _distance(model: ModelConfig, config: AcceleratorConfig) -> float:

@@ -7,7 +7,7 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib.memory import Memory
 from amaranth.sim import Simulator
 
-from edgemoe_hw.primitives.memory import read_memory
+from edgemoe_hw.primitives.memory import memory_parts, read_memory
 from edgemoe_hw.scratchpad import SlicedMemory, WeightScratchpad
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.timing import WEIGHT_READ, WEIGHT_WRITE
@@ -90,20 +90,26 @@ def test_weight_scratchpad(config):
 
 
 @pytest.mark.parametrize("read_cycles", [1, 2])
-@pytest.mark.parametrize(("row_bytes", "masters", "axi_bytes"), [(8, 1, 8), (16, 1, 8), (64, 2, 16), (128, 1, 16)])
-def test_sliced_memory(row_bytes, masters, axi_bytes, read_cycles):
+@pytest.mark.parametrize(
+    ("row_bytes", "masters", "axi_bytes", "depth"),
+    [(8, 1, 8, 8), (16, 1, 8, 8), (64, 2, 16, 8), (128, 1, 16, 8), (32, 2, 8, 2049), (16, 1, 8, 3280)],
+)
+def test_sliced_memory(row_bytes, masters, axi_bytes, depth, read_cycles):
+    """Of more than 1024 rows, the few beyond a multiple of 1024 are a memory of their own."""
     rng = np.random.default_rng(6)
-    model = np.zeros((8, row_bytes), np.uint8)
-    dut = SlicedMemory(8, row_bytes, masters, axi_bytes, read_cycles=read_cycles)
+    model = np.zeros((depth, row_bytes), np.uint8)
+    dut = SlicedMemory(depth, row_bytes, masters, axi_bytes, read_cycles=read_cycles)
+    used = sorted({*range(4), depth - depth % 1024 - 1, *range(max(depth - 4, 4), depth)})
+    used = [row for row in used if 0 <= row < depth]
 
     async def bench(ctx):
-        for row in range(8):
+        for row in used:
             model[row] = rng.integers(0, 256, row_bytes)
             for master in range(masters):
                 part = model[row, master * row_bytes // masters : (master + 1) * row_bytes // masters]
                 await load_row(ctx, dut.load[master], row, part, axi_bytes)
         for _ in range(10):
-            row, mask = int(rng.integers(8)), rng.integers(0, 2, row_bytes).astype(bool)
+            row, mask = int(rng.choice(used)), rng.integers(0, 2, row_bytes).astype(bool)
             content = rng.integers(0, 256, row_bytes).astype(np.uint8)
             model[row, mask] = content[mask]
             ctx.set(dut.write.row, row)
@@ -113,11 +119,12 @@ def test_sliced_memory(row_bytes, masters, axi_bytes, read_cycles):
             assert not ctx.get(dut.load[0].ready)
             await ctx.tick()
             ctx.set(dut.write.valid, 0)
-        for cycle in range(8 + read_cycles):  # a row a cycle
+        order = rng.permutation(used)
+        for cycle in range(len(order) + read_cycles):  # a row a cycle
             if cycle >= read_cycles:
                 found = int(ctx.get(dut.read.data)).to_bytes(row_bytes, "little")
-                assert found == model[cycle - read_cycles].tobytes()
-            ctx.set(dut.read.row, cycle % 8)
+                assert found == model[order[cycle - read_cycles]].tobytes()
+            ctx.set(dut.read.row, int(order[cycle % len(order)]))
             await ctx.tick()
 
     simulate(dut, bench)
@@ -128,3 +135,18 @@ def test_refusal():
         SlicedMemory(8, 16, 2, 16)
     with pytest.raises(ValueError, match="a memory is read in 1 or 2 cycles, not 3"):
         read_memory(Module(), Memory(shape=8, depth=4, init=[]), Signal(2), 3, "name")
+
+
+@pytest.mark.parametrize(
+    ("depth", "style", "parts"),
+    [
+        (9456, "auto", [range(9216), range(9216, 9456)]),
+        (1025, "auto", [range(1024), range(1024, 1025)]),
+        (4736, "auto", [range(4736)]),
+        (8192, "auto", [range(8192)]),
+        (240, "auto", [range(240)]),
+        (9456, "ultra", [range(9456)]),
+    ],
+)
+def test_few_rows_beyond_whole_block_rams_are_apart(depth, style, parts):
+    assert memory_parts(depth, style) == parts

@@ -29,6 +29,7 @@ __all__ = ["build_bitstream", "find_bitstream", "publish"]
 BUILD_TCL = BOARDS / "build.tcl"
 OUT = results_root() / "boards"
 _RESULTS = ("bit", "hwh")  # what Vivado leaves in the work folder as edgemoe.<suffix>
+_HASH_DIGITS = 12  # of the content, in the files' names
 _REPORT = "result.json"  # beside them: version, board files, clock, slack, utilisation
 
 
@@ -124,7 +125,7 @@ def publish(board: Board, work: Path, out: Path) -> Path:
     if missing:
         raise BoardError(f"Vivado ended without {', '.join(missing)} in {work}")
     content = hashlib.sha256(b"".join(path.read_bytes() for path in found.values())).hexdigest()
-    stem = f"{board.name}-{content[:12]}"
+    stem = f"{board.name}-{content[:_HASH_DIGITS]}"
     files = {}
     for suffix, path in found.items():
         result = path.read_bytes()
@@ -165,7 +166,8 @@ def find_bitstream(board: Board, out: Path = OUT) -> Path:
         BoardError: there is none, only one of another configuration or ISA version, or a file is missing or changed
     """
     build = f"make bitstream BOARD={board.name}"
-    manifests = sorted(out.glob(f"{board.name}-*.json"), key=lambda path: path.stat().st_mtime)
+    pattern = f"{board.name}-{'[0-9a-f]' * _HASH_DIGITS}.json"  # not those of the board's variants
+    manifests = sorted(out.glob(pattern), key=lambda path: path.stat().st_mtime)
     if not manifests:
         raise BoardError(f"there is no bitstream of {board.name} in {out}: {build}")
     path = manifests[-1]

@@ -1,13 +1,16 @@
 """Boards: one data file each, ``boards/<board>/board.toml``, read and checked here.
 
 A board's configuration is a preset of ``edgemoe_hw.spec.config`` with what the board decides (memory ports, DRAM
-latency, clock) and its own overrides.
+latency, clock) and its own overrides. ``[variants.<word>]`` are further overrides: the board with another accelerator,
+``<board>-<word>``, which stands wherever a board's name does.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +20,23 @@ from edgemoe.boards.zynq import FAMILIES, HpPort, ZynqFamily
 from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig, ConfigError
 from edgemoe_models.storage import toml_text
 
-__all__ = ["BOARDS", "Board", "BoardError", "board_names", "load_board", "read_board", "read_toml"]
+__all__ = [
+    "BOARDS",
+    "Board",
+    "BoardError",
+    "board_names",
+    "configuration_names",
+    "load_board",
+    "read_board",
+    "read_toml",
+]
 
 _PACKAGED = Path(__file__).with_name("data")  # a wheel has boards/ of the sources there
 BOARDS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[3] / "boards"
 _FILE = "board.toml"
 
-# Keys of a data file and the types of their values. `overrides` are fields of AcceleratorConfig.
+# Keys of a data file and the types of their values. `overrides` are fields of AcceleratorConfig, and so are each
+# variant's, which come on top.
 _KEYS: dict[str, type | tuple[type, ...]] = {
     "title": str,
     "part": str,
@@ -43,8 +56,10 @@ _KEYS: dict[str, type | tuple[type, ...]] = {
     "status": str,
     "sources": list,
     "overrides": dict,
+    "variants": dict,
 }
-_OPTIONAL = {"overrides"}
+_OPTIONAL = {"overrides", "variants"}
+_VARIANT = re.compile(r"[a-z][a-z0-9]*")
 # Fields of AcceleratorConfig that the board's own keys decide.
 _DECIDED = {"name", "axi_masters", "axi_bytes", "dram_latency", "assumed_clock_mhz", "dram_gb_per_second"}
 
@@ -58,10 +73,11 @@ class BoardError(ValueError):
 
 @dataclass(frozen=True)
 class Board:
-    """One board.
+    """One board, with its own accelerator or a variant's.
 
     Attributes:
-        name: of its folder
+        name: of its folder; a variant's with ``-<word>`` behind it
+        file: its data file
         title, status, sources, pynq: for people: what it is, what was tried on it, where the facts are from, its images
         part, board_part: as Vivado names them, the board part without version
         device: capacity of the FPGA
@@ -76,6 +92,7 @@ class Board:
     """
 
     name: str
+    file: Path
     title: str
     part: str
     board_part: str
@@ -147,12 +164,21 @@ def usable_gb_per_second(peak: float, share: float) -> float:
 
 
 def board_names(folder: Path = BOARDS) -> list[str]:
-    """Names of all boards."""
+    """Names of all boards, without their variants."""
     return sorted(path.parent.name for path in folder.glob(f"*/{_FILE}"))
 
 
+def configuration_names(folder: Path = BOARDS) -> list[str]:
+    """Names of all boards, each followed by its variants: all that ``load_board`` takes."""
+    names = []
+    for name in board_names(folder):
+        with _named(folder / name / _FILE) as path:
+            names += [name, *(f"{name}-{word}" for word in _values(path).get("variants", {}))]
+    return names
+
+
 def load_board(name: str, folder: Path = BOARDS) -> Board:
-    """The board called ``name``.
+    """The board, or the variant of a board, called ``name``.
 
     Raises:
         BoardError: there is none of that name, or its data file is wrong; one message says what and where
@@ -160,21 +186,38 @@ def load_board(name: str, folder: Path = BOARDS) -> Board:
     names = board_names(folder)
     if not names:
         raise BoardError(f"no board's data file is in {folder}: this copy of edgemoe is incomplete")
-    if name not in names:
-        raise BoardError(f"board must be one of {', '.join(names)}, not {name!r}")
-    return read_board(folder / name / _FILE)
+    if name in names:
+        return read_board(folder / name / _FILE)
+    known = configuration_names(folder)
+    if name not in known:
+        raise BoardError(f"board must be one of {', '.join(known)}, not {name!r}")
+    board, _, variant = name.rpartition("-")
+    return read_board(folder / board / _FILE, variant)
 
 
-def read_board(path: Path) -> Board:
-    """A board from its data file.
+def read_board(path: Path, variant: str = "") -> Board:
+    """A board from its data file, with its own accelerator or that of a variant.
 
     Raises:
         BoardError: the file is wrong
     """
+    with _named(path):
+        return _board(path, _values(path), variant)
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[Path]:
+    """An error in a data file names the file."""
     try:
-        return _board(path.parent.name, read_toml(path))
+        yield path
     except (BoardError, ConfigError) as error:
         raise BoardError(f"{path}: {error}") from None
+
+
+def _values(path: Path) -> dict[str, Any]:
+    values = read_toml(path)
+    _check_keys(values)
+    return values
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -185,30 +228,18 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise BoardError(str(error)) from None
 
 
-def _board(name: str, values: dict[str, Any]) -> Board:
-    _check_keys(values)
+def _board(path: Path, values: dict[str, Any], variant: str) -> Board:
+    name = path.parent.name
     family, device = FAMILIES[values["family"]], DEVICES[values["device"]]
-    overrides = values.get("overrides", {})
-    if decided := sorted(_DECIDED & overrides.keys()):
-        raise BoardError(f"overrides must not have {', '.join(decided)}: the board's other keys decide that")
-    preset = PRESETS[values["preset"]]
-    try:
-        config = dataclasses.replace(
-            preset,
-            name=name,
-            axi_masters=values["hp_ports"],
-            axi_bytes=values["hp_bits"] // 8,
-            dram_latency=values["dram_latency"],
-            assumed_clock_mhz=float(values["clock_mhz"]),
-            dram_gb_per_second=usable_gb_per_second(values["dram_peak_gb_per_second"], values["dram_share"]),
-            **overrides,
-        )
-    except TypeError:
-        unknown = sorted(overrides.keys() - {field.name for field in dataclasses.fields(preset)})
-        raise BoardError(f"overrides has unknown fields {', '.join(unknown)}") from None
+    config = _config(name, values, {}, "overrides")
+    for word, changes in values.get("variants", {}).items():  # all: one that is wrong is found whichever is asked for
+        found = _config(f"{name}-{word}", values, changes, f"variants.{word}")
+        if word == variant:
+            config = found
     same = ("title", "part", "board_part", "pynq", "hp_ports", "hp_bits", "status")
     board = Board(
-        name=name,
+        name=config.name,
+        file=path,
         device=device,
         family=family,
         dram_bytes=values["dram_mib"] << 20,
@@ -228,6 +259,30 @@ def _board(name: str, values: dict[str, Any]) -> Board:
     return board
 
 
+def _config(name: str, values: dict[str, Any], changes: dict[str, Any], where: str) -> AcceleratorConfig:
+    """The board's configuration, with a variant's changes."""
+    preset = PRESETS[values["preset"]]
+    overrides = values.get("overrides", {}) | changes
+    if decided := sorted(_DECIDED & overrides.keys()):
+        raise BoardError(f"{where} must not have {', '.join(decided)}: the board's other keys decide that")
+    try:
+        return dataclasses.replace(
+            preset,
+            name=name,
+            axi_masters=values["hp_ports"],
+            axi_bytes=values["hp_bits"] // 8,
+            dram_latency=values["dram_latency"],
+            assumed_clock_mhz=float(values["clock_mhz"]),
+            dram_gb_per_second=usable_gb_per_second(values["dram_peak_gb_per_second"], values["dram_share"]),
+            **overrides,
+        )
+    except TypeError:
+        unknown = sorted(overrides.keys() - {field.name for field in dataclasses.fields(preset)})
+        raise BoardError(f"{where} has unknown fields {', '.join(unknown)}") from None
+    except ConfigError as error:
+        raise BoardError(f"{where}: {error}" if changes else str(error)) from None
+
+
 def _check_keys(values: dict[str, Any]) -> None:
     if missing := sorted(_KEYS.keys() - _OPTIONAL - values.keys()):
         raise BoardError(f"{', '.join(missing)} missing")
@@ -240,6 +295,11 @@ def _check_keys(values: dict[str, Any]) -> None:
             raise BoardError(f"{key} must be {wanted}, not {value!r}")
         if isinstance(value, (int, float)) and value <= 0:
             raise BoardError(f"{key} must be positive, not {value!r}")
+    for word, changes in values.get("variants", {}).items():
+        if not _VARIANT.fullmatch(word) or not isinstance(changes, dict) or not changes:
+            raise BoardError(
+                f"variants must be tables [variants.word] with fields that differ, not {word} = {changes!r}"
+            )
     for key, known in (("family", FAMILIES), ("device", DEVICES), ("preset", PRESETS)):
         if values[key] not in known:
             raise BoardError(f"{key} must be one of {', '.join(known)}, not {values[key]!r}")

@@ -147,7 +147,10 @@ def parameters_tcl(board: Board, rtl: Path, work: Path) -> str:
         "outstanding": str(OUTSTANDING),
         "masters": _list(masters),
     }
-    lines = [f"# Made by edgemoe from {board.name}/board.toml; read by build.tcl.", "set build [dict create]"]
+    lines = [
+        f"# Made by edgemoe from {board.file.parent.name}/{board.file.name}; read by build.tcl.",
+        "set build [dict create]",
+    ]
     lines += [f"dict set build {key} {_quoted(value)}" for key, value in values.items()]
     return "\n".join(lines) + "\n"
 

@@ -108,5 +108,5 @@ def check_fits(board: Board, result: dict[str, Any]) -> None:
     if short:
         raise BoardError(
             f"the configuration of {board.name} does not fit {board.device.name} ({'; '.join(short)}): "
-            f"make it smaller in boards/{board.name}/board.toml"
+            f"make it smaller in boards/{board.file.parent.name}/{board.file.name}"
         )

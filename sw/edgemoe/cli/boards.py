@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from edgemoe.boards.bitstream import OUT, build_bitstream, find_bitstream, find_vivado
-from edgemoe.boards.board import Board, board_names, load_board
+from edgemoe.boards.board import Board, configuration_names, load_board
 from edgemoe.boards.flash import check_host, flash
 from edgemoe.boards.hwh import hwh_text
 from edgemoe.boards.utilisation import RESOURCES, utilisation, utilisation_row
@@ -42,7 +42,7 @@ def boards(
     """List the boards; with --utilisation, what each one's configuration takes of its FPGA."""
     if context.invoked_subcommand is not None:
         return
-    chosen = [load_board(name) for name in only or board_names()]
+    chosen = [load_board(name) for name in only or configuration_names()]
     if measure:
         _measure(chosen, path)
     else:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgemoe.boards.board import board_names, load_board
+from edgemoe.boards.board import configuration_names, load_board
 from edgemoe.boards.synth import FpgaDevice, device_of, synthesize
 from edgemoe.cli.options import RESULTS, Config
 from edgemoe.cli.output import say, show, working
@@ -27,7 +27,7 @@ def command(
     """Resources of a configuration by Yosys, mapped but not placed; fails if it does not fit its device."""
     accelerator = find_config(config)
     require("edgemoe synth", "sim", "synth")
-    device = load_board(config).device if config in board_names() else device_of(accelerator)
+    device = load_board(config).device if config in configuration_names() else device_of(accelerator)
     output_folder(out)
     title = f"synthesis of {accelerator.name} for {device.name}"
     with working(title) as work:

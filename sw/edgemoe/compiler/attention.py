@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,8 +9,9 @@ import numpy.typing as npt
 
 from edgemoe.compiler.builder import Builder, Chunk, Group, Job, Region
 from edgemoe.compiler.commands import Command
-from edgemoe.compiler.naive import Refetch, softmax_passes, split_groups
-from edgemoe.compiler.packing import spread_heads
+from edgemoe.compiler.cuts import HeadParts, query_groups
+from edgemoe.compiler.naive import Refetch, softmax_passes
+from edgemoe.compiler.packing import WeightLayout, spread_heads
 from edgemoe.compiler.trace import Trace
 from edgemoe_hw.spec.isa import MatMul, Mode, RowFactor, Source
 from edgemoe_models.graph.integer_graph import IntegerBlock, IntegerLinear
@@ -21,8 +21,9 @@ __all__ = ["Attention"]
 
 @dataclass(frozen=True)
 class _Stationary:
-    """Where keys and values lie in the weight scratchpad (isa.MatMul: KEY and VALUE)."""
+    """Where keys and values of some heads lie in the weight scratchpad (isa.MatMul: KEY and VALUE)."""
 
+    first_head: int
     key_row: int
     key_tiles: int
     key_steps: int
@@ -36,10 +37,10 @@ class _Stationary:
         return max(self.key_tiles * self.key_steps, self.value_tiles * self.value_steps)
 
     def key_head(self, head: int) -> int:
-        return self.key_row + head * self.key_tiles * self.key_steps
+        return self.key_row + (head - self.first_head) * self.key_tiles * self.key_steps
 
     def value_head(self, head: int) -> int:
-        return self.value_row + head * self.value_tiles * self.value_steps
+        return self.value_row + (head - self.first_head) * self.value_tiles * self.value_steps
 
 
 class Attention:
@@ -55,8 +56,8 @@ class Attention:
     def __init__(self, builder: Builder, trace: Trace, name: str, block: IntegerBlock, groups: list[Group]) -> None:
         self.b, self.trace, self.name, self.block, self.groups = builder, trace, name, block, groups
         config, model = builder.config, builder.model
-        self.tokens, self.heads, self.head_dim = model.num_tokens, model.heads, model.head_dim
-        self.padded = -(-self.head_dim // config.lanes_k) * config.lanes_k
+        self.tokens, self.heads, self.shape = model.num_tokens, model.heads, HeadParts.of(model, config)
+        self.padded, self.parts = self.shape.padded, self.shape.split(config.weight_depth)
         self.refetch: Refetch | None = None
         linears, macs = self._linears(), model.dim * model.dim
         self.query, self.key, self.value, self.proj = (
@@ -83,55 +84,78 @@ class Attention:
 
     def preload(self) -> None:
         """Fetch the first weights, so that attention can start while the rest follows."""
-        below = self._place().key_row
+        heads, unit = self.parts[0], self.shape.unit
+        below = self._place(heads).key_row
         rows = min(int(self.b.config.weight_depth * self.b.options.preload_fraction), below // 3)
-        layouts = ((self.key, self._head_unit()), (self.query, 1), (self.value, self._head_unit()))
-        for index, (layout, unit) in enumerate(layouts):
-            chunk = self.b.preload(layout, unit, rows, below)
+        for index, (layout, step) in enumerate(((self.key, unit), (self.query, 1), (self.value, unit))):
+            tiles = layout.tiles if layout is self.query else self._tiles(layout, heads).stop
+            chunk = self.b.preload(layout, step, min(rows, tiles * layout.tile_rows), below)
             self._preloaded[index] = chunk
-            if chunk is None or chunk.tiles < layout.tiles:
+            if chunk is None or chunk.tiles < tiles:
                 return
             rows -= chunk.tiles * layout.tile_rows
 
-    def _place(self) -> _Stationary:
-        """Keys and values take the end of the weight scratchpad until P.V has used them."""
+    def _tiles(self, layout: WeightLayout, heads: range) -> range:
+        """The tiles of keys' or values' weights that make those of ``heads``."""
+        lanes = self.b.config.lanes_n
+        return range(heads.start * self.padded // lanes, min(-(-heads.stop * self.padded // lanes), layout.tiles))
+
+    def _place(self, heads: range) -> _Stationary:
+        """Keys and values of ``heads`` take the end of the weight scratchpad until P.V has used them."""
         c = self.b.config
         key_tiles, key_steps = -(-self.tokens // c.lanes_n), self.padded // c.lanes_k
         value_tiles, value_steps = -(-self.padded // c.lanes_n), -(-self.tokens // c.lanes_k)
-        keys, values = self.heads * key_tiles * key_steps, self.heads * value_tiles * value_steps
+        keys, values = len(heads) * key_tiles * key_steps, len(heads) * value_tiles * value_steps
         base = c.weight_depth - keys - values
-        return _Stationary(base, key_tiles, key_steps, base + keys, value_tiles, value_steps)
+        return _Stationary(heads.start, base, key_tiles, key_steps, base + keys, value_tiles, value_steps)
 
-    def emit(self, x: Region, q: Region) -> None:
-        """QKV and attention: reads ``x``, leaves the context in ``x``'s place. ``q`` is free afterwards."""
+    def emit(self, x: Region, q: Region) -> tuple[Region, Region]:
+        """QKV and attention of what is in ``x``; returns where the context is, and the region that is free.
+
+        The context takes the place of ``x``, or, if keys and values of all heads do not fit and so later heads need
+        ``x`` again, that of their queries in ``q``: a head's context is where its queries were.
+        """
         b, image = self.b, self.b.image
         params = [
             b.load_uniform(image.add_uniform(f"{self.name}.{kind}", requant), f"{self.name}.{kind} params")
             for kind, requant in (("score", self.block.score), ("context", self.block.context))
         ]
-        place, unit = self._place(), self._head_unit()
-        stationary = b.config.weight_depth - place.key_row
-        b.weights.reserve(place.key_row, stationary, f"{self.name}: keys and values")
-        jobs = [
-            Job(self.key, lambda chunk, group: self._stationary(chunk, group, x, place, Mode.KEY), unit),
-            Job(self.query, lambda chunk, group: self._query(chunk, group, x, q)),
-            Job(self.value, lambda chunk, group: self._stationary(chunk, group, x, place, Mode.VALUE), unit),
-        ]
+        context, free = (x, q) if len(self.parts) == 1 else (q, x)
+        for heads in self.parts:
+            place = self._place(heads)
+            stationary = b.config.weight_depth - place.key_row
+            b.weights.reserve(place.key_row, stationary, f"{self.name}: keys and values")
+            self._project(heads, place, x, q)
+            self._heads(heads, place, params, q, context)
+            b.weights.release(place.key_row, stationary)
+        for row in params:
+            b.params.release(row, 1)
+        return context, free
+
+    def _project(self, heads: range, place: _Stationary, x: Region, q: Region) -> None:
+        """Keys and values of ``heads``, and before the first of them all queries."""
+        unit, keys, values = self.shape.unit, self._tiles(self.key, heads), self._tiles(self.value, heads)
+
+        def key(chunk: Chunk, group: Group) -> None:
+            self._stationary(chunk, group, x, place, Mode.KEY)
+
+        def value(chunk: Chunk, group: Group) -> None:
+            self._stationary(chunk, group, x, place, Mode.VALUE)
+
+        first, last = (
+            Job(self.key, key, unit, keys.start, keys.stop),
+            Job(self.value, value, unit, values.start, values.stop),
+        )
+        if heads.start:
+            self.b.stream([first, last], self.groups, single_set=True)
+            return
+        jobs = [first, Job(self.query, lambda chunk, group: self._query(chunk, group, x, q)), last]
         held = [(job, chunk) for job, chunk in zip(jobs, self._preloaded, strict=True) if chunk is not None]
         rest = [
             replace(job, first=chunk.tiles if chunk is not None else 0)
             for job, chunk in zip(jobs, self._preloaded, strict=True)
         ]
-        b.stream(rest, self.groups, single_set=True, held=held)
-        self._heads(place, params, x, q)
-        for row in params:
-            b.params.release(row, 1)
-        b.weights.release(place.key_row, stationary)
-
-    def _head_unit(self) -> int:
-        """Fewest tiles that end where a head ends."""
-        lanes, total = self.b.config.lanes_n, self.heads * self.padded
-        return -(-min(math.lcm(self.padded, lanes), total) // lanes)
+        self.b.stream(rest, self.groups, single_set=True, held=held)
 
     def _query(self, chunk: Chunk, group: Group, x: Region, q: Region) -> None:
         command = self.b.matmul(
@@ -176,23 +200,22 @@ class Attention:
         )
         self.trace.add(f"{self.name}.{name}", command, group, chunk.channel, chunk.channels)
 
-    def _heads(self, place: _Stationary, params: list[int], x: Region, q: Region) -> None:
+    def _heads(self, heads: range, place: _Stationary, params: list[int], q: Region, context: Region) -> None:
         """Q.K and P.V over (head, group); P.V runs one pair late, so that no command needs its predecessor's result."""
         depth = self.b.config.score_depth
         stride = -(-self.tokens // self.b.config.lanes_k)
-        size = self.b.options.attention_group
-        groups = split_groups(self.tokens, size) if size else self.groups
+        groups = query_groups(self.tokens, self.b.config, self.b.options)
         largest = max(group.count for group in groups) * stride
         slots = min(depth // largest, max(len(groups), 3))
-        self.refetch = Refetch(self.b, place.larger_head) if size else None
+        self.refetch = Refetch(self.b, place.larger_head) if self.b.options.attention_group else None
         lag = 1 if slots >= 2 and len(groups) >= 2 else 0  # a lone group's row maxima have one place only
-        pairs = [(head, group) for head in range(self.heads) for group in groups]
+        pairs = [(head, group) for head in heads for group in groups]
         for number in range(len(pairs) + lag):
             if number < len(pairs):
                 self._scores(*pairs[number], number % slots * largest, stride, place, params[0], q)
             if number >= lag:
                 earlier = number - lag
-                self._context(*pairs[earlier], earlier % slots * largest, stride, place, params[1], x)
+                self._context(*pairs[earlier], earlier % slots * largest, stride, place, params[1], context)
         if self.refetch is not None:
             self.refetch.release()
 

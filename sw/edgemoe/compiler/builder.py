@@ -80,13 +80,18 @@ Emit = Callable[[Chunk, Group], None]
 class Job:
     """A linear layer to stream: ``emit`` issues one chunk for one group; a chunk has a multiple of ``unit`` tiles.
 
-    ``first``: its first tile that is not resident yet.
+    ``first``: its first tile that is not resident yet; ``stop``: the tile before which it ends, if not the layer's end.
     """
 
     layout: WeightLayout
     emit: Emit
     unit: int = 1
     first: int = 0
+    stop: int | None = None
+
+    @property
+    def end(self) -> int:
+        return self.layout.tiles if self.stop is None else self.stop
 
 
 Piece = tuple[Job, int, int]
@@ -255,7 +260,7 @@ class Builder:
         """Sets that are resident together."""
         per_tile = self.config.lanes_n // self.config.epilogue_lanes
         param_limit = self.params.depth // 2
-        total = sum((job.layout.tiles - job.first) * job.layout.tile_rows for job in jobs)
+        total = sum((job.end - job.first) * job.layout.tile_rows for job in jobs)
         limit = free * self.options.resident_fraction
         if single and total <= free * 0.9:
             limit = free
@@ -265,8 +270,8 @@ class Builder:
         rows = params = 0
         for job in jobs:
             tile = job.first
-            while tile < job.layout.tiles:
-                tiles = min(self._chunk_tiles(job, free), job.layout.tiles - tile)
+            while tile < job.end:
+                tiles = min(self._chunk_tiles(job, free), job.end - tile)
                 need = tiles * job.layout.tile_rows
                 full = rows + need > limit or params + tiles * per_tile > param_limit
                 if resident and (full or rows >= target):

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 from edgemoe.compiler.builder import Builder, Chunk, Group, Job, Phase, Piece, Region
 from edgemoe.compiler.commands import Command
+from edgemoe.compiler.cuts import split_groups
 from edgemoe.compiler.mlp import MlpPlan
-from edgemoe.compiler.naive import activation_pass, split_groups
+from edgemoe.compiler.naive import activation_pass
 from edgemoe.compiler.trace import Trace
 from edgemoe_hw.spec.isa import MatMul, Mode, RowFactor
 from edgemoe_hw.spec.timing import gate_interval

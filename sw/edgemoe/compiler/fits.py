@@ -7,14 +7,14 @@ weights is found by lowering a network of this shape, of zeros and of few blocks
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from edgemoe.compiler.cuts import HeadParts, balanced_groups, query_groups
 from edgemoe.compiler.errors import CompileError, CompilerOptions
-from edgemoe.compiler.lowering import LoweredTask, balanced_groups, lower_task
+from edgemoe.compiler.lowering import LoweredTask, lower_task
 from edgemoe.compiler.packing import DramImage
 from edgemoe.layout import align
 from edgemoe_hw.spec import constants
@@ -158,19 +158,16 @@ def _activation_rows(
 
 
 def _score_rows(model: ModelConfig, config: AcceleratorConfig, options: CompilerOptions) -> tuple[int, str]:
-    group = min(options.attention_group, model.num_tokens)
-    group = group or max(group.count for group in balanced_groups(model.num_tokens, options.group_tokens))
+    group = max(group.count for group in query_groups(model.num_tokens, config, options))
     return group * _rows(model.num_tokens, config.lanes_k), f"scores of {group} tokens for {model.num_tokens} keys"
 
 
 def _weight_rows(model: ModelConfig, config: AcceleratorConfig) -> Iterator[tuple[int, str]]:
     """Keys and values with the weights that make them, and the smallest part of each layer by itself."""
-    lanes_k, lanes_n, tokens = config.lanes_k, config.lanes_n, model.num_tokens
-    padded = align(model.head_dim, lanes_k)
-    keys = _rows(tokens, lanes_n) * (padded // lanes_k)
-    values = _rows(padded, lanes_n) * _rows(tokens, lanes_k)
-    unit = _rows(min(math.lcm(padded, lanes_n), model.heads * padded), lanes_n) * _rows(model.dim, lanes_k)
-    yield model.heads * (keys + values) + unit, f"keys and values of {tokens} tokens, and the weights that make them,"
+    lanes_k, lanes_n, parts = config.lanes_k, config.lanes_n, HeadParts.of(model, config)
+    of = "" if parts.unit_heads == model.heads else f" for {parts.unit_heads} of {model.heads} heads"
+    what = f"keys and values of {model.num_tokens} tokens{of}, and the weights that make them,"
+    yield parts.least_rows, what
     hidden = model.mlp_hidden if _has_blocks(model, with_experts=False) else 0
     widest = max(model.patch_inputs, model.dim, hidden, *(task.head_hidden for task in model.tasks))
     yield _rows(widest, lanes_k), f"{lanes_n} outputs of {widest} inputs"

@@ -9,6 +9,7 @@ import numpy as np
 
 from edgemoe.compiler.attention import Attention
 from edgemoe.compiler.builder import Builder, Chunk, Group, Job, Region
+from edgemoe.compiler.cuts import balanced_groups
 from edgemoe.compiler.errors import TOO_LARGE, CompileError, CompilerOptions
 from edgemoe.compiler.experts import ExpertsPlan, emit_experts
 from edgemoe.compiler.head import emit_head
@@ -31,13 +32,6 @@ class LoweredTask:
     trace: Trace
     outputs: list[OutputPart]
     output_bytes: int
-
-
-def balanced_groups(tokens: int, largest: int) -> list[Group]:
-    """Split tokens in as few groups of at most ``largest`` as possible, of sizes that differ by at most one."""
-    count = -(-tokens // largest)
-    cuts = [i * tokens // count for i in range(count + 1)]
-    return [Group(start, stop - start) for start, stop in zip(cuts, cuts[1:], strict=False)]
 
 
 def input_object(config: AcceleratorConfig, patches: int, inputs: int) -> DramObject:
@@ -80,7 +74,8 @@ class _Lowering:
         width = max(-(-model.dim // config.lanes_k), model.heads * -(-model.head_dim // config.lanes_k))
         self.rows = model.num_tokens * width  # of one activation tensor of width dim
         # Two buffers at the ends: LayerNorm 1 -> low (then context), q -> high, LayerNorm 2 -> high, and the next
-        # block the other way round; hidden rows may use all but the buffer with LayerNorm 2's output.
+        # block the other way round (or context -> high, LayerNorm 2 -> low, where attention says so); hidden rows may
+        # use all but the buffer with LayerNorm 2's output.
         self.buffers = [Region(0, width), Region(config.act_depth - self.rows, width)]
 
     def run(self) -> LoweredTask:
@@ -91,13 +86,13 @@ class _Lowering:
         attention = self._attention_of(0)
         for i, block in enumerate(blocks):
             name = f"blocks.{i}"
-            self._attention(attention, block, x, other)
+            x, other = self._attention(attention, block, x, other)
             phase = self.b.phase(f"{name}.moe" if block.is_moe else f"{name}.mlp")
-            hidden_row = self.rows if other == self.buffers[0] else 0
-            plan = MlpPlan(other, self.residual, hidden_row, self.config.act_depth - self.rows)
+            hidden_row = self.rows if x == self.buffers[0] else 0
+            plan = MlpPlan(x, self.residual, hidden_row, self.config.act_depth - self.rows)
             after = None
             if i + 1 < len(blocks):
-                after = _Norm(self, f"blocks.{i + 1}.norm1", blocks[i + 1].norm1, other)
+                after = _Norm(self, f"blocks.{i + 1}.norm1", blocks[i + 1].norm1, x)
                 attention = self._attention_of(i + 1)
             if block.is_moe:
                 preload = [] if after is None else [after.load, attention.preload]
@@ -109,7 +104,6 @@ class _Lowering:
             else:
                 emit_dense(self.b, self.trace, name, block, plan, self.groups, after, phase)
                 phase.bytes_read += self._linear_bytes(f"{name}.fc1", f"{name}.fc2")
-            x, other = other, x
         outputs, size = emit_head(self.b, self.trace, self.graph, self.task, self.residual, self.buffers, self.groups)
         return LoweredTask(self.b, self.trace, outputs, size)
 
@@ -186,11 +180,11 @@ class _Lowering:
     def _attention_of(self, index: int) -> Attention:
         return Attention(self.b, self.trace, f"blocks.{index}", self.graph.blocks[index], self.groups)
 
-    def _attention(self, attention: Attention, block: IntegerBlock, x: Region, other: Region) -> None:
-        """Attention with its projection: reads ``x``, leaves LayerNorm 2's output in ``other``."""
+    def _attention(self, attention: Attention, block: IntegerBlock, x: Region, other: Region) -> tuple[Region, Region]:
+        """Attention of ``x`` with its projection; returns where LayerNorm 2's output is, and the other region."""
         b, model, name = self.b, self.b.model, attention.name
         phase = b.phase(f"{name}.attention")
-        attention.emit(x, other)
+        context, free = attention.emit(x, other)
 
         def project(chunk: Chunk, group: Group) -> None:
             command = b.matmul(
@@ -198,8 +192,8 @@ class _Lowering:
                 group,
                 f"{name}.proj",
                 MatMul(
-                    src_base=x.row(group.first),
-                    src_stride=x.stride,
+                    src_base=context.row(group.first),
+                    src_stride=context.stride,
                     mode=Mode.RESIDUAL,
                     accumulate=True,
                     dst_base=self.residual.row(group.first),
@@ -209,10 +203,11 @@ class _Lowering:
             )
             self.trace.add(f"{name}.residual1", command, group, chunk.channel, chunk.channels)
 
-        b.stream([Job(attention.proj, project)], self.groups, _Norm(self, f"{name}.norm2", block.norm2, other))
+        b.stream([Job(attention.proj, project)], self.groups, _Norm(self, f"{name}.norm2", block.norm2, free))
         tokens, dim = model.num_tokens, model.dim
         phase.macs += 4 * tokens * dim * dim + 2 * tokens * tokens * dim
         phase.bytes_read += self._linear_bytes(f"{name}.qkv", f"{name}.proj") + self._norm_bytes
+        return free, context
 
     @property
     def _norm_bytes(self) -> int:

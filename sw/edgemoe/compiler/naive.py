@@ -14,14 +14,9 @@ from edgemoe.compiler.builder import Builder, Chunk, Group, Region
 from edgemoe.compiler.commands import Command
 from edgemoe_hw.spec.isa import Engine, MatMul
 
-__all__ = ["Refetch", "activation_pass", "softmax_passes", "split_groups"]
+__all__ = ["Refetch", "activation_pass", "softmax_passes"]
 
 _SLOTS = 2
-
-
-def split_groups(tokens: int, size: int) -> list[Group]:
-    """Tokens in groups of ``size``; the last one may be smaller."""
-    return [Group(first, min(size, tokens - first)) for first in range(0, tokens, size)]
 
 
 def _pass(b: Builder, label: str, operands: MatMul) -> None:

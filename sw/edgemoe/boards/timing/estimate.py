@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edgemoe.boards.board import board_names, load_board
+from edgemoe.boards.board import configuration_names, load_board
 from edgemoe.boards.synth import FpgaDevice, device_of, synthesize
 from edgemoe.boards.timing.nets import Grade, NetModel, grade_of
 from edgemoe.boards.timing.report import timing_of_file
@@ -20,7 +20,7 @@ _PART = "xc7z020clg400-1"
 
 def target_of(config: AcceleratorConfig) -> tuple[FpgaDevice, str]:
     """Device and part of the board that ``config`` is named after; otherwise an XC7Z020 of speed grade -1."""
-    if config.name in board_names():
+    if config.name in configuration_names():
         board = load_board(config.name)
         return board.device, board.part
     return device_of(config), _PART
