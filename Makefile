@@ -116,10 +116,12 @@ clean: ## remove build results and caches, keep .venv
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find $(wildcard hw models sim sw tests boards) -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Before anything is downloaded.
+# Before anything is downloaded. A board's variants are tables of its data file.
 board:
-	@test -n $(call quoted,$(BOARD)) -a -f boards/$(call quoted,$(BOARD))/board.toml || { \
-	    echo edgemoe: BOARD must be one of $(patsubst boards/%/board.toml,%,$(wildcard boards/*/board.toml)) >&2; exit 1; }
+	@names=$$(for file in boards/*/board.toml; do name=$${file%/board.toml}; name=$${name##*/}; echo "$$name"; \
+	    sed -n "s/^\[variants\.\([a-z0-9]*\)\]$$/$$name-\1/p" "$$file"; done); \
+	printf '%s\n' $$names | grep -qxF -e $(call quoted,$(BOARD)) || { \
+	    echo edgemoe: BOARD must be one of $$names >&2; exit 1; }
 
 vivado:
 	@.ci/check-tools vivado

@@ -9,7 +9,7 @@ import gpu_baselines
 import numpy as np
 import pytest
 
-from edgemoe.boards.board import board_names, load_board
+from edgemoe.boards.board import configuration_names, load_board
 from edgemoe.compiler import build_bundle
 from edgemoe.compiler.bound import Bound, phase_bounds, total_bound
 from edgemoe.compiler.fits import fits
@@ -110,18 +110,21 @@ def test_memory_sizes(column, config):
 def test_what_fits_which_board():
     """docs/boards.md: every board, and the usual sizes of ViT."""
 
-    def vit(dim: int, size: int = 224) -> ModelConfig:
+    def vit(dim: int, height: int = 224, width: int = 224, patch: int = 16) -> ModelConfig:
         task = TaskConfig("classification", "classification", channels=1000)
-        return ModelConfig("vit", size, size, 16, dim, 12, dim // 64, 4 * dim, 0, 0, 0, (task,))
+        return ModelConfig("vit", height, width, patch, dim, 12, dim // 64, 4 * dim, 0, 0, 0, (task,))
 
-    columns = [MODELS["m3vit-tiny"], vit(192), vit(384), vit(768), vit(192, 384)]
+    columns = [
+        *(MODELS["m3vit-tiny"], vit(192), vit(192, 256, 256), vit(192, 240, 320), vit(192, 384, 384)),
+        *(vit(384), vit(384, patch=14), vit(384, 384, 384), vit(768), vit(768, patch=14)),
+    ]
     table = (DOCS / "boards.md").read_text(encoding="utf-8").partition("## What fits")[2].partition("\n## ")[0]
     found = {}
     for line in table.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         found |= {name: cells[1:] for name in re.findall(r"`([\w-]+)`", cells[0]) if line.startswith("| `")}
     expected = {}
-    for name in board_names():
+    for name in configuration_names():
         config = load_board(name).config
         answers = ["no" if fits(model, config) else "yes" for model in columns]
         expected[name] = [str(config.max_tokens), str(config.max_dim), *answers]

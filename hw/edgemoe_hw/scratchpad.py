@@ -52,7 +52,6 @@ class SlicedMemory(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        beats = self._slice_bytes // self._axi_bytes
         parts = memory_parts(self._depth, self._style)
         for master in range(self._masters):
             name = f"slice_{master}"

@@ -5,17 +5,53 @@ import re
 
 import pytest
 
-from edgemoe.boards import BoardError, board_names, load_board
+from edgemoe.boards import BoardError, board_names, configuration_names, load_board
 from edgemoe.boards.board import BOARDS, read_board
 from edgemoe.configs import find_config
 from edgemoe_hw.spec.config import PRESETS
 
 NAMES = ["aup-zu3", "kr260", "kv260", "pynq-z2", "ultra96v2", "zcu102", "zcu104"]
+CONFIGURATIONS = [f"{name}{suffix}" for name in NAMES for suffix in ("", "-large")]
 GOOD = (BOARDS / "aup-zu3" / "board.toml").read_text(encoding="utf-8")
 
 
 def test_names():
     assert board_names() == NAMES
+    assert configuration_names() == CONFIGURATIONS
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_variant_is_the_board_with_another_accelerator(name):
+    board, large = load_board(name), load_board(f"{name}-large")
+    changed = {
+        field.name for field in dataclasses.fields(board) if getattr(board, field.name) != getattr(large, field.name)
+    }
+    assert changed == {"name", "config"} and large.name == large.config.name == f"{name}-large"
+    assert large.config.content_hash != board.config.content_hash
+    assert find_config(large.name) == large.config
+    array = ("lanes_k", "lanes_n", "epilogue_lanes", "norm_lanes", "dsp_chain", "axi_masters", "axi_bytes", "ultra_ram")
+    assert all(getattr(large.config, field) == getattr(board.config, field) for field in array)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[variants.large]\nlanes_m = 3", "variants.large has unknown fields lanes_m"),
+        ("[variants.large]\nname = 'x'", "variants.large must not have name: the board's other keys decide that"),
+        ("[variants.large]\nmax_dim = 9999", "variants.large: max_dim must be at most 1024, not 9999"),
+        ("[variants.large]", "variants must be tables [variants.word] with fields that differ, not large = {}"),
+        ("[variants.Too-large]\nmax_dim = 384", "not Too-large = {'max_dim': 384}"),
+    ],
+)
+def test_wrong_variant(tmp_path, text, message):
+    """It is found whether or not it is the one that was asked for."""
+    path = tmp_path / "zu3" / "board.toml"
+    path.parent.mkdir()
+    path.write_text(GOOD.partition("[variants.")[0] + text, encoding="utf-8")
+    for read in (lambda: read_board(path), lambda: load_board("zu3-large", tmp_path)):
+        with pytest.raises(BoardError, match=re.escape(message)) as error:
+            read()
+        assert str(error.value).startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -122,7 +158,7 @@ def test_wrong_data_file(tmp_path, found, wrong, message):
 
 
 def test_unknown_board():
-    with pytest.raises(BoardError, match=f"board must be one of {', '.join(NAMES)}, not 'zynq'"):
+    with pytest.raises(BoardError, match=f"board must be one of {', '.join(CONFIGURATIONS)}, not 'zynq'"):
         load_board("zynq")
 
 
@@ -134,13 +170,13 @@ def test_data_files_are_missing(tmp_path):
 
 def test_list(edgemoe):
     text = edgemoe.ok("boards")
-    assert all(name in text for name in NAMES) and "assumed" in text
+    assert all(f"{name} " in text for name in CONFIGURATIONS) and "assumed" in text
     assert max(map(len, text.splitlines())) <= 80
 
 
 def test_wrong_board_on_the_command_line(edgemoe):
     for command in (["hwh", "zynq"], ["bitstream", "zynq"], ["flash", "zynq", "--host", "h"], ["--only", "zynq"]):
-        edgemoe("boards", *command).refused(f"edgemoe: board must be one of {', '.join(NAMES)}, not 'zynq'\n")
+        edgemoe("boards", *command).refused(f"edgemoe: board must be one of {', '.join(CONFIGURATIONS)}, not 'zynq'\n")
 
 
 def test_table_in_the_documentation():

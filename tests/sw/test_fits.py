@@ -19,6 +19,7 @@ from edgemoe_models.config import PRESETS as MODELS
 from edgemoe_models.config import ModelConfig, TaskConfig
 from support.random_graphs import random_graph, small_model
 
+MORE = "ultra96v2-large, zcu102-large, zcu104, zcu104-large"
 CLASSIFIER = (TaskConfig("classification", "classification", 1000),)
 
 
@@ -103,20 +104,27 @@ def test_all_limits_are_named_at_once():
         "197 tokens of 768 channels need 18912 rows of the residual scratchpad, which has 4736: 14176 too few",
         "two tensors of 197 tokens, 768 channels need 18912 rows of the activation scratchpad, which has 8192: "
         "10720 too few",
-        "keys and values of 197 tokens, and the weights that make them, need 936 rows of the weight scratchpad, which "
-        "has 512: 424 too few",
+        "keys and values of 197 tokens for 5 of 12 heads, and the weights that make them, need 614 rows of the weight "
+        "scratchpad, which has 512: 102 too few",
     ]
 
 
 @pytest.mark.parametrize(
     ("model", "match"),
     [
-        (vit("vit-small", 384), "It fits zcu102, kr260, kv260, zcu104$"),
         (
-            vit("vit-base", 768),
-            "No board's .* e.g. zcu102 with max_dim = 768, residual_depth = 4728, act_depth = 4728 ",
+            vit("vit-small", 384),
+            f"It fits zcu102, aup-zu3-large, kr260, kr260-large, kv260, kv260-large, pynq-z2-large, {MORE}$",
         ),
-        (vit("vit-tiny-384", 192, size=384), "No board's .* e.g. zcu102 with max_tokens = 577 "),
+        (vit("vit-base", 768), "It fits kr260-large, kv260-large, zcu102-large, zcu104-large$"),
+        (
+            vit("vit-tiny-384", 192, size=384),
+            "It fits aup-zu3-large, kr260-large, kv260-large, ultra96v2-large, zcu102-large, zcu104-large$",
+        ),
+        (
+            vit("vit-base-384", 768, size=384),
+            "No board's .* e.g. zcu104-large with residual_depth = 13848, act_depth = 27696 ",
+        ),
         (vit("vit-huge", 1280), "No configuration takes it: .* no configuration allows more than 1024: 256 too many"),
         (vit("camera", 192, size=640), "No configuration takes it: camera has tokens 1601"),
     ],
@@ -127,7 +135,7 @@ def test_the_refusal_says_what_takes_the_model(model, match):
 
 
 @pytest.mark.parametrize(
-    "model", [vit("vit-base", 768), vit("vit-large", 1024, depth=24), vit("vit-384", 384, size=384)]
+    "model", [vit("vit-base-384", 768, size=384), vit("vit-large", 1024, depth=24), vit("vit-448", 384, size=448)]
 )
 def test_the_configuration_that_is_suggested_takes_the_model(model):
     words = re.search(r"e\.g\. (\S+) with (.*?) \(", advice(model))
@@ -168,5 +176,5 @@ def test_a_checkpoint_is_refused_before_it_is_quantized(tmp_path, monkeypatch):
     path = tmp_path / "vit-base.safetensors"
     tensors = {"head": np.zeros(1, np.float32)}  # not even looked at
     safetensors.numpy.save_file(tensors, path, {"config": model.to_json()})
-    with pytest.raises(CompileError, match="vit-base does not fit zcu102: .*No board's configuration takes it"):
+    with pytest.raises(CompileError, match="vit-base does not fit zcu102: .*It fits kr260-large, kv260-large"):
         edgemoe.compile(path, "zcu102")

@@ -51,9 +51,7 @@ def read_parts(
     for memory, row in zip(memories, rows, strict=True):
         read = memory.read_port()
         if len(row) != len(read.addr):
-            raise ValueError(
-                f"a memory of {memory.depth} rows has addresses of {len(read.addr)} bits, not {len(row)}"
-            )
+            raise ValueError(f"a memory of {memory.depth} rows has addresses of {len(read.addr)} bits, not {len(row)}")
         m.d.comb += read.addr.eq(row)
         found.append(read.data)
     data = Value.cast(found[0])

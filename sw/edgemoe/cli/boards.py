@@ -36,10 +36,10 @@ def boards(
     measure: Annotated[
         bool, typer.Option("--utilisation", help="synthesize every board's configuration with Yosys")
     ] = False,
-    only: Annotated[list[str] | None, typer.Option(help="board; several allowed")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="board or variant; several allowed")] = None,
     path: Annotated[Path, typer.Option("--json", help="file for the rows")] = RESULTS / "boards.json",
 ) -> None:
-    """List the boards; with --utilisation, what each one's configuration takes of its FPGA."""
+    """List the boards and their variants; with --utilisation, what each one's configuration takes of its FPGA."""
     if context.invoked_subcommand is not None:
         return
     chosen = [load_board(name) for name in only or configuration_names()]
@@ -49,8 +49,8 @@ def boards(
         show(_list(chosen))
         say("")
         say("images with PYNQ:")
-        for board in chosen:
-            say(f"  {board.name}: {board.pynq}")
+        for name, pynq in {board.file.parent.name: board.pynq for board in chosen}.items():
+            say(f"  {name}: {pynq}")
 
 
 def _list(boards: list[Board]) -> TextTable:
