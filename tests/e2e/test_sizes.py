@@ -13,7 +13,7 @@ from edgemoe_hw.primitives.memory import memory_parts
 from edgemoe_hw.spec.config import PRESETS
 from edgemoe_models.random_weights import random_images
 from support.random_graphs import random_graph, small_model
-from support.sizes import LARGEST, SIZES
+from support.sizes import LARGEST, SIZES, vit
 
 #: Beside the largest of each variant, which are their memories' limits: those that the issue of sizes names.
 CASES = [
@@ -32,6 +32,23 @@ def test_a_block(config, size, check):
     bundle = build_bundle(random_graph(SIZES[size]), find_config(config))
     with open_verified(bundle, quiet=True) as verifier:
         check(verifier, random_images(SIZES[size], 1, seed=3)[0], "classification")
+
+
+#: The large variants' limits with a small array, for models as wide or with as many tokens, but not both.
+LIMITS = dataclasses.replace(
+    PRESETS["tiny"], name="limits", lanes_k=16, max_dim=768, max_tokens=577, weight_depth=1024, residual_depth=4096
+)
+MODELS = {
+    "768 channels, 12 heads": vit("wide", 768, 32, 32),
+    "257 tokens, patches of 14": vit("patches-14", 64, patch=14),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_limits_of_the_large_variants(name, check):
+    bundle = build_bundle(random_graph(MODELS[name]), LIMITS)
+    with open_verified(bundle, quiet=True) as verifier:
+        check(verifier, random_images(MODELS[name], 1, seed=3)[0], "classification")
 
 
 def test_keys_and_values_of_some_heads_at_a_time(check, seed):

@@ -123,7 +123,7 @@ def test_all_limits_are_named_at_once():
         ),
         (
             vit("vit-base-384", 768, size=384),
-            "No board's .* e.g. zcu104-large with residual_depth = 13848, act_depth = 27696 ",
+            "No board's .* e.g. kr260-large with residual_depth = 27696, act_depth = 27696 ",
         ),
         (vit("vit-huge", 1280), "No configuration takes it: .* no configuration allows more than 1024: 256 too many"),
         (vit("camera", 192, size=640), "No configuration takes it: camera has tokens 1601"),
