@@ -118,10 +118,12 @@ clean: ## remove build results and caches, keep .venv
 
 # Before anything is downloaded. A board's variants are tables of its data file.
 board:
-	@names=$$(for file in boards/*/board.toml; do name=$${file%/board.toml}; name=$${name##*/}; echo "$$name"; \
-	    sed -n "s/^\[variants\.\([a-z0-9]*\)\]$$/$$name-\1/p" "$$file"; done); \
-	printf '%s\n' $$names | grep -qxF -e $(call quoted,$(BOARD)) || { \
-	    echo edgemoe: BOARD must be one of $$names >&2; exit 1; }
+	@names=; for file in boards/*/board.toml; do \
+	    name=$${file%/board.toml}; name=$${name##*/}; names="$$names $$name"; \
+	    while read -r line; do case $$line in "[variants."*) \
+	        line=$${line#*.}; names="$$names $$name-$${line%]*}" ;; esac; done < "$$file"; done; \
+	for name in $$names; do test "$$name" != $(call quoted,$(BOARD)) || exit 0; done; \
+	echo "edgemoe: BOARD must be one of$$names" >&2; exit 1
 
 vivado:
 	@.ci/check-tools vivado
