@@ -118,7 +118,7 @@ def test_what_fits_which_board():
         *(MODELS["m3vit-tiny"], vit(192), vit(192, 256, 256), vit(192, 240, 320), vit(192, 384, 384)),
         *(vit(384), vit(384, patch=14), vit(384, 384, 384), vit(768), vit(768, patch=14)),
     ]
-    table = (DOCS / "boards.md").read_text(encoding="utf-8").partition("## What fits")[2].partition("\n## ")[0]
+    table = (DOCS / "boards.md").read_text(encoding="utf-8").partition("## What fits")[2].partition("\n##")[0]
     found = {}
     for line in table.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
