@@ -150,7 +150,7 @@ def test_reciprocal_error():
 @pytest.mark.parametrize("shift", range(4))
 def test_gelu_error(unit, shift):
     """docs/decisions/0008: 1/2 + 2^-(g+1) LSB of the exact function of the 12-bit input (1/2 for g = 0)."""
-    table = tables.gelu_table(unit)
+    table = tables.activation_table("gelu", unit)
     q = np.arange(-2047, 2048)
     exact = q / 2 * np.array([math.erfc(-value * unit / math.sqrt(2)) for value in q])
     found = ops.activate(q, table, shift) + 128 - int(table[-1]) / 2**shift

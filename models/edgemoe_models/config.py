@@ -14,7 +14,17 @@ from edgemoe_models.config_fields import LIMITS, require_fields, require_int, re
 from edgemoe_models.storage.checks import shown
 from edgemoe_models.storage.json_text import JsonError, parse_json
 
-__all__ = ["DEPTH_SCALE", "IMAGE_CHANNELS", "LIMITS", "POOLS", "PRESETS", "TASK_KINDS", "ModelConfig", "TaskConfig"]
+__all__ = [
+    "ACTIVATIONS",
+    "DEPTH_SCALE",
+    "IMAGE_CHANNELS",
+    "LIMITS",
+    "POOLS",
+    "PRESETS",
+    "TASK_KINDS",
+    "ModelConfig",
+    "TaskConfig",
+]
 
 #: Metres a unit of a depth head's raw output: ``depth_in_metres = output * DEPTH_SCALE``.
 DEPTH_SCALE = 10.0
@@ -25,12 +35,16 @@ TASK_KINDS = ("segmentation", "depth", "normals", "edges", "classification", "fe
 #: What the head of a whole picture may read, and how many sets of outputs a row of it has then (``TaskConfig.pool``).
 POOLS = {"cls": 1, "avg": 1, "avg-norm": 1, "cls-dist": 2, "cls-avg": 2}
 
+#: Activation functions of MLPs, experts and heads, and how they are written. GELU is the exact one (erf), SiLU
+#: x * sigmoid(x), QuickGELU x * sigmoid(1.702 x).
+ACTIVATIONS = {"gelu": "GELU", "silu": "SiLU", "relu": "ReLU", "quick-gelu": "QuickGELU"}
+
 _WHOLE_PICTURE = ("classification", "features")
 _FIXED_CHANNELS = {"depth": 1, "normals": 3, "edges": 1}
 IMAGE_CHANNELS = 3
 
 #: Fields that are left out of a config's text where they have their default: older files have none of them.
-_LATER = ("prefix_tokens", "pool", "labels")
+_LATER = ("prefix_tokens", "activation", "pool", "labels")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +149,7 @@ class ModelConfig:
         eps: of every LayerNorm
         prefix_tokens: tokens before those of the patches: 1, a class token; more with a distillation token or
             registers; 0 without
+        activation: of every MLP, expert and head of two layers, one of ``ACTIVATIONS``
 
     Raises:
         ValueError: a field is out of range (``LIMITS``) or contradicts another.
@@ -155,6 +170,7 @@ class ModelConfig:
     moe_every: int = 2
     eps: float = 1e-6
     prefix_tokens: int = 1
+    activation: str = "gelu"
 
     def __post_init__(self) -> None:
         require_name("ModelConfig", self.name)
@@ -169,6 +185,10 @@ class ModelConfig:
         if self.dim % self.heads:
             raise ValueError(f"ModelConfig.heads must divide dim ({self.dim}), not {self.heads!r}")
         self._validate_experts()
+        if not isinstance(self.activation, str) or self.activation not in ACTIVATIONS:
+            raise ValueError(
+                f"ModelConfig.activation must be one of {tuple(ACTIVATIONS)}, not {shown(self.activation)}"
+            )
         if not isinstance(self.eps, float) or not (math.isfinite(self.eps) and self.eps > 0):
             raise ValueError(f"ModelConfig.eps must be a positive float, not {shown(self.eps)}")
         self._validate_tasks()

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemoe_models.config import ModelConfig
-from edgemoe_models.exact.functions import LOG2_E, gelu, softmax
+from edgemoe_models.exact.functions import ACTIVATION_FUNCTIONS, LOG2_E, softmax
 from edgemoe_models.exact.sums import Doubles, mean, product
 from edgemoe_models.model_image import patchify
 
@@ -110,7 +110,7 @@ def forward(
     y = _norm(state, config, np.ascontiguousarray(rows), "norm", seen)
     head = f"heads.{task}"
     if config.task(task).head_hidden:
-        y = seen[f"{head}.hidden"] = gelu(_linear(state, y, f"{head}.fc1"))
+        y = seen[f"{head}.hidden"] = _activate(config, _linear(state, y, f"{head}.fc1"))
         y = _linear(state, y, f"{head}.fc2")
     else:
         y = _linear(state, y, head)
@@ -131,6 +131,10 @@ def embed(state: State, config: ModelConfig, images: npt.NDArray[np.uint8]) -> D
 
 def _linear(state: State, x: Doubles, name: str) -> Doubles:
     return product(x, state[f"{name}.weight"]) + state[f"{name}.bias"]
+
+
+def _activate(config: ModelConfig, x: Doubles) -> Doubles:
+    return ACTIVATION_FUNCTIONS[config.activation](x)
 
 
 def _norm(state: State, config: ModelConfig, x: Doubles, name: str, seen: Observed) -> Doubles:
@@ -159,14 +163,14 @@ def mlp(state: State, config: ModelConfig, x: Doubles, i: int, task: str, seen: 
     """The second half of block ``i``, dense or experts: tokens [B, T, D] -> tokens."""
     name = f"blocks.{i}"
     y = _norm(state, config, x, f"{name}.norm2", seen)
-    update = _experts(state, config, y, task, name, seen) if config.is_moe(i) else _dense(state, y, name, seen)
+    update = _experts(state, config, y, task, name, seen) if config.is_moe(i) else _dense(state, config, y, name, seen)
     x = x + update.reshape(x.shape)
     seen[f"{name}.residual2"] = x.reshape(-1, config.dim)
     return x
 
 
-def _dense(state: State, y: Doubles, name: str, seen: Observed) -> Doubles:
-    hidden = seen[f"{name}.hidden"] = gelu(_linear(state, y, f"{name}.mlp.fc1"))
+def _dense(state: State, config: ModelConfig, y: Doubles, name: str, seen: Observed) -> Doubles:
+    hidden = seen[f"{name}.hidden"] = _activate(config, _linear(state, y, f"{name}.mlp.fc1"))
     return _linear(state, hidden, f"{name}.mlp.fc2")
 
 
@@ -183,6 +187,6 @@ def _experts(state: State, config: ModelConfig, y: Doubles, task: str, name: str
     out = np.zeros_like(y)
     for e, queue in enumerate(queues):
         w1, b1, w2, b2 = (state[f"{name}.moe.{part}"][e] for part in ("w1", "b1", "w2", "b2"))
-        hidden = seen[f"{name}.experts.{e}.hidden"] = gelu(product(y[queue], w1) + b1)
+        hidden = seen[f"{name}.experts.{e}.hidden"] = _activate(config, product(y[queue], w1) + b1)
         out[queue] += (product(hidden, w2) + b2) * scores[queue, e : e + 1]
     return out

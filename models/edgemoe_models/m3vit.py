@@ -23,24 +23,41 @@ State dict (what exporters read; every tensor float32):
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgemoe_models.config import ModelConfig, TaskConfig
+from edgemoe_models.exact.functions import QUICK_GELU_SLOPE
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """x * sigmoid(1.702 x)."""
+    return x * torch.sigmoid(QUICK_GELU_SLOPE * x)
+
+
+#: By the names of ``edgemoe_models.config.ACTIVATIONS``; GELU is the exact one (erf).
+ACTIVATION_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "relu": F.relu,
+    "quick-gelu": quick_gelu,
+}
 
 
 class MLP(nn.Module):
-    """linear, exact (erf) GELU, linear."""
+    """linear, activation function (``ModelConfig.activation``), linear."""
 
-    def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
+    def __init__(self, inputs: int, hidden: int, outputs: int, activation: str = "gelu") -> None:
         super().__init__()
+        self.activate = ACTIVATION_FUNCTIONS[activation]
         self.fc1 = nn.Linear(inputs, hidden)
         self.fc2 = nn.Linear(hidden, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        return self.fc2(self.activate(self.fc1(x)))
 
 
 class Attention(nn.Module):
@@ -100,6 +117,7 @@ class MoE(nn.Module):
         super().__init__()
         e, h, d = config.num_experts, config.expert_hidden, config.dim
         self.top_k = config.top_k
+        self.activate = ACTIVATION_FUNCTIONS[config.activation]
         self.noise = 1.0 / e
         self.gate = nn.ParameterDict({task.name: nn.Parameter(torch.empty(e, d)) for task in config.tasks})
         self.w1 = nn.Parameter(torch.empty(e, h, d))
@@ -126,7 +144,7 @@ class MoE(nn.Module):
         order = flat.argsort(stable=True)  # the experts' queues, one after the other
         queues = (order // self.top_k).split(flat.bincount(minlength=len(self.w1)).tolist())
         gathered = [
-            F.linear(F.gelu(F.linear(tokens[queue], self.w1[e], self.b1[e])), self.w2[e], self.b2[e])
+            F.linear(self.activate(F.linear(tokens[queue], self.w1[e], self.b1[e])), self.w2[e], self.b2[e])
             for e, queue in enumerate(queues)
         ]
         weighted = torch.cat(gathered) * scores.reshape(-1)[order, None]
@@ -139,7 +157,7 @@ class MoE(nn.Module):
         """
         e, h, d = self.w1.shape
         shares = torch.zeros(len(tokens), e, dtype=scores.dtype, device=scores.device).scatter(1, chosen, scores)
-        hidden = F.gelu(F.linear(tokens, self.w1.view(e * h, d), self.b1.view(-1))).view(-1, e, h)
+        hidden = self.activate(F.linear(tokens, self.w1.view(e * h, d), self.b1.view(-1))).view(-1, e, h)
         weighted = (hidden * shares[:, :, None].to(hidden.dtype)).view(-1, e * h)
         summed = F.linear(weighted, self.w2.transpose(0, 1).reshape(d, e * h)) + shares.to(hidden.dtype) @ self.b2
         return summed.to(tokens.dtype)
@@ -167,7 +185,7 @@ class Block(nn.Module):
         if self.is_moe:
             self.moe = MoE(config)
         else:
-            self.mlp = MLP(config.dim, config.mlp_hidden, config.dim)
+            self.mlp = MLP(config.dim, config.mlp_hidden, config.dim, config.activation)
 
     def forward(self, x: Tensor, task: str) -> Tensor:
         x = x + self._kept(self.attn(self.norm1(x)))
@@ -190,7 +208,7 @@ class M3ViT(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(config.num_tokens, config.dim))
         self.blocks = nn.ModuleList(Block(config, i) for i in range(config.depth))
         self.norm = nn.LayerNorm(config.dim, eps=config.eps)
-        self.heads = nn.ModuleDict({task.name: make_head(config.dim, task) for task in config.tasks})
+        self.heads = nn.ModuleDict({task.name: make_head(config, task) for task in config.tasks})
         initialize(self)
 
     def tokens(self, images: Tensor) -> Tensor:
@@ -248,11 +266,11 @@ def pooled(config: ModelConfig, task: TaskConfig, rows: Tensor) -> Tensor:
     return rows.mean(1) if task.pool == "avg" else rows[:, 0]
 
 
-def make_head(dim: int, task: TaskConfig) -> nn.Module:
+def make_head(config: ModelConfig, task: TaskConfig) -> nn.Module:
     """A task's head, on tokens after the final LayerNorm."""
     if task.head_hidden:
-        return MLP(dim, task.head_hidden, task.head_outputs)
-    return nn.Linear(dim, task.head_outputs)
+        return MLP(config.dim, task.head_hidden, task.head_outputs, config.activation)
+    return nn.Linear(config.dim, task.head_outputs)
 
 
 def position_grid(config: ModelConfig) -> Tensor:

@@ -36,10 +36,10 @@ HUGGING_FACE = {
 }
 
 
-def hugging_face(line):
+def hugging_face(line, **more):
     transformers = foreign("transformers")
     model, config, changes = HUGGING_FACE[line]
-    return draw_weights(getattr(transformers, model)(getattr(transformers, config)(**(SMALL | changes))))
+    return draw_weights(getattr(transformers, model)(getattr(transformers, config)(**(SMALL | changes | more))))
 
 
 def original(model, image, mean, std):
@@ -173,6 +173,21 @@ def test_a_config_is_not_contradicted(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(text | {"hidden_act": "gelu_new"}))
     with pytest.raises(ImportRefused, match="the activation 'gelu_new' is not the exact GELU"):
         import_checkpoint(tmp_path, ImportOptions())
+    (tmp_path / "config.json").write_text(json.dumps(text | {"hidden_act": "relu"}))
+    message = "config.json says that the activation is ReLU, --activation silu: leave --activation out"
+    with pytest.raises(ImportRefused, match=re.escape(message)):
+        import_checkpoint(tmp_path, ImportOptions(activation="silu"))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("silu", "silu"), ("swish", "silu"), ("relu", "relu"), ("quick_gelu", "quick-gelu")]
+)
+def test_a_folders_activation_is_taken(tmp_path, name, kind):
+    model = hugging_face("ViT", hidden_act=name)
+    model.save_pretrained(tmp_path)
+    imported = import_checkpoint(tmp_path, ImportOptions())
+    assert imported.config.activation == kind
+    assert_equal(imported, model)
 
 
 def test_a_folder_of_timm(tmp_path):
@@ -190,6 +205,9 @@ def test_a_folder_of_timm(tmp_path):
     imported = import_checkpoint(tmp_path, ImportOptions())
     assert imported.config.tasks[0].labels == ("a", "b", "c")
     assert_equal(imported, model)
+    told = config | {"model_args": {"act_layer": "silu"}}
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    assert import_checkpoint(tmp_path, ImportOptions()).config.activation == "silu"
     (tmp_path / "config.json").write_text(json.dumps(config | {"architecture": "vit_small_patch16_rope_ape_224"}))
     with pytest.raises(ImportRefused, match=re.escape("positions that rotate queries and keys (RoPE)")):
         import_checkpoint(tmp_path, ImportOptions())

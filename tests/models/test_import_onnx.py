@@ -71,6 +71,54 @@ def test_a_graph_is_recognised(tmp_path, line, dynamo, opset):
     assert "assumed" not in report
 
 
+#: What exporters make of activations: x * Sigmoid(x), x * Sigmoid(1.702 x), Relu.
+ACTIVATIONS = {
+    "SiLU of timm": ("timm", {"act_layer": "silu"}, "silu"),
+    "SiLU of Hugging Face": ("transformers", {"hidden_act": "silu"}, "silu"),
+    "QuickGELU of timm": ("timm", {"act_layer": "quick_gelu"}, "quick-gelu"),
+    "QuickGELU of Hugging Face": ("transformers", {"hidden_act": "quick_gelu"}, "quick-gelu"),
+    "ReLU of timm": ("timm", {"act_layer": "relu"}, "relu"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("line", ACTIVATIONS)
+@pytest.mark.parametrize(("dynamo", "opset"), [(False, 14), (True, 18)])
+def test_activations_are_recognised(tmp_path, line, dynamo, opset):
+    """The import compares its network with onnxruntime's outputs, and is refused where they differ."""
+    library, changes, kind = ACTIVATIONS[line]
+    names = {"timm": "vit_tiny_patch16_224", "transformers": "ViTForImageClassification"}
+    path = export(network(library, names[library], changes), tmp_path / "x.onnx", dynamo, opset)
+    imported = import_checkpoint(path, ImportOptions())
+    assert imported.config.activation == kind
+    assert f"({line.split()[0]})" in " ".join(imported.notes)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_blocks_of_different_activations(tmp_path):
+    import torch
+
+    model = network("timm", "vit_tiny_patch16_224", {"act_layer": "silu"})
+    model.blocks[1].mlp.act = torch.nn.ReLU()
+    with pytest.raises(ImportRefused, match="MLPs of SiLU and of ReLU, where ours have one activation"):
+        import_checkpoint(export(model, tmp_path / "x.onnx", False, 17), ImportOptions())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_sigmoid_of_another_slope(tmp_path):
+    import torch
+
+    class Steep(torch.nn.Module):
+        def forward(self, x):
+            return x * torch.sigmoid(1.6 * x)
+
+    model = network("timm", "vit_tiny_patch16_224", {})
+    for block in model.blocks:
+        block.mlp.act = Steep()
+    with pytest.raises(ImportRefused, match=re.escape("SiLU, ReLU and QuickGELU: sigmoid of 1.6 x")):
+        import_checkpoint(export(model, tmp_path / "x.onnx", False, 17), ImportOptions())
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_attention_that_is_not_fused(tmp_path):
     layers = foreign("timm.layers")
@@ -120,13 +168,24 @@ REFUSED = {
         {"act_layer": "gelu_tanh"},
         "powers of a layer, as in the approximation by tanh",
     ),
-    "SiLU": (
+    "hard swish": (
         "timm",
         "vit_tiny_patch16_224",
-        {"act_layer": "silu"},
-        "(Sigmoid): an activation other than the exact GELU",
+        {"act_layer": "hard_swish"},
+        "an activation other than the exact GELU, SiLU, ReLU and QuickGELU",
     ),
-    "ReLU": ("timm", "vit_tiny_patch16_224", {"act_layer": "relu"}, "(Relu): an activation other than the exact GELU"),
+    "gated SiLU": (
+        "timm",
+        "vit_giant_patch14_dinov2",
+        {"img_size": 56, "act_layer": "silu"},
+        "an activation of some channels of a layer: a gated MLP",
+    ),
+    "RMSNorm": (
+        "timm",
+        "vit_tiny_patch16_224",
+        {"norm_layer": "rmsnorm"},
+        "squares of the tokens, as RMSNorm has them",
+    ),
     "qk-norm": (
         "timm",
         "vit_tiny_patch16_224",
@@ -151,7 +210,7 @@ def test_the_first_node_without_a_counterpart_is_named(tmp_path, line):
         model = draw_weights(foreign("timm").create_model(name))
     else:
         model = network(library, name, changes)
-    dynamo = line == "RoPE"  # the other exporter fails
+    dynamo = line in ("RoPE", "RMSNorm")  # the other exporter fails
     path = export(model, tmp_path / "x.onnx", dynamo, 18 if dynamo else 17, changes.get("img_size") or 64)
     with pytest.raises(ImportRefused, match=r"node \d+ '.*' .*" + re.escape(message)):
         import_checkpoint(path, ImportOptions())

@@ -171,6 +171,16 @@ def test_assumptions_are_said_in_one_line(timm_file):
     assert imported.config.eps == 1e-5 and not any("assumed" in note for note in imported.notes)
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("gelu", "gelu"), ("SiLU", "silu"), ("swish", "silu"), ("relu", "relu"), ("quick_gelu", "quick-gelu")]
+    + [("QuickGELU", "quick-gelu"), ("quick-gelu", "quick-gelu")],
+)
+def test_activations_by_all_their_names(timm_file, name, kind):
+    imported = import_checkpoint(timm_file, ImportOptions(heads=HEADS, activation=name))
+    assert imported.config.activation == kind and not any("GELU" in note for note in imported.notes)
+
+
 def of_width(width):
     sizes = {DIM: width, 3 * DIM: 3 * width}
     return {
@@ -197,8 +207,8 @@ def test_the_number_of_heads_is_asked_for_where_networks_differ(tmp_path):
         ({"norm": "post"}, "LayerNorms behind attention and MLP (post-norm), where ours stand before them"),
         ({"norm": "none"}, "--norm must be pre or post, not 'none'"),
         ({"positions": "rope"}, "positions that rotate queries and keys (RoPE)"),
-        ({"activation": "quick_gelu"}, "the activation 'quick_gelu' is not the exact GELU"),
-        ({"activation": "relu"}, "the activation 'relu' is not the exact GELU"),
+        ({"activation": "gelu_tanh"}, "the activation 'gelu_tanh' is not the exact GELU, SiLU, ReLU or QuickGELU"),
+        ({"activation": "hard_swish"}, "the activation 'hard_swish' is not the exact GELU, SiLU, ReLU or QuickGELU"),
         ({"eps": 0.0}, "ModelConfig.eps must be"),
     ],
 )

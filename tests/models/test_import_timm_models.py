@@ -71,6 +71,9 @@ EQUAL = {
     "no bias of projections": ("vit_tiny_patch16_224", SMALL | {"proj_bias": False}, {}),
     "LayerScale": ("vit_tiny_patch16_224", SMALL | {"init_values": 1e-5}, {}),
     "registers with positions": ("vit_tiny_patch16_224", SMALL | {"reg_tokens": 3}, {"trained_grid": "4x4"}),
+    "SiLU": ("vit_tiny_patch16_224", SMALL | {"act_layer": "silu"}, {}),
+    "ReLU": ("vit_tiny_patch16_224", SMALL | {"act_layer": "relu"}, {}),
+    "QuickGELU": ("vit_tiny_patch16_224", SMALL | {"act_layer": "quick_gelu"}, {}),
     "wide pictures": ("vit_tiny_patch16_224", SMALL | {"img_size": (32, 96)}, {"trained_grid": "2x6"}),
 }
 #: What is refused, and the words that say why.
@@ -109,7 +112,9 @@ REFUSED = {
     "levit_128s": ({}, {}, "a pyramid of stages"),
     "resnet18": ({}, {}, "a convolutional network"),
     "qk-norm": ("vit_tiny_patch16_224", SMALL | {"qk_norm": True}, {}, "norms of queries and keys (qk-norm)"),
-    "QuickGELU": ("vit_tiny_patch16_224", SMALL | {"act_layer": "quick_gelu"}, {}, "is not the exact GELU"),
+    "hard swish": ("vit_tiny_patch16_224", SMALL | {"act_layer": "hard_swish"}, {}, "is not the exact GELU, SiLU"),
+    "SiLU in a gated MLP": ("vit_giant_patch14_dinov2", P14 | {"act_layer": "silu"}, {}, "a gated MLP (SwiGLU)"),
+    "RMSNorm": ("vit_tiny_patch16_224", SMALL | {"norm_layer": "rmsnorm"}, {}, "RMSNorm or a LayerNorm without bias"),
     "approximate GELU": (
         "vit_tiny_patch16_224",
         SMALL | {"act_layer": "gelu_tanh"},
@@ -143,7 +148,7 @@ def said_of(activation):
     """timm's name of an activation."""
     name = type(activation).__name__
     tanh = getattr(activation, "approximate", "none") == "tanh" or name == "GELUTanh"
-    return "gelu_tanh" if tanh else {"GELU": "gelu", "QuickGELU": "quick_gelu"}.get(name, name)
+    return "gelu_tanh" if tanh else {"QuickGELU": "quick_gelu"}.get(name, name.lower())
 
 
 def saved(tmp_path, model):
@@ -176,6 +181,8 @@ def test_it_equals_its_original(tmp_path, line):
     (task,) = config.tasks
     found = arrange(config, task.name, float_reference.forward(imported.state, config, image[None], task.name)[0])
     wanted = forward(model, image)
+    activation = {"SiLU": "silu", "ReLU": "relu", "QuickGELU": "quick-gelu"}.get(line, "gelu")
+    assert config.activation == activation
     assert found.shape == wanted.shape and task.kind == ("features" if arguments.get("num_classes") == 0 else task.kind)
     assert np.abs(found - wanted).max() < 1e-5 * np.abs(wanted).max()
 

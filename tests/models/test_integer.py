@@ -122,7 +122,7 @@ def test_norm_constants_refuse_a_bad_dim():
 @pytest.mark.parametrize("unit", [4.2 / 511, 0.0083, 0.01, 0.033, 0.2, 1.0])
 def test_gelu_is_within_a_unit_of_the_real_function(unit):
     """Nor does any of its values leave the format at the lower end, whatever the shift."""
-    table = tables.gelu_table(unit)
+    table = tables.activation_table("gelu", unit)
     q = np.arange(-2047, 2048)
     real = np.array([0.5 * v * math.erfc(-v / math.sqrt(2)) for v in q * unit])
     for shift in range(4):
@@ -134,9 +134,9 @@ def test_gelu_is_within_a_unit_of_the_real_function(unit):
 
 def test_gelu_table_refuses_a_bad_unit():
     with pytest.raises(ValueError, match="unit of a GELU must be positive and finite, not nan"):
-        tables.gelu_table(float("nan"))
+        tables.activation_table("gelu", float("nan"))
     with pytest.raises(ValueError, match=r"unit of a GELU must be at least 0.008219, not 0.008"):
-        tables.gelu_table(0.008)
+        tables.activation_table("gelu", 0.008)
 
 
 # --- Operators against the transcription -----------------------------------------------------------------------------
@@ -206,7 +206,7 @@ def test_matmul_is_exact_at_its_extremes():
 def test_activation(rng):
     q = np.arange(-2047, 2048)
     flat = [np.full(512, value, np.uint8) for value in (0, 1, 255)]
-    for table in (tables.gelu_table(0.03), rng.integers(0, 256, 512).astype(np.uint8), *flat):
+    for table in (tables.activation_table("gelu", 0.03), rng.integers(0, 256, 512).astype(np.uint8), *flat):
         for shift in range(4):
             assert ops.activate(q, table, shift).tolist() == [slow_activation(int(v), table, shift) for v in q]
     shifts = rng.integers(0, 4, len(q))

@@ -307,7 +307,7 @@ def test_the_unit_never_cuts_the_table(state):
     small = {name: value * (1e-3 if name.endswith(shrunk) else 1) for name, value in state.items()}
     graph = quantize(small, MIXED, random_images(MIXED, 2))
     for trace, scale, _ in activation_scales(graph):
-        assert scale.unit >= np.float32(SMALLEST_UNIT), trace
+        assert scale.unit >= np.float32(SMALLEST_UNIT["gelu"]), trace
 
 
 def test_channels_of_unlike_ranges_get_shifts_of_their_own(rng):
@@ -315,7 +315,7 @@ def test_channels_of_unlike_ranges_get_shifts_of_their_own(rng):
     reach = np.where(np.arange(64) < 2, 15.0, 1.0)
     x = np.abs(rng.normal(0, 0.3, (400, 64))) * reach
     weight = rng.normal(0, 1, (32, 64)) / reach  # all channels matter alike
-    scale, (shift,) = fit_activation([x], [weight], QuantizeOptions())
+    scale, (shift,) = fit_activation("gelu", [x], [weight], QuantizeOptions())
     assert set(shift[:2]) == {3} and shift[2:].max() <= 1
     inputs = scale.inputs(x, shift)
     found = inputs.mean + inputs.integers(x, inputs.mean, inputs.unit) * inputs.unit
@@ -325,7 +325,7 @@ def test_channels_of_unlike_ranges_get_shifts_of_their_own(rng):
 
 
 def test_what_an_activation_stands_for():
-    scale = activation_scale_of(0.01)
+    scale = activation_scale_of("gelu", 0.01)
     shift = np.arange(4, dtype=np.uint8)
     q = np.arange(-300, 2048)
     for s in shift:
@@ -339,5 +339,5 @@ def test_what_an_activation_stands_for():
 
 def test_a_layer_that_saw_little_gets_the_coarsest_shift(rng):
     rows = [np.abs(rng.normal(0, 1, (n, 8))) for n in (0, 10, 200)]
-    _, shifts = fit_activation(rows, [rng.normal(0, 1, (4, 8))] * 3, QuantizeOptions())
+    _, shifts = fit_activation("gelu", rows, [rng.normal(0, 1, (4, 8))] * 3, QuantizeOptions())
     assert (shifts[0] == 3).all() and (shifts[1] == 3).all() and (shifts[2] < 3).all()

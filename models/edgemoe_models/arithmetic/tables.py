@@ -6,13 +6,15 @@ The RTL has its own (``edgemoe_hw.spec.tables``), written independently; tests h
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
 
-from edgemoe_models.exact.functions import erf_exact
+from edgemoe_models.config import ACTIVATIONS
+from edgemoe_models.exact.functions import QUICK_GELU_SLOPE, erf_exact, sigmoid_exact
 
 Ints = npt.NDArray[np.int64]
 
@@ -20,9 +22,10 @@ ACTIVATION_ENTRIES = 512
 MAX_ACTIVATION_SHIFT = 3
 #: What an activation's smallest value has above zero before the shift, so that it rounds to at least 1 with any.
 ACTIVATION_MARGIN = (1 << MAX_ACTIVATION_SHIFT - 1) + 1
-#: Where GELU's delta has become smaller than half of any useful int8 step.
-GELU_SUPPORT = 4.2
-_LIBRARY_ERROR = 1e-9  # in units of the table; erfc of C libraries is better by orders
+#: Real inputs that an activation's table must reach, so that what its delta is beyond rounds to 0: below half a unit
+#: (for GELU below 0.01). ReLU has no delta.
+ACTIVATION_SUPPORT = {"gelu": 4.2, "silu": 7.0, "relu": 0.0, "quick-gelu": 7.0 / QUICK_GELU_SLOPE}
+_LIBRARY_ERROR = 1e-9  # in units of the table; erfc and exp of C libraries are better by orders
 
 
 def rsqrt_table() -> Ints:
@@ -63,30 +66,55 @@ def norm_constants(dim: int) -> tuple[int, int]:
     return log2_dim, round(Fraction(1 << (log2_dim + 16), dim))
 
 
-def gelu_table(unit: float) -> npt.NDArray[np.uint8]:
-    """The activation's table for GELU, uint8 [512], of inputs in units of ``unit``: ``base - delta``.
+def activation_table(kind: str, unit: float) -> npt.NDArray[np.uint8]:
+    """The table of an activation function, uint8 [512], for inputs in units of ``unit``: ``base - delta``.
 
     ``base``, which is its last entry, is the largest delta and ``ACTIVATION_MARGIN``.
+
+    Args:
+        kind: one of ``edgemoe_models.config.ACTIVATIONS``
+        unit: a real number
 
     Raises:
         ValueError: the unit is so small that the table would end before delta does, or no positive number.
     """
     if not (math.isfinite(unit) and unit > 0):
-        raise ValueError(f"unit of a GELU must be positive and finite, not {unit!r}")
-    if (ACTIVATION_ENTRIES - 1) * unit < GELU_SUPPORT * (1 - 1e-6):
-        raise ValueError(f"unit of a GELU must be at least {GELU_SUPPORT / (ACTIVATION_ENTRIES - 1):.6f}, not {unit!r}")
-    delta = [_gelu_delta(i, i * unit / math.sqrt(2)) for i in range(ACTIVATION_ENTRIES)]
+        raise ValueError(f"unit of a {ACTIVATIONS[kind]} must be positive and finite, not {unit!r}")
+    smallest = ACTIVATION_SUPPORT[kind] / (ACTIVATION_ENTRIES - 1)
+    if unit < smallest * (1 - 1e-6):
+        raise ValueError(f"unit of a {ACTIVATIONS[kind]} must be at least {smallest:.6f}, not {unit!r}")
+    delta = [_DELTAS[kind](i, unit) for i in range(ACTIVATION_ENTRIES)]
     base = max(delta) + ACTIVATION_MARGIN
     return np.array([base - value for value in delta], np.uint8)
 
 
-def _gelu_delta(i: int, x: float) -> int:
-    """``i / 2 * erfc(x)``, rounded."""
-    value = 0.5 * i * math.erfc(x)
+def _rounded(value: float, exact: Callable[[], Decimal]) -> int:
+    """Half to even; by the exact value where it is so near to a tie that C libraries may differ."""
     if abs(value - math.floor(value) - 0.5) > _LIBRARY_ERROR:
         return round(value)
-    exact = i * (1 - erf_exact(Decimal(x))) / 2  # so near to a tie, C libraries may differ
-    return int(exact.to_integral_value())
+    return int(exact().to_integral_value())
+
+
+def _gelu_delta(i: int, unit: float) -> int:
+    """``i / 2 * erfc(i * unit / sqrt(2))``, rounded."""
+    x = i * unit / math.sqrt(2)
+    return _rounded(0.5 * i * math.erfc(x), lambda: i * (1 - erf_exact(Decimal(x))) / 2)
+
+
+def _sigmoid_delta(i: int, unit: float) -> int:
+    """``i * sigmoid(-i * unit)``, rounded."""
+    x = -i * unit
+    e = math.exp(x)
+    return _rounded(i * e / (1 + e), lambda: i * sigmoid_exact(Decimal(x)))
+
+
+#: Of input i in units to delta in units, an integer.
+_DELTAS: dict[str, Callable[[int, float], int]] = {
+    "gelu": _gelu_delta,
+    "silu": _sigmoid_delta,
+    "relu": lambda i, unit: 0,
+    "quick-gelu": lambda i, unit: _sigmoid_delta(i, QUICK_GELU_SLOPE * unit),
+}
 
 
 RSQRT = rsqrt_table()

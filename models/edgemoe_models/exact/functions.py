@@ -1,4 +1,4 @@
-"""exp, erf, softmax, GELU, sine, cosine and arc tangent from ``+ - * /``, rounding and tables of exact entries.
+"""exp, erf, softmax, activations, sine, cosine, arc tangent from ``+ - * /``, rounding and tables of exact entries.
 
 Tables come from ``decimal``, which rounds every operation correctly on every machine. Arrays are worked on in pieces
 that stay in the cache.
@@ -144,6 +144,47 @@ def _erf(x: Doubles) -> Doubles:
 def gelu(x: Array) -> Doubles:
     """Exact GELU."""
     return 0.5 * x * (1.0 + erf(x * math.sqrt(0.5)))
+
+
+QUICK_GELU_SLOPE = 1.702  # of the sigmoid of QuickGELU
+
+
+def sigmoid_exact(x: Decimal) -> Decimal:
+    """1 / (1 + e^-x) to 40 digits."""
+    with decimal.localcontext(_DIGITS):
+        return 1 / (1 + (-x).exp())
+
+
+def sigmoid(x: Array) -> Doubles:
+    """1 / (1 + e^-x), absolute error below 1e-10."""
+    x = np.asarray(x, np.float64)
+    small = exp_not_positive(-np.abs(x))
+    result: Doubles = np.where(x < 0, small, 1.0) / (1.0 + small)
+    return result
+
+
+def silu(x: Array) -> Doubles:
+    """SiLU, which is also called swish."""
+    return x * sigmoid(x)
+
+
+def quick_gelu(x: Array) -> Doubles:
+    """GELU with a sigmoid in place of the normal distribution, as CLIP has it."""
+    return x * sigmoid(x * QUICK_GELU_SLOPE)
+
+
+def relu(x: Array) -> Doubles:
+    """ReLU."""
+    return np.maximum(np.asarray(x, np.float64), 0.0)
+
+
+#: By the names of ``edgemoe_models.config.ACTIVATIONS``.
+ACTIVATION_FUNCTIONS: dict[str, Callable[[Array], Doubles]] = {
+    "gelu": gelu,
+    "silu": silu,
+    "relu": relu,
+    "quick-gelu": quick_gelu,
+}
 
 
 def sine_cosine(angle: float) -> tuple[float, float]:

@@ -7,11 +7,13 @@ asked for, and an option that contradicts it is refused.
 
 from __future__ import annotations
 
+from edgemoe_models.config import ACTIVATIONS
 from edgemoe_models.importers.facts import NOTHING, Facts
 from edgemoe_models.importers.options import HEAD_DIM, ImportOptions, ImportRefused
 
 DEFAULT_EPS = 1e-6
-_GELU = ("gelu", "exact gelu")
+#: Other names of activations: PyTorch's, timm's and Hugging Face's.
+_ALSO = {"exact gelu": "gelu", "swish": "silu", "quickgelu": "quick-gelu"}
 #: Widths of which all published plain ViTs have heads of 64 channels.
 _USUAL_WIDTHS = (192, 320, 384, 512, 640, 768, 1024)
 _POOLS = ("cls", "avg")
@@ -76,16 +78,28 @@ class Assumptions:
             raise ImportRefused(f"the tensors are of a head that reads {usual}, so --pool cannot be {pool}")
         return pool
 
-    def activation(self) -> None:
-        """Refuse another activation than the exact GELU."""
+    def activation(self) -> str:
+        """Of the MLPs, one of ``edgemoe_models.config.ACTIVATIONS``.
+
+        Raises:
+            ImportRefused: it is another, or contradicts what is known
+        """
+        said, known = (_kind_of(name) for name in (self.options.activation, self.facts.activation))
+        if said and known and said != known:
+            raise ImportRefused(
+                f"{self.facts.source} says that the activation is {ACTIVATIONS[known]}, --activation "
+                f"{self.options.activation}: leave --activation out"
+            )
         given = self.options.activation or self.facts.activation
         if given is None:
             self._assumed.append("the exact GELU (--activation)")
-        elif given.strip().lower() not in _GELU:
+            return "gelu"
+        if (kind := _kind_of(given)) is None:
             raise ImportRefused(
-                f"the activation {given!r} is not the exact GELU, which is what the accelerator computes: fine-tune "
-                "the network with it (timm: act_layer='gelu')"
+                f"the activation {given!r} is not the exact GELU, SiLU, ReLU or QuickGELU, which are those that can be "
+                "computed: fine-tune the network with one of them (timm: act_layer='gelu')"
             )
+        return kind
 
     def eps(self) -> float:
         """Of the LayerNorms."""
@@ -98,3 +112,10 @@ class Assumptions:
     def note(self) -> tuple[str, ...]:
         """One line, or none."""
         return (f"assumed, because the file does not say: {', '.join(self._assumed)}",) if self._assumed else ()
+
+
+def _kind_of(name: str | None) -> str | None:
+    """The activation of a name, None for one that is none of ours."""
+    plain = (name or "").strip().lower().replace("_", "-")
+    kind = _ALSO.get(plain, plain)
+    return kind if kind in ACTIVATIONS else None

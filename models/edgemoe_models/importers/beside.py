@@ -223,6 +223,7 @@ def _of_timm(config: dict[str, Any]) -> Facts:
     return Facts(
         source=_CONFIG,
         heads=_number(arguments, "num_heads", LIMITS["heads"]),
+        activation=_text(arguments, "act_layer"),
         pool={"token": "cls", "avg": "avg"}.get(pool or ""),
         norm="post" if _POST_NORM.search(name) else "pre",
         positions="rope" if _ROTARY.search(name) else "learned",

@@ -103,7 +103,7 @@ def _config(sizes: dict[str, int], options: ImportOptions, assumptions: Assumpti
             f"an image of {height} x {width} has {patches} patches of {patch} x {patch}, and the checkpoint position "
             f"embeddings for {tokens - 1}: check --image-height and --image-width"
         )
-    assumptions.activation()
+    activation = assumptions.activation()
     return ModelConfig(
         name=options.name,
         image_height=height,
@@ -118,6 +118,7 @@ def _config(sizes: dict[str, int], options: ImportOptions, assumptions: Assumpti
         expert_hidden=hidden,
         tasks=tasks,
         eps=assumptions.eps(),
+        activation=activation,
     )
 
 

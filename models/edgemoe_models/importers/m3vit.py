@@ -56,7 +56,7 @@ def import_m3vit(tensors: Tensors, options: ImportOptions) -> Imported:
     experts, expert_hidden, _ = source.shape(f"blocks.{moe[0]}.mlp.experts.htoh4.weight", 3)
     hidden = dim if period == 1 else source.shape("blocks.0.mlp.fc1.weight", 2)[0]
     height, width = image_size(options, len(state["pos_embed"]) - 1, patch)
-    assumptions.activation()
+    activation = assumptions.activation()
     config = ModelConfig(
         name=options.name,
         image_height=height,
@@ -72,6 +72,7 @@ def import_m3vit(tensors: Tensors, options: ImportOptions) -> Imported:
         tasks=tasks,
         moe_every=period,
         eps=assumptions.eps(),
+        activation=activation,
     )
     state["pos_embed"], positions = fitted(state["pos_embed"], config.grid, options)
     for i in range(depth):

@@ -50,7 +50,7 @@ class ImportOptions:
         "where a block's LayerNorms stand, pre or post (asked for where the file leaves it open)"
     )
     positions: str | None = _option("learned, or rope besides (asked for where the file leaves it open)")
-    activation: str | None = _option("of the MLPs (default: gelu, the exact one)")
+    activation: str | None = _option("of the MLPs: gelu (the exact one), silu, relu or quick-gelu (default: gelu)")
     eps: float | None = _option("of the LayerNorms (default: 1e-6)")
     trained_grid: str | None = _option("ROWSxCOLUMNS of patches that the position embeddings are for (default: square)")
     prefix: str | None = _option("what the names of the wanted network begin with, where a file holds several")

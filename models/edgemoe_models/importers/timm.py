@@ -62,7 +62,7 @@ def import_timm(tensors: Tensors, options: ImportOptions, facts: Facts = NOTHING
     state |= head
     unused = source.finish(lambda name: _BESIDE.match(name) is not None)
     heads = assumptions.heads(dim)
-    assumptions.activation()
+    activation = assumptions.activation()
     height, width = image_size(options, len(embeddings) - len(prefix), patch, beside=_said(prefix))
     config = ModelConfig(
         name=options.name,
@@ -79,6 +79,7 @@ def import_timm(tensors: Tensors, options: ImportOptions, facts: Facts = NOTHING
         tasks=(task,),
         eps=assumptions.eps(),
         prefix_tokens=len(prefix),
+        activation=activation,
     )
     embeddings, positions = fitted(embeddings, config.grid, options, prefix=len(prefix))
     if len(prefix):

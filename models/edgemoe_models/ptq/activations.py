@@ -13,9 +13,9 @@ from edgemoe_models.arithmetic.ops import ACTIVATION_OFFSET
 from edgemoe_models.arithmetic.tables import (
     ACTIVATION_ENTRIES,
     ACTIVATION_MARGIN,
-    GELU_SUPPORT,
+    ACTIVATION_SUPPORT,
     MAX_ACTIVATION_SHIFT,
-    gelu_table,
+    activation_table,
 )
 from edgemoe_models.exact.sums import integer_product, mean, product, total, variance
 from edgemoe_models.graph.integer_graph import Activation, IntegerGraph
@@ -34,8 +34,9 @@ __all__ = [
     "fit_activation",
 ]
 
-#: Least unit with which the table reaches as far as delta does (docs/numerics.md, section 4). Rounded up.
-SMALLEST_UNIT = GELU_SUPPORT / (ACTIVATION_ENTRIES - 1)
+#: Least unit with which the table reaches as far as delta does (docs/numerics.md, section 4). ReLU's only keeps ratios
+#: of scales small where a layer's outputs are all zero.
+SMALLEST_UNIT = {kind: max(end / (ACTIVATION_ENTRIES - 1), 2.0**-16) for kind, end in ACTIVATION_SUPPORT.items()}
 #: What a tensor's range has beyond the largest value seen, and a channel's beyond its own: candidates. Pictures that
 #: were not seen reach further, and a channel that saturates costs more than one whose steps are coarser.
 _HEADROOMS = (1.0, 1.3)
@@ -84,10 +85,10 @@ class ActivationScale:
         return shift
 
 
-def activation_scale_of(unit: float) -> ActivationScale:
-    """GELU of inputs in units of ``unit``."""
+def activation_scale_of(kind: str, unit: float) -> ActivationScale:
+    """An activation function (``edgemoe_models.config.ACTIVATIONS``) of inputs in units of ``unit``."""
     unit = float(np.float32(unit))  # as files and QAT hold it
-    return ActivationScale(Activation(gelu_table(unit)), unit)
+    return ActivationScale(Activation(activation_table(kind, unit)), unit)
 
 
 def activation_scales(graph: IntegerGraph) -> Iterator[tuple[str, ActivationScale, Shifts]]:
@@ -99,6 +100,7 @@ def activation_scales(graph: IntegerGraph) -> Iterator[tuple[str, ActivationScal
 
 
 def fit_activation(
+    kind: str,
     rows: list[Floats],
     weights: list[Floats],
     options: QuantizeOptions,
@@ -108,6 +110,7 @@ def fit_activation(
     """The unit that some layers share and the shifts of each with which the layers behind them lose least.
 
     Args:
+        kind: one of ``edgemoe_models.config.ACTIVATIONS``
         rows: the activation's real outputs in calibration, [R, N] of each layer; R may be 0
         weights: of the layer behind each, [M, N], which will have ``bits``
         halves: of each layer's rows, whether their picture is of the second half (``Observation.halves``): how far
@@ -123,11 +126,11 @@ def fit_activation(
             for masks in zip(*(_folds(rows[i], half) for i, half in zip(known, sides, strict=True)), strict=True)
         ]
         for room, headroom in itertools.product(_HEADROOMS, _CHANNEL_HEADROOMS):
-            error = sum(_error(parts, room, headroom, options, bits) for parts in folds)
+            error = sum(_error(kind, parts, room, headroom, options, bits) for parts in folds)
             best = min(best, (error, room, headroom))
     _, room, headroom = best
     peaks = [np.abs(x).max(0, initial=0.0) for x in rows]
-    scale = _scale(peaks, room, options)
+    scale = _scale(kind, peaks, room, options)
     coarsest = np.full(weights[0].shape[1], np.inf)
     return scale, [scale.shifts(p * headroom if i in known else coarsest) for i, p in enumerate(peaks)]
 
@@ -140,14 +143,14 @@ def _folds(x: Floats, half: Halves | None) -> list[tuple[Halves, Halves]]:
     return [(~half, half), (half, ~half)]
 
 
-def _scale(peaks: list[Floats], room: float, options: QuantizeOptions) -> ActivationScale:
+def _scale(kind: str, peaks: list[Floats], room: float, options: QuantizeOptions) -> ActivationScale:
     peak = max(float(p.max(initial=0.0)) for p in peaks)
     reach = (ACTIVATION_OFFSET + LIMIT) * 2**MAX_ACTIVATION_SHIFT - ACTIVATION_MARGIN
-    return activation_scale_of(float(options.rounded(max(peak * room / reach, SMALLEST_UNIT))))
+    return activation_scale_of(kind, float(options.rounded(max(peak * room / reach, SMALLEST_UNIT[kind]))))
 
 
-def _error(parts: list[_Part], room: float, headroom: float, options: QuantizeOptions, bits: int) -> float:
-    scale = _scale([part.peaks for part in parts], room, options)
+def _error(kind: str, parts: list[_Part], room: float, headroom: float, options: QuantizeOptions, bits: int) -> float:
+    scale = _scale(kind, [part.peaks for part in parts], room, options)
     return sum(part.error(scale, scale.shifts(part.peaks * headroom), bits) for part in parts)
 
 

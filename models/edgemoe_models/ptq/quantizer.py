@@ -213,7 +213,7 @@ class Quantizer:
         """Of layers that share a table, by the traces of their outputs; ``weights`` of the layers behind them."""
         rows = [self.seen[trace].reshape(-1, weight.shape[1]) for trace, weight in zip(traces, weights, strict=True)]
         halves = [self.observed.halves(trace) for trace in traces]
-        return fit_activation(rows, weights, self.options, bits, halves)
+        return fit_activation(self.config.activation, rows, weights, self.options, bits, halves)
 
     def _hidden(self, trace: str, scale: ActivationScale, shift: Shifts, hidden: Doubles) -> InputScale:
         """The scale of an activation function's outputs."""

@@ -98,7 +98,7 @@ def _block(block: Block, name: str, scales: Scales) -> IntegerBlock:
 
 
 def _activation(linear: Linear) -> Activation:
-    return activation_scale_of(_number(linear.output)).activation
+    return activation_scale_of(linear.kind, _number(linear.output)).activation
 
 
 def _qkv(attn: Attention, x: Quantizer) -> IntegerLinear:

@@ -19,6 +19,7 @@ from torch.autograd import Function
 from edgemoe_models.arithmetic import ops
 from edgemoe_models.arithmetic.tables import MAX_ACTIVATION_SHIFT, RSQRT
 from edgemoe_models.graph.integer_graph import IntegerLayerNorm
+from edgemoe_models.m3vit import ACTIVATION_FUNCTIONS
 from edgemoe_models.ptq.activations import activation_scale_of
 
 __all__ = [
@@ -132,21 +133,22 @@ class _Lookup(Function):
 
 
 @functools.lru_cache(maxsize=64)
-def _activation_tables(unit: float) -> tuple[Tensor, Tensor]:
+def _activation_tables(kind: str, unit: float) -> tuple[Tensor, Tensor]:
     """Outputs and slopes of all inputs, for one shift after the other."""
-    table = activation_scale_of(unit).activation.table
+    table = activation_scale_of(kind, unit).activation.table
     q = np.arange(-_LARGEST, _LARGEST + 1)
-    x = torch.from_numpy(q * unit)
-    real = torch.special.ndtr(x) + x * torch.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+    with torch.inference_mode(False), torch.enable_grad():
+        x = torch.from_numpy(q * unit).requires_grad_()
+        (real,) = torch.autograd.grad(ACTIVATION_FUNCTIONS[kind](x).sum(), x)
     outputs = [torch.from_numpy(ops.activate(q, table, shift)) for shift in _SHIFTS]
     slopes = [torch.where(y < 127, real / 2**shift, 0.0) for shift, y in zip(_SHIFTS, outputs, strict=True)]
     return torch.cat(outputs).float(), torch.cat(slopes).float()
 
 
-def activate(q: Tensor, unit: float, shift: Tensor) -> Tensor:
+def activate(q: Tensor, kind: str, unit: float, shift: Tensor) -> Tensor:
     """The activation function of 12-bit integers [..., N] in units of ``unit`` to int8 (section 4); shift: int [N]."""
     start = shift * (2 * _LARGEST + 1) + _LARGEST
-    return _Lookup.apply(q, start, *_activation_tables(unit))
+    return _Lookup.apply(q, start, *_activation_tables(kind, unit))
 
 
 def layer_norm(x: Tensor, gain: Tensor, bias: Tensor, eps: float, integer: IntegerLayerNorm, units: Tensor) -> Tensor:

@@ -49,14 +49,17 @@ class Linear(QuantLinear):
         bits: of the outputs; their scale is that of ``self.output``
         weight_bits: 8 or 4
         power_of_two: restrict the weight scales to powers of two
+        kind: the activation function behind outputs of 12 bits (``ModelConfig.activation``)
 
     Of 12 bits are the inputs of an activation function; ``activation_shift`` has its shift of each channel.
     """
 
-    def __init__(self, inputs: int, outputs: int, bits: int, weight_bits: int, power_of_two: bool) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, bits: int, weight_bits: int, power_of_two: bool, kind: str = "gelu"
+    ) -> None:
         options = weight_options(weight_bits, power_of_two)
         super().__init__(inputs, outputs, bias=True, bias_quant=Bias, return_quant_tensor=True, **options)
-        self.output = Quantizer(bits)
+        self.output, self.kind = Quantizer(bits), kind
         shift = torch.zeros(outputs, dtype=torch.int32) if bits == ACTIVATION_BITS else None
         self.register_buffer("activation_shift", shift)
         self.share = False
@@ -84,7 +87,7 @@ class Linear(QuantLinear):
     def activate(self, x: IntQuantTensor, row: Tensor | None = None) -> Tensor:
         """Rows [..., K] -> int8 integers [..., N] behind the activation function."""
         unit = float(self.output.scale)
-        return functions.activate(integers(self(x, row)), unit, self.activation_shift)
+        return functions.activate(integers(self(x, row)), self.kind, unit, self.activation_shift)
 
     def _once(self, x: IntQuantTensor) -> Quantized:
         """``quantized``, computed once until ``gradients`` is called; its tensors are leaves of the graph."""

@@ -52,7 +52,7 @@ class QatConfig:
 
     def linear(self, inputs: int, outputs: int, bits: int, weight_bits: int = 8) -> Linear:
         """A linear layer in this mode."""
-        return Linear(inputs, outputs, bits, weight_bits, self.power_of_two)
+        return Linear(inputs, outputs, bits, weight_bits, self.power_of_two, self.model.activation)
 
 
 def _seen(trace: Trace | None, **values: IntQuantTensor) -> None:

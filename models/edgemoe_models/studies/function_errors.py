@@ -1,10 +1,11 @@
-"""Errors of softmax, GELU and LayerNorm against float64: ours beside I-BERT's, I-ViT's, FQ-ViT's and Edge-MoE's.
+"""Errors of softmax, activations and LayerNorm against float64: ours, I-BERT's, I-ViT's, FQ-ViT's and Edge-MoE's.
 
 Every method gets the same integers, those of the integer graph (docs/functions.md says which). NumPy only.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemoe_models.arithmetic import ops
-from edgemoe_models.arithmetic.tables import EXP2, MAX_ACTIVATION_SHIFT
-from edgemoe_models.exact.functions import erf
+from edgemoe_models.arithmetic.tables import ACTIVATION_SUPPORT, EXP2, MAX_ACTIVATION_SHIFT
+from edgemoe_models.config import ACTIVATIONS
+from edgemoe_models.exact.functions import ACTIVATION_FUNCTIONS
 from edgemoe_models.ptq.activations import SMALLEST_UNIT, ActivationScale, activation_scale_of
 from edgemoe_models.ptq.layers import InputScale, make_norm
 from edgemoe_models.studies.published import (
@@ -27,15 +29,14 @@ from edgemoe_models.studies.published import (
     to_int8,
 )
 
-__all__ = ["TABLES", "cell", "gelu_rows", "layer_norm_rows", "results", "softmax_rows"]
+__all__ = ["TABLES", "activation_rows", "activation_units", "cell", "layer_norm_rows", "results", "softmax_rows"]
 
 Floats = npt.NDArray[np.float64]
 Row = dict[str, Any]
 #: Inputs and the output's scale to (results before they are rounded to int8, real; int8 results).
 Int8Function = Callable[[Ints, float], tuple[Floats, Ints]]
 
-GELU_INPUTS = np.arange(-2047, 2048)  # every one of 12 bits
-GELU_UNITS = np.geomspace(SMALLEST_UNIT, 0.5, 50)
+ACTIVATION_INPUTS = np.arange(-2047, 2048)  # every one of 12 bits
 SCORE_SCALE = math.log(2) / 64  # natural logarithm of one unit of a score
 SCORE_LIMIT = 2047
 KEYS, HEAD_DIM = 129, 64
@@ -71,12 +72,7 @@ def _int8_row(own: Floats, output: Ints, exact: Floats, scale: float) -> Row:
     }
 
 
-# --- GELU ------------------------------------------------------------------------------------------------------------
-
-
-def exact_gelu(x: Floats) -> Floats:
-    """GELU in float64."""
-    return 0.5 * x * (1 + erf(x * math.sqrt(0.5)))
+# --- Activation functions --------------------------------------------------------------------------------------------
 
 
 def _rounded(exact: Floats, scale: float) -> tuple[Floats, Ints]:
@@ -85,7 +81,7 @@ def _rounded(exact: Floats, scale: float) -> tuple[Floats, Ints]:
 
 
 #: Inputs, their scale and a shift to (results before they are rounded to int8, less the centre; int8 results).
-GeluFunction = Callable[[Ints, ActivationScale, int], tuple[Floats, Ints]]
+ActivationFunction = Callable[[Ints, ActivationScale, int], tuple[Floats, Ints]]
 
 
 def _off_centre(scale: ActivationScale, shift: int) -> tuple[float, float]:
@@ -94,19 +90,22 @@ def _off_centre(scale: ActivationScale, shift: int) -> tuple[float, float]:
     return float(scale.centre(shifts)[0]), float(scale.step(shifts)[0])
 
 
-def _rounded_gelu(q: Ints, scale: ActivationScale, shift: int) -> tuple[Floats, Ints]:
-    centre, step = _off_centre(scale, shift)
-    return _rounded(exact_gelu(q * scale.unit) - centre, step)
+def _rounded_activation(kind: str) -> ActivationFunction:
+    def run(q: Ints, scale: ActivationScale, shift: int) -> tuple[Floats, Ints]:
+        centre, step = _off_centre(scale, shift)
+        return _rounded(ACTIVATION_FUNCTIONS[kind](q * scale.unit) - centre, step)
+
+    return run
 
 
-def _our_gelu(q: Ints, scale: ActivationScale, shift: int) -> tuple[Floats, Ints]:
+def _our_activation(q: Ints, scale: ActivationScale, shift: int) -> tuple[Floats, Ints]:
     table = scale.activation.table
     entry = table.astype(np.int64)[np.minimum(np.abs(q), len(table) - 1)]
     own = (np.maximum(q, 0) + entry - scale.activation.base) * scale.unit
     return own - _off_centre(scale, shift)[0], ops.activate(q, table, shift)
 
 
-def _published_gelu(function: Callable[[Ints, float], Quantized]) -> GeluFunction:
+def _published_gelu(function: Callable[[Ints, float], Quantized]) -> ActivationFunction:
     def run(q: Ints, scale: ActivationScale, shift: int) -> tuple[Floats, Ints]:
         ints, unit = function(q, scale.unit)
         centre, step = _off_centre(scale, shift)
@@ -122,9 +121,7 @@ def _alone(q: Ints, unit: float, **options: Any) -> Quantized:
     return ints[..., 0], out
 
 
-GELUS: dict[str, GeluFunction] = {
-    "float64, rounded": _rounded_gelu,
-    "ours": _our_gelu,
+PUBLISHED_GELUS: dict[str, ActivationFunction] = {
     "I-BERT": _published_gelu(i_bert.gelu),
     "I-ViT": _published_gelu(_alone),
     "I-ViT, M = 31": _published_gelu(lambda q, unit: _alone(q, unit, divider_bits=i_vit.PROGRAM_DIVIDER_BITS)),
@@ -133,26 +130,34 @@ GELUS: dict[str, GeluFunction] = {
 }
 
 
-def gelu_rows() -> Iterator[Row]:
+def activation_rows(kind: str) -> Iterator[Row]:
     """All 4095 inputs, with each shift at the smallest unit, at a large one, and over 50 units and 4 shifts."""
     shifts = range(MAX_ACTIVATION_SHIFT + 1)
-    cases = {f"unit {SMALLEST_UNIT:.4f}, shift {shift}": [(SMALLEST_UNIT, shift)] for shift in shifts}
+    units = activation_units(kind)
+    cases = {f"unit {units[0]:.4f}, shift {shift}": [(units[0], shift)] for shift in shifts}
     cases["unit 0.0660, shift 3"] = [(0.066, 3)]
-    cases[f"{len(GELU_UNITS)} units, {GELU_UNITS[0]:.4f} to {GELU_UNITS[-1]:g}, all shifts"] = [
-        (unit, shift) for unit in GELU_UNITS for shift in shifts
+    cases[f"{len(units)} units, {units[0]:.4f} to {units[-1]:g}, all shifts"] = [
+        (unit, shift) for unit in units for shift in shifts
     ]
+    methods = {"float64, rounded": _rounded_activation(kind), "ours": _our_activation}
     for case, parts in cases.items():
-        scales = [(activation_scale_of(unit), shift) for unit, shift in parts]
-        for method, function in GELUS.items():
-            rows = [_gelu_row(function, scale, shift) for scale, shift in scales]
+        scales = [(activation_scale_of(kind, unit), shift) for unit, shift in parts]
+        for method, function in (methods | (PUBLISHED_GELUS if kind == "gelu" else {})).items():
+            rows = [_activation_row(kind, function, scale, shift) for scale, shift in scales]
             merged = {key: (max if "max" in key else np.mean)([row[key] for row in rows]) for key in rows[0]}
-            yield {"function": "GELU", "inputs": case, "method": method} | merged
+            yield {"function": ACTIVATIONS[kind], "inputs": case, "method": method} | merged
 
 
-def _gelu_row(function: GeluFunction, scale: ActivationScale, shift: int) -> Row:
-    own, output = function(GELU_INPUTS, scale, shift)
+def activation_units(kind: str) -> Floats:
+    """50 units from the smallest on; ReLU, which has none, gets GELU's."""
+    smallest: float = SMALLEST_UNIT[kind if ACTIVATION_SUPPORT[kind] else "gelu"]
+    return np.geomspace(smallest, 0.5, 50)
+
+
+def _activation_row(kind: str, function: ActivationFunction, scale: ActivationScale, shift: int) -> Row:
+    own, output = function(ACTIVATION_INPUTS, scale, shift)
     centre, step = _off_centre(scale, shift)
-    return _int8_row(own, output, exact_gelu(GELU_INPUTS * scale.unit) - centre, step)
+    return _int8_row(own, output, ACTIVATION_FUNCTIONS[kind](ACTIVATION_INPUTS * scale.unit) - centre, step)
 
 
 # --- LayerNorm -------------------------------------------------------------------------------------------------------
@@ -329,7 +334,7 @@ TABLES: dict[str, tuple[Callable[[], Iterator[Row]], dict[str, str]]] = {
             "context_rms": "context",
         },
     ),
-    "GELU": (gelu_rows, _INT8),
+    **{name: (functools.partial(activation_rows, kind), _INT8) for kind, name in ACTIVATIONS.items()},
     "LayerNorm": (layer_norm_rows, _INT8),
 }
 

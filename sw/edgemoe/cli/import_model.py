@@ -12,6 +12,7 @@ from edgemoe.cli.options import fields_as_options
 from edgemoe.cli.output import say, show, working
 from edgemoe.cli.outputs import output_file
 from edgemoe.fitting import advice, fit_table
+from edgemoe_models.config import ACTIVATIONS
 from edgemoe_models.importers import FORMATS, ImportOptions, import_checkpoint, save_imported
 
 __all__ = ["command"]
@@ -39,9 +40,10 @@ def command(
         files = save_imported(imported, source, out)
     c = imported.config
     experts = f", {c.num_experts} experts of {c.expert_hidden} (top-{c.top_k})" if c.num_experts else ""
+    activation = "" if c.activation == "gelu" else f", {ACTIVATIONS[c.activation]}"
     say(
         f"{', '.join(map(str, files))}: {c.image_height} x {c.image_width}, patch {c.patch}, width {c.dim}, "
-        f"{c.depth} blocks, {c.heads} heads, MLP {c.mlp_hidden}{experts}, "
+        f"{c.depth} blocks, {c.heads} heads, MLP {c.mlp_hidden}{experts}{activation}, "
         f"tasks {', '.join(task.name for task in c.tasks)}"
     )
     say(advice(c))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from edgemoe.cli.options import BundlePath, load_bundle
 from edgemoe.cli.output import say, show
 from edgemoe.reports.tables import TextTable
+from edgemoe_models.config import ACTIVATIONS
 
 __all__ = ["command"]
 
@@ -15,7 +16,7 @@ def command(bundle: BundlePath) -> None:
     model, config = loaded.model, loaded.config
     say(
         f"model {model.name}: {model.image_width}x{model.image_height} pixels, {model.num_tokens} tokens "
-        f"of {model.dim}, {model.depth} blocks"
+        f"of {model.dim}, {model.depth} blocks, {ACTIVATIONS[model.activation]}"
     )
     if model.num_experts:
         say(f"{model.num_experts} experts, top {model.top_k}, expert weights int{loaded.graph().expert_bits}")

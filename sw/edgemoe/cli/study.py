@@ -126,7 +126,7 @@ def harsh(
 
 @command.command("functions")
 def functions(path: Rows = None) -> None:
-    """Errors of softmax, GELU and LayerNorm against float64, ours and published ones (docs/functions.md)."""
+    """Errors of softmax, activations and LayerNorm against float64, ours and published ones (docs/functions.md)."""
     if path is not None:
         output_file(path)
     every: list[dict[str, Any]] = []

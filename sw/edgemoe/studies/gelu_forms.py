@@ -36,7 +36,7 @@ def compare_gelu(scales: Sequence[tuple[float, int]] = SCALES) -> list[dict[str,
     """
     rows = []
     for unit, shift in scales:
-        scale, shifts = activation_scale_of(unit), np.array([shift], np.uint8)
+        scale, shifts = activation_scale_of("gelu", unit), np.array([shift], np.uint8)
         place = float(scale.centre(shifts)[0]), float(scale.step(shifts)[0])
         table, q = scale.activation.table, np.arange(-_INPUTS, _INPUTS + 1)
         exact = _exact(q * scale.unit, *place)

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from edgemoe_models.config import ACTIVATIONS
 from edgemoe_models.importers.facts import Facts
 from edgemoe_models.importers.files import Tensors
 from edgemoe_models.importers.onnx_graph.attention import Attention, Mlp
@@ -72,11 +73,13 @@ def assemble(output: View, height: int, width: int) -> Found:
     for layer, name in zip(head.heads, ("head", "head_dist"), strict=False):
         state |= {f"{name}.weight": layer.weight, f"{name}.bias": layer.bias}
     attention = layers[0]
+    hidden = len(layers[1].fc1.weight)
+    activation = _activation([layer.activation for layer in layers[1::2]])
     facts = Facts(
         source="the graph",
         heads=attention.heads,
         eps=_eps([*(layer.norm for layer in layers), head.norm]),
-        activation="gelu",
+        activation=activation,
         pool="avg" if head.pool.startswith("avg") else "cls",
         norm="pre",
         positions="learned",
@@ -87,7 +90,7 @@ def assemble(output: View, height: int, width: int) -> Found:
     parts = (
         f"patch embedding of {tokens.patches.grid[0]} x {tokens.patches.grid[1]} patches",
         f"{prefix} tokens before theirs",
-        f"{len(layers) // 2} blocks of {attention.heads} heads, MLP {len(layers[1].fc1.weight)}",
+        f"{len(layers) // 2} blocks of {attention.heads} heads, MLP {hidden} ({ACTIVATIONS[activation]})",
         f"LayerNorm and {what} on {reads.get(head.pool, 'the mean of the patches')}",
     )
     return Found({key: np.asarray(value, np.float32) for key, value in state.items()}, facts, parts)
@@ -124,6 +127,12 @@ def _block(number: int, attention: Attention, mlp: Mlp) -> Tensors:
         for layer, pair in layers.items()
         for part, value in zip(("weight", "bias"), pair, strict=True)
     }
+
+
+def _activation(kinds: list[str]) -> str:
+    if other := next((kind for kind in kinds if kind != kinds[0]), None):
+        raise Unmapped(f"MLPs of {ACTIVATIONS[kinds[0]]} and of {ACTIVATIONS[other]}, where ours have one activation")
+    return kinds[0]
 
 
 def _eps(norms: list[Norm]) -> float:

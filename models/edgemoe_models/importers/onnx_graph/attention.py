@@ -8,9 +8,9 @@ import math
 import numpy as np
 
 from edgemoe_models.importers.onnx_graph.values import (
+    Activated,
     Array,
     Context,
-    Gelu,
     Linear,
     Norm,
     Scores,
@@ -42,6 +42,7 @@ class Mlp:
     norm: Norm
     fc1: Linear
     fc2: Linear
+    activation: str
 
 
 def _three(index: Array) -> Array:
@@ -104,10 +105,10 @@ def residual(tokens: View, update: View) -> View:
         layer = dataclasses.replace(layer, weight=layer.weight * factor, bias=layer.bias * factor)
     if isinstance(layer.of.source, Context):
         added: Attention | Mlp = _attention(stream, layer, layer.of.source)
-    elif isinstance(layer.of.source, Gelu):
+    elif isinstance(layer.of.source, Activated):
         added = _mlp(stream, layer, layer.of.source)
     else:
-        raise Unmapped("a residual connection around neither attention nor an MLP with a GELU")
+        raise Unmapped("a residual connection around neither attention nor an MLP with an activation")
     if isinstance(added, Attention) != (len(stream.layers) % 2 == 0):
         raise Unmapped("blocks that are not attention, then MLP")
     return View(dataclasses.replace(stream, layers=(*stream.layers, added)), tokens.index)
@@ -125,10 +126,10 @@ def _norm_of(stream: Tokens, view: View) -> Norm:
     return norm
 
 
-def _mlp(stream: Tokens, fc2: Linear, hidden: Gelu) -> Mlp:
+def _mlp(stream: Tokens, fc2: Linear, hidden: Activated) -> Mlp:
     if not fc2.of.is_all():
         raise Unmapped("an MLP of some channels only")
-    return Mlp(_norm_of(stream, hidden.of.of), hidden.of, fc2)
+    return Mlp(_norm_of(stream, hidden.of.of), hidden.of, fc2, hidden.kind)
 
 
 def _attention(stream: Tokens, proj: Linear, source: Context) -> Attention:

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from edgemoe_models.config import ACTIVATIONS
+from edgemoe_models.exact.functions import QUICK_GELU_SLOPE
 from edgemoe_models.importers.onnx_graph.attention import context, residual, scores
 from edgemoe_models.importers.onnx_graph.embedding import as_tokens, is_embedding, position, scale_picture
 from edgemoe_models.importers.onnx_graph.values import (
+    Activated,
     Array,
     Context,
-    Gelu,
     Joined,
     Linear,
     Mean,
@@ -33,9 +35,11 @@ from edgemoe_models.importers.onnx_graph.values import (
 
 Attributes = dict[str, Any]
 
-NOT_GELU = "an activation other than the exact GELU, which is what the accelerator computes"
+NOT_OURS = "an activation other than the exact GELU, SiLU, ReLU and QuickGELU"
+RMS_NORM = "squares of the tokens, as RMSNorm has them, where ours have LayerNorms, which take the mean out"
 _CLOSE = 1e-4  # relative, of constants that exporters have rounded
-_ROOT_HALF = math.sqrt(0.5)
+#: Activations by what x is multiplied with at last, and the factor of x inside of that.
+_LAST = {"1+erf": {"gelu": math.sqrt(0.5)}, "sigmoid": {"silu": 1.0, "quick-gelu": QUICK_GELU_SLOPE}}
 
 
 def matmul(a: Value, b: Value) -> View:
@@ -68,8 +72,8 @@ def linear(x: View, weight: Array, bias: Array) -> View:
         raise Unmapped(f"its input is multiplied by {x.scale:g}, which is nowhere in a Vision Transformer")
     if is_embedding(x.source):
         raise Unmapped("a linear layer without a LayerNorm before it (post-norm, or a stem)")
-    if not isinstance(x.source, Norm | Mean | Joined | Context | Gelu):
-        raise Unmapped("a linear layer whose input is neither a LayerNorm's, a GELU's nor attention's output")
+    if not isinstance(x.source, Norm | Mean | Joined | Context | Activated):
+        raise Unmapped("a linear layer whose input is neither a LayerNorm's, an activation's nor attention's output")
     if x.shape[-1] != weight.shape[1]:
         raise Unmapped(f"a matrix for {weight.shape[1]} inputs of a tensor of {x.shape[-1]}")
     rows = math.prod(x.shape[:-1])
@@ -78,7 +82,7 @@ def linear(x: View, weight: Array, bias: Array) -> View:
 
 
 def multiply(a: Value, b: Value) -> View:
-    """A factor, LayerScale, LayerNorm's gain, the last step of GELU, or a square."""
+    """A factor, LayerScale, LayerNorm's gain, the last step of an activation, or a square."""
     if isinstance(a, View) and isinstance(b, View):
         return _product(a, b)
     x, factor = (a, b) if isinstance(a, View) else (b, a)
@@ -109,22 +113,34 @@ def _product(a: View, b: View) -> View:
         if steps == {"centred", "1/deviation"} and same(a.source.of, b.source.of):
             inverse = a.source if a.source.step != "centred" else b.source
             return _step("normed", a.source.of, *_wider(a, b), eps=inverse.eps)
+    if is_embedding(a.source) and same(a, b):
+        raise Unmapped(RMS_NORM)
     if isinstance(a.source, Linear) and same(a, b):
-        raise Unmapped(f"{NOT_GELU}: powers of a layer, as in the approximation by tanh")
+        raise Unmapped(f"{NOT_OURS}: powers of a layer, as in the approximation by tanh")
     for x, partial in ((a, b), (b, a)):
-        if isinstance(x.source, Linear) and isinstance(partial.source, Partial) and partial.source.step == "1+erf":
-            of = partial.source.of
+        if isinstance(x.source, Linear) and isinstance(partial.source, Partial) and partial.source.step in _LAST:
+            of, step = partial.source.of, partial.source.step
             if of.source is not x.source or not np.array_equal(of.index, x.index):
                 raise Unmapped("two layers in one activation: a gated MLP")
-            if not x.is_all():
-                raise Unmapped(
-                    "an activation of some channels of a layer: a gated MLP, or MLP and attention in parallel"
-                )
-            if abs(of.scale / _ROOT_HALF - 1) > _CLOSE:
-                raise Unmapped(f"{NOT_GELU}: erf of {of.scale:g} x")
-            gelu = Gelu(x.source.rows, x.source.width, x.source)
-            return View(gelu, x.index, 2 * x.scale * partial.scale)
-    raise Unmapped("a product of two tensors that is no part of LayerNorm or GELU: a gated MLP, or RoPE")
+            return _activated(_kind(step, of.scale), x, x.scale * partial.scale * (2 if step == "1+erf" else 1))
+    raise Unmapped("a product of two tensors that is no part of LayerNorm or activation: a gated MLP, or RoPE")
+
+
+def _kind(step: str, inside: float) -> str:
+    """The activation whose last step is ``x * step(inside * x)``, but for a factor."""
+    for kind, factor in _LAST[step].items():
+        if abs(inside / factor - 1) <= _CLOSE:
+            return kind
+    raise Unmapped(f"{NOT_OURS}: {step.removeprefix('1+')} of {inside:g} x")
+
+
+def _activated(kind: str, x: View, scale: float) -> View:
+    """Of a whole linear layer."""
+    if not isinstance(x.source, Linear):
+        raise Unmapped(f"{ACTIVATIONS[kind]} of something else than a linear layer")
+    if not x.is_all():
+        raise Unmapped("an activation of some channels of a layer: a gated MLP, or MLP and attention in parallel")
+    return View(Activated(x.source.rows, x.source.width, x.source, kind), x.index, scale)
 
 
 def _wider(a: View, b: View) -> tuple[int, ...]:
@@ -208,30 +224,36 @@ def _step(step: str, of: View, *shape: int, eps: float = 0.0) -> View:
 
 def power(x: Value, exponent: Value) -> View:
     """The square in a LayerNorm."""
-    if isinstance(x, View) and isinstance(x.source, Partial) and not isinstance(exponent, View):
-        if x.source.step == "centred" and scalar(exponent) == 2:
+    if isinstance(x, View) and not isinstance(exponent, View) and scalar(exponent) == 2:
+        if isinstance(x.source, Partial) and x.source.step == "centred":
             return _step("square", x.source.of, *x.shape)
+        if is_embedding(x.source) or isinstance(x.source, Tokens):
+            raise Unmapped(RMS_NORM)
     raise Unmapped("a power that is no part of a LayerNorm")
 
 
 def after(x: Value, operator: str) -> View:
-    """``Sqrt`` and ``Reciprocal`` in a LayerNorm, ``Erf`` in a GELU."""
+    """``Sqrt`` and ``Reciprocal`` in a LayerNorm, ``Erf`` in a GELU, ``Sigmoid`` in a SiLU or QuickGELU."""
     if isinstance(x, View) and isinstance(x.source, Partial):
         steps = {("Sqrt", "variance+eps"): "deviation", ("Reciprocal", "deviation"): "1/deviation"}
         if (step := steps.get((operator, x.source.step))) is not None:
             return _step(step, x.source.of, *x.shape, eps=x.source.eps)
-    if operator == "Erf" and isinstance(x, View) and isinstance(x.source, Linear):
-        return _step("erf", x, *x.shape)
-    raise Unmapped(f"{operator} outside of LayerNorm and GELU")
+    if operator in ("Erf", "Sigmoid") and isinstance(x, View) and isinstance(x.source, Linear):
+        return _step(operator.lower(), x, *x.shape)
+    raise Unmapped(f"{operator} outside of LayerNorm and activation")
 
 
-def gelu(x: Value, approximate: str) -> View:
-    """Of a whole linear layer."""
-    if approximate not in ("none", ""):
-        raise Unmapped(f"{NOT_GELU}: the approximation by {approximate}")
-    if not isinstance(x, View) or not isinstance(x.source, Linear) or not x.is_all() or x.scale != 1.0:
-        raise Unmapped("a GELU of something else than a linear layer")
-    return View(Gelu(x.source.rows, x.source.width, x.source), x.index)
+def activation(x: Value, operator: str, attributes: Attributes) -> View:
+    """One operator of its own: ``Gelu``, ``Relu``, ``Swish`` and ONNX Runtime's ``QuickGelu``, of a linear layer."""
+    approximate = attributes.get("approximate", "none")
+    if operator == "Gelu" and approximate not in ("none", ""):
+        raise Unmapped(f"{NOT_OURS}: the approximation by {approximate}")
+    if not isinstance(x, View) or x.scale != 1.0:
+        raise Unmapped(f"{operator} of something else than a linear layer")
+    if operator in ("Gelu", "Relu"):
+        return _activated(operator.lower(), x, 1.0)
+    slope = float(attributes.get("alpha", 1.0 if operator == "Swish" else QUICK_GELU_SLOPE))
+    return _activated(_kind("sigmoid", slope), x, 1.0)
 
 
 def reduce_mean(x: Value, axes: tuple[int, ...], keep: bool) -> View:

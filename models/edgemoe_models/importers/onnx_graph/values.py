@@ -68,11 +68,11 @@ class Tokens(Source):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Partial(Source):
-    """A step of a LayerNorm or GELU that an exporter has taken apart.
+    """A step of a LayerNorm or an activation that an exporter has taken apart.
 
     Attributes:
         step: ``mean``, ``centred``, ``square``, ``variance``, ``variance+eps``, ``deviation``, ``normed``, ``scaled``:
-            a LayerNorm's; ``erf`` and ``1+erf``: a GELU's; ``isnan``
+            a LayerNorm's; ``erf`` and ``1+erf``: a GELU's; ``sigmoid``: SiLU's and QuickGELU's; ``isnan``
         of: the view that it is of
         eps: of the LayerNorm, from ``variance+eps`` on
         gamma: from ``scaled`` on
@@ -104,10 +104,11 @@ class Linear(Source):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Gelu(Source):
-    """The exact GELU of a linear layer."""
+class Activated(Source):
+    """An activation function (``kind``, one of ``edgemoe_models.config.ACTIVATIONS``) of a linear layer."""
 
     of: Linear
+    kind: str
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -30,14 +30,11 @@ from edgemoe_models.importers.options import ImportRefused
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _ACTIVATIONS = {
-    "Sigmoid": "SiLU, QuickGELU or a gated MLP",
     "Tanh": "the approximation of GELU by tanh, or a pooler",
-    "Relu": "ReLU",
     "Elu": "ELU",
     "LeakyRelu": "LeakyReLU",
     "HardSwish": "hard swish",
     "HardSigmoid": "hard swish",
-    "Swish": "SiLU",
     "Mish": "Mish",
     "Softplus": "Mish",
 }
@@ -219,7 +216,7 @@ def _computed(operator: str, inputs: list[Any], attributes: dict[str, Any]) -> V
     two = {"MatMul": operators.matmul, "Mul": operators.multiply, "Div": operators.divide, "Pow": operators.power}
     if operator in two:
         return two[operator](a, b)
-    if operator in ("Sqrt", "Reciprocal", "Erf"):
+    if operator in ("Sqrt", "Reciprocal", "Erf", "Sigmoid"):
         return operators.after(a, operator)
     if operator == "Where":
         return operators.where(a, b, c)
@@ -227,14 +224,16 @@ def _computed(operator: str, inputs: list[Any], attributes: dict[str, Any]) -> V
         return operators.is_nan(a)
     if operator == "Softmax":
         return operators.softmax(a, int(attributes.get("axis", -1)))
-    if operator == "Gelu":
-        return operators.gelu(a, str(attributes.get("approximate", "none")))
+    if operator in ("Gelu", "Relu", "Swish", "QuickGelu"):
+        return operators.activation(a, operator, attributes)
     if operator == "ReduceMean" and isinstance(a, View):
         given = b if b is not None else attributes.get("axes", range(a.index.ndim))
         axes = tuple(sorted(int(axis) % a.index.ndim for axis in np.asarray(given).reshape(-1)))
         return operators.reduce_mean(a, axes, bool(attributes.get("keepdims", 1)))
+    if operator in ("RMSNormalization", "SimplifiedLayerNormalization"):
+        raise Unmapped(operators.RMS_NORM)
     if operator in _ACTIVATIONS:
-        raise Unmapped(f"{operators.NOT_GELU}: {_ACTIVATIONS[operator]}")
+        raise Unmapped(f"{operators.NOT_OURS}: {_ACTIVATIONS[operator]}")
     raise Unmapped("an operator that no plain Vision Transformer has")
 
 

@@ -8,7 +8,7 @@ for the experts that a token did not choose.
 
 int8 is quantize-dequantize (QDQ) form, for which both runtimes have integer kernels: a linear layer's weights symmetric
 int8, a scale per output; its input asymmetric uint8, a scale per tensor, from calibration. Attention's two products,
-softmax, LayerNorm, GELU and gates stay in float32.
+softmax, LayerNorm, activation functions and gates stay in float32.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy.typing as npt
 from onnx import ModelProto, TensorProto, helper
 
 from edgemoe.studies.baselines.workload import Workload
+from edgemoe_models.exact.functions import QUICK_GELU_SLOPE
 from edgemoe_models.export_onnx.writer import IR_VERSION, OPSET, OnnxGraph
 
 __all__ = ["float_network"]
@@ -73,7 +74,7 @@ class _Network:
         y = self.norm(self.graph.op("Reshape", x, _ints(-1, c.dim)), "norm")
         head = f"heads.{self.task}"
         if c.task(self.task).head_hidden:
-            y = self.gelu(self.named_linear(y, f"{head}.fc1", "norm"))
+            y = self.activate(self.named_linear(y, f"{head}.fc1", "norm"))
             y = self.named_linear(y, f"{head}.fc2", f"{head}.hidden")
         else:
             y = self.named_linear(y, head, "norm")
@@ -98,8 +99,15 @@ class _Network:
         weight, bias = self.state[f"{name}.weight"], self.state[f"{name}.bias"]
         return self.graph.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=self.config.eps)
 
-    def gelu(self, x: str) -> str:
-        """Exact GELU, in the form that runtimes recognize."""
+    def activate(self, x: str) -> str:
+        """The model's activation function; exact GELU in the form that runtimes recognize."""
+        kind = self.config.activation
+        if kind == "relu":
+            return self.graph.op("Relu", x)
+        if kind != "gelu":
+            slope = 1.0 if kind == "silu" else QUICK_GELU_SLOPE
+            scaled = x if slope == 1.0 else self.graph.op("Mul", x, np.asarray(slope, np.float32))
+            return self.graph.op("Mul", x, self.graph.op("Sigmoid", scaled))
         erf = self.graph.op("Erf", self.graph.op("Div", x, np.asarray(np.sqrt(2), np.float32)))
         x = self.graph.op("Mul", x, self.graph.op("Add", erf, np.asarray(1, np.float32)))
         return self.graph.op("Mul", x, np.asarray(0.5, np.float32))
@@ -138,7 +146,7 @@ class _Network:
 
     def mlp(self, x: str, name: str, block: str) -> str:
         return self.named_linear(
-            self.gelu(self.named_linear(x, f"{name}.fc1", f"{block}.norm2")), f"{name}.fc2", f"{block}.hidden"
+            self.activate(self.named_linear(x, f"{name}.fc1", f"{block}.norm2")), f"{name}.fc2", f"{block}.hidden"
         )
 
     def moe(self, x: str, block: str) -> str:
@@ -154,7 +162,7 @@ class _Network:
         w1, b1, w2, b2 = (self.state[f"{block}.moe.{part}"] for part in ("w1", "b1", "w2", "b2"))
         hot = self.graph.op("OneHot", chosen, _ints(c.num_experts), np.array([0, 1], np.float32), axis=-1)
         scores = self.graph.op("Mul", scores, self.graph.op("ReduceSum", hot, _ints(1), keepdims=0))
-        hidden = self.gelu(self.linear(x, w1.reshape(-1, c.dim), b1.reshape(-1), f"{block}.norm2"))
+        hidden = self.activate(self.linear(x, w1.reshape(-1, c.dim), b1.reshape(-1), f"{block}.norm2"))
         hidden = self.graph.op("Reshape", hidden, _ints(-1, c.num_experts, c.expert_hidden))
         hidden = self.graph.op("Mul", hidden, self.graph.op("Reshape", scores, _ints(-1, c.num_experts, 1)))
         hidden = self.graph.op("Reshape", hidden, _ints(-1, c.num_experts * c.expert_hidden))
@@ -170,7 +178,7 @@ class _Network:
             mine = self.graph.op("Equal", visits, _ints(e))
             places.append(self.graph.op("Reshape", self.graph.op("NonZero", mine), _ints(-1)))
             queue = self.graph.op("Gather", x, self.graph.op("Div", places[-1], _ints(c.top_k)), axis=0)
-            hidden = self.gelu(self.linear(queue, w1, b1, f"{block}.norm2"))
+            hidden = self.activate(self.linear(queue, w1, b1, f"{block}.norm2"))
             outputs.append(self.linear(hidden, w2, b2, f"{block}.moe.hidden"))
         y = self.graph.op("Concat", *outputs, axis=0)
         order = self.graph.op("Unsqueeze", self.graph.op("Concat", *places, axis=0), _ints(1))

@@ -41,7 +41,7 @@ class DenseExperts(nn.Module):
 
     def __init__(self, moe: MoE) -> None:
         super().__init__()
-        self.gate, self.top_k = moe.gate, moe.top_k
+        self.gate, self.top_k, self.activate = moe.gate, moe.top_k, moe.activate
         self.experts, self.hidden, dim = moe.w1.shape
         self.w1 = nn.Parameter(moe.w1.detach().reshape(-1, dim))
         self.b1 = nn.Parameter(moe.b1.detach().reshape(-1))
@@ -54,7 +54,7 @@ class DenseExperts(nn.Module):
         logits = tokens.to(gate.dtype) @ gate.t()
         best, chosen = select_experts(logits, self.top_k)
         scores = torch.zeros_like(logits).scatter(1, chosen, best).to(tokens.dtype)  # [N, E]
-        hidden = F.gelu(F.linear(tokens, self.w1, self.b1)).unflatten(1, (self.experts, self.hidden))
+        hidden = self.activate(F.linear(tokens, self.w1, self.b1)).unflatten(1, (self.experts, self.hidden))
         hidden = (hidden * scores[:, :, None]).flatten(1)
         return torch.addmm(scores @ self.b2, hidden, self.w2).view_as(x)
 
@@ -64,7 +64,7 @@ class LinearExperts(nn.Module):
 
     def __init__(self, moe: MoE) -> None:
         super().__init__()
-        self.gate, self.top_k = moe.gate, moe.top_k
+        self.gate, self.top_k, self.activate = moe.gate, moe.top_k, moe.activate
         self.first = nn.ModuleList(_linear(w, b) for w, b in zip(moe.w1, moe.b1, strict=True))
         self.second = nn.ModuleList(_linear(w, b) for w, b in zip(moe.w2, moe.b2, strict=True))
 
@@ -75,7 +75,7 @@ class LinearExperts(nn.Module):
         order = flat.argsort(stable=True)
         queues = (order // self.top_k).split(flat.bincount(minlength=len(self.first)).tolist())
         outputs = [
-            second(F.gelu(first(tokens[queue])))
+            second(self.activate(first(tokens[queue])))
             for first, second, queue in zip(self.first, self.second, queues, strict=True)
         ]
         weighted = torch.cat(outputs) * scores.reshape(-1)[order, None]
