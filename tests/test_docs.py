@@ -176,5 +176,5 @@ def test_gpu_table_is_the_measured_one():
 
 
 def test_how_to_add_an_operator():
-    """The page's own assertions: SiLU's error is that of GELU."""
+    """The page's own assertions: hard swish's error is that of GELU."""
     run_blocks("howto/add-an-operator.md")

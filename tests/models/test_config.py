@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from edgemoe_models.config import DEPTH_SCALE, PRESETS, ModelConfig, TaskConfig
+from edgemoe_models.config import ACTIVATIONS, DEPTH_SCALE, PRESETS, ModelConfig, TaskConfig
 
 MICRO = PRESETS["m3vit-micro"]
 
@@ -46,6 +46,11 @@ def test_derived_shapes():
         ({"num_experts": 0}, r"ModelConfig\.top_k must be 0 without experts, not 2"),
         ({"expert_hidden": 0}, r"ModelConfig\.expert_hidden must be an integer of at least 1, not 0"),
         ({"eps": 0.0}, r"ModelConfig\.eps must be a positive float, not 0\.0"),
+        (
+            {"activation": "hard-swish"},
+            r"activation must be one of \('gelu', 'silu', 'relu', 'quick-gelu'\), not 'hard",
+        ),
+        ({"activation": None}, r"ModelConfig\.activation must be one of .*, not None"),
         ({"tasks": ()}, r"ModelConfig\.tasks must be a non-empty tuple, not \(\)"),
         ({"tasks": (TaskConfig("a", "depth", 1),) * 2}, r"must have different names, not \['a', 'a'\]"),
         ({"tasks": (TaskConfig("a", "depth", 1, cells=9),)}, r"cells must be at most patch \(8\), not 9"),
@@ -86,6 +91,14 @@ def test_names_of_classes():
     assert first["labels"] == ["road", "größe"] and "labels" not in second and "labels" not in MICRO.to_json()
     with pytest.raises(ValueError, match=r"TaskConfig\.labels must be a tuple of texts, not 'ab'"):
         ModelConfig.from_dict(config.to_dict() | {"tasks": [first | {"labels": "ab"}]})
+
+
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_the_activation_travels_and_gelu_is_what_older_files_mean(kind):
+    config = dataclasses.replace(MICRO, activation=kind)
+    assert ModelConfig.from_json(config.to_json()) == config
+    assert ("activation" in config.to_dict()) == (kind != "gelu")
+    assert ModelConfig.from_dict(MICRO.to_dict()).activation == "gelu"
 
 
 def test_refuses_bad_json():

@@ -185,6 +185,7 @@ def test_a_config_is_not_contradicted(tmp_path):
 def test_a_folders_activation_is_taken(tmp_path, name, kind):
     model = hugging_face("ViT", hidden_act=name)
     model.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": HALF, "image_std": HALF}))
     imported = import_checkpoint(tmp_path, ImportOptions())
     assert imported.config.activation == kind
     assert_equal(imported, model)

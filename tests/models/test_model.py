@@ -5,8 +5,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig  # noqa: E402
-from edgemoe_models.m3vit import M3ViT, balance_loss, select_experts  # noqa: E402
+from edgemoe_models.config import ACTIVATIONS, PRESETS, ModelConfig, TaskConfig  # noqa: E402
+from edgemoe_models.m3vit import ACTIVATION_FUNCTIONS, M3ViT, balance_loss, select_experts  # noqa: E402
 
 SMALL = ModelConfig(
     name="small",
@@ -66,6 +66,18 @@ def test_sparse_experts_equal_dense(model, top_k):
     kept = logits.softmax(1) * (logits >= logits.topk(top_k).values[:, -1:])
     dense = (kept[..., None] * every).sum(1).view_as(tokens)
     torch.testing.assert_close(moe(tokens, "depth"), dense, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_experts_all_at_once_are_the_chosen_ones(kind):
+    """What training on a GPU computes is what everything else does, whatever the activation."""
+    torch.manual_seed(0)
+    model = M3ViT(dataclasses.replace(SMALL, activation=kind))
+    moe, tokens = model.blocks[1].moe, torch.randn(12, 16)
+    scores, chosen = select_experts(tokens @ moe.gate["depth"].t(), 2)
+    found = [compute(tokens, scores, chosen) for compute in (moe.experts, moe.all_experts)]
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
+    assert model.heads["depth"].activate is model.blocks[0].mlp.activate is moe.activate is ACTIVATION_FUNCTIONS[kind]
 
 
 def test_an_expert_that_nobody_visits_costs_nothing(model):

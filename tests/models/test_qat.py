@@ -42,6 +42,9 @@ CASES = {
     "int8-power-of-two": (MIXED, 8, True),
     "int4-power-of-two": (MIXED, 4, True),
     "dense": (DENSE, 8, False),
+    "silu": (dataclasses.replace(MIXED, activation="silu"), 8, False),
+    "relu, int4": (dataclasses.replace(DENSE, activation="relu"), 4, False),
+    "quick-gelu": (dataclasses.replace(DENSE, activation="quick-gelu"), 8, True),
 }
 
 

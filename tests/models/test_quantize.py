@@ -11,8 +11,8 @@ import safetensors.numpy
 from edgemoe_models import float_reference
 from edgemoe_models.arithmetic import ops
 from edgemoe_models.checkpoint import LARGEST_WEIGHT, CheckpointError, load_checkpoint
-from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig
-from edgemoe_models.graph.file import graph_bytes
+from edgemoe_models.config import ACTIVATIONS, PRESETS, ModelConfig, TaskConfig
+from edgemoe_models.graph.file import graph_bytes, read_graph
 from edgemoe_models.integer import reference
 from edgemoe_models.integer.postprocess import arrange, decode_output, postprocess, upsample
 from edgemoe_models.ptq.activations import SMALLEST_UNIT, activation_scale_of, activation_scales, fit_activation
@@ -341,3 +341,48 @@ def test_a_layer_that_saw_little_gets_the_coarsest_shift(rng):
     rows = [np.abs(rng.normal(0, 1, (n, 8))) for n in (0, 10, 200)]
     _, shifts = fit_activation("gelu", rows, [rng.normal(0, 1, (4, 8))] * 3, QuantizeOptions())
     assert (shifts[0] == 3).all() and (shifts[1] == 3).all() and (shifts[2] < 3).all()
+
+
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_every_activation_quantizes_as_well_as_gelu(tmp_path, kind):
+    """Its graph beside its own float model, which equals torch's, on pictures that calibration did not see."""
+    config = dataclasses.replace(MIXED, activation=kind)
+    state, images = random_state(config), random_images(config, 4, seed=9)
+    graph = quantize(state, config, random_images(config, 8))
+    (tmp_path / "x").write_bytes(graph_bytes(graph))
+    assert read_graph(tmp_path / "x").config.activation == kind
+    for task in config.tasks:
+        wanted = float_reference.forward(state, config, images, task.name)
+        rows = [reference.run(graph, image, task.name).reshape(wanted[0].shape) for image in images]
+        error = np.stack(rows) * graph.heads[task.name].output_scale - wanted
+        assert np.square(error).mean() < LARGEST_ERROR**2 * wanted.var(), task.name
+    for trace, scale, _ in activation_scales(graph):
+        assert scale.unit >= np.float32(SMALLEST_UNIT[kind]), trace
+    _equals_torch(config, state, images)
+
+
+def _equals_torch(config, state, images):
+    torch = pytest.importorskip("torch", reason="torch is not installed: the float reference is not compared with it")
+    from edgemoe_models.m3vit import M3ViT
+
+    model = M3ViT(config).eval()
+    model.load_state_dict({name: torch.from_numpy(value) for name, value in state.items()})
+    with torch.no_grad():
+        found = model.raw(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 256, "segmentation").numpy()
+    rows = float_reference.forward(state, config, images, "segmentation")
+    ours = np.stack([arrange(config, "segmentation", row) for row in rows])
+    assert np.abs(found - ours).max() < 1e-4 * np.abs(ours).max()
+
+
+def test_a_dead_relu_is_quantized(state):
+    """A layer of which no output is above zero has no range: ReLU's table would do with any unit."""
+    config = dataclasses.replace(MIXED, activation="relu")
+    dead = {
+        name: (np.zeros_like(value) if name.endswith("mlp.fc1.weight") else value - 1.0)
+        if name.startswith("blocks.0.mlp.fc1")
+        else value
+        for name, value in state.items()
+    }
+    graph = quantize(dead, config, random_images(config, 2))
+    trace = reference.run(graph, random_images(config, 1, seed=5)[0], "depth")
+    assert np.isfinite(trace).all()

@@ -13,7 +13,7 @@ from edgemoe.studies.baselines.measurement import Effort, measure
 from edgemoe.studies.baselines.suite import BASELINES, SATURATES, Baseline, differing, measure_baseline
 from edgemoe.studies.baselines.workload import Workload, activation_ranges, load_workload
 from edgemoe_models import float_reference
-from edgemoe_models.config import ModelConfig, TaskConfig
+from edgemoe_models.config import ACTIVATIONS, ModelConfig, TaskConfig
 from edgemoe_models.datasets import scenes
 from edgemoe_models.random_weights import random_images, random_state
 
@@ -94,6 +94,15 @@ def test_expert_without_tokens_and_equal_logits(baseline):
     assert row["status"] == "ok" and (row.get("equal", True))
     if SATURATES not in row.get("int8_means", ""):
         assert row["agreement"] > 0.8
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ACTIVATIONS if kind != "gelu"])
+def test_every_activation_in_float(kind):
+    workload = make_workload(dataclasses.replace(CONFIG, activation=kind))
+    for baseline in CPU:
+        if baseline.precision == "float32" and baseline.runtime != "torch.compile":
+            row = measure_baseline(baseline, workload, 1, 1, EFFORT)
+            assert row["status"] == "ok" and row["equal"], row
 
 
 def test_model_without_experts_and_with_classes():

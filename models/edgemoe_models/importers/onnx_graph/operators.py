@@ -227,7 +227,7 @@ def power(x: Value, exponent: Value) -> View:
     if isinstance(x, View) and not isinstance(exponent, View) and scalar(exponent) == 2:
         if isinstance(x.source, Partial) and x.source.step == "centred":
             return _step("square", x.source.of, *x.shape)
-        if is_embedding(x.source) or isinstance(x.source, Tokens):
+        if is_embedding(x.source):
             raise Unmapped(RMS_NORM)
     raise Unmapped("a power that is no part of a LayerNorm")
 
