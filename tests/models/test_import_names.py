@@ -202,6 +202,16 @@ def test_the_number_of_heads_is_taken_from_what_a_script_kept(tmp_path, wanted, 
         import_checkpoint(tmp_path / "x.pth", ImportOptions(heads=3))
 
 
+def test_the_activation_is_taken_from_what_a_script_kept(tmp_path):
+    for told in ({"act_layer": "silu"}, {"num_heads": HEADS, "hidden_act": "swish"}):
+        torch.save({"model": torch_state(), "args": told}, tmp_path / "x.pth")
+        options = ImportOptions(heads=None if "num_heads" in told else HEADS)
+        assert import_checkpoint(tmp_path / "x.pth", options).config.activation == "silu"
+    torch.save({"model": torch_state(), "args": {"act_layer": "mish"}}, tmp_path / "x.pth")
+    with pytest.raises(ImportRefused, match="the activation 'mish' is not the exact GELU"):
+        import_checkpoint(tmp_path / "x.pth", ImportOptions(heads=HEADS))
+
+
 def test_what_a_script_kept_says_what_tensors_do_not(tmp_path):
     torch.save({"model": torch_state(), "args": {"model": "vit_small_patch16_rope_ape_224"}}, tmp_path / "x.pth")
     with pytest.raises(ImportRefused, match=re.escape("(RoPE)")):

@@ -94,6 +94,29 @@ def test_activations_are_recognised(tmp_path, line, dynamo, opset):
     assert f"({line.split()[0]})" in " ".join(imported.notes)
 
 
+def test_activations_as_one_operator():
+    """``Swish`` of opset 24 and ONNX Runtime's ``QuickGelu``, which no exporter here writes."""
+    from edgemoe_models.importers.onnx_graph import operators, values
+
+    norm = values.Norm(2, 3, None, np.ones(3), np.zeros(3), 1e-6)
+    layer = operators.linear(values.whole(norm, 2, 3), np.ones((4, 3)), np.zeros(4))
+    cases = [
+        ("Gelu", {}, "gelu"),
+        ("Relu", {}, "relu"),
+        ("Swish", {}, "silu"),
+        ("Swish", {"alpha": 1.702}, "quick-gelu"),
+    ]
+    cases += [("QuickGelu", {}, "quick-gelu"), ("QuickGelu", {"alpha": 1.0}, "silu")]
+    for operator, attributes, kind in cases:
+        assert operators.activation(layer, operator, attributes).source.kind == kind
+    with pytest.raises(values.Unmapped, match="sigmoid of 1.5 x"):
+        operators.activation(layer, "Swish", {"alpha": 1.5})
+    with pytest.raises(values.Unmapped, match="Relu of something else than a linear layer"):
+        operators.activation(np.ones(3), "Relu", {})
+    with pytest.raises(values.Unmapped, match="a gated MLP"):
+        operators.activation(layer.at(layer.index[:, :2]), "Swish", {})
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_blocks_of_different_activations(tmp_path):
     import torch

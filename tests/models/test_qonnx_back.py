@@ -19,6 +19,7 @@ PLAIN = {"num_experts": 0, "top_k": 0, "expert_hidden": 0}
 MODELS = {
     "experts": (small_model(), 8),
     "int4 experts": (small_model(), 4),
+    "SiLU": (small_model(activation="silu"), 8),
     "no experts": (small_model(**PLAIN), 8),
     "pooled": (small_model(tasks=(TaskConfig("classification", "classification", 5, pool="avg"),), prefix_tokens=3), 8),
     "two heads": (
@@ -61,7 +62,8 @@ def test_it_computes_the_same_bits(form):
     graph = random_graph(config, expert_bits=bits)
     for task in config.tasks:
         found = read_back(renamed(export(graph, task.name)))
-        assert found.expert_bits == bits and [task.name for task in found.config.tasks] == [task.name]
+        assert found.expert_bits == bits and found.config.activation == config.activation
+        assert [task.name for task in found.config.tasks] == [task.name]
         trace, wanted = {}, {}
         raw = reference.run(found, image(config), task.name, trace)
         np.testing.assert_array_equal(raw, reference.run(graph, image(config), task.name, wanted))

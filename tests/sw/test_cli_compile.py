@@ -50,6 +50,7 @@ def test_compile_info_and_disassembly(edgemoe, graph_file, tmp_path):
     for text in (
         "16x12 pixels, 13 tokens of 40, 2 blocks",
         "5 experts, top 2",
+        "activation GELU",
         "8x8 MACs",
         PRESETS["tiny"].content_hash[:16],
         f"{loaded.data.size:,} bytes",

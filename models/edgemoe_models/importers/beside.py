@@ -102,16 +102,18 @@ def read_facts(folder: Path) -> Facts:
 
 
 def facts_of_arguments(told: Mapping[str, int | float | str]) -> Facts:
-    """What a training script was told: the number of heads, and a name of timm's that says more."""
+    """What a training script was told: the number of heads, the activation, and a name of timm's that says more."""
     names = [told[key] for key in ("model", "arch", "architecture", "model_name") if isinstance(told.get(key), str)]
     heads = [told[key] for key in ("num_heads", "heads", "n_heads", "num_attention_heads") if key in told]
     known = [number for number in heads if type(number) is int and 1 <= number <= LIMITS["heads"]]
     name = str(names[0]) if names else ""
-    if not name and not known:
+    activation = told.get("act_layer", told.get("hidden_act"))
+    if not name and not known and not isinstance(activation, str):
         return NOTHING
     return Facts(
         source="the file's own arguments",
         heads=known[0] if known else None,
+        activation=activation if isinstance(activation, str) else None,
         norm="post" if _POST_NORM.search(name) else None,
         positions="rope" if _ROTARY.search(name) else None,
         notes=tuple(f"the file's own arguments say that this is {shown(name)}" for name in names[:1]),

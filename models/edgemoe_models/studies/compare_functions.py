@@ -64,8 +64,10 @@ def norm_with(layer_norm: Callable[[Ints], Quantized]) -> Callable[[Ints, Intege
 
 
 def i_vit_functions(graph: IntegerGraph) -> Functions:
-    """Shiftmax, ShiftGELU and I-LayerNorm (Li and Gu, ICCV 2023)."""
-    return Functions(attend_with(i_vit.softmax), gelu_with(i_vit.gelu, graph), norm_with(i_vit.layer_norm))
+    """Shiftmax, ShiftGELU and I-LayerNorm (Li and Gu, ICCV 2023); other activations than GELU stay ours."""
+    is_gelu = graph.config.activation == "gelu"
+    activate = gelu_with(i_vit.gelu, graph) if is_gelu else Functions().activate
+    return Functions(attend_with(i_vit.softmax), activate, norm_with(i_vit.layer_norm))
 
 
 def fq_vit_functions(graph: IntegerGraph) -> Functions:

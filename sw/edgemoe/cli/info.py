@@ -16,10 +16,12 @@ def command(bundle: BundlePath) -> None:
     model, config = loaded.model, loaded.config
     say(
         f"model {model.name}: {model.image_width}x{model.image_height} pixels, {model.num_tokens} tokens "
-        f"of {model.dim}, {model.depth} blocks, {ACTIVATIONS[model.activation]}"
+        f"of {model.dim}, {model.depth} blocks"
     )
+    experts = ""
     if model.num_experts:
-        say(f"{model.num_experts} experts, top {model.top_k}, expert weights int{loaded.graph().expert_bits}")
+        experts = f"{model.num_experts} experts, top {model.top_k}, expert weights int{loaded.graph().expert_bits}; "
+    say(f"{experts}activation {ACTIVATIONS[model.activation]}")
     say(
         f"config {config.name}: {config.lanes_k}x{config.lanes_n} MACs, "
         f"{config.dram_bytes_per_cycle:.4g} DRAM bytes a cycle, hash {config.content_hash[:16]}"
