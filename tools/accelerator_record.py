@@ -5,7 +5,9 @@ Usage: ``python tools/accelerator_record.py [--add bench.json ...] [--check]``
 ``--add`` takes rows of files that ``edgemoe bench --only accelerator --config BOARD --dram MODEL`` wrote; a row
 replaces the one of the same model, experts, configuration, clock and DRAM model. Resources are those that ``edgemoe
 boards --utilisation --json docs/measurements/boards.json`` wrote. Rows of a configuration that a board no longer has
-are an error: they say nothing about it. A configuration called BOARD-at-MHZ is the board's at another clock.
+are an error: they say nothing about it. A configuration called BOARD-at-MHZ is the board's at another clock. Rows of an
+earlier ISA whose commands take the same cycles (``SAME_CYCLES``) stay until they are measured again; the tables mark
+them.
 """
 
 from __future__ import annotations
@@ -22,10 +24,11 @@ import timing_record
 
 from edgemoe.configs import find_config
 from edgemoe.studies.break_even import break_even_markdown, efficiency_markdown, expert_numbers
+from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_models.storage.atomic import write_text
 from edgemoe_models.storage.json_text import read_json
 
-__all__ = ["PAGES", "add", "blocks", "load", "stale", "update"]
+__all__ = ["PAGES", "SAME_CYCLES", "add", "blocks", "is_earlier", "load", "stale", "update"]
 
 _DOCS = Path(__file__).parents[1] / "docs"
 RECORD = _DOCS / "measurements" / "accelerator.json"
@@ -37,6 +40,9 @@ PAGES = {
 }
 _BOARDS = ("pynq-z2", "ultra96v2", "aup-zu3", "kv260", "zcu104", "zcu102")
 _MODELS = ("m3vit-micro", "m3vit-tiny", "deit-tiny")
+#: Earlier ISAs of which the same programs take the same cycles. ISA 4 moved the activation's shift from the command to
+#: the parameters and changed no latency; ``test_rows_of_both_isas_agree`` compares rows that were measured with both.
+SAME_CYCLES = (3,)
 _KEPT_NOT = ("seconds", "sim_cycles_per_second", "break_even_mhz")  # of the machine, or computed again
 Row = dict[str, Any]
 
@@ -48,9 +54,13 @@ def _key(row: Row) -> tuple[Any, ...]:
 
 
 def add(rows: Sequence[Row], more: Sequence[Row]) -> list[Row]:
-    """Rows in their order, ``more`` in place of those that they repeat."""
+    """Rows in their order, ``more`` in place of those that they repeat; of an earlier ISA's the cycles are kept."""
     found = {_key(row): row for row in rows}
-    found |= {_key(row): {name: value for name, value in row.items() if name not in _KEPT_NOT} for row in more}
+    for row in more:
+        new, old = {name: value for name, value in row.items() if name not in _KEPT_NOT}, found.get(_key(row))
+        if old is not None and is_earlier(old) and not is_earlier(new):
+            new["earlier_cycles"] = old["cycles"]
+        found[_key(row)] = new
     return [found[key] for key in sorted(found)]
 
 
@@ -62,15 +72,28 @@ def stale(rows: Sequence[Row]) -> list[str]:
         board, _, clock = name.partition("-at-")
         config = find_config(board)
         other_clock = not clock and row.get("assumed_clock_mhz", config.assumed_clock_mhz) != config.assumed_clock_mhz
-        if config.content_hash != row["config_hash"] or other_clock:
+        if row["config_hash"] not in {config.content_hash, *_earlier(config)} or other_clock:
             wrong.append(f"{row.get('model', 'resources')} on {name}")
     return wrong
+
+
+def _earlier(config: AcceleratorConfig) -> set[str]:
+    return {config.content_hash_of(version) for version in SAME_CYCLES}
+
+
+def is_earlier(row: Row) -> bool:
+    """Whether the row is of an earlier ISA's hardware."""
+    board = str(row.get("config") or row["board"]).partition("-at-")[0]
+    return row["config_hash"] in _earlier(find_config(board))
 
 
 def blocks(rows: Sequence[Row], boards: Sequence[Row]) -> dict[str, str]:
     """The tables by the name in their comments."""
     plain = [row for row in rows if row["dram_model"] == "plain"]
-    dsp = {row["config_hash"]: int(row["used"]["dsp"]) for row in boards}
+    dsp: dict[str, int] = {}
+    for row in boards:
+        config = find_config(row["board"])
+        dsp |= dict.fromkeys({config.content_hash, *_earlier(config)}, int(row["used"]["dsp"]))
     return {
         "accelerator": _cycles(plain),
         "dram": _drams(rows),
@@ -94,7 +117,8 @@ def _utilisation(boards: Sequence[Row]) -> str:
             cells.append(f"{used:,g} ({used / there:.0%})" if there else "none")
         array = f"{row['lanes_k']} × {row['lanes_n']}"
         fits = "yes" if row["fits"] else "no"
-        lines.append(f"| `{row['board']}` | {row['device'].upper()} | {array} | {' | '.join(cells)} | {fits} |")
+        mark = " †" if is_earlier(row) else ""
+        lines.append(f"| `{row['board']}`{mark} | {row['device'].upper()} | {array} | {' | '.join(cells)} | {fits} |")
     return "\n".join(lines)
 
 
@@ -114,7 +138,8 @@ def _cycles(rows: Sequence[Row]) -> str:
             f"{row['roofline_efficiency']:.3f}",
             f"{row['dram_ratio']:.3f}",
         ]
-        lines.append(f"| `{row['model']}` | {expert_numbers(row)} | `{row['config']}` | {' | '.join(figures)} |")
+        mark = " †" if is_earlier(row) else ""
+        lines.append(f"| `{row['model']}` | {expert_numbers(row)} | `{row['config']}`{mark} | {' | '.join(figures)} |")
     return "\n".join(lines)
 
 

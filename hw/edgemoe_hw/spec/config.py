@@ -253,8 +253,12 @@ class AcceleratorConfig:
     @property
     def content_hash(self) -> str:
         """sha256 (hex) of all that changes hardware or bundle layout."""
+        return self.content_hash_of(ISA_VERSION)
+
+    def content_hash_of(self, isa_version: int) -> str:
+        """``content_hash`` of the same configuration as it was with an earlier ISA."""
         values = {name: value for name, value in self.to_dict().items() if name not in _FREE}
-        values["isa_version"] = ISA_VERSION
+        values["isa_version"] = isa_version
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     @property
