@@ -17,7 +17,8 @@ from support.sizes import LARGEST, SIZES, vit
 
 #: Beside the largest of each variant, which are their memories' limits: those that the issue of sizes names.
 CASES = [
-    *((config, size) for config, sizes in LARGEST.items() for size in sizes),
+    *(("kv260-large", size) for size in SIZES),  # which takes all of them
+    *((config, size) for config, sizes in LARGEST.items() for size in sizes if config != "kv260-large"),
     ("pynq-z2-large", "vit-tiny-256"),
     ("kv260", "vit-small-224"),
     ("zcu104", "vit-small-224"),

@@ -23,7 +23,7 @@ from edgemoe_models.ptq.layers import (
     make_norm,
 )
 from edgemoe_models.ptq.quantize import QuantizeError, QuantizeOptions, quantize, quantize_checkpoint
-from edgemoe_models.ptq.search import attention_scales, smooth
+from edgemoe_models.ptq.search import attention_scales, channel_ranges
 from edgemoe_models.random_weights import random_images, random_state
 from edgemoe_models.trained_weights import weights_path
 
@@ -100,7 +100,8 @@ def test_smooth_moves_an_outlier_channel_into_the_weights(rng):
     x = rng.standard_normal((300, 32)).astype(np.float32)
     x[:, 3] *= 40
     weight = rng.standard_normal((50, 32)).astype(np.float32)
-    a, scale = smooth(x, [weight])
+    found = channel_ranges(x, [weight])
+    a, scale = found.factors, found.scale
     assert a[3] > 4 * np.median(a)
     plain = np.full(32, np.abs(x).max() / 127)
     errors = [(np.rint(x / unit).clip(-127, 127) * unit - x) @ weight.T for unit in (a * scale, plain)]

@@ -14,11 +14,9 @@ from edgemoe_models.ptq.observation import observe
 from edgemoe_models.ptq.options import DEFAULT, RANGES
 from edgemoe_models.ptq.quantize import QuantizeError, QuantizeOptions, quantize
 from edgemoe_models.ptq.search import (
-    activation_scale,
     attention_scales,
     channel_ranges,
     refit_weights,
-    smooth,
     tensor_range,
 )
 from edgemoe_models.random_weights import random_images, random_state
@@ -94,7 +92,7 @@ def test_default_is_the_best():
 def test_ranges(rng):
     x = rng.standard_normal((4000, 8)).astype(np.float32)
     x[7, 3] = 90.0
-    scales = {ranges: activation_scale(x, QuantizeOptions(ranges=ranges)) for ranges in RANGES}
+    scales = {ranges: tensor_range(x, QuantizeOptions(ranges=ranges)).scale for ranges in RANGES}
     assert scales["min-max"] == pytest.approx(90 / 127)
     assert scales["percentile"] < 0.2 * scales["min-max"]
     assert scales["mse"] < scales["min-max"]
@@ -150,10 +148,11 @@ def test_refit_weights(rng):
 def test_power_of_two_scales(rng):
     options = QuantizeOptions(power_of_two=True)
     x = rng.standard_normal((200, 16)).astype(np.float32) * np.exp(rng.standard_normal(16)).astype(np.float32)
-    a, s = smooth(x, [rng.standard_normal((20, 16)).astype(np.float32)], options)
+    found = channel_ranges(x, [rng.standard_normal((20, 16)).astype(np.float32)], options)
+    a, s = found.factors, found.scale
     q, k = (rng.standard_normal((2, 20, 2, 8)).astype(np.float32) for _ in range(2))
     balance, s_q, s_k = attention_scales(q, k, 0.3, options)
-    for scale in (a, s, balance, s_q, s_k, activation_scale(x, options)):
+    for scale in (a, s, balance, s_q, s_k, tensor_range(x, options).scale):
         assert (np.frexp(scale)[0] == 0.5).all()
     assert options.rounded(np.array([0.25, 0.26, 0.5])).tolist() == [0.25, 0.5, 0.5]
 

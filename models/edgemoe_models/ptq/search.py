@@ -70,11 +70,6 @@ def _folds(x: Floats, halves: Halves | None) -> list[tuple[Halves, Halves]]:
     return [(~halves, halves), (halves, ~halves)]
 
 
-def activation_scale(x: Floats, options: QuantizeOptions) -> float:
-    """The symmetric int8 scale of a tensor."""
-    return tensor_range(x, options).scale
-
-
 def tensor_range(x: Floats, options: QuantizeOptions, halves: Halves | None = None) -> Channels:
     """The symmetric int8 scale of a tensor [N, ...]; ``halves``: of each row, whether its picture is of the second."""
     ones = np.ones(x.shape[-1])
@@ -147,24 +142,11 @@ def _round_rows(w: Floats, bits: int) -> tuple[Floats, Floats]:
     return np.rint(w / unit[:, None]), unit
 
 
-def smooth(
-    x: Floats,
-    weights: list[Floats],
-    options: QuantizeOptions = DEFAULT,
-    bits: tuple[int, ...] = (),
-    allow_channels: bool = True,
-) -> tuple[Floats, float]:
-    """``channel_ranges`` judged on the rows that they are of: factors and scale."""
-    found = channel_ranges(x, weights, options, bits, allow_channels)
-    return found.factors, found.scale
-
-
 def channel_ranges(
     x: Floats,
     weights: list[Floats],
     options: QuantizeOptions = DEFAULT,
     bits: tuple[int, ...] = (),
-    allow_channels: bool = True,
     halves: Halves | None = None,
     bound: Floats | None = None,
 ) -> Channels:
@@ -176,14 +158,13 @@ def channel_ranges(
         x: calibration rows [N, K]
         weights: the layers [M, K] that consume x, of ``bits`` (8 unless given), each counted alike, its outputs by
             their own variance
-        allow_channels: whether factors may differ from 1
         halves: of each row, whether its picture is of the second half: then ranges that one half of the pictures gives
             are judged on the other half
         bound: rows [N, K] whose ranges x cannot exceed
     """
     errors: dict[tuple[int, int, int], float] = {}
     beyond: dict[tuple[int, int, int], float] = {}
-    smoothing = _SMOOTHING if allow_channels and options.equalize else _SMOOTHING[:1]
+    smoothing = _SMOOTHING if options.equalize else _SMOOTHING[:1]
     if options.whole_channels and len(smoothing) > 1:
         smoothing = (_WHOLE,)
     shares = (0.0,) if bound is None else _BOUND_SHARES
