@@ -23,6 +23,7 @@ from edgemoe_hw.spec.config import PRESETS, AcceleratorConfig
 from edgemoe_models.config import TaskConfig
 from edgemoe_models.graph.file import write_graph
 from support import small_bundle
+from support.animal_pictures import class_folders, trained_files
 from support.random_graphs import random_graph, small_model
 from support.reference import expect
 
@@ -172,3 +173,19 @@ def files(tmp_path: Path, runtime_bundle: Bundle) -> Path:
 def open_here(bundle: Bundle, bitstream: Path | None, **options: Any) -> edgemoe.Accelerator:
     """PYNQ with the board of the fixture ``device``."""
     return edgemoe.open("pynq", bundle, bitstream=bitstream, timeout=60, **options)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A float checkpoint of animals and its bundle."""
+    return trained_files(tmp_path_factory.mktemp("animals"))
+
+
+@pytest.fixture(scope="module")
+def animals(trained):
+    return trained[1]
+
+
+@pytest.fixture
+def tree(tmp_path):
+    return class_folders(tmp_path / "val")

@@ -17,25 +17,9 @@ from edgemoe_models import float_reference
 from edgemoe_models.integer.postprocess import arrange, postprocess
 from edgemoe_models.random_weights import random_state
 from edgemoe_models.storage.atomic import SaveError
-from support.animal_pictures import LABELS, MODEL, NAMES, SIZE, blocks, class_folders, trained_files
+from support.animal_pictures import LABELS, MODEL, NAMES, SIZE, blocks
 
 from .conftest import needs_pynq, overlay
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A float checkpoint and its bundle."""
-    return trained_files(tmp_path_factory.mktemp("animals"))
-
-
-@pytest.fixture(scope="module")
-def animals(trained):
-    return trained[1]
-
-
-@pytest.fixture
-def tree(tmp_path):
-    return class_folders(tmp_path / "val")
 
 
 def predicted(bundle, path, k=5):

@@ -3,7 +3,6 @@
 import json
 
 import numpy as np
-import pytest
 import safetensors.numpy
 from PIL import Image
 
@@ -12,24 +11,8 @@ from edgemoe.bundle import Bundle
 from edgemoe_models.config import TaskConfig
 from edgemoe_models.pictures.fitting import middle
 from edgemoe_models.random_weights import random_state
-from support.animal_pictures import TASKS, blocks, class_folders, trained_files
+from support.animal_pictures import TASKS, blocks
 from support.random_graphs import small_model
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A float checkpoint and its bundle."""
-    return trained_files(tmp_path_factory.mktemp("animals"))
-
-
-@pytest.fixture(scope="module")
-def animals(trained):
-    return trained[1]
-
-
-@pytest.fixture
-def tree(tmp_path):
-    return class_folders(tmp_path / "val")
 
 
 def test_another_evaluations_results(edgemoe, animals, tree, tmp_path):

@@ -20,10 +20,11 @@ from edgemoe_models.arithmetic.tables import (
 from edgemoe_models.exact.sums import integer_product, mean, product, total, variance
 from edgemoe_models.graph.integer_graph import Activation, IntegerGraph
 from edgemoe_models.ptq.layers import InputScale, weight_limit
+from edgemoe_models.ptq.observation import Halves
 from edgemoe_models.ptq.options import LIMIT, TINY, Floats, QuantizeOptions
+from edgemoe_models.ptq.search import SAMPLE_OUTPUTS, SAMPLE_ROWS, folds, sample_rows
 
 Shifts = npt.NDArray[np.uint8]
-Halves = npt.NDArray[np.bool_]
 
 __all__ = [
     "SMALLEST_UNIT",
@@ -43,7 +44,6 @@ _HEADROOMS = (1.0, 1.3)
 _CHANNEL_HEADROOMS = (1.25, 1.6, 2.0, 3.0)
 #: Fewer rows than these do not tell how far a channel reaches: it gets the coarsest shift.
 _ENOUGH_ROWS = 64
-_SAMPLE_ROWS, _SAMPLE_OUTPUTS = 512, 384
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,16 +117,16 @@ def fit_activation(
             beyond a half's peaks the ranges go is then judged on the other half's rows
     """
     known = [i for i, x in enumerate(rows) if len(x) >= _ENOUGH_ROWS]
-    sample = max(1, _SAMPLE_ROWS // max(len(known), 1))
+    sample = max(1, SAMPLE_ROWS // max(len(known), 1))
     sides = [halves[i] if halves is not None else None for i in known]
     best: tuple[float, float, float] = np.inf, 1.0, _CHANNEL_HEADROOMS[1]
     if options.ranges == "mse" and known:
-        folds = [
+        judged = [
             [_Part.of(rows[i], weights[i], fold, sample) for i, fold in zip(known, masks, strict=True)]
-            for masks in zip(*(_folds(rows[i], half) for i, half in zip(known, sides, strict=True)), strict=True)
+            for masks in zip(*(_two_folds(rows[i], half) for i, half in zip(known, sides, strict=True)), strict=True)
         ]
         for room, headroom in itertools.product(_HEADROOMS, _CHANNEL_HEADROOMS):
-            error = sum(_error(kind, parts, room, headroom, options, bits) for parts in folds)
+            error = sum(_error(kind, parts, room, headroom, options, bits) for parts in judged)
             best = min(best, (error, room, headroom))
     _, room, headroom = best
     peaks = [np.abs(x).max(0, initial=0.0) for x in rows]
@@ -135,12 +135,12 @@ def fit_activation(
     return scale, [scale.shifts(p * headroom if i in known else coarsest) for i, p in enumerate(peaks)]
 
 
-def _folds(x: Floats, half: Halves | None) -> list[tuple[Halves, Halves]]:
-    """Rows that give peaks and rows that judge them, twice; all for all where there are too few of a half."""
-    everything = np.ones(len(x), np.bool_)
-    if half is None or min(half.sum(), (~half).sum()) < _ENOUGH_ROWS // 2:
-        return [(everything, everything)] * 2
-    return [(~half, half), (half, ~half)]
+def _two_folds(x: Floats, half: Halves | None) -> list[tuple[Halves, Halves]]:
+    """``folds``, two of them also where there are too few rows of a half: all for all, twice."""
+    if half is not None and min(half.sum(), (~half).sum()) < _ENOUGH_ROWS // 2:
+        half = None
+    found = folds(x, half)
+    return found * (2 // len(found))
 
 
 def _scale(kind: str, peaks: list[Floats], room: float, options: QuantizeOptions) -> ActivationScale:
@@ -168,8 +168,7 @@ class _Part:
     @classmethod
     def of(cls, rows: Floats, weight: Floats, fold: tuple[Halves, Halves], count: int) -> _Part:
         peaks, x = np.abs(rows[fold[0]]).max(0), rows[fold[1]]
-        x = x[:: -(-len(x) // count)]
-        weight = weight[:: -(-len(weight) // _SAMPLE_OUTPUTS)].astype(np.float64)
+        x, weight = sample_rows(x, count), sample_rows(weight, SAMPLE_OUTPUTS).astype(np.float64)
         wanted = product(x, weight)
         power = np.maximum(variance(wanted, 0), TINY + 1e-6 * variance(wanted.reshape(-1)))
         return cls(x, weight, wanted, power, peaks)

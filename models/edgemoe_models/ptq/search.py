@@ -10,16 +10,15 @@ import itertools
 import math
 
 import numpy as np
-import numpy.typing as npt
 
 from edgemoe_models.exact.functions import softmax
 from edgemoe_models.exact.linear_algebra import solve
 from edgemoe_models.exact.sums import integer_product, mean, product, total, variance
 from edgemoe_models.ptq.layers import weight_limit
+from edgemoe_models.ptq.observation import Halves
 from edgemoe_models.ptq.options import DEFAULT, LIMIT, TINY, Floats, QuantizeOptions
 
-Halves = npt.NDArray[np.bool_]
-_SAMPLE_ROWS, _SAMPLE_OUTPUTS, _SAMPLE_VALUES, _SAMPLE_QUERIES = 512, 384, 1 << 17, 32
+SAMPLE_ROWS, SAMPLE_OUTPUTS, _SAMPLE_VALUES, _SAMPLE_QUERIES = 512, 384, 1 << 17, 32
 #: Exponents (activations, weights), in quarters, of the candidates for moving a channel's range between activation and
 #: weight: powers that square roots give, because a library's power is not the same everywhere.
 _SMOOTHING = ((0, 0), (1, 0), (2, 0), (3, 0), (4, 0), (2, 2), (3, 1))
@@ -56,12 +55,12 @@ class Channels:
     clipping: float | None = None
 
 
-def sample_rows(x: Floats, rows: int = _SAMPLE_ROWS) -> Floats:
+def sample_rows(x: Floats, rows: int = SAMPLE_ROWS) -> Floats:
     """At most ``rows`` evenly spaced rows."""
     return x[:: -(-len(x) // rows)] if len(x) > rows else x
 
 
-def _folds(x: Floats, halves: Halves | None) -> list[tuple[Halves, Halves]]:
+def folds(x: Floats, halves: Halves | None) -> list[tuple[Halves, Halves]]:
     """Rows [N, ...] that give a range, and those that judge it: all for all, or each half of the pictures for the
     other."""
     if halves is None:
@@ -79,13 +78,13 @@ def tensor_range(x: Floats, options: QuantizeOptions, halves: Halves | None = No
     clips = _TENSOR_CLIPS if halves is None else _WIDER_TENSOR_CLIPS
     errors = np.zeros(len(clips) if options.ranges == "mse" else 1)
     beyond = np.zeros_like(errors)
-    folds = _folds(x, halves)
-    for known, judge in folds:
+    parts = folds(x, halves)
+    for known, judge in parts:
         scales = options.scales(_sample_values(x[known]), float(np.abs(x[known]).max(initial=TINY)), clips)
         flat = _sample_values(x[judge])
         for n, s in enumerate(scales):
             errors[n] += float(total(np.square(np.clip(np.rint(flat / s), -LIMIT, LIMIT) * s - flat)))
-            beyond[n] += _clipped(flat / s) / len(folds)
+            beyond[n] += _clipped(flat / s) / len(parts)
     best = int(np.argmin(errors))
     scale = options.scales(_sample_values(x), peak, clips)[best]
     return Channels(ones, scale, None if halves is None else float(beyond[best]))
@@ -171,8 +170,8 @@ def channel_ranges(
     clips = _CLIPS if halves is None else _WIDER_CLIPS
     peak_w = np.max([np.abs(w).max(0) / max(float(np.abs(w).max()), TINY) for w in weights], 0)
     peak_w = np.maximum(peak_w, 1e-2)
-    samples = [sample_rows(w, _SAMPLE_OUTPUTS) for w in weights]
-    folds = _folds(x, halves)
+    samples = [sample_rows(w, SAMPLE_OUTPUTS) for w in weights]
+    parts = folds(x, halves)
 
     def candidate(rows: Halves, share: float, power: tuple[int, int]) -> tuple[Floats, list[float]]:
         peak = _channel_peaks(x[rows], None if bound is None else bound[rows], share)
@@ -180,8 +179,8 @@ def channel_ranges(
         a = options.factors(a / _middle(a))
         return a, options.scales(sample_rows(x[rows]) / a, float((peak / a).max()), clips)
 
-    for known, judge in folds:
-        rows = sample_rows(x[judge], _SAMPLE_ROWS // len(folds))
+    for known, judge in parts:
+        rows = sample_rows(x[judge], SAMPLE_ROWS // len(parts))
         wanted = [product(rows, w) for w in samples]
         power = [np.maximum(variance(y, 0), TINY + 1e-6 * variance(y.reshape(-1))) for y in wanted]
         for i, share in enumerate(shares):
@@ -197,7 +196,7 @@ def channel_ranges(
                     ]
                     key = i, j, k
                     errors[key] = errors.get(key, 0.0) + sum(found) / len(found)
-                    beyond[key] = beyond.get(key, 0.0) + _clipped(scaled / s) / len(folds)
+                    beyond[key] = beyond.get(key, 0.0) + _clipped(scaled / s) / len(parts)
     i, j, k = best = min(errors, key=lambda key: errors[key])
     a, scales = candidate(np.ones(len(x), np.bool_), shares[i], smoothing[j])
     return Channels(a.astype(np.float64), scales[k], None if halves is None else beyond[best])
