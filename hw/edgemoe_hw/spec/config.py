@@ -61,7 +61,7 @@ class AcceleratorConfig:
         score_depth: rows of the score scratchpad (``lanes_k`` 12-bit scores a row)
         param_depth: rows of the parameter scratchpad (``epilogue_lanes`` x 8 bytes a row)
         max_dim: largest LayerNorm width (channels)
-        max_tokens: largest number of tokens of an image
+        max_tokens: most tokens of a program, of all its token sequences together; an expert's queue has as many entries
         max_experts: most experts of one MoE layer
         max_top_k: most experts a token
         axi_masters: AXI4 read masters; a row of weights is divided between all, any other between as many as it is
@@ -277,11 +277,12 @@ PRESETS: dict[str, AcceleratorConfig] = {
             epilogue_lanes=8,
             norm_lanes=2,
             weight_depth=512,
-            act_depth=8192,
-            residual_depth=4736,
-            score_depth=3072,
+            act_depth=9728,  # two token sequences of m3vit-tiny, and an expert's hidden layer of all their tokens
+            residual_depth=6656,
+            score_depth=768,  # two groups of queries of 197 tokens
             param_depth=512,
             max_dim=256,
+            max_tokens=516,  # four sequences of 129
             axi_masters=2,
             axi_bytes=8,
             dram_latency=64,
@@ -296,11 +297,12 @@ PRESETS: dict[str, AcceleratorConfig] = {
             dsp_chain=4,
             norm_lanes=16,
             weight_depth=512,  # what a block RAM of 72 bits has
-            act_depth=4096,
-            residual_depth=4096,  # max_tokens of max_dim: ViT-S at 224 x 224 needs 2364
+            act_depth=5120,  # four token sequences of m3vit-tiny, and an expert's hidden layer of all their tokens
+            residual_depth=4096,
             score_depth=1024,
             param_depth=512,
             max_dim=512,
+            max_tokens=516,  # four sequences of 129
             axi_masters=4,
             axi_bytes=16,
             dram_latency=100,
