@@ -15,7 +15,7 @@ from edgemoe_hw.spec.isa import COMMAND_BYTES, EnginePayload, LayerNorm, Load, M
 __all__ = ["Comparison", "Pads", "Part", "TraceChecker"]
 
 Array = npt.NDArray[Any]
-Part = Sequence[Any]  # tensor, command, engine, completion, token, tokens, channel, channels, head, expert
+Part = Sequence[Any]  # tensor, command, engine, completion, token, tokens, channel, channels, head, expert, sequence
 
 
 class Pads(Protocol):
@@ -54,14 +54,21 @@ class TraceChecker:
         config: the accelerator
         program: the program's bytes; ``part.command`` + 1 is a command's index in it (BEGIN is 0)
         parts: the program's trace table
-        expected: the integer reference's trace of the same image and task
+        expected: the integer reference's trace of each of the program's token sequences, of its image and task
         heads: attention heads, whose padding the reference does not have
+        tokens: of one sequence; queues number those of all sequences, one sequence after the other
     """
 
     def __init__(
-        self, config: AcceleratorConfig, program: bytes, parts: Sequence[Part], expected: Mapping[str, Any], heads: int
+        self,
+        config: AcceleratorConfig,
+        program: bytes,
+        parts: Sequence[Part],
+        expected: Sequence[Mapping[str, Any]],
+        heads: int,
+        tokens: int,
     ) -> None:
-        self.config, self.program, self.expected, self.heads = config, program, expected, heads
+        self.config, self.program, self.expected, self.heads, self.tokens = config, program, expected, heads, tokens
         self.result = Comparison()
         self.by_command: dict[int, list[Part]] = {}
         for part in parts:
@@ -79,21 +86,23 @@ class TraceChecker:
         assert isinstance(payload, EnginePayload)
         expected = self._expected(part)
         actual = self._actual(part, payload, pads, len(expected))
-        self.result.tensors.add(part[0])
+        self.result.tensors.add(part[0] if len(self.expected) == 1 else f"{part[10]}: {part[0]}")
         self.result.values += expected.size
         wrong = int((actual != expected).sum()) if actual.shape == expected.shape else expected.size or 1
         if wrong and not self.result.mismatches:
             where = np.argwhere(actual != expected)[0].tolist() if actual.shape == expected.shape else "shape"
             self.result.first_mismatch = (
-                f"{part[0]} at {where} of tokens {part[4]}.., channels {part[6]}.., head {part[8]} "
+                f"{part[0]} of sequence {part[10]} at {where} of tokens {part[4]}.., channels {part[6]}.., "
+                f"head {part[8]} "
                 f"(command {part[1] + 1}): expected {expected.ravel()[:4].tolist()}.., "
                 f"found {actual.ravel()[:4].tolist()}.."
             )
         self.result.mismatches += wrong
 
     def check_lengths(self, block: str, lengths: Sequence[int]) -> None:
-        """Compare the lengths of a block's expert queues."""
-        expected = [len(queue) for queue in self.expected[f"{block}.queues"]]
+        """Compare the lengths of a block's expert queues, with the tokens of all sequences in them."""
+        queues = (trace[f"{block}.queues"] for trace in self.expected)
+        expected = [sum(map(len, of_expert)) for of_expert in zip(*queues, strict=True)]
         if list(lengths) != expected:
             self.result.mismatches += 1
             self.result.first_mismatch = (
@@ -102,20 +111,27 @@ class TraceChecker:
 
     def _expected(self, part: Part) -> Array:
         """The reference's values of a part; head padding is filled with the hardware's zeros."""
-        tensor, _, _, _, token, tokens, channel, channels, head, expert = part
-        value = self.expected[tensor]
+        tensor, _, _, _, token, tokens, channel, channels, head, expert, sequence = part
         name = tensor.rsplit(".", 1)[-1]
-        if name in ("queues", "gate_scores"):
-            return np.asarray(value[expert])
+        if expert >= 0:
+            queued = [self._queued(tensor, name, expert, number) for number in range(sequence + 1)]
+            values = np.concatenate(queued)
+            return values if values.ndim == 1 else values[:, channel : channel + channels]
+        value = self.expected[sequence][tensor]
         if name in ("scores", "score_max"):
             return np.asarray(value[head])[token : token + tokens]
-        if expert >= 0:
-            return np.asarray(value)[:, channel : channel + channels]
         if name in ("q", "k", "v", "context"):
             value = np.asarray(value).reshape(len(value), self.heads, -1)
             padded = -(-value.shape[2] // self.config.lanes_k) * self.config.lanes_k
             value = np.pad(value, ((0, 0), (0, 0), (0, padded - value.shape[2]))).reshape(len(value), -1)
         return np.asarray(value)[token : token + tokens, channel : channel + channels]
+
+    def _queued(self, tensor: str, name: str, expert: int, sequence: int) -> Array:
+        """What a sequence has in an expert's queue: token numbers of the program, scores or hidden rows."""
+        value = self.expected[sequence][tensor]
+        if name == "queues":
+            return np.asarray(value[expert]) + sequence * self.tokens
+        return np.asarray(value[expert] if name == "gate_scores" else value)
 
     def _actual(self, part: Part, p: EnginePayload, pads: Pads, count: int) -> Array:
         tensor, channels, expert = part[0], part[7], part[9]
@@ -137,7 +153,10 @@ class TraceChecker:
                 return self._stationary(p, mode, pads, count, channels)
         lanes = c.epilogue_lanes if mode == Mode.RESIDUAL else c.lanes_k
         number = first + np.arange(channels)
-        rows = p.dst_base + np.arange(count)[:, None] * p.dst_stride + (number // lanes)[None, :]
+        token = np.arange(count)[:, None]
+        if isinstance(p, MatMul) and p.scatter:  # to all sequences at once
+            token += part[10] * self.tokens
+        rows = p.dst_base + token * p.dst_stride + (number // lanes)[None, :]
         memory = {Mode.RESIDUAL: pads.residual, Mode.SCORE: pads.score}.get(mode, pads.act)
         values = np.asarray(memory[rows, (number % lanes)[None, :]])
         return values.view(np.int8) if mode == Mode.ACT else values

@@ -6,6 +6,6 @@ between the parts, ``program`` and ``matmul`` what programs must keep to, ``trac
 
 from edgemoe.bundle.bundle import FORMAT_VERSION, METADATA_KEY, Bundle, BundleError, digest
 from edgemoe.bundle.document import Phase
-from edgemoe.bundle.parts import Task
+from edgemoe.bundle.parts import Joined, Joint, Task
 
-__all__ = ["FORMAT_VERSION", "METADATA_KEY", "Bundle", "BundleError", "Phase", "Task", "digest"]
+__all__ = ["FORMAT_VERSION", "METADATA_KEY", "Bundle", "BundleError", "Joined", "Joint", "Phase", "Task", "digest"]

@@ -1,7 +1,8 @@
 """The bundle: one ``.emoe`` file with everything that a device needs. No pickle: safetensors and JSON.
 
 Tensors, all uint8: ``data`` (the DRAM image of weights and parameters), ``graph`` (the integer graph's file, for the
-reference device), and a task's ``program.<task>`` (commands) and ``trace.<task>`` (JSON, see ``edgemoe_sim.trace``).
+reference device), and a task's ``program.<task>`` (commands) and ``trace.<task>`` (JSON, see ``edgemoe_sim.trace``);
+``joint_program.<number>`` and ``joint_trace.<number>`` of the programs of several token sequences.
 Metadata: ``edgemoe_bundle``, JSON with ``document`` (everything else, JSON too) and ``sha256`` over all of it.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,16 @@ from typing import Any
 import numpy as np
 
 from edgemoe.bundle.contents import check_contents
-from edgemoe.bundle.document import TaskTable, read_options, read_task, write_task
-from edgemoe.bundle.parts import Bytes, Parts, Task
+from edgemoe.bundle.document import (
+    JointTable,
+    TaskTable,
+    read_joint,
+    read_options,
+    read_task,
+    write_joint,
+    write_task,
+)
+from edgemoe.bundle.parts import Bytes, Joined, Joint, Parts, Task
 from edgemoe_hw.spec.config import ISA_VERSION, AcceleratorConfig, ConfigError
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.graph.file import parse_graph
@@ -31,9 +40,19 @@ from edgemoe_models.storage.tensor_file import TensorFileError, read_tensors, wr
 
 __all__ = ["FORMAT_VERSION", "METADATA_KEY", "Bundle", "BundleError", "Task", "digest"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 METADATA_KEY = BUNDLE_KEY
-_DOCUMENT = ("format_version", "isa_version", "config", "config_hash", "model", "input_bytes", "tasks", "options")
+_DOCUMENT = (
+    "format_version",
+    "isa_version",
+    "config",
+    "config_hash",
+    "model",
+    "input_bytes",
+    "tasks",
+    "options",
+    "joint",
+)
 _LARGEST = 12 << 30  # data and as much again for the graph, of which no command can address more than 4 GiB each
 
 
@@ -53,13 +72,43 @@ class Bundle(Parts):
         input_bytes: size of the INPUT memory
         tasks: by name
         options: compiler options, for reports
+        joint: programs of several tasks of an image, or of several images
     """
+
+    def find_joint(self, tasks: Iterable[str], images: int = 1) -> Joint | None:
+        """The program of these tasks, in any order, of so many images at once; None when the bundle has none."""
+        wanted = sorted(tasks)
+        for joint in self.joint:
+            if sorted(joint.joined.tasks) == wanted and joint.joined.images == images:
+                return joint
+        return None
+
+    @property
+    def most_images(self) -> int:
+        """Images of its largest program."""
+        return max((joint.joined.images for joint in self.joint), default=1)
 
     def task(self, name: str) -> Task:
         """The task called ``name``; BundleError when the bundle has none."""
         if name not in self.tasks:
             raise BundleError(f"this bundle has no task {name!r}; it has {', '.join(self.tasks)}")
         return self.tasks[name]
+
+    def program(self, name: str | Joined) -> Task | Joint:
+        """The program of a task, or of several tasks or images at once.
+
+        Raises:
+            BundleError: the bundle has none
+        """
+        if isinstance(name, str):
+            return self.task(name)
+        if len(name.sequences) == 1:
+            return self.task(name.tasks[0])
+        for joint in self.joint:
+            if joint.joined == name:
+                return joint
+        known = "; ".join(str(joint.joined) for joint in self.joint) or "none of several tasks or images"
+        raise BundleError(f"this bundle has no program of {name}; it has {known}")
 
     def check_device(self, config: AcceleratorConfig, device: str, isa_version: int = ISA_VERSION) -> None:
         """Raise BundleError unless a device has this bundle's configuration and ISA version."""
@@ -92,6 +141,7 @@ class Bundle(Parts):
             "input_bytes": self.input_bytes,
             "tasks": {name: write_task(task) for name, task in self.tasks.items()},
             "options": dict(self.options),
+            "joint": [write_joint(joint) for joint in self.joint],
         }
 
     def check(self) -> None:
@@ -115,6 +165,9 @@ class Bundle(Parts):
         for name, task in self.tasks.items():
             tensors[f"program.{name}"] = np.frombuffer(task.program, np.uint8)
             tensors[f"trace.{name}"] = np.frombuffer(json.dumps(task.trace).encode(), np.uint8)
+        for number, joint in enumerate(self.joint):
+            tensors[f"joint_program.{number}"] = np.frombuffer(joint.program, np.uint8)
+            tensors[f"joint_trace.{number}"] = np.frombuffer(json.dumps(joint.trace).encode(), np.uint8)
         text = json.dumps(self._document(), sort_keys=True, allow_nan=False)
         stored = json.dumps({"document": text, "sha256": digest(tensors, text)})  # safetensors does not order keys
         write_tensors(path, tensors, {METADATA_KEY: stored})
@@ -161,15 +214,18 @@ def _parse(tensors: Mapping[str, Bytes], text: str) -> Bundle:
     input_bytes = checks.integer(document["input_bytes"], "input_bytes", 1, 1 << 32)
     names = [task.name for task in model.tasks]
     entries = checks.record(document["tasks"], "tasks", names)
-    _check_tensors(tensors, names)
+    tables = read_joint(document["joint"])
+    _check_tensors(tensors, names, len(tables))
     tasks = {name: _task(name, read_task(entries[name], f"tasks.{name}"), tensors) for name in names}
     options = read_options(document["options"])
-    return Bundle(config, model, tensors["data"], tensors["graph"], input_bytes, tasks, options)
+    joint = tuple(_joint(number, table, tensors) for number, table in enumerate(tables))
+    return Bundle(config, model, tensors["data"], tensors["graph"], input_bytes, tasks, options, joint)
 
 
-def _check_tensors(tensors: Mapping[str, Bytes], tasks: list[str]) -> None:
+def _check_tensors(tensors: Mapping[str, Bytes], tasks: list[str], joint: int) -> None:
     """The tensors of a bundle, no other, all of them rows of bytes."""
     wanted = {"data", "graph", *(f"{kind}.{name}" for name in tasks for kind in ("program", "trace"))}
+    wanted |= {f"joint_{kind}.{number}" for number in range(joint) for kind in ("program", "trace")}
     for name in sorted(wanted ^ tensors.keys()):
         raise checks.FieldError(f"tensor {name} is missing" if name in wanted else f"tensor {name} is unexpected")
     for name, tensor in tensors.items():
@@ -178,12 +234,23 @@ def _check_tensors(tensors: Mapping[str, Bytes], tasks: list[str]) -> None:
 
 
 def _task(name: str, table: TaskTable, tensors: Mapping[str, Bytes]) -> Task:
-    try:
-        trace = parse_json(tensors[f"trace.{name}"].tobytes())
-    except JsonError as error:
-        raise checks.FieldError(f"tensor trace.{name} is damaged: {error}") from None
+    trace = _trace(f"trace.{name}", tensors)
     values = {field.name: getattr(table, field.name) for field in dataclasses.fields(table)}
     return Task(name=name, program=tensors[f"program.{name}"].tobytes(), trace=trace, **values)
+
+
+def _joint(number: int, table: JointTable, tensors: Mapping[str, Bytes]) -> Joint:
+    trace = _trace(f"joint_trace.{number}", tensors)
+    values = {field.name: getattr(table, field.name) for field in dataclasses.fields(table)}
+    joined = Joined(values.pop("tasks"), values.pop("images"))
+    return Joint(joined, tensors[f"joint_program.{number}"].tobytes(), trace, **values)
+
+
+def _trace(name: str, tensors: Mapping[str, Bytes]) -> Any:
+    try:
+        return parse_json(tensors[name].tobytes())
+    except JsonError as error:
+        raise checks.FieldError(f"tensor {name} is damaged: {error}") from None
 
 
 def _check_versions(document: object) -> None:

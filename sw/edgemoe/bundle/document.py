@@ -11,13 +11,15 @@ from edgemoe_hw.spec.constants import MAX_EXPERTS
 from edgemoe_models.storage import checks
 from edgemoe_models.storage.checks import FieldError
 
-__all__ = ["Phase", "TaskTable", "read_options", "read_task", "write_task"]
+__all__ = ["JointTable", "Phase", "TaskTable", "read_joint", "read_options", "read_task", "write_joint", "write_task"]
 
 _MOST_BYTES = 1 << 32  # offsets in commands have 32 bits
 _MOST_CYCLES = 1 << 40
 _MOST_MACS = 1 << 48
 _MOST_PARTS = 1 << 16  # no more than commands
 _MOST_OPTIONS = 64
+_MOST_JOINT = 64  # programs of several tasks or images
+_MOST_SEQUENCES = 64  # of one
 _WORDS = (("expert_prefetch", "off"), ("expert_prefetch", "auto"))
 _Table = TypeVar("_Table")
 
@@ -74,6 +76,19 @@ class TaskTable:
     load_bytes: int
 
 
+@dataclasses.dataclass(frozen=True)
+class JointTable:
+    """What the document says of a program of several token sequences, by the names of ``bundle.Joint``; ``tasks`` and
+    ``images`` are its ``joined``'s."""
+
+    tasks: tuple[str, ...]
+    images: int
+    outputs: tuple[tuple[OutputPart, ...], ...]
+    output_bytes: int
+    phases: tuple[Phase, ...]
+    load_bytes: int
+
+
 def _names(table: type) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(table))
 
@@ -86,6 +101,18 @@ def write_task(task: Any) -> dict[str, Any]:
     return values
 
 
+def write_joint(joint: Any) -> dict[str, Any]:
+    """The document's entry of a program of several token sequences."""
+    return {
+        "tasks": list(joint.joined.tasks),
+        "images": joint.joined.images,
+        "outputs": [[part.to_list() for part in parts] for parts in joint.outputs],
+        "output_bytes": joint.output_bytes,
+        "phases": [dataclasses.asdict(phase) for phase in joint.phases],
+        "load_bytes": joint.load_bytes,
+    }
+
+
 def read_task(value: object, name: str) -> TaskTable:
     """A task's entry.
 
@@ -93,17 +120,48 @@ def read_task(value: object, name: str) -> TaskTable:
         FieldError: names the first field of a wrong type, or beyond what any model has
     """
     fields = checks.record(value, name, _names(TaskTable))
-    outputs = checks.items(fields["outputs"], f"{name}.outputs", 1, _MOST_PARTS)
-    phases = checks.items(fields["phases"], f"{name}.phases", 1, 256)
     return TaskTable(
-        tuple(_part(part, f"{name}.outputs[{number}]") for number, part in enumerate(outputs)),
+        _parts(fields["outputs"], f"{name}.outputs"),
         checks.integer(fields["output_bytes"], f"{name}.output_bytes", 1, _MOST_BYTES),
         checks.integer(fields["output_rows"], f"{name}.output_rows", 1, 1 << 16),
         checks.integer(fields["output_channels"], f"{name}.output_channels", 1, 1 << 20),
         checks.number(fields["output_scale"], f"{name}.output_scale"),
-        tuple(_phase(phase, f"{name}.phases[{number}]") for number, phase in enumerate(phases)),
+        _phases(fields["phases"], f"{name}.phases"),
         checks.integer(fields["load_bytes"], f"{name}.load_bytes", 0, _MOST_MACS),
     )
+
+
+def read_joint(value: object) -> list[JointTable]:
+    """The entries of all programs of several token sequences; raises as ``read_task``."""
+    return [
+        _joint(entry, f"joint[{number}]") for number, entry in enumerate(checks.items(value, "joint", 0, _MOST_JOINT))
+    ]
+
+
+def _joint(value: object, name: str) -> JointTable:
+    fields = checks.record(value, name, _names(JointTable))
+    tasks = checks.items(fields["tasks"], f"{name}.tasks", 1, _MOST_SEQUENCES)
+    images = checks.integer(fields["images"], f"{name}.images", 1, _MOST_SEQUENCES)
+    count = len(tasks) * images
+    outputs = checks.items(fields["outputs"], f"{name}.outputs", count, count)
+    return JointTable(
+        tuple(checks.text(task, f"{name}.tasks[{number}]") for number, task in enumerate(tasks)),
+        images,
+        tuple(_parts(parts, f"{name}.outputs[{number}]") for number, parts in enumerate(outputs)),
+        checks.integer(fields["output_bytes"], f"{name}.output_bytes", 1, _MOST_BYTES),
+        _phases(fields["phases"], f"{name}.phases"),
+        checks.integer(fields["load_bytes"], f"{name}.load_bytes", 0, _MOST_MACS),
+    )
+
+
+def _parts(value: object, name: str) -> tuple[OutputPart, ...]:
+    parts = checks.items(value, name, 1, _MOST_PARTS)
+    return tuple(_part(part, f"{name}[{number}]") for number, part in enumerate(parts))
+
+
+def _phases(value: object, name: str) -> tuple[Phase, ...]:
+    phases = checks.items(value, name, 1, 256)
+    return tuple(_phase(phase, f"{name}[{number}]") for number, phase in enumerate(phases))
 
 
 def _part(value: object, name: str) -> OutputPart:

@@ -18,21 +18,23 @@ def _ceil(value: Ints, by: Ints | int) -> Ints:
     return result
 
 
-def check_tokens(c: Columns, tokens: Ints, model: ModelConfig) -> None:
+def check_tokens(c: Columns, tokens: Ints, most: int) -> None:
     """A command works on at least one token, and on no more than there are."""
-    most = model.num_tokens
     good = (tokens >= 1) & (tokens <= most)
-    c.must(good, "is of {tokens} tokens, but the model has {most}", tokens=tokens, most=most)
+    c.must(good, "is of {tokens} tokens, but there are {most}", tokens=tokens, most=most)
 
 
-def check_matmuls(c: Columns, config: AcceleratorConfig, model: ModelConfig) -> None:
-    """Fields that have a meaning together, and all rows that are read and written, whatever the image."""
+def check_matmuls(c: Columns, config: AcceleratorConfig, model: ModelConfig, all_tokens: int) -> None:
+    """Fields that have a meaning together, and all rows that are read and written, whatever the image.
+
+    ``all_tokens``: of all token sequences of the program, which share the experts' queues.
+    """
     mode = c["mode"]
     queued = c["use_queue"] != 0
     for name, kinds in (("mode", Mode), ("row_factor", RowFactor)):
         c.must(c[name] < len(kinds), "has {name} {found}, which there is not", name=name, found=c[name])
-    tokens = np.where(queued, model.num_tokens, c["tokens"])
-    check_tokens(c, tokens, model)
+    tokens = np.where(queued, all_tokens, c["tokens"])
+    check_tokens(c, tokens, all_tokens)
     for name in ("k_steps", "tiles"):
         c.must(c[name] >= 1, "has {name} 0", name=name)
     width, channels = c["tiles"] * config.lanes_n, c["channels"]
@@ -52,14 +54,14 @@ def check_matmuls(c: Columns, config: AcceleratorConfig, model: ModelConfig) -> 
     )
     for name, given, needed, needs in rules:
         c.must(~given | needed, "has {name} without {needs}", name=name, needs=needs)
-    _check_operands(c, config, model, tokens)
-    _check_results(c, config, model, tokens)
-    _check_gates(c, config, model)
+    _check_operands(c, config, tokens)
+    _check_results(c, config, tokens)
+    _check_gates(c, config, model, all_tokens)
 
 
-def _check_operands(c: Columns, config: AcceleratorConfig, model: ModelConfig, tokens: Ints) -> None:
-    """Rows that a MATMUL reads. A queue holds any of the model's tokens."""
-    last = np.where(c["gather"] != 0, model.num_tokens, tokens) - 1
+def _check_operands(c: Columns, config: AcceleratorConfig, tokens: Ints) -> None:
+    """Rows that a MATMUL reads. A queue holds any of the program's tokens."""
+    last = tokens - 1
     end = c["src_base"] + last * c["src_stride"] + c["k_steps"]
     scores = c["source"] == Source.SCORE
     c.must_fit("reads", "ACT", config.act_depth, c["src_base"], end, ~scores)
@@ -76,11 +78,11 @@ def _check_operands(c: Columns, config: AcceleratorConfig, model: ModelConfig, t
     c.must(good, "has {keys} keys, but {wide} places for them", keys=c["keys"], wide=wide)
 
 
-def _check_results(c: Columns, config: AcceleratorConfig, model: ModelConfig, tokens: Ints) -> None:
+def _check_results(c: Columns, config: AcceleratorConfig, tokens: Ints) -> None:
     """Rows that a MATMUL writes, by its mode; one without channels writes none."""
     mode, channels = c["mode"], c["channels"]
     writes = channels > 0
-    last = np.where(c["scatter"] != 0, model.num_tokens, tokens) - 1
+    last = tokens - 1
     begin = c["dst_base"]
     for kind, memory, lanes, depth in (
         (Mode.ACT, "ACT", config.lanes_k, config.act_depth),
@@ -104,8 +106,8 @@ def _check_results(c: Columns, config: AcceleratorConfig, model: ModelConfig, to
     c.must_fit("writes", "WEIGHT", config.weight_depth, begin, end, writes & stationary)
 
 
-def _check_gates(c: Columns, config: AcceleratorConfig, model: ModelConfig) -> None:
-    """The queues get each of the model's tokens at most once, of its own experts, no faster than the gate unit is."""
+def _check_gates(c: Columns, config: AcceleratorConfig, model: ModelConfig, most: int) -> None:
+    """The queues get each of the program's tokens at most once, of its own experts, no faster than the gate unit is."""
     places = np.flatnonzero(c["mode"] == Mode.GATE)
     if not len(places):
         return
@@ -115,18 +117,14 @@ def _check_gates(c: Columns, config: AcceleratorConfig, model: ModelConfig) -> N
     for name, value in (("num_experts", model.num_experts), ("top_k", model.top_k), ("channels", model.num_experts)):
         found = gates[name]
         gates.must(found == value, "has {name} {found}, but the model has {value}", name=name, found=found, value=value)
-    begin, most = gates["max_base"], model.num_tokens
+    begin = gates["max_base"]
     last = begin + tokens - 1
-    gates.must(
-        last < most, "queues tokens {begin} to {last}, but the model has {most}", begin=begin, last=last, most=most
-    )
+    gates.must(last < most, "queues tokens {begin} to {last}, but there are {most}", begin=begin, last=last, most=most)
     total = np.cumsum(tokens)
     begun = np.maximum.accumulate(np.where(first, np.arange(len(gates)), -1))
     gates.must(begun >= 0, "fills queues that nothing has emptied")
     queued = total - (total - tokens)[begun]
-    gates.must(
-        queued <= most, "makes it {queued} tokens in the queues, but the model has {most}", queued=queued, most=most
-    )
+    gates.must(queued <= most, "makes it {queued} tokens in the queues, but there are {most}", queued=queued, most=most)
     interval = gate_interval(config, model.num_experts, model.top_k)
     pace = gates["min_gap"] * gates["tiles"]
     text = "sends tokens every {pace} cycles, but the gate unit needs {interval}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,36 @@ from edgemoe.layout import OutputPart
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_models.config import ModelConfig
 
-__all__ = ["Bytes", "Parts", "Task"]
+__all__ = ["Bytes", "Joined", "Joint", "Parts", "Sequence", "Task"]
 
 Bytes = npt.NDArray[np.uint8]
+
+
+class Sequence(NamedTuple):
+    """What one token sequence of a program is of: an image of the program's input, and the task asked of it."""
+
+    image: int
+    task: str
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What a program computes: ``tasks`` of each of ``images`` images.
+
+    Either has several tasks or several images, or it is a task's own program.
+    """
+
+    tasks: tuple[str, ...]
+    images: int = 1
+
+    @property
+    def sequences(self) -> list[Sequence]:
+        """The token sequences, task by task: of each task, one for every image."""
+        return [Sequence(image, task) for task in self.tasks for image in range(self.images)]
+
+    def __str__(self) -> str:
+        tasks = "task " + self.tasks[0] if len(self.tasks) == 1 else "tasks " + ", ".join(self.tasks)
+        return tasks if self.images == 1 else f"{tasks} of {self.images} images"
 
 
 @dataclass(frozen=True)
@@ -52,6 +79,58 @@ class Task:
         """How many commands the program has, BEGIN and END included."""
         return len(self.program) // 64
 
+    @property
+    def joined(self) -> Joined:
+        """The task, of one image."""
+        return Joined((self.name,))
+
+    @property
+    def key(self) -> str:
+        """By which an executor knows the program."""
+        return self.name
+
+    @property
+    def heads(self) -> list[tuple[str, tuple[OutputPart, ...]]]:
+        """Of each token sequence: its task, and where its head's outputs lie."""
+        return [(self.name, self.outputs)]
+
+
+@dataclass(frozen=True)
+class Joint:
+    """One program for several token sequences: the tasks of a frame, or a batch of images.
+
+    Everything before the first gate is computed once for all tasks of an image, and each expert is fetched once for all
+    sequences. Images lie one after the other in the INPUT memory.
+
+    Attributes:
+        joined: which tasks of how many images
+        program, trace, output_bytes, phases, load_bytes: as of a ``Task``
+        outputs: of each sequence: where its head's outputs lie in the OUTPUT memory
+    """
+
+    joined: Joined
+    program: bytes
+    trace: list[list[Any]]
+    outputs: tuple[tuple[OutputPart, ...], ...]
+    output_bytes: int
+    phases: tuple[Phase, ...]
+    load_bytes: int
+
+    @property
+    def commands(self) -> int:
+        """How many commands the program has, BEGIN and END included."""
+        return len(self.program) // 64
+
+    @property
+    def key(self) -> Joined:
+        """By which an executor knows the program."""
+        return self.joined
+
+    @property
+    def heads(self) -> list[tuple[str, tuple[OutputPart, ...]]]:
+        """Of each token sequence: its task, and where its head's outputs lie."""
+        return [(task, parts) for (_, task), parts in zip(self.joined.sequences, self.outputs, strict=True)]
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -64,3 +143,4 @@ class Parts:
     input_bytes: int
     tasks: Mapping[str, Task]
     options: Mapping[str, Any] = field(default_factory=dict)
+    joint: tuple[Joint, ...] = ()

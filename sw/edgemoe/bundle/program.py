@@ -12,6 +12,7 @@ import numpy as np
 
 from edgemoe.bundle.fields import Columns, Ints, ProgramError, ProgramFields
 from edgemoe.bundle.matmul import check_matmuls, check_tokens
+from edgemoe.bundle.parts import Joined
 from edgemoe_hw.spec.config import ISA_VERSION, AcceleratorConfig
 from edgemoe_hw.spec.isa import COMMAND_BYTES, ENGINES, Base, Engine, Memory, Mode, Opcode, RowFactor
 from edgemoe_hw.spec.memories import memory_depths
@@ -32,6 +33,7 @@ class Limits:
         model: whose tokens and experts commands number
         data_bytes, input_bytes, output_bytes: at the bases WEIGHTS, INPUT and OUTPUT
         phases: how many phases commands may name
+        joined: the tasks and images that the program is of
     """
 
     config: AcceleratorConfig
@@ -40,6 +42,14 @@ class Limits:
     input_bytes: int
     output_bytes: int
     phases: int
+    joined: Joined
+
+    @property
+    def tokens(self) -> int:
+        """Of all token sequences that are computed side by side: without gates, an image's tasks share one."""
+        model = self.model
+        forks = any(model.is_moe(block) for block in range(model.depth))
+        return self.joined.images * (len(self.joined.tasks) if forks else 1) * model.num_tokens
 
 
 @dataclass(frozen=True)
@@ -82,7 +92,7 @@ def check_program(program: bytes, limits: Limits) -> Checked:
     certain = [sizes[(loads.header["phase"] == n) & (loads.header["predicated"] == 0)] for n in range(limits.phases)]
     stored = _check_stores(fields.of(Opcode.STORE), limits)
     _check_norms(fields.of(Opcode.LAYERNORM), limits)
-    check_matmuls(matmuls, limits.config, limits.model)
+    check_matmuls(matmuls, limits.config, limits.model, limits.tokens)
     ends = [int(np.flatnonzero(matmuls.header["phase"] == phase).max(initial=-1)) + 1 for phase in range(limits.phases)]
     certain_bytes = tuple(int(size.sum()) for size in certain)
     return Checked(fields, counts, int(sizes.sum()), certain_bytes, tuple(ends), stored)
@@ -162,7 +172,8 @@ def _check_loads(c: Columns, limits: Limits) -> Ints:
     """Every plane that a LOAD reads lies in its buffer, and its rows in their memory; returns the bytes of each."""
     config, memory, rows, offset = limits.config, c["memory"], c["rows"], c["offset"]
     c.must(memory < len(Memory), "loads memory {memory}, which there is not", memory=memory)
-    c.must(c["base"] <= Base.INPUT, "reads at base {base}, where there is nothing to read", base=c["base"])
+    readable = Base.OUTPUT if len(limits.joined.tasks) > 1 else Base.INPUT  # what a program has stored for itself
+    c.must(c["base"] <= readable, "reads at base {base}, where there is nothing to read", base=c["base"])
     masters = np.array([config.load_masters(kind.name) for kind in Memory])[memory]
     row_bytes = np.array([config.row_bytes[kind.name] for kind in Memory])[memory]
     depths = np.array([memory_depths(config)[kind] for kind in Memory])
@@ -173,6 +184,7 @@ def _check_loads(c: Columns, limits: Limits) -> Ints:
     for base, size, name in (
         (Base.WEIGHTS, limits.data_bytes, "the weights, which have"),
         (Base.INPUT, limits.input_bytes, "the input, which has"),
+        (Base.OUTPUT, limits.output_bytes, "the output, which has"),
     ):
         good = (c["base"] != base) | (end <= size) | (rows == 0)
         c.must(good, "reads bytes {begin} to {end} of {name} {size}", begin=offset, end=end, name=name, size=size)
@@ -204,7 +216,7 @@ def _check_norms(c: Columns, limits: Limits) -> None:
         c.must(
             c[name] == value, "has {name} {found}, but the model needs {value}", name=name, found=c[name], value=value
         )
-    check_tokens(c, tokens, limits.model)
+    check_tokens(c, tokens, limits.model.num_tokens)
     last = np.maximum(tokens - 1, 0)
     source = c["src_base"] + last * c["src_stride"] + c["src_rows"]
     target = c["dst_base"] + last * c["dst_stride"] + -(-dim // config.lanes_k)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgemoe.bundle.fields import Ints, ProgramFields
+from edgemoe.bundle.parts import Joined
 from edgemoe.bundle.program import Checked
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.isa import ENGINES, Memory, Mode, Opcode
@@ -22,7 +23,7 @@ from edgemoe_models.storage.checks import FieldError, shown
 __all__ = ["check_trace"]
 
 _LARGEST = 1 << 32
-_COLUMNS = ("command", "engine", "completion", "token", "tokens", "channel", "channels", "head", "expert")
+_COLUMNS = ("command", "engine", "completion", "token", "tokens", "channel", "channels", "head", "expert", "sequence")
 #: Tensors by kind, and what must have written them: opcode, and a MATMUL's mode.
 _WRITERS: dict[str, tuple[tuple[Opcode, Mode | None], ...]] = {
     "embed": ((Opcode.MATMUL, Mode.RESIDUAL), (Opcode.LOAD, None)),
@@ -76,28 +77,36 @@ def _tensors(config: AcceleratorConfig, model: ModelConfig, task: str) -> dict[s
     return tensors
 
 
-def check_trace(parts: Any, program: Checked, config: AcceleratorConfig, model: ModelConfig, task: str) -> None:
+def check_trace(parts: Any, program: Checked, config: AcceleratorConfig, model: ModelConfig, joined: Joined) -> None:
     """Hold every entry against its command and its tensor.
 
     Args:
-        parts: the table, as it was read: lists of a name and nine integers
-        program: of the task, checked
-        config, model, task: which tensors there are, and their shapes
+        parts: the table, as it was read: lists of a name and ten integers
+        program: checked
+        config, model, joined: which tensors there are, and their shapes; the sequences of ``joined`` have each their own
 
     Raises:
         FieldError: names the first entry that is wrong
     """
-    table = checks.items(parts, "trace", 0, program.fields.count * (2 * model.num_experts + 2))
+    sequences = len(joined.sequences)
+    table = checks.items(parts, "trace", 0, program.fields.count * (2 * model.num_experts + 1 + sequences))
     if not table:
         return
-    tensors = _tensors(config, model, task)
     names, columns = _columns(table)
-    order = {name: place for place, name in enumerate(tensors)}
-    places = [order.get(name, -1) for name in names]
+    whose = columns["sequence"].tolist()
+    if not 0 <= min(whose) <= max(whose) < sequences:
+        raise FieldError(f"trace must be of sequences 0..{sequences - 1}")
+    tensors = [_tensors(config, model, task) for _, task in joined.sequences]
+    numbered = [(number, name) for number, of_task in enumerate(tensors) for name in of_task]
+    order = {key: place for place, key in enumerate(numbered)}
+    places = [order.get(key, -1) for key in zip(whose, names, strict=True)]
     if -1 in places:
         number = places.index(-1)
+        task = joined.sequences[whose[number]].task
         raise FieldError(f"trace[{number}] is of {shown(names[number])}, which task {task} does not have")
-    kinds, rows, channels = np.array([(_KINDS[kind], *shape) for kind, *shape in tensors.values()]).T[:, places]
+    shapes = np.array([(_KINDS[kind], *shape) for of_task in tensors for kind, *shape in of_task.values()])
+    kinds, rows, channels = shapes.T[:, places]
+    rows = np.where(kinds == _KINDS["hidden"], sequences * rows, rows)  # queued tokens of all of them
     wrong = _wrong(columns, kinds, (rows, channels), program, model, config.epilogue_lanes)
     for reason, bad in wrong.items():
         if bad.any():
@@ -136,6 +145,9 @@ def _wrong(
     for kind, pairs in _WRITERS.items():
         for writer, how in pairs:
             writers[_KINDS[kind], writer, len(Mode) if how is None else how] = True
+    matmuls = fields.of(Opcode.MATMUL)
+    scattered = np.zeros(fields.count, bool)  # to the tokens of all sequences, of which an entry has one
+    scattered[matmuls.numbers] = matmuls["scatter"] != 0
     whole = (kinds == _KINDS["queue"]) | (kinds == _KINDS["maximum"])
     of_head = (kinds == _KINDS["score"]) | (kinds == _KINDS["maximum"])
     of_expert = (kinds == _KINDS["queue"]) | (kinds == _KINDS["hidden"])
@@ -154,6 +166,7 @@ def _wrong(
         | (c["channels"] < 1)
         | (last > channels),
         "is not what its command writes": ~whole
+        & ~((kinds == _KINDS["residual"]) & scattered[place])
         & (
             # A LOAD is traced for tokens before the patches alone, to which nothing is added.
             np.where(

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy.typing as npt
 
-from edgemoe.compiler.builder import Builder, Chunk, Group, Job, Region
+from edgemoe.compiler.builder import Builder, Chunk, Job, Region
 from edgemoe.compiler.commands import Command
-from edgemoe.compiler.cuts import HeadParts, query_groups
+from edgemoe.compiler.cuts import Group, HeadParts, query_groups
 from edgemoe.compiler.naive import Refetch, softmax_passes
 from edgemoe.compiler.packing import WeightLayout, spread_heads
+from edgemoe.compiler.sequences import TokenSequences
 from edgemoe.compiler.trace import Trace
 from edgemoe_hw.spec.isa import MatMul, Mode, RowFactor, Source
 from edgemoe_models.graph.integer_graph import IntegerBlock, IntegerLinear
 
 __all__ = ["Attention"]
+
+_STATIONARY_SHARE = 0.25  # of WEIGHT that keys and values of several sequences may take together
 
 
 @dataclass(frozen=True)
@@ -50,14 +55,25 @@ class Attention:
         builder, trace: where commands and traced tensors go
         name: ``blocks.{i}``
         block: its integer parameters
-        groups: token groups
+        sequences: of the program
+        places: of the sequences whose attention this is
     """
 
-    def __init__(self, builder: Builder, trace: Trace, name: str, block: IntegerBlock, groups: list[Group]) -> None:
-        self.b, self.trace, self.name, self.block, self.groups = builder, trace, name, block, groups
+    def __init__(
+        self,
+        builder: Builder,
+        trace: Trace,
+        name: str,
+        block: IntegerBlock,
+        sequences: TokenSequences,
+        places: Sequence[int],
+    ) -> None:
+        self.b, self.trace, self.name, self.block = builder, trace, name, block
+        self.sequences, self.places = sequences, places
         config, model = builder.config, builder.model
         self.tokens, self.heads, self.shape = model.num_tokens, model.heads, HeadParts.of(model, config)
         self.padded, self.parts = self.shape.padded, self.shape.split(config.weight_depth)
+        self.together = self._cut_places()
         self.refetch: Refetch | None = None
         linears, macs = self._linears(), model.dim * model.dim
         self.query, self.key, self.value, self.proj = (
@@ -65,6 +81,17 @@ class Attention:
             for part, linear in zip(("q", "k", "v", "proj"), linears, strict=True)
         )
         self._preloaded: list[Chunk | None] = [None, None, None]
+
+    def _cut_places(self) -> list[Sequence[int]]:
+        """Places whose keys and values are on chip together, so that weights are fetched once for all of them.
+
+        One by one where they would take much of WEIGHT: what they leave is what memory can be ahead of the array.
+        """
+        rows = self.heads * self.shape.head_rows
+        at_once = max(int(self.b.config.weight_depth * _STATIONARY_SHARE) // rows, 1) if len(self.parts) == 1 else 1
+        count = -(-len(self.places) // at_once)
+        cuts = [i * len(self.places) // count for i in range(count + 1)]
+        return [self.places[start:stop] for start, stop in itertools.pairwise(cuts)]
 
     def _linears(self) -> tuple[IntegerLinear, IntegerLinear, IntegerLinear, IntegerLinear]:
         """q, k, v with each head's rows padded, and proj with each head's columns padded."""
@@ -85,7 +112,7 @@ class Attention:
     def preload(self) -> None:
         """Fetch the first weights, so that attention can start while the rest follows."""
         heads, unit = self.parts[0], self.shape.unit
-        below = self._place(heads).key_row
+        below = self._first_row(heads, len(self.together[0]))
         rows = min(int(self.b.config.weight_depth * self.b.options.preload_fraction), below // 3)
         for index, (layout, step) in enumerate(((self.key, unit), (self.query, 1), (self.value, unit))):
             tiles = layout.tiles if layout is self.query else self._tiles(layout, heads).stop
@@ -100,20 +127,24 @@ class Attention:
         lanes = self.b.config.lanes_n
         return range(heads.start * self.padded // lanes, min(-(-heads.stop * self.padded // lanes), layout.tiles))
 
-    def _place(self, heads: range) -> _Stationary:
-        """Keys and values of ``heads`` take the end of the weight scratchpad until P.V has used them."""
+    def _first_row(self, heads: range, count: int) -> int:
+        """Where keys and values of some heads of ``count`` sequences begin: they take the end of WEIGHT."""
+        return self.b.config.weight_depth - count * len(heads) * self.shape.head_rows
+
+    def _place(self, heads: range, base: int) -> _Stationary:
+        """Keys and values of ``heads`` of one sequence, from row ``base`` on, until P.V has used them."""
         c = self.b.config
         key_tiles, key_steps = -(-self.tokens // c.lanes_n), self.padded // c.lanes_k
         value_tiles, value_steps = -(-self.padded // c.lanes_n), -(-self.tokens // c.lanes_k)
-        keys, values = len(heads) * key_tiles * key_steps, len(heads) * value_tiles * value_steps
-        base = c.weight_depth - keys - values
+        keys = len(heads) * key_tiles * key_steps
         return _Stationary(heads.start, base, key_tiles, key_steps, base + keys, value_tiles, value_steps)
 
-    def emit(self, x: Region, q: Region) -> tuple[Region, Region]:
+    def emit(self, x: Region, q: Region, between: Callable[[], None] | None = None) -> tuple[Region, Region]:
         """QKV and attention of what is in ``x``; returns where the context is, and the region that is free.
 
         The context takes the place of ``x``, or, if keys and values of all heads do not fit and so later heads need
-        ``x`` again, that of their queries in ``q``: a head's context is where its queries were.
+        ``x`` again, that of their queries in ``q``: a head's context is where its queries were. ``between`` is called
+        once, when the first weights have been asked for: what it loads has until the projection.
         """
         b, image = self.b, self.b.image
         params = [
@@ -121,41 +152,48 @@ class Attention:
             for kind, requant in (("score", self.block.score), ("context", self.block.context))
         ]
         context, free = (x, q) if len(self.parts) == 1 else (q, x)
-        for heads in self.parts:
-            place = self._place(heads)
-            stationary = b.config.weight_depth - place.key_row
-            b.weights.reserve(place.key_row, stationary, f"{self.name}: keys and values")
-            self._project(heads, place, x, q)
-            self._heads(heads, place, params, q, context)
-            b.weights.release(place.key_row, stationary)
+        for places, heads in itertools.product(self.together, self.parts):
+            base = self._first_row(heads, len(places))
+            stationary = b.config.weight_depth - base
+            b.weights.reserve(base, stationary, f"{self.name}: keys and values")
+            rows = len(heads) * self.shape.head_rows
+            held = {place: self._place(heads, base + number * rows) for number, place in enumerate(places)}
+            self._project(heads, held, x, q)
+            if between is not None:
+                between()
+                between = None
+            for place, at in held.items():
+                self._heads(heads, place, at, params, q, context)
+            b.weights.release(base, stationary)
         for row in params:
             b.params.release(row, 1)
         return context, free
 
-    def _project(self, heads: range, place: _Stationary, x: Region, q: Region) -> None:
-        """Keys and values of ``heads``, and before the first of them all queries."""
+    def _project(self, heads: range, held: Mapping[int, _Stationary], x: Region, q: Region) -> None:
+        """Keys and values of ``heads`` of some places, and before the first of the heads all queries."""
         unit, keys, values = self.shape.unit, self._tiles(self.key, heads), self._tiles(self.value, heads)
+        groups = self.sequences.all_groups(held)
 
         def key(chunk: Chunk, group: Group) -> None:
-            self._stationary(chunk, group, x, place, Mode.KEY)
+            self._stationary(chunk, group, x, held[group.first // self.tokens], Mode.KEY)
 
         def value(chunk: Chunk, group: Group) -> None:
-            self._stationary(chunk, group, x, place, Mode.VALUE)
+            self._stationary(chunk, group, x, held[group.first // self.tokens], Mode.VALUE)
 
         first, last = (
             Job(self.key, key, unit, keys.start, keys.stop),
             Job(self.value, value, unit, values.start, values.stop),
         )
         if heads.start:
-            self.b.stream([first, last], self.groups, single_set=True)
+            self.b.stream([first, last], groups, single_set=True)
             return
         jobs = [first, Job(self.query, lambda chunk, group: self._query(chunk, group, x, q)), last]
-        held = [(job, chunk) for job, chunk in zip(jobs, self._preloaded, strict=True) if chunk is not None]
+        there, self._preloaded = self._preloaded, [None, None, None]
+        ready = [(job, chunk) for job, chunk in zip(jobs, there, strict=True) if chunk is not None]
         rest = [
-            replace(job, first=chunk.tiles if chunk is not None else 0)
-            for job, chunk in zip(jobs, self._preloaded, strict=True)
+            replace(job, first=chunk.tiles if chunk is not None else 0) for job, chunk in zip(jobs, there, strict=True)
         ]
-        self.b.stream(rest, self.groups, single_set=True, held=held)
+        self.b.stream(rest, groups, single_set=True, held=ready)
 
     def _query(self, chunk: Chunk, group: Group, x: Region, q: Region) -> None:
         command = self.b.matmul(
@@ -182,7 +220,7 @@ class Attention:
             name, base, lanes = "v", place.value_head(head), c.lanes_k
             stride, tile = place.value_tiles * place.value_steps, place.value_steps
             rows = 1
-        quotient, remainder = divmod(group.first, lanes)
+        quotient, remainder = divmod(group.first % self.tokens, lanes)
         command = self.b.matmul(
             chunk,
             group,
@@ -200,8 +238,11 @@ class Attention:
         )
         self.trace.add(f"{self.name}.{name}", command, group, chunk.channel, chunk.channels)
 
-    def _heads(self, heads: range, place: _Stationary, params: list[int], q: Region, context: Region) -> None:
+    def _heads(
+        self, heads: range, sequence: int, place: _Stationary, params: list[int], q: Region, context: Region
+    ) -> None:
         """Q.K and P.V over (head, group); P.V runs one pair late, so that no command needs its predecessor's result."""
+        offset = sequence * self.tokens
         depth = self.b.config.score_depth
         stride = -(-self.tokens // self.b.config.lanes_k)
         groups = query_groups(self.tokens, self.b.config, self.b.options)
@@ -209,7 +250,7 @@ class Attention:
         slots = min(depth // largest, max(len(groups), 3))
         self.refetch = Refetch(self.b, place.larger_head) if self.b.options.attention_group else None
         lag = 1 if slots >= 2 and len(groups) >= 2 else 0  # a lone group's row maxima have one place only
-        pairs = [(head, group) for head in heads for group in groups]
+        pairs = [(head, Group(offset + group.first, group.count)) for head in heads for group in groups]
         for number in range(len(pairs) + lag):
             if number < len(pairs):
                 self._scores(*pairs[number], number % slots * largest, stride, place, params[0], q)
@@ -248,7 +289,7 @@ class Attention:
                 param_uniform=True,
                 keys=self.tokens,
                 score_shift=self.block.score_shift,
-                max_base=group.first,
+                max_base=group.first % self.tokens,
             ),
         )
         self.trace.add(f"{self.name}.scores", command, group, 0, self.tokens, head=head)
@@ -269,7 +310,7 @@ class Attention:
             param_uniform=True,
             keys=self.tokens,
             score_shift=self.block.score_shift,
-            max_base=group.first,
+            max_base=group.first % self.tokens,
         )
         softmax_passes(self.b, f"{self.name}.context[{head}]", operands)
         command = self._product(

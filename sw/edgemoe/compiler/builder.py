@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from edgemoe.compiler.allocation import RowAllocator
 from edgemoe.compiler.commands import Command, HazardTracker, memory_depths
+from edgemoe.compiler.cuts import Group
 from edgemoe.compiler.errors import TOO_LARGE, CompileError, CompilerOptions
 from edgemoe.compiler.packing import DramImage, DramObject, WeightLayout
 from edgemoe.compiler.schedule import Estimator
@@ -21,15 +22,7 @@ from edgemoe_hw.spec.isa import Base, Engine, EnginePayload, FieldError, LayerNo
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.graph.integer_graph import Activation, IntegerLayerNorm
 
-__all__ = ["Builder", "Chunk", "Group", "Job", "Phase", "Piece", "Region"]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Consecutive tokens ``first`` .. ``first + count - 1``."""
-
-    first: int
-    count: int
+__all__ = ["Builder", "Chunk", "Job", "Phase", "Piece", "Region"]
 
 
 @dataclass(frozen=True)

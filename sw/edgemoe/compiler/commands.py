@@ -41,6 +41,9 @@ Access = tuple[str, Rows]
 _READ_AT_ISSUE = frozenset({"ACT", "SCORE", "WEIGHT", "ROWMAX", "QUEUE"})
 
 
+_MORE = 4096  # rows of OUTPUT at a time, so that few extensions are needed
+
+
 @dataclass
 class Command:
     """One command before encoding.
@@ -128,15 +131,21 @@ def _matmul_reads(config: AcceleratorConfig, p: MatMul, expert: int | None) -> I
 
 
 def accesses(config: AcceleratorConfig, command: Command) -> tuple[list[Access], list[Access]]:
-    """Rows that a command reads and writes: two lists of (memory, row numbers)."""
+    """Rows that a command reads and writes: two lists of (memory, row numbers).
+
+    The region OUTPUT of DRAM is one of the memories, in rows of the residual scratchpad.
+    """
     p = command.payload
     reads: list[Access] = []
     writes: list[Access] = []
     if isinstance(p, Load):
         writes.append((p.memory.name, _span(p.row, p.rows)))
+        if p.base == Base.OUTPUT:  # a single row, or as one master reads several
+            reads.append(("OUTPUT", _span(p.offset // config.row_bytes[p.memory.name], p.rows)))
     elif isinstance(p, Store):
         reads.append(("RESIDUAL", _span(p.row, p.rows)))
         assert p.base == Base.OUTPUT
+        writes.append(("OUTPUT", _span(p.offset // config.row_bytes["RESIDUAL"], p.rows)))
     elif isinstance(p, LayerNorm):
         reads.append(("RESIDUAL", _grid(p.src_base, p.src_stride, p.tokens, p.src_rows)))
         reads.append(("NORM", _span(p.param_base, -(-p.dim // config.norm_lanes))))
@@ -170,7 +179,7 @@ class HazardTracker:
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
-        depths = memory_depths(config)
+        depths = memory_depths(config) | {"OUTPUT": 0}
         self._read = {name: np.zeros((len(Engine), depth), np.int32) for name, depth in depths.items()}
         self._written = {name: np.zeros((len(Engine), depth), np.int32) for name, depth in depths.items()}
         self._count = [0] * len(Engine)
@@ -183,6 +192,9 @@ class HazardTracker:
         """
         own = command.engine
         reads, writes = accesses(self.config, command)
+        for memory, rows in (*reads, *writes):
+            if memory == "OUTPUT":
+                self._extend(int(rows.max(initial=-1)) + 1)
         waits = np.zeros(len(Engine), np.int32)
         for memory, rows in reads:
             last = self._written[memory][:, rows].max(axis=1, initial=0)
@@ -206,3 +218,10 @@ class HazardTracker:
             self._read[memory][own, rows] = self._count[own]
         for memory, rows in writes:
             self._written[memory][own, rows] = self._count[own]
+
+    def _extend(self, rows: int) -> None:
+        """Make room for so many rows of OUTPUT, whose size only the finished program says."""
+        for table in (self._read, self._written):
+            missing = rows - table["OUTPUT"].shape[1]
+            if missing > 0:
+                table["OUTPUT"] = np.pad(table["OUTPUT"], ((0, 0), (0, missing + _MORE)))

@@ -6,14 +6,21 @@ import itertools
 import math
 from dataclasses import dataclass
 
-from edgemoe.compiler.builder import Group
 from edgemoe.compiler.errors import CompilerOptions
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_models.config import ModelConfig
 
-__all__ = ["HeadParts", "balanced_groups", "query_groups", "split_groups"]
+__all__ = ["Group", "HeadParts", "balanced_groups", "query_groups", "split_groups"]
 
 _FEWEST_QUERIES = 8  # of a group, however few rows of SCORE there are
+
+
+@dataclass(frozen=True)
+class Group:
+    """Consecutive tokens ``first`` .. ``first + count - 1``."""
+
+    first: int
+    count: int
 
 
 def balanced_groups(tokens: int, largest: int) -> list[Group]:

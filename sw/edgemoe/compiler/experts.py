@@ -8,14 +8,15 @@ predicated. What was fetched in vain is in the reports.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from edgemoe.compiler.builder import Builder, Chunk, Group, Job, Phase, Piece, Region
+from edgemoe.compiler.builder import Builder, Chunk, Job, Phase, Piece, Region
 from edgemoe.compiler.commands import Command
-from edgemoe.compiler.cuts import split_groups
+from edgemoe.compiler.cuts import Group, split_groups
 from edgemoe.compiler.mlp import MlpPlan
 from edgemoe.compiler.naive import activation_pass
+from edgemoe.compiler.sequences import TokenSequences
 from edgemoe.compiler.trace import Trace
 from edgemoe_hw.spec.isa import MatMul, Mode, RowFactor
 from edgemoe_hw.spec.timing import gate_interval
@@ -27,15 +28,16 @@ _LIKELY = 0.5  # an expert that more than this share of the images uses is fetch
 
 
 def _emit_gate(
-    b: Builder, trace: Trace, name: str, gate: IntegerLinear, task: str, x: Region, groups: list[Group]
+    b: Builder, trace: Trace, name: str, gates: Mapping[str, IntegerLinear], sequences: TokenSequences, x: Region
 ) -> Iterator[bool]:
-    """Gate logits, top-k and the expert queues, one group after the other.
+    """Gate logits, top-k and the expert queues, one task and one group after the other.
 
     Yields when experts may work on the queues, and whether no token comes after: once, or every ``moe_group`` tokens.
     """
-    layout = b.image.add_linear(f"{name}.gate.{task}", gate)
+    layouts = {task: b.image.add_linear(f"{name}.gate.{task}", gates[task]) for task in sequences.tasks}
     interval = gate_interval(b.config, b.model.num_experts, b.model.top_k)
-    gap = max(1, b.config.epilogue_cycles, -(-interval // layout.tiles))
+    gap = max(1, b.config.epilogue_cycles, *(-(-interval // layout.tiles) for layout in layouts.values()))
+    tokens = b.model.num_tokens
 
     def emit(chunk: Chunk, group: Group, clear: bool) -> Command:
         return b.matmul(
@@ -55,22 +57,23 @@ def _emit_gate(
         )
 
     def emit_traced(chunk: Chunk, group: Group) -> None:
-        command = emit(chunk, group, group == groups[0])
-        if group == groups[-1]:
-            every = Group(0, b.model.num_tokens)
+        command = emit(chunk, group, group.first == 0)
+        if (group.first + group.count) % tokens == 0:  # a sequence's last
             for expert in range(b.model.num_experts):
-                trace.add(f"{name}.queues", command, every, 0, 1, expert=expert)
-                trace.add(f"{name}.gate_scores", command, every, 0, 1, expert=expert)
+                for tensor in (f"{name}.queues", f"{name}.gate_scores"):
+                    trace.add_queued(tensor, command, tokens, 0, 1, expert, group.first // tokens)
 
     if not b.options.moe_group:
-        b.stream([Job(layout, emit_traced, layout.tiles)], groups)
+        for task, layout in layouts.items():
+            b.stream([Job(layout, emit_traced, layout.tiles)], sequences.all_groups(sequences.of_task(task)))
         yield True
         return
+    (layout,) = layouts.values()  # a naive order is of one sequence
     rows = b.weights.alloc(layout.tiles * layout.tile_rows, layout.name)
     resident = b.load_chunk(layout, 0, layout.tiles, rows)
-    for group in split_groups(b.model.num_tokens, b.options.moe_group):
+    for group in split_groups(tokens, b.options.moe_group):
         emit(resident, group, clear=True)
-        yield group.first + group.count == b.model.num_tokens
+        yield group.first + group.count == tokens
     b.release_chunk(resident)
 
 
@@ -87,19 +90,19 @@ def emit_experts(
     trace: Trace,
     name: str,
     block: IntegerBlock,
-    task: str,
+    sequences: TokenSequences,
     plan: ExpertsPlan,
-    groups: list[Group],
     phase: Phase,
     preload: Sequence[Callable[[], object]],
 ) -> None:
-    """The gate, then every expert with a queue: fetched once, its tokens gathered, scaled and scattered.
+    """The gate of every sequence's task, then every expert with a queue: fetched once for all of them, its tokens
+    gathered, scaled and scattered.
 
     ``preload`` fetches what the next block starts with: memory has nothing else to do before the gate has decided.
     """
-    gate, experts = block.gates[task], _Experts(b, trace, name, block, plan, phase)
+    experts = _Experts(b, trace, name, block, sequences, plan, phase)
     fetches = list(preload)
-    for final in _emit_gate(b, trace, name, gate, task, plan.mlp.x, groups):
+    for final in _emit_gate(b, trace, name, block.gates, sequences, plan.mlp.x):
         while fetches:
             fetches.pop(0)()
         b.load_activation(block.activation, f"{name}.activation")
@@ -108,20 +111,29 @@ def emit_experts(
     fc1, fc2 = block.expert_fc1[0], block.expert_fc2[0]  # all have one shape
     phase.expert_macs = fc1.weight.size + fc2.weight.size
     phase.expert_bytes = -(-phase.expert_macs * fc1.bits // 8) + 4 * (fc1.outputs + fc2.outputs)
-    phase.macs += b.model.num_tokens * gate.weight.size
-    phase.bytes_read += gate.weight.size + 4 * gate.outputs
+    for gate in (block.gates[task] for task in sequences.tasks):
+        phase.macs += sequences.images * b.model.num_tokens * gate.weight.size
+        phase.bytes_read += gate.weight.size + 4 * gate.outputs
 
 
 class _Experts:
     """One block's experts, in ascending order, as the residual stream's sums saturate in that order."""
 
     def __init__(
-        self, b: Builder, trace: Trace, name: str, block: IntegerBlock, plan: ExpertsPlan, phase: Phase
+        self,
+        b: Builder,
+        trace: Trace,
+        name: str,
+        block: IntegerBlock,
+        sequences: TokenSequences,
+        plan: ExpertsPlan,
+        phase: Phase,
     ) -> None:
         self.b, self.trace, self.name, self.plan, self.phase = b, trace, name, plan, phase
         self.stride = -(-b.model.expert_hidden // b.config.lanes_k)
-        self.rows = b.model.num_tokens * self.stride  # of one expert's hidden layer
-        self.every = Group(0, b.model.num_tokens)  # whichever they are
+        self.rows = sequences.all_tokens * self.stride  # of one expert's hidden layer
+        self.every = Group(0, sequences.all_tokens)  # whichever they are
+        self.sequences = sequences
         self.linears = list(zip(block.expert_fc1, block.expert_fc2, strict=True))
         self.held: dict[int, list[Chunk]] = {}  # fetched ahead of the gate, by expert
         self.free = 0  # rows of WEIGHT that chunks are cut for
@@ -199,7 +211,8 @@ class _Experts:
             ),
         )
         if not self.b.options.moe_group:  # the reference's hidden rows are those of a whole queue
-            self.trace.add(f"{label}.hidden", command, group, chunk.channel, chunk.channels, expert=number)
+            last = self.sequences.places - 1
+            self.trace.add_queued(f"{label}.hidden", command, group.count, chunk.channel, chunk.channels, number, last)
 
     def _second(self, chunk: Chunk, group: Group, hidden: Region, label: str, last: bool) -> None:
         if chunk.tile == 0:
@@ -223,4 +236,6 @@ class _Experts:
             ),
         )
         if last:
-            self.trace.add(f"{self.name}.residual2", command, group, chunk.channel, chunk.channels)
+            for place in range(self.sequences.places):
+                whole = Group(place * self.sequences.tokens, self.sequences.tokens)
+                self.trace.add(f"{self.name}.residual2", command, whole, chunk.channel, chunk.channels)

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgemoe.bundle import Joined
 from edgemoe.compiler.cuts import HeadParts, balanced_groups, query_groups
 from edgemoe.compiler.errors import CompileError, CompilerOptions
-from edgemoe.compiler.lowering import LoweredTask, lower_task
+from edgemoe.compiler.lowering import Lowered, lower
 from edgemoe.compiler.packing import DramImage
 from edgemoe.layout import align
 from edgemoe_hw.spec import constants
@@ -54,30 +55,56 @@ class Shortage:
 
 
 def fits(
-    model: ModelConfig, config: AcceleratorConfig, options: CompilerOptions = _DEFAULTS, expert_bits: int = 8
+    model: ModelConfig,
+    config: AcceleratorConfig,
+    options: CompilerOptions = _DEFAULTS,
+    expert_bits: int = 8,
+    joined: Joined | None = None,
 ) -> list[str]:
     """Everything that keeps a model of this shape from being compiled, one line each; empty when nothing does.
 
+    With ``joined``, the program of these tasks and images, else each task's own.
+
     Weights can still be refused: accumulators that could overflow depend on their values.
     """
-    if found := shortages(model, config, options):
+    if found := shortages(model, config, options, joined):
         return [shortage.text for shortage in found]
     try:
-        needed = commands_needed(model, config, options, expert_bits)
+        needed = commands_needed(model, config, options, expert_bits, joined)
     except CompileError as error:
         return [str(error)]
     return [
-        f"task {task} needs {count} commands, the limit is {MAX_COMMANDS}: {count - MAX_COMMANDS} too many"
-        for task, count in needed.items()
+        f"{what} needs {count} commands, the limit is {MAX_COMMANDS}: {count - MAX_COMMANDS} too many"
+        for what, count in needed.items()
         if count > MAX_COMMANDS
     ]
 
 
 def shortages(
-    model: ModelConfig, config: AcceleratorConfig, options: CompilerOptions = _DEFAULTS
+    model: ModelConfig,
+    config: AcceleratorConfig,
+    options: CompilerOptions = _DEFAULTS,
+    joined: Joined | None = None,
 ) -> tuple[Shortage, ...]:
     """The limits that follow from formulas."""
-    return (*_counts(model, config), *_scratchpads(model, config, options))
+    joined = joined or Joined((model.tasks[0].name,))
+    return (*_counts(model, config), *_queues(model, config, joined), *_scratchpads(model, config, options, joined))
+
+
+def _places(model: ModelConfig, joined: Joined) -> int:
+    """Token sequences that are on chip together: without gates, an image's tasks share one until their heads."""
+    return joined.images * (len(joined.tasks) if _has_blocks(model, with_experts=True) else 1)
+
+
+def _queues(model: ModelConfig, config: AcceleratorConfig, joined: Joined) -> Iterator[Shortage]:
+    """An expert's queue may get every token of every sequence."""
+    tokens = _places(model, joined) * model.num_tokens
+    if model.num_tokens < tokens and _has_blocks(model, with_experts=True) and tokens > config.max_tokens:
+        text = (
+            f"{joined}: {tokens} tokens in all, but {config.name} allows max_tokens = {config.max_tokens}: "
+            f"{tokens - config.max_tokens} too many"
+        )
+        yield Shortage(text, "max_tokens", tokens) if tokens <= constants.MAX_TOKENS else Shortage(text)
 
 
 def _counts(model: ModelConfig, config: AcceleratorConfig) -> Iterator[Shortage]:
@@ -102,10 +129,12 @@ def _counts(model: ModelConfig, config: AcceleratorConfig) -> Iterator[Shortage]
         yield Shortage(f"dim must be at least {_SMALLEST_DIM} (LayerNorm), not {model.dim}")
 
 
-def _scratchpads(model: ModelConfig, config: AcceleratorConfig, options: CompilerOptions) -> Iterator[Shortage]:
+def _scratchpads(
+    model: ModelConfig, config: AcceleratorConfig, options: CompilerOptions, joined: Joined
+) -> Iterator[Shortage]:
     needs = {
-        "residual": _residual_rows(model, config),
-        "activation": max(_activation_rows(model, config, options)),
+        "residual": _residual_rows(model, config, _places(model, joined)),
+        "activation": max(_activation_rows(model, config, options, joined)),
         "score": _score_rows(model, config, options),
         "weight": max(_weight_rows(model, config)),
     }
@@ -129,18 +158,18 @@ def _has_blocks(model: ModelConfig, with_experts: bool) -> bool:
     return any(model.is_moe(i) == with_experts for i in range(min(model.depth, model.moe_every)))
 
 
-def _residual_rows(model: ModelConfig, config: AcceleratorConfig) -> tuple[int, str]:
-    need = model.num_tokens * _rows(model.dim, config.epilogue_lanes)
-    return need, f"{model.num_tokens} tokens of {model.dim} channels"
+def _residual_rows(model: ModelConfig, config: AcceleratorConfig, places: int) -> tuple[int, str]:
+    need = places * model.num_tokens * _rows(model.dim, config.epilogue_lanes)
+    return need, f"{places * model.num_tokens} tokens of {model.dim} channels"
 
 
 def _activation_rows(
-    model: ModelConfig, config: AcceleratorConfig, options: CompilerOptions
+    model: ModelConfig, config: AcceleratorConfig, options: CompilerOptions, joined: Joined
 ) -> Iterator[tuple[int, str]]:
     """One tensor of the tokens, and beside it what each step needs."""
-    lanes, tokens = config.lanes_k, model.num_tokens
+    lanes, tokens = config.lanes_k, _places(model, joined) * model.num_tokens
     tensor = tokens * max(_rows(model.dim, lanes), model.heads * _rows(model.head_dim, lanes))
-    group = max(group.count for group in balanced_groups(tokens, options.group_tokens))
+    group = max(group.count for group in balanced_groups(model.num_tokens, options.group_tokens))
     beside = f"beside one tensor of {tokens} tokens, {model.dim} channels"
     yield 2 * tensor, f"two tensors of {tokens} tokens, {model.dim} channels"
     yield tensor + group * _rows(model.patch_inputs, lanes), f"{group} patches of {model.patch_inputs} inputs {beside}"
@@ -150,11 +179,16 @@ def _activation_rows(
     if _has_blocks(model, with_experts=True):
         need = tensor + tokens * _rows(model.expert_hidden, lanes)
         yield need, f"a full expert queue of {tokens} tokens, {model.expert_hidden} hidden channels, {beside}"
-    for task in model.tasks:
+    for task in (model.task(name) for name in (joined.tasks if len(joined.tasks) > 1 else _names(model))):
         if task.head_hidden:
-            rows = tokens if task.is_dense else model.head_rows(task.name)[1]
+            of_image = model.num_tokens if task.is_dense else model.head_rows(task.name)[1]
+            rows = joined.images * of_image
             need = tensor + rows * _rows(task.head_hidden, lanes)
             yield need, f"{rows} tokens of {task.head_hidden} hidden channels of the head {task.name} {beside}"
+
+
+def _names(model: ModelConfig) -> list[str]:
+    return [task.name for task in model.tasks]
 
 
 def _score_rows(model: ModelConfig, config: AcceleratorConfig, options: CompilerOptions) -> tuple[int, str]:
@@ -180,9 +214,14 @@ def _weight_rows(model: ModelConfig, config: AcceleratorConfig) -> Iterator[tupl
 
 
 def commands_needed(
-    model: ModelConfig, config: AcceleratorConfig, options: CompilerOptions = _DEFAULTS, expert_bits: int = 8
+    model: ModelConfig,
+    config: AcceleratorConfig,
+    options: CompilerOptions = _DEFAULTS,
+    expert_bits: int = 8,
+    joined: Joined | None = None,
 ) -> dict[str, int]:
-    """Commands of each task's program: three periods of blocks are lowered, the middle one counts for the rest.
+    """Commands of each task's program, or of ``joined``'s: three periods of blocks are lowered, the middle one counts
+    for the rest.
 
     Raises:
         CompileError: what lowering refuses
@@ -190,14 +229,14 @@ def commands_needed(
     period = model.moe_every if model.num_experts else 1
     few = dataclasses.replace(model, depth=min(model.depth, 3 * period + model.depth % period))
     image, needed = DramImage(config), {}
-    for task in model.tasks:
-        lowered = lower_task(_zeros(few, expert_bits), config, options, image, task.name)
+    for each in [joined] if joined is not None else [Joined((name,)) for name in _names(model)]:
+        lowered = lower(_zeros(few, expert_bits), config, options, image, each)
         more = (model.depth - few.depth) // period * _commands_of_blocks(lowered, range(period, 2 * period))
-        needed[task.name] = len(lowered.builder.commands) + 2 + more
+        needed[str(each)] = len(lowered.builder.commands) + 2 + more
     return needed
 
 
-def _commands_of_blocks(lowered: LoweredTask, blocks: range) -> int:
+def _commands_of_blocks(lowered: Lowered, blocks: range) -> int:
     names = tuple(f"blocks.{i}." for i in blocks)
     phases = lowered.builder.phases
     return sum(phases[command.phase].name.startswith(names) for command in lowered.builder.commands)

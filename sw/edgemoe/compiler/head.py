@@ -1,151 +1,204 @@
-"""Lowering of a task's head: the final LayerNorm, the head's layers, and its outputs back to DRAM."""
+"""Lowering of the tasks' heads: the final LayerNorm, each head's layers, and its outputs back to DRAM."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from edgemoe.compiler.allocation import RowAllocator
-from edgemoe.compiler.builder import Builder, Chunk, Group, Job, Region
+from edgemoe.compiler.builder import Builder, Chunk, Job, Region
+from edgemoe.compiler.cuts import Group
 from edgemoe.compiler.naive import activation_pass
+from edgemoe.compiler.sequences import TokenSequences
 from edgemoe.compiler.trace import Trace
 from edgemoe.layout import OutputPart, align
 from edgemoe_hw.spec.isa import Base, MatMul, Mode, Store
 from edgemoe_models.graph.integer_graph import IntegerGraph
 
-__all__ = ["emit_head"]
+__all__ = ["Outputs", "emit_heads"]
 
 
-def emit_head(
+@dataclass
+class Outputs:
+    """Where the heads' outputs lie in the OUTPUT memory.
+
+    Attributes:
+        parts: of each sequence
+        end: bytes that are taken; what comes first is not the heads'
+    """
+
+    parts: list[list[OutputPart]]
+    end: int = 0
+    size: int = field(default=0, init=False)
+
+    def add(self, sequence: int, tokens: Group, channel: int, channels: int, stride: int) -> int:
+        """Place for rows of a sequence; returns its offset."""
+        offset, size = self.end, 2 * tokens.count * stride
+        self.parts[sequence].append(OutputPart(offset, tokens.first, tokens.count, channel, channels, stride))
+        self.size, self.end = offset + size, align(offset + size)
+        return offset
+
+
+def emit_heads(
     b: Builder,
     trace: Trace,
     graph: IntegerGraph,
-    task: str,
+    sequences: TokenSequences,
     residual: Region,
-    buffers: list[Region],
-    groups: list[Group],
-) -> tuple[list[OutputPart], int]:
-    """Emit the head for the tokens that it reads; returns the outputs' layout and bytes.
+    x: Region,
+    outputs: Outputs,
+) -> None:
+    """Emit every sequence's head for the tokens that it reads.
 
     Of a task that the host finishes, the tokens' residual stream is stored instead. Other outputs go through residual
-    rows that no token needs any more, as many tokens and channels at a time as fit.
+    rows that no token needs any more, as many tokens and channels at a time as fit: so the residual stream of all
+    sequences is read before.
     """
-    head, model = graph.heads[task], b.model
-    first, count = model.head_rows(task)
-    groups = [
-        Group(start, end - start)
-        for group in groups
-        if (start := max(group.first, first)) < (end := min(group.first + group.count, first + count))
-    ]
+    heads = _Heads(b, trace, graph, sequences, residual, x, outputs)
     phase = b.phase("head")
-    if model.task(task).is_finished_by_host:
-        return _store_residual(b, residual, groups, first)
-    x = buffers[0]
-    row = b.load_norm("norm", graph.norm)
-    for group in groups:
-        command = b.layernorm(graph.norm, row, group, residual, x, "norm")
-        trace.add("norm", command, _shift(group, first), 0, model.dim)
-    source = x
-    if head.fc1 is not None and head.activation is not None:
-        source = _hidden_layer(b, trace, graph, task, x, groups, first)
-    outputs = _output_layer(b, trace, graph, task, source, groups, first)
-    linears = [linear for linear in (head.fc1, head.out) if linear is not None]
-    tokens = sum(group.count for group in groups)
-    phase.macs += tokens * sum(linear.weight.size for linear in linears)
-    phase.bytes_read += sum(linear.weight.size + 4 * linear.outputs for linear in linears) + 6 * model.dim
-    phase.bytes_written += 2 * tokens * head.out.outputs
-    return outputs, _size(outputs)
+    finished = [task for task in sequences.tasks if b.model.task(task).is_finished_by_host]
+    for task in finished:
+        heads.store_residual(task)
+    rest = [task for task in sequences.tasks if task not in finished]
+    if not rest:
+        return
+    heads.normalize(rest)
+    phase.bytes_read += 6 * b.model.dim
+    for task in rest:
+        heads.emit(task)
+        head, tokens = graph.heads[task], sequences.images * b.model.head_rows(task)[1]
+        linears = [linear for linear in (head.fc1, head.out) if linear is not None]
+        phase.macs += tokens * sum(linear.weight.size for linear in linears)
+        phase.bytes_read += sum(linear.weight.size + 4 * linear.outputs for linear in linears)
+        phase.bytes_written += 2 * tokens * head.out.outputs
 
 
-def _size(parts: list[OutputPart]) -> int:
-    """Bytes of all of them, which lie one after the other."""
-    return max(part.offset + 2 * part.tokens * part.stride for part in parts)
+class _Heads:
+    """The heads of one program."""
 
+    def __init__(
+        self,
+        b: Builder,
+        trace: Trace,
+        graph: IntegerGraph,
+        sequences: TokenSequences,
+        residual: Region,
+        x: Region,
+        outputs: Outputs,
+    ) -> None:
+        self.b, self.trace, self.graph, self.sequences = b, trace, graph, sequences
+        self.residual, self.x, self.outputs = residual, x, outputs
+        self.rows = RowAllocator("residual", b.config.residual_depth)
 
-def _store_residual(b: Builder, residual: Region, groups: list[Group], first: int) -> tuple[list[OutputPart], int]:
-    """The residual rows of ``groups``, as they are; nothing is computed."""
-    parts: list[OutputPart] = []
-    end, stride = 0, residual.stride * b.config.epilogue_lanes
-    for group in groups:
-        rows = group.count * residual.stride
-        b.emit(Store(base=Base.OUTPUT, offset=end, row=residual.row(group.first), rows=rows), "residual")
-        parts.append(OutputPart(end, group.first - first, group.count, 0, b.model.dim, stride))
-        end = align(end + 2 * group.count * stride)
-    b.phases[-1].bytes_written += 2 * sum(group.count for group in groups) * b.model.dim
-    return parts, _size(parts)
+    def _groups(self, task: str) -> list[tuple[int, Group]]:
+        """A task's sequences and the groups of their tokens that the head reads."""
+        first, count = self.b.model.head_rows(task)
+        found = []
+        for sequence in self.sequences.of_task(task):
+            begin = self.sequences.place(sequence) * self.sequences.tokens + first
+            for group in self.sequences.groups(self.sequences.place(sequence)):
+                start, end = max(group.first, begin), min(group.first + group.count, begin + count)
+                if start < end:
+                    found.append((sequence, Group(start, end - start)))
+        return found
 
+    def _row(self, task: str, group: Group) -> Group:
+        """The group in rows of the head, which begin at the first token that it reads."""
+        first, _ = self.b.model.head_rows(task)
+        return Group(group.first % self.sequences.tokens - first, group.count)
 
-def _shift(group: Group, first: int) -> Group:
-    """The group in rows of the reference's trace, which begin at the first needed token."""
-    return Group(group.first - first, group.count)
+    def store_residual(self, task: str) -> None:
+        """The residual rows that the head reads, as they are; nothing is computed."""
+        b, stride = self.b, self.residual.stride
+        for sequence, group in self._groups(task):
+            offset = self.outputs.add(
+                sequence, self._row(task, group), 0, b.model.dim, stride * b.config.epilogue_lanes
+            )
+            row, rows = self.residual.row(group.first), group.count * stride
+            b.emit(Store(base=Base.OUTPUT, offset=offset, row=row, rows=rows), "residual")
+            b.phases[-1].bytes_written += 2 * group.count * b.model.dim
 
+    def normalize(self, tasks: list[str]) -> None:
+        """The final LayerNorm of all tokens that the heads read, once each."""
+        b, norm = self.b, self.graph.norm
+        row = b.load_norm("norm", norm)
+        seen: set[Group] = set()
+        for task in tasks:
+            first = b.model.head_rows(task)[0]
+            for sequence, group in self._groups(task):
+                if group not in seen:
+                    seen.add(group)
+                    command = b.layernorm(norm, row, group, self.residual, self.x, "norm")
+                    self.trace.add("norm", command, group, 0, b.model.dim, first=first, sequence=sequence)
 
-def _hidden_layer(
-    b: Builder, trace: Trace, graph: IntegerGraph, task: str, x: Region, groups: list[Group], first: int
-) -> Region:
-    head = graph.heads[task]
-    assert head.fc1 is not None and head.activation is not None
-    name = f"heads.{task}.hidden"
-    layout = b.image.add_linear(f"heads.{task}.fc1", head.fc1)
-    stride = -(-layout.outputs // b.config.lanes_k)
-    base = x.row(b.model.num_tokens)
-    hidden = Region(base, stride)
-    b.load_activation(head.activation, name)
+    def emit(self, task: str) -> None:
+        """One task's head for all images."""
+        head, source = self.graph.heads[task], self.x
+        if head.fc1 is not None and head.activation is not None:
+            source = self._hidden_layer(task)
+        self._output_layer(task, source)
 
-    def emit(chunk: Chunk, group: Group) -> None:
-        command = b.matmul(
-            chunk,
-            group,
-            name,
-            MatMul(
-                src_base=x.row(group.first),
-                src_stride=x.stride,
-                dst_base=hidden.row(group.first),
-                dst_stride=stride,
-                dst_channel=chunk.channel,
-                activate=True,
-            ),
-        )
-        trace.add(name, command, _shift(group, first), chunk.channel, chunk.channels)
+    def _hidden_layer(self, task: str) -> Region:
+        b, x, head = self.b, self.x, self.graph.heads[task]
+        assert head.fc1 is not None and head.activation is not None
+        name, first = f"heads.{task}.hidden", b.model.head_rows(task)[0]
+        layout = b.image.add_linear(f"heads.{task}.fc1", head.fc1)
+        stride = -(-layout.outputs // b.config.lanes_k)
+        sequence_of = {group: sequence for sequence, group in self._groups(task)}
+        skipped = self.sequences.place(self.sequences.of_task(task).start) * self.sequences.tokens
+        hidden = Region(x.row(self.sequences.all_tokens) - skipped * stride, stride)  # the same rows for every task
+        b.load_activation(head.activation, name)
 
-    b.stream([Job(layout, emit)], groups)
-    return hidden
-
-
-def _output_layer(
-    b: Builder, trace: Trace, graph: IntegerGraph, task: str, source: Region, groups: list[Group], first: int
-) -> list[OutputPart]:
-    config, name = b.config, f"heads.{task}"
-    layout = b.image.add_linear(name, graph.heads[task].out)
-    rows = RowAllocator("residual", config.residual_depth)
-    parts: list[OutputPart] = []
-    end = 0
-
-    def emit(chunk: Chunk, group: Group) -> None:
-        nonlocal end
-        width = -(-chunk.channels // config.epilogue_lanes)
-        limit = max(config.residual_depth // (2 * width), 1)  # tokens at a time, so that STORE overlaps MATMUL
-        if chunk.tile == 0 and graph.heads[task].fc1 is not None:
-            activation_pass(b, name, chunk, group, source)
-        for start in range(group.first, group.first + group.count, limit):
-            part = Group(start, min(limit, group.first + group.count - start))
-            need = part.count * width
-            place = rows.alloc(need, f"{name}: outputs")
+        def emit(chunk: Chunk, group: Group) -> None:
             command = b.matmul(
                 chunk,
-                part,
+                group,
                 name,
                 MatMul(
-                    src_base=source.row(part.first),
-                    src_stride=source.stride,
-                    mode=Mode.RESIDUAL,
-                    dst_base=place,
-                    dst_stride=width,
+                    src_base=x.row(group.first),
+                    src_stride=x.stride,
+                    dst_base=hidden.row(group.first),
+                    dst_stride=stride,
+                    dst_channel=chunk.channel,
+                    activate=True,
                 ),
             )
-            trace.add(name, command, _shift(part, first), chunk.channel, chunk.channels)
-            b.emit(Store(base=Base.OUTPUT, offset=end, row=place, rows=need), name)
-            rows.release(place, need)
-            stride = width * config.epilogue_lanes
-            parts.append(OutputPart(end, part.first - first, part.count, chunk.channel, chunk.channels, stride))
-            end = align(end + 2 * part.count * stride)
+            sequence = sequence_of[group]
+            self.trace.add(name, command, group, chunk.channel, chunk.channels, first=first, sequence=sequence)
 
-    b.stream([Job(layout, emit)], groups)
-    return parts
+        b.stream([Job(layout, emit)], list(sequence_of))
+        return hidden
+
+    def _output_layer(self, task: str, source: Region) -> None:
+        b, config, name = self.b, self.b.config, f"heads.{task}"
+        layout = b.image.add_linear(name, self.graph.heads[task].out)
+        first = b.model.head_rows(task)[0]
+        sequence_of = {group: sequence for sequence, group in self._groups(task)}
+
+        def emit(chunk: Chunk, group: Group) -> None:
+            width = -(-chunk.channels // config.epilogue_lanes)
+            limit = max(config.residual_depth // (2 * width), 1)  # tokens at a time, so that STORE overlaps MATMUL
+            if chunk.tile == 0 and self.graph.heads[task].fc1 is not None:
+                activation_pass(b, name, chunk, group, source)
+            for start in range(group.first, group.first + group.count, limit):
+                part = Group(start, min(limit, group.first + group.count - start))
+                need = part.count * width
+                place = self.rows.alloc(need, f"{name}: outputs")
+                command = b.matmul(
+                    chunk,
+                    part,
+                    name,
+                    MatMul(
+                        src_base=source.row(part.first),
+                        src_stride=source.stride,
+                        mode=Mode.RESIDUAL,
+                        dst_base=place,
+                        dst_stride=width,
+                    ),
+                )
+                sequence, stride = sequence_of[group], width * config.epilogue_lanes
+                self.trace.add(name, command, part, chunk.channel, chunk.channels, first=first, sequence=sequence)
+                offset = self.outputs.add(sequence, self._row(task, part), chunk.channel, chunk.channels, stride)
+                b.emit(Store(base=Base.OUTPUT, offset=offset, row=place, rows=need), name)
+                self.rows.release(place, need)
+
+        b.stream([Job(layout, emit)], list(sequence_of))

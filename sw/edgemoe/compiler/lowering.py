@@ -1,36 +1,44 @@
-"""From integer graph to commands in sequential order: one task's whole inference."""
+"""From integer graph to commands in sequential order: one program's whole inference."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from edgemoe.bundle import Joined
 from edgemoe.compiler.attention import Attention
-from edgemoe.compiler.builder import Builder, Chunk, Group, Job, Region
-from edgemoe.compiler.cuts import balanced_groups
+from edgemoe.compiler.builder import Builder, Chunk, Job, Region
+from edgemoe.compiler.cuts import Group
 from edgemoe.compiler.errors import TOO_LARGE, CompileError, CompilerOptions
 from edgemoe.compiler.experts import ExpertsPlan, emit_experts
-from edgemoe.compiler.head import emit_head
+from edgemoe.compiler.fork import ResidualCopy
+from edgemoe.compiler.head import Outputs, emit_heads
 from edgemoe.compiler.mlp import MlpPlan, emit_dense
 from edgemoe.compiler.packing import DramImage, DramObject
+from edgemoe.compiler.sequences import TokenSequences
 from edgemoe.compiler.trace import Trace
 from edgemoe.layout import OutputPart, align
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.isa import Base, FieldError, MatMul, Mode
 from edgemoe_models.graph.integer_graph import IntegerBlock, IntegerGraph, IntegerLayerNorm
 
-__all__ = ["LoweredTask", "input_object", "lower_task"]
+__all__ = ["Lowered", "input_object", "lower"]
 
 
 @dataclass
-class LoweredTask:
-    """One task's commands in sequential order and what the host needs to use them."""
+class Lowered:
+    """One program's commands in sequential order and what the host needs to use them.
+
+    ``outputs``: where the head's outputs of each sequence lie.
+    """
 
     builder: Builder
     trace: Trace
-    outputs: list[OutputPart]
+    sequences: TokenSequences
+    outputs: list[list[OutputPart]]
     output_bytes: int
 
 
@@ -60,25 +68,32 @@ class _Norm:
 
 
 class _Lowering:
-    """One task: places its activations and walks the model."""
+    """One program: places the activations of its sequences and walks the model."""
 
     def __init__(
-        self, graph: IntegerGraph, config: AcceleratorConfig, options: CompilerOptions, image: DramImage, task: str
+        self,
+        graph: IntegerGraph,
+        config: AcceleratorConfig,
+        options: CompilerOptions,
+        image: DramImage,
+        sequences: TokenSequences,
     ) -> None:
         model = graph.config
-        self.graph, self.config, self.task = graph, config, task
+        self.graph, self.config, self.sequences = graph, config, sequences
         self.b = Builder(config, model, options, image)
-        self.trace = Trace()
-        self.groups = balanced_groups(model.num_tokens, options.group_tokens)
+        self.trace = Trace(model.num_tokens)
         self.residual = Region(0, -(-model.dim // config.epilogue_lanes))
         width = max(-(-model.dim // config.lanes_k), model.heads * -(-model.head_dim // config.lanes_k))
-        self.rows = model.num_tokens * width  # of one activation tensor of width dim
+        self.rows = sequences.all_tokens * width  # of one activation tensor of width dim, of every sequence
         # Two buffers at the ends: LayerNorm 1 -> low (then context), q -> high, LayerNorm 2 -> high, and the next
         # block the other way round (or context -> high, LayerNorm 2 -> low, where attention says so); hidden rows may
         # use all but the buffer with LayerNorm 2's output.
         self.buffers = [Region(0, width), Region(config.act_depth - self.rows, width)]
+        #: The places that are computed so far: those of the trunk, from the first gate on all.
+        self.places = sequences.trunk
+        self.copy = ResidualCopy(self.b, self.residual, sequences)
 
-    def run(self) -> LoweredTask:
+    def run(self) -> Lowered:
         """Emit everything. A LayerNorm belongs to the phase whose matrix products it hides behind."""
         blocks = self.graph.blocks
         x, other = self.buffers
@@ -94,58 +109,67 @@ class _Lowering:
             if i + 1 < len(blocks):
                 after = _Norm(self, f"blocks.{i + 1}.norm1", blocks[i + 1].norm1, x)
                 attention = self._attention_of(i + 1)
+            groups = self.sequences.all_groups(self.places)
             if block.is_moe:
                 preload = [] if after is None else [after.load, attention.preload]
                 experts = ExpertsPlan(plan, self._expert_use(name))
-                emit_experts(self.b, self.trace, name, block, self.task, experts, self.groups, phase, preload)
+                emit_experts(self.b, self.trace, name, block, self.sequences, experts, phase, preload)
                 if after is not None:
-                    for group in self.groups:
+                    for group in groups:
                         after(group)
             else:
-                emit_dense(self.b, self.trace, name, block, plan, self.groups, after, phase)
+                emit_dense(self.b, self.trace, name, block, plan, groups, after, phase)
                 phase.bytes_read += self._linear_bytes(f"{name}.fc1", f"{name}.fc2")
-        outputs, size = emit_head(self.b, self.trace, self.graph, self.task, self.residual, self.buffers, self.groups)
-        return LoweredTask(self.b, self.trace, outputs, size)
+        outputs = Outputs([[] for _ in self.sequences.members], self.copy.bytes)
+        emit_heads(self.b, self.trace, self.graph, self.sequences, self.residual, self.buffers[0], outputs)
+        return Lowered(self.b, self.trace, self.sequences, outputs.parts, outputs.size)
 
     def _expert_use(self, name: str) -> list[float]:
-        """How likely the gate chooses each expert of a block, for an image or for a wave of ``moe_group`` tokens."""
+        """How likely each expert of a block is chosen by a sequence, or by a wave of ``moe_group`` tokens."""
         model = self.b.model
         tokens = self.b.options.moe_group or model.num_tokens
         balanced = 1 - (1 - model.top_k / model.num_experts) ** tokens
-        measured = self.graph.expert_use.get(f"{name}.{self.task}", np.ones(model.num_experts))
-        return [float(share) * balanced for share in measured]
+        unused = np.ones(model.num_experts)
+        for task in self.sequences.tasks:
+            measured = self.graph.expert_use.get(f"{name}.{task}", np.ones(model.num_experts))
+            unused *= (1 - measured * balanced) ** self.sequences.images
+        return [1 - float(share) for share in unused]
 
     def _embed(self, after: Callable[[Group], None]) -> None:
         """Position embeddings into the residual stream, then the patch embedding added to the patches' tokens."""
         b, model, prefix = self.b, self.b.model, self.b.model.prefix_tokens
+        tokens, groups = model.num_tokens, self.sequences.all_groups(self.places)
         phase = b.phase("embed")
         layout = b.image.add_linear("patch_embed", self.graph.patch_embed)
         position = b.image.add_residual("pos_embed", self.graph.pos_embed)
-        source = input_object(self.config, model.num_patches, model.patch_inputs)
+        first_image = input_object(self.config, model.num_patches, model.patch_inputs)
+        image_bytes = first_image.plane_stride * self.config.load_masters("ACT")
         stride = layout.k_steps
-        largest = max(group.count for group in self.groups) * stride
+        largest = max(group.count for group in groups) * stride
         available = self.config.act_depth - self.rows
-        slots = min(available // largest, len(self.groups))
+        slots = min(available // largest, len(groups))
         held: list[Group | None] = [None] * slots  # patches that are on chip; all groups at once if they fit
         positioned: set[Group] = set()
 
         def fetch(group: Group) -> tuple[Group, int]:
             """Loads of a group that are not there yet; returns its tokens that have patches, and the patches' row."""
-            first = max(group.first, prefix)
-            count = max(group.first + group.count - first, 0)
-            slot = self.groups.index(group) % slots
+            image, begin = divmod(group.first, tokens)
+            first = max(begin, prefix)
+            count = max(begin + group.count - first, 0)
+            slot = groups.index(group) % slots
             patches = self.rows + slot * largest
             if group not in positioned:
                 positioned.add(group)
-                row = group.first * self.residual.stride
-                command = b.load(position, row, group.count * self.residual.stride, row, "pos_embed")
-                if group.first < prefix:
-                    whole = Group(group.first, min(prefix, group.first + group.count) - group.first)
+                row, rows = begin * self.residual.stride, group.count * self.residual.stride
+                command = b.load(position, row, rows, self.residual.row(group.first), "pos_embed")
+                if begin < prefix:
+                    whole = Group(group.first, min(prefix, begin + group.count) - begin)
                     self.trace.add("embed", command, whole, 0, model.dim)
             if count and held[slot] != group:
                 held[slot] = group
+                source = dataclasses.replace(first_image, offset=image * image_bytes)
                 b.load(source, (first - prefix) * stride, count * stride, patches, "patches", Base.INPUT)
-            return Group(first, count), patches
+            return Group(image * tokens + first, count), patches
 
         def emit(chunk: Chunk, group: Group) -> None:
             part, patches = fetch(group)
@@ -167,24 +191,33 @@ class _Lowering:
                 )
                 self.trace.add("embed", command, part, chunk.channel, chunk.channels)
 
-        fetch(self.groups[0])  # ahead of the weights: computing can start with their first chunk
-        b.stream([Job(layout, emit)], self.groups, after, single_set=slots < len(self.groups))
-        phase.macs += model.num_patches * layout.macs
+        fetch(groups[0])  # ahead of the weights: computing can start with their first chunk
+        b.stream([Job(layout, emit)], groups, after, single_set=slots < len(groups))
+        images = self.sequences.images
+        phase.macs += images * model.num_patches * layout.macs
         phase.bytes_read += (
             self._linear_bytes("patch_embed")
             + 2 * self.graph.pos_embed.size
-            + model.num_patches * model.patch_inputs
+            + images * model.num_patches * model.patch_inputs
             + self._norm_bytes
         )
 
     def _attention_of(self, index: int) -> Attention:
-        return Attention(self.b, self.trace, f"blocks.{index}", self.graph.blocks[index], self.groups)
+        name, block = f"blocks.{index}", self.graph.blocks[index]
+        return Attention(self.b, self.trace, name, block, self.sequences, self.places)
 
     def _attention(self, attention: Attention, block: IntegerBlock, x: Region, other: Region) -> tuple[Region, Region]:
-        """Attention of ``x`` with its projection; returns where LayerNorm 2's output is, and the other region."""
+        """Attention of ``x`` with its projection; returns where LayerNorm 2's output is, and the other region.
+
+        Ahead of the first gate every task gets a residual stream of its own: a copy of the trunk's while attention
+        computes, to which the projection of the trunk's context is then added, for each task by itself.
+        """
         b, model, name = self.b, self.b.model, attention.name
         phase = b.phase(f"{name}.attention")
-        context, free = attention.emit(x, other)
+        computed, fork = len(self.places), block.is_moe and len(self.places) < self.sequences.places
+        context, free = attention.emit(x, other, self.copy if fork else None)
+        if fork:
+            self.places = range(self.sequences.places)
 
         def project(chunk: Chunk, group: Group) -> None:
             command = b.matmul(
@@ -192,7 +225,7 @@ class _Lowering:
                 group,
                 f"{name}.proj",
                 MatMul(
-                    src_base=context.row(group.first),
+                    src_base=context.row((self.sequences.trunk_group(group) if fork else group).first),
                     src_stride=context.stride,
                     mode=Mode.RESIDUAL,
                     accumulate=True,
@@ -203,9 +236,10 @@ class _Lowering:
             )
             self.trace.add(f"{name}.residual1", command, group, chunk.channel, chunk.channels)
 
-        b.stream([Job(attention.proj, project)], self.groups, _Norm(self, f"{name}.norm2", block.norm2, free))
-        tokens, dim = model.num_tokens, model.dim
-        phase.macs += 4 * tokens * dim * dim + 2 * tokens * tokens * dim
+        groups = self.sequences.all_groups(self.places)
+        b.stream([Job(attention.proj, project)], groups, _Norm(self, f"{name}.norm2", block.norm2, free))
+        tokens, dim = computed * model.num_tokens, model.dim
+        phase.macs += 4 * tokens * dim * dim + 2 * tokens * model.num_tokens * dim
         phase.bytes_read += self._linear_bytes(f"{name}.qkv", f"{name}.proj") + self._norm_bytes
         return free, context
 
@@ -220,17 +254,22 @@ class _Lowering:
         return sum(-(-linear.weight.size * linear.bits // 8) + 4 * linear.outputs for linear in linears)
 
 
-def lower_task(
-    graph: IntegerGraph, config: AcceleratorConfig, options: CompilerOptions, image: DramImage, task: str
-) -> LoweredTask:
-    """Lower one task; weights go to ``image``, where tasks share them.
+def lower(
+    graph: IntegerGraph,
+    config: AcceleratorConfig,
+    options: CompilerOptions,
+    image: DramImage,
+    joined: Joined,
+) -> Lowered:
+    """Lower one program. Weights go to ``image``, where programs share them.
 
     The model's shape fits (:mod:`edgemoe.compiler.fits`).
 
     Raises:
         CompileError: it does not all the same, as weights would have to lie
     """
-    lowering = _Lowering(graph, config, options, image, task)
+    sequences = TokenSequences(graph.config, joined, options.group_tokens)
+    lowering = _Lowering(graph, config, options, image, sequences)
     try:
         return lowering.run()
     except FieldError as error:

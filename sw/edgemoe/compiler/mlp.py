@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgemoe.compiler.builder import Builder, Chunk, Group, Job, Phase, Region
+from edgemoe.compiler.builder import Builder, Chunk, Job, Phase, Region
+from edgemoe.compiler.cuts import Group
 from edgemoe.compiler.naive import activation_pass
 from edgemoe.compiler.trace import Trace
 from edgemoe_hw.spec.isa import MatMul, Mode
@@ -98,4 +99,4 @@ def emit_dense(
 
         b.stream([Job(fc1, first)], part)
         b.stream([Job(fc2, second)], part, after)
-    phase.macs += b.model.num_tokens * (fc1.macs + fc2.macs)
+    phase.macs += sum(group.count for group in groups) * (fc1.macs + fc2.macs)

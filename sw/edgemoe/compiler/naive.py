@@ -10,8 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgemoe.compiler.builder import Builder, Chunk, Group, Region
+from edgemoe.compiler.builder import Builder, Chunk, Region
 from edgemoe.compiler.commands import Command
+from edgemoe.compiler.cuts import Group
 from edgemoe_hw.spec.isa import Engine, MatMul
 
 __all__ = ["Refetch", "activation_pass", "softmax_passes"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgemoe.bundle import Joined
 from edgemoe.compiler.commands import Command
 from edgemoe.compiler.errors import TOO_LARGE, CompileError, CompilerOptions
 from edgemoe.compiler.fits import shortages
-from edgemoe.compiler.lowering import LoweredTask, input_object, lower_task
+from edgemoe.compiler.lowering import Lowered, input_object, lower
 from edgemoe.compiler.packing import DramImage, DramObject
 from edgemoe.compiler.schedule import Timing, dispatch_order, estimate, load_bytes
 from edgemoe.compiler.trace import TracePart
@@ -25,20 +27,24 @@ MAX_COMMANDS = (1 << COUNT_BITS) - 1
 
 @dataclass(frozen=True)
 class Program:
-    """One task's program.
+    """One program; ``joined`` says of what.
 
     ``commands`` are in program (dispatch) order without BEGIN and END; ``trace`` counts them the same way.
     ``order`` gives each one's place in sequential order.
     """
 
-    task: str
     code: bytes
     commands: list[Command]
     order: list[int]
     timings: list[Timing]
-    lowered: LoweredTask
+    lowered: Lowered
     trace: list[TracePart]
     load_bytes: int
+
+    @property
+    def joined(self) -> Joined:
+        """The tasks and the number of images."""
+        return self.lowered.sequences.joined
 
     @property
     def estimated_cycles(self) -> int:
@@ -56,7 +62,7 @@ class Program:
 
 @dataclass(frozen=True)
 class CompiledModel:
-    """What a bundle holds: the DRAM image and one program a task."""
+    """What a bundle holds: the DRAM image, one program a task, and those of several tasks or images (``joint``)."""
 
     graph: IntegerGraph
     config: AcceleratorConfig
@@ -64,6 +70,7 @@ class CompiledModel:
     data: bytes
     input: DramObject
     programs: dict[str, Program]
+    joint: list[Program]
 
 
 def _encode(command: Command) -> bytes:
@@ -74,9 +81,7 @@ def _encode(command: Command) -> bytes:
         raise CompileError(f"{command.label}: {TOO_LARGE}: {error}") from None
 
 
-def _assemble(
-    graph: IntegerGraph, config: AcceleratorConfig, task: str, lowered: LoweredTask, max_commands: int
-) -> Program:
+def _assemble(graph: IntegerGraph, config: AcceleratorConfig, lowered: Lowered, max_commands: int) -> Program:
     commands = lowered.builder.commands
     timings = estimate(config, graph.config, commands)
     order = dispatch_order(commands, timings)
@@ -84,7 +89,8 @@ def _assemble(
     count = len(commands) + 2
     if count > max_commands:
         raise CompileError(
-            f"task {task} needs {count} commands, the limit is {max_commands}: {count - max_commands} too many"
+            f"{lowered.sequences.joined} needs {count} commands, the limit is {max_commands}: "
+            f"{count - max_commands} too many"
         )
     begin = encode(Begin(isa_version=ISA_VERSION, config_hash=config.hash32, commands=count))
     totals = waits({engine: sum(command.engine == engine for command in commands) for engine in Engine})
@@ -92,7 +98,6 @@ def _assemble(
     code = begin + b"".join(map(_encode, ordered)) + encode(End(), Header(waits=totals))
     fetched = sum(load_bytes(config, command.payload) for command in commands if isinstance(command.payload, Load))
     return Program(
-        task,
         code,
         ordered,
         order,
@@ -108,29 +113,35 @@ def compile_graph(
     config: AcceleratorConfig,
     options: CompilerOptions | None = None,
     *,
+    joint: Sequence[Joined] = (),
     max_commands: int = MAX_COMMANDS,
 ) -> CompiledModel:
-    """Compile all tasks of a model for one configuration; tasks share their weights in DRAM.
+    """Compile all tasks of a model for one configuration; programs share their weights in DRAM.
 
     Args:
         graph: the model
         config: of the accelerator
         options: default: what is fastest
+        joint: programs of several tasks or images beside those of each task
         max_commands: a longer program is refused
 
     Raises:
         CompileError: the model does not fit; the message says what is too large and by how much
     """
     options = options or CompilerOptions()
-    if found := shortages(graph.config, config, options):
-        raise CompileError("; ".join(shortage.text for shortage in found))
+    for joined in (Joined((graph.config.tasks[0].name,)), *joint):
+        if found := shortages(graph.config, config, options, joined):
+            raise CompileError("; ".join(shortage.text for shortage in found))
     try:
         graph.bound_check()
     except GraphError as error:
         raise CompileError(str(error)) from None
     image = DramImage(config)
     tasks = [task.name for task in graph.config.tasks]
-    lowered = {task: lower_task(graph, config, options, image, task) for task in tasks}
-    programs = {task: _assemble(graph, config, task, lowered[task], max_commands) for task in tasks}
+    lowered = {task: lower(graph, config, options, image, Joined((task,))) for task in tasks}
+    programs = {task: _assemble(graph, config, lowered[task], max_commands) for task in tasks}
+    together = [
+        _assemble(graph, config, lower(graph, config, options, image, joined), max_commands) for joined in joint
+    ]
     source = input_object(config, graph.config.num_patches, graph.config.patch_inputs)
-    return CompiledModel(graph, dataclasses.replace(config), options, image.tobytes(), source, programs)
+    return CompiledModel(graph, dataclasses.replace(config), options, image.tobytes(), source, programs, together)

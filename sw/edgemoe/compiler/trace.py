@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from edgemoe.compiler.builder import Group
 from edgemoe.compiler.commands import Command
+from edgemoe.compiler.cuts import Group
 
 __all__ = ["Trace", "TracePart"]
 
@@ -25,6 +25,7 @@ class TracePart:
         channel, channels: of the tensor, heads padded (``head_pad``)
         head: of scores; -1 elsewhere
         expert: of queues and hidden rows; -1 elsewhere
+        sequence: whose tensor it is; queues and experts' hidden rows are those of all sequences up to this one
     """
 
     tensor: str
@@ -37,35 +38,62 @@ class TracePart:
     channels: int
     head: int = -1
     expert: int = -1
+    sequence: int = 0
 
     def to_list(self) -> list[str | int]:
         return list(dataclasses.astuple(self))
 
 
 class Trace:
-    """Collects parts while commands are emitted; command indices are sequential until ``renumber``."""
+    """Collects parts while commands are emitted; command indices are sequential until ``renumber``.
 
-    def __init__(self) -> None:
+    Args:
+        tokens: of one sequence
+    """
+
+    def __init__(self, tokens: int) -> None:
         self.parts: list[TracePart] = []
+        self._tokens = tokens
 
     def add(
-        self, tensor: str, command: Command, group: Group, channel: int, channels: int, head: int = -1, expert: int = -1
+        self,
+        tensor: str,
+        command: Command,
+        group: Group,
+        channel: int,
+        channels: int,
+        *,
+        head: int = -1,
+        expert: int = -1,
+        first: int = 0,
+        sequence: int | None = None,
     ) -> None:
-        """Note that ``command`` completes this part of ``tensor``."""
-        self.parts.append(
-            TracePart(
-                tensor,
-                command.index,
-                int(command.engine),
-                command.ordinal + 1,
-                group.first,
-                group.count,
-                channel,
-                channels,
-                head,
-                expert,
-            )
-        )
+        """Note that ``command`` completes this part of ``tensor``, of the sequence in whose place the group lies.
+
+        ``first``: the sequence's token that is the tensor's first row; ``sequence``: where several share the place.
+        """
+        place, token = divmod(group.first, self._tokens)
+        whose = place if sequence is None else sequence
+        self._add(tensor, command, (token - first, group.count), (channel, channels), head, expert, whose)
+
+    def add_queued(
+        self, tensor: str, command: Command, tokens: int, channel: int, channels: int, expert: int, sequence: int
+    ) -> None:
+        """Note that ``command`` completes what ``tensor`` has of the queued tokens of all sequences up to this one."""
+        self._add(tensor, command, (0, tokens), (channel, channels), -1, expert, sequence)
+
+    def _add(
+        self,
+        tensor: str,
+        command: Command,
+        tokens: tuple[int, int],
+        channels: tuple[int, int],
+        head: int,
+        expert: int,
+        sequence: int,
+    ) -> None:
+        done = (command.index, int(command.engine), command.ordinal + 1)
+        self.parts.append(TracePart(tensor, *done, *tokens, *channels, head, expert, sequence))
 
     def renumber(self, places: dict[int, int]) -> list[TracePart]:
         """The parts in program order, given each command's place in the program."""

@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 import numpy.typing as npt
 
-from edgemoe.bundle import Bundle, BundleError
+from edgemoe.bundle import Bundle, BundleError, Joined, Joint, Task
 from edgemoe.errors import DeviceError
 from edgemoe.layout import gather_outputs
 from edgemoe.runtime.executor import (
@@ -28,7 +28,7 @@ from edgemoe.runtime.platforms.registers import Registers, mask
 from edgemoe_hw.spec import regs
 from edgemoe_hw.spec.config import ISA_VERSION, PRESETS
 from edgemoe_hw.spec.disassembler import disassemble
-from edgemoe_hw.spec.isa import Engine, EnginePayload, decode_program
+from edgemoe_hw.spec.isa import Base, Engine, EnginePayload, decode_program
 from edgemoe_models.graph.integer_graph import IntegerGraph
 from edgemoe_models.integer.reference import run_head
 from edgemoe_models.model_image import ModelImage
@@ -101,20 +101,22 @@ class Driver(Executor):
             self.reset()  # a program that a killed process has left must end before its memory is used again
             self.memory = BundleMemory(platform, bundle, depth)
             for base, size in self.memory.sizes.items():  # they are the same for every program
-                self._registers.write(f"SIZE_{base.name}", size)
+                if base != Base.INPUT:
+                    self._registers.write(f"SIZE_{base.name}", size)
         except BaseException:
             platform.lock.unclaim()
             raise
 
-    def pack(self, source: int, image: ModelImage) -> None:
-        buffer = self.memory.inputs[source]
-        self._packer.pack(image, buffer.array)
+    def pack(self, source: int, image: ModelImage, place: int = 0) -> None:
+        buffer, size = self.memory.inputs[source], self.bundle.input_bytes
+        self._packer.pack(image, buffer.array[place * size : (place + 1) * size])
         buffer.flush()
 
-    def unpack(self, task: str, target: int) -> npt.NDArray[np.int16]:
-        info, buffer = self.bundle.task(task), self.memory.outputs[target]
+    def unpack(self, program: str | Joined, target: int, sequence: int = 0) -> npt.NDArray[np.int16]:
+        info, buffer = self.bundle.program(program), self.memory.outputs[target]
+        task, parts = info.heads[sequence]
         buffer.invalidate()
-        rows = gather_outputs(info.outputs, buffer.array, info.output_rows, info.output_channels)
+        rows = gather_outputs(parts, buffer.array, *self.bundle.model.device_outputs(task))
         if not self.bundle.model.task(task).is_finished_by_host:
             return rows
         if self._graph is None:
@@ -127,12 +129,14 @@ class Driver(Executor):
         self.memory.outputs[target].array[:] = 0
         self.memory.outputs[target].flush()
 
-    def execute(self, task: str, source: int, target: int, cancel: threading.Event | None = None) -> Measured:
+    def execute(
+        self, program: str | Joined, source: int, target: int, cancel: threading.Event | None = None, *, first: int = 0
+    ) -> Measured:
         for attempt in itertools.count(1):
             try:
                 wall, begin = time.perf_counter(), self.platform.now()
-                self.start(task, source, target)
-                self.finish(task, cancel)
+                self.start(program, source, target, first)
+                self.finish(program, cancel)
                 seconds, wall = self.platform.now() - begin, time.perf_counter() - wall
                 return Measured(seconds, wall, self._registers.read("CYCLES"), self._expert_loads(), attempt)
             except (ProgramStopped, DeviceTimeout) as error:
@@ -142,29 +146,30 @@ class Driver(Executor):
                     raise
         raise AssertionError("unreachable")
 
-    def start(self, task: str, source: int, target: int) -> None:
-        """Start a task's program; nothing may be running. Switching tasks is the program's address, nothing else."""
+    def start(self, program: str | Joined, source: int, target: int, first: int = 0) -> None:
+        """Start a program; nothing may be running. Switching tasks is the program's address, nothing else."""
         if self._closed:
             raise DeviceError(f"device {self.name} is closed; open it again")
         self.platform.lock.check()
-        info = self.bundle.task(task)
+        info, size = self.bundle.program(program), self.bundle.input_bytes
         if self._must_reset:
             self.reset()
         self._must_reset = True  # until it is known to have ended
         for name, value in (
-            ("PROGRAM_ADDR", self.memory.programs[task].physical_address),
+            ("PROGRAM_ADDR", self.memory.programs[info.key].physical_address),
             ("PROGRAM_COMMANDS", info.commands),
             ("BASE_WEIGHTS", self.memory.weights.physical_address),
-            ("BASE_INPUT", self.memory.inputs[source].physical_address),
+            ("BASE_INPUT", self.memory.inputs[source].physical_address + first * size),
+            ("SIZE_INPUT", info.joined.images * size),
             ("BASE_OUTPUT", self.memory.outputs[target].physical_address),
             ("WATCHDOG", self._watchdog),
             ("CONTROL", _START | (_IRQ_ENABLE if self._interrupt else 0)),
         ):
             self._registers.write(name, value)
 
-    def finish(self, task: str, cancel: threading.Event | None = None) -> None:
+    def finish(self, program: str | Joined, cancel: threading.Event | None = None) -> None:
         """Wait for the end of a started program; raises as ``execute``."""
-        info = self.bundle.task(task)
+        info = self.bundle.program(program)
         estimate = sum(phase.estimated_cycles for phase in info.phases) / (self.platform.clock_mhz * 1e6)
         limit = _TIMEOUT + _MARGIN * estimate if self.timeout is None else self.timeout
         pause = _INTERRUPT_WAIT if self._interrupt else min(max(estimate / _POLLS, _SHORTEST_POLL), _LONGEST_POLL)
@@ -176,23 +181,23 @@ class Driver(Executor):
                 break
             if late:
                 raise DeviceTimeout(
-                    f"device {self.name}: task {task} did not end within {limit:.3g} s; {self._progress(task)}"
+                    f"device {self.name}: {info.joined} did not end within {limit:.3g} s; {self._progress(info)}"
                 )
             if cancel is not None and cancel.is_set():
                 self.reset()
-                raise Cancelled(f"device {self.name}: task {task} was given up")
+                raise Cancelled(f"device {self.name}: {info.joined} was given up")
             self.platform.wait(min(pause, limit))
-        self._acknowledge(task, status)
+        self._acknowledge(info, status)
 
-    def _acknowledge(self, task: str, status: int) -> None:
+    def _acknowledge(self, info: Task | Joint, status: int) -> None:
         """Clear the interrupt of a program that has ended; raises ProgramStopped if an error ended it."""
         self._registers.write("STATUS", _IRQ)
         if status & _ERROR:
             command = self._registers.read("ERROR_COMMAND")
-            raise ProgramStopped(self._error_code(), command, self._describe(task, command))
+            raise ProgramStopped(self._error_code(), command, self._describe(info, command))
         if not status & _DONE:
             raise DeviceError(
-                f"device {self.name}: task {task} was not run: the accelerator was reset meanwhile, "
+                f"device {self.name}: {info.joined} was not run: the accelerator was reset meanwhile, "
                 f"perhaps by another process"
             )
         self._must_reset = False
@@ -206,17 +211,15 @@ class Driver(Executor):
                 f"device {self.name}: unknown error code {code}; is its overlay newer than this edgemoe?"
             ) from None
 
-    def _describe(self, task: str, command: int) -> str:
+    def _describe(self, info: Task | Joint, command: int) -> str:
         """A command as text."""
-        info = self.bundle.task(task)
         with contextlib.suppress(ValueError, IndexError):  # the program itself may be what is wrong
             lines = itertools.islice(disassemble(info.program, [phase.name for phase in info.phases]), command, None)
-            return f"task {task}: {' '.join(next(lines, '').split())}"
-        return f"task {task}"
+            return f"{info.joined}: {' '.join(next(lines, '').split())}"
+        return info.joined
 
-    def _progress(self, task: str) -> str:
+    def _progress(self, info: Task | Joint) -> str:
         """How far a program is that does not end: error code, commands finished, and the one it waits for."""
-        info = self.bundle.task(task)
         done = {engine: self._registers.read(f"DONE_{engine.name}") for engine in Engine}
         text = (
             f"error code {self._error_code().name}; of its {info.commands} commands these have finished: "
@@ -227,7 +230,7 @@ class Driver(Executor):
                 if isinstance(payload, EnginePayload):
                     done[payload.engine] -= 1
                     if done[payload.engine] < 0:
-                        return f"{text}; the first that has not: command {number} ({self._describe(task, number)})"
+                        return f"{text}; the first that has not: command {number} ({self._describe(info, number)})"
         return text
 
     def _expert_loads(self) -> dict[int, tuple[int, ...]]:

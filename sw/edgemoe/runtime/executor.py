@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from edgemoe.bundle import Bundle
+from edgemoe.bundle import Bundle, Joined
 from edgemoe.errors import DeviceError
 from edgemoe_hw.spec.regs import ERROR_TEXT, ErrorCode
 from edgemoe_models.model_image import ModelImage
@@ -65,6 +65,9 @@ class Executor(abc.ABC):
     ``pack``, ``execute`` and ``unpack`` may be called from three threads at a time, each for slots of its own, so that
     the host packs image n + 1 and unpacks outputs n - 1 while the accelerator runs n.
 
+    A program is named by its task, or, where it is of several tasks or images at once, by what it joins. An input slot
+    has a place for each image of the bundle's largest program.
+
     Attributes:
         name: of the device
         bundle: what it runs
@@ -76,12 +79,20 @@ class Executor(abc.ABC):
     depth: int
 
     @abc.abstractmethod
-    def pack(self, source: int, image: ModelImage) -> None:
-        """Put an image into an input slot. It was checked when it was prepared, and is not checked again."""
+    def pack(self, source: int, image: ModelImage, place: int = 0) -> None:
+        """Put an image into a place of an input slot. It was checked when it was prepared, and is not checked again."""
 
     @abc.abstractmethod
-    def execute(self, task: str, source: int, target: int, cancel: threading.Event | None = None) -> Measured:
-        """Run a task's program on an input slot; its outputs are then in an output slot.
+    def execute(
+        self, program: str | Joined, source: int, target: int, cancel: threading.Event | None = None, *, first: int = 0
+    ) -> Measured:
+        """Run a program on an input slot; its outputs are then in an output slot.
+
+        Args:
+            program: a task, or several tasks or images of which the bundle has a program
+            source, target: the slots
+            cancel: set from another thread to give it up
+            first: place of its first image in the slot; further ones follow
 
         Raises:
             ProgramStopped, DeviceTimeout, DeviceError: it failed; the next call starts with a reset
@@ -89,8 +100,8 @@ class Executor(abc.ABC):
         """
 
     @abc.abstractmethod
-    def unpack(self, task: str, target: int) -> npt.NDArray[np.int16]:
-        """The head's raw outputs int16 [rows, channels] in an output slot."""
+    def unpack(self, program: str | Joined, target: int, sequence: int = 0) -> npt.NDArray[np.int16]:
+        """A head's raw outputs int16 [rows, channels] in an output slot: of one of the program's token sequences."""
 
     @property
     def clock_mhz(self) -> float:

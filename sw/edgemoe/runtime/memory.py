@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from edgemoe.bundle import Bundle
+from edgemoe.bundle import Bundle, Joined, Joint, Task
 from edgemoe.errors import DeviceError
 from edgemoe.layout import ALIGNMENT
 from edgemoe.runtime.platforms.base import Buffer, Platform
@@ -24,9 +24,9 @@ class BundleMemory:
         depth: number of input and of output slots
 
     Attributes:
-        weights: the image of weights and parameters, shared by all tasks
-        programs: of each task, by name
-        inputs: slots for images
+        weights: the image of weights and parameters, shared by all programs
+        programs: by task, or by what they join
+        inputs: slots for the images of a program, one after the other
         outputs: slots for outputs
 
     Raises:
@@ -38,13 +38,17 @@ class BundleMemory:
         self._buffers: list[Buffer] = []
         try:
             self.weights = self._filled(bundle.data)
-            self.programs = {
-                name: self._filled(np.frombuffer(task.program, np.uint8)) for name, task in bundle.tasks.items()
+            programs: dict[str | Joined, Task | Joint] = {
+                **bundle.tasks,
+                **{each.joined: each for each in bundle.joint},
             }
-            zeros = np.zeros(bundle.input_bytes, np.uint8)
+            self.programs = {
+                name: self._filled(np.frombuffer(program.program, np.uint8)) for name, program in programs.items()
+            }
+            zeros = np.zeros(bundle.most_images * bundle.input_bytes, np.uint8)
             self.inputs = tuple(self._filled(zeros) for _ in range(depth))
             # Flushed like the others: a dirty line that is written back later would overwrite outputs.
-            zeros = np.zeros(max(task.output_bytes for task in bundle.tasks.values()), np.uint8)
+            zeros = np.zeros(max(program.output_bytes for program in programs.values()), np.uint8)
             self.outputs = tuple(self._filled(zeros) for _ in range(depth))
         except BaseException:
             self.free()

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from edgemoe.bundle import Bundle
+from edgemoe.bundle import Bundle, Joined
 from edgemoe.errors import DeviceError
 from edgemoe.runtime.executor import Executor, Measured
 from edgemoe_models.graph.integer_graph import IntegerGraph
@@ -36,31 +36,35 @@ class ReferenceExecutor(Executor):
             raise ValueError(f"depth must be at least 1, not {depth!r}")
         self.bundle, self.depth = bundle, depth
         self._graph: IntegerGraph | None = bundle.graph()
-        self._images: dict[int, ModelImage] = {}
-        self._outputs: dict[int, npt.NDArray[np.int16]] = {}
+        self._images: dict[tuple[int, int], ModelImage] = {}
+        self._outputs: dict[int, list[npt.NDArray[np.int16]]] = {}
 
-    def pack(self, source: int, image: ModelImage) -> None:
-        self._images[source] = ModelImage(image.copy())
+    def pack(self, source: int, image: ModelImage, place: int = 0) -> None:
+        self._images[source, place] = ModelImage(image.copy())
 
-    def execute(self, task: str, source: int, target: int, cancel: threading.Event | None = None) -> Measured:
+    def execute(
+        self, program: str | Joined, source: int, target: int, cancel: threading.Event | None = None, *, first: int = 0
+    ) -> Measured:
         if self._graph is None:
             raise DeviceError("device reference is closed; open it again")
-        self.bundle.task(task)
+        joined = self.bundle.program(program).joined
         begin = time.perf_counter()
-        trace: reference.Trace = {}
-        outputs = reference.run_batch(self._graph, self._images[source][None], task, trace)[0]
-        self._outputs[target] = outputs.astype(np.int16)
-        seconds = time.perf_counter() - begin
+        images = np.stack([self._images[source, first + number] for number in range(joined.images)])
         model = self.bundle.model
-        loads = {
-            block: tuple(len(queue) for queue in trace[f"blocks.{block}.queues"])
-            for block in range(model.depth)
-            if model.is_moe(block)
-        }
-        return Measured(seconds, seconds, expert_loads=loads)
+        blocks = [block for block in range(model.depth) if model.is_moe(block)]
+        loads = {block: np.zeros(model.num_experts, int) for block in blocks}
+        outputs: list[npt.NDArray[np.int16]] = []
+        for task in joined.tasks:
+            trace: reference.Trace = {}
+            outputs += [*reference.run_batch(self._graph, images, task, trace).astype(np.int16)]
+            for block in blocks:
+                loads[block] += [len(queue) for queue in trace[f"blocks.{block}.queues"]]
+        self._outputs[target] = outputs
+        seconds = time.perf_counter() - begin
+        return Measured(seconds, seconds, expert_loads={block: tuple(map(int, load)) for block, load in loads.items()})
 
-    def unpack(self, task: str, target: int) -> npt.NDArray[np.int16]:
-        return self._outputs[target]
+    def unpack(self, program: str | Joined, target: int, sequence: int = 0) -> npt.NDArray[np.int16]:
+        return self._outputs[target][sequence]
 
     def reset(self) -> None:
         """There is nothing that could hang."""

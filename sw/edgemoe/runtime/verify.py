@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgemoe.bundle import Bundle, Task
+from edgemoe.bundle import Bundle, Joined, Joint, Task
 from edgemoe.errors import DeviceError
 from edgemoe.runtime.driver import Driver
 from edgemoe.runtime.platforms.sim import SimPlatform, open_platform
@@ -23,7 +23,7 @@ from edgemoe_sim.pads import RtlPads
 from edgemoe_sim.trace import Comparison, TraceChecker
 from edgemoe_sim.verilated import ModelError, Stop, VerilatedModel
 
-__all__ = ["STALLS", "VerifiedRun", "Verifier", "Waves", "open_verified"]
+__all__ = ["STALLS", "VerifiedJoint", "VerifiedRun", "Verifier", "Waves", "open_verified"]
 
 Progress = Callable[[float], None]
 
@@ -76,6 +76,15 @@ class VerifiedRun:
     comparison: Comparison | None = None
 
 
+@dataclass(frozen=True)
+class VerifiedJoint:
+    """One run of a program of several token sequences on the RTL: as ``VerifiedRun``, the outputs those of each."""
+
+    outputs: list[npt.NDArray[np.int16]]
+    stats: dict[str, Any]
+    comparison: Comparison | None = None
+
+
 class Verifier:
     """Runs one bundle on the Verilated accelerator through the driver, and looks inside while it runs.
 
@@ -114,29 +123,57 @@ class Verifier:
             ValueError: the image does not fit, or the waveforms are of commands that the program does not have
             DeviceError: the run failed
         """
-        info = self.bundle.task(task)
-        checked = check_image(self.bundle.model, image)
+        result = self.run_joint(
+            [image], Joined((task,)), expected=None if expected is None else [expected], progress=progress
+        )
+        return VerifiedRun(result.outputs[0], result.stats, result.comparison)
+
+    def run_joint(
+        self,
+        images: Sequence[npt.NDArray[np.uint8]],
+        joined: Joined,
+        *,
+        expected: Sequence[Mapping[str, Any]] | None = None,
+        progress: Progress | None = None,
+    ) -> VerifiedJoint:
+        """One run of a program of several tasks or images.
+
+        Args:
+            images: uint8 [H, W, 3] of the model's size, as many as the program takes
+            joined: which program of the bundle
+            expected: the integer reference's trace of each token sequence, in the order of ``joined.sequences``
+            progress: told the finished share, 0 to 1
+
+        Raises:
+            BundleError, ValueError, DeviceError: as ``run``
+        """
+        info = self.bundle.program(joined)
+        if len(images) != joined.images:
+            raise ValueError(f"the program of {joined} takes {joined.images} images, not {len(images)}")
+        checked = [check_image(self.bundle.model, image) for image in images]
         waves, self._waves = self._waves, None
         if waves is not None:
             waves.check(info.commands)
         driver, model = self._driver, self.platform.model
-        driver.pack(0, checked)
+        for place, image in enumerate(checked):
+            driver.pack(0, image, place)
         driver.clear(0)
         begin = time.perf_counter()
         try:
             run = _Run(self.bundle, info, model, expected, progress, waves)
-            driver.start(task, 0, 0)
+            driver.start(info.key, 0, 0)
             model.await_launch()
             stats = run.to_end(driver)
         except (ModelError, DeviceError) as error:
             raise DeviceError(f"simulated accelerator: {error}") from error
         stats["seconds"] = time.perf_counter() - begin
-        outputs = driver.unpack(task, 0)
+        outputs = [driver.unpack(info.key, 0, number) for number in range(len(joined.sequences))]
         if expected is None or run.checker is None:
-            return VerifiedRun(outputs, stats)
+            return VerifiedJoint(outputs, stats)
         comparison = run.checker.result
-        comparison.mismatches += int((outputs != expected[f"heads.{task}"]).sum())
-        return VerifiedRun(outputs, stats, comparison)
+        for found, trace, (_, task) in zip(outputs, expected, joined.sequences, strict=True):
+            comparison.mismatches += int((found != trace[f"heads.{task}"]).sum())
+        return VerifiedJoint(outputs, stats, comparison)
 
     def close(self) -> None:
         """End the simulation, with all its memory; a second call does nothing."""
@@ -180,7 +217,7 @@ def open_verified(
     config = config or bundle.config
     bundle.check_device(config, SimPlatform.name)
     if waves is not None:
-        waves.check(max(task.commands for task in bundle.tasks.values()))
+        waves.check(max(program.commands for program in (*bundle.tasks.values(), *bundle.joint)))
     if building is not None:
         try:
             build_accelerator(config, trace=waves is not None, progress=building)
@@ -208,9 +245,9 @@ class _Run:
     def __init__(
         self,
         bundle: Bundle,
-        task: Task,
+        task: Task | Joint,
         model: VerilatedModel,
-        expected: Mapping[str, Any] | None,
+        expected: Sequence[Mapping[str, Any]] | None,
         progress: Progress | None,
         waves: Waves | None,
     ) -> None:
@@ -220,7 +257,8 @@ class _Run:
         self.events[Engine.MATMUL] = list(self.phase_ends)
         self.checker: TraceChecker | None = None
         if expected is not None:
-            self.checker = TraceChecker(bundle.config, task.program, task.trace, expected, bundle.model.heads)
+            heads, tokens = bundle.model.heads, bundle.model.num_tokens
+            self.checker = TraceChecker(bundle.config, task.program, task.trace, expected, heads, tokens)
             for part in task.trace:
                 self.events[Engine(part[2])].append(part[3])
         self.commands = self._command_numbers()
@@ -279,7 +317,7 @@ class _Run:
             self._visit(done, place)
             if reason is not Stop.WATCH:
                 break
-        driver.finish(task.name)
+        driver.finish(task.key)
         if self.recorded:
             model.trace(None)
         cycles = model.read_reg("CYCLES")
