@@ -25,7 +25,7 @@ export PYTHON
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help sim demo bench ablation accuracy synth timing fit utilisation hwh bitstream flash test test-all test-pynq lint dist docs clean \
+.PHONY: help sim demo bench frames ablation accuracy synth timing fit utilisation hwh bitstream flash test test-all test-pynq lint dist docs clean \
     board vivado tools
 
 help:
@@ -49,6 +49,9 @@ demo: $(VENV)/.demo ## a stream, live on a local web page
 ##@ Measure
 bench: tools $(VENV)/.$(if $(filter accelerator,$(ONLY)),sim,baselines) ## cycles on the simulated RTL, the same models on CPU and GPU
 	$(BIN)/edgemoe bench $(MODEL_OPTION) $(CONFIG_OPTION) $(call option,ONLY,only) $(OUT_OPTION) $(ARGS)
+
+frames: tools $(VENV)/.sim ## tasks of a frame, and images of a batch, in one program: cycles on the RTL
+	$(BIN)/edgemoe study frames $(MODEL_OPTION) $(CONFIG_OPTION) $(ARGS)
 
 ablation: tools $(VENV)/.sim ## cycles and DRAM bytes with each technique replaced by its naive form
 	$(BIN)/edgemoe ablation $(MODEL_OPTION) $(CONFIG_OPTION) $(OUT_OPTION) $(ARGS)

@@ -181,3 +181,31 @@ def _default_bundle() -> Bundle:
     from edgemoe.compiler import build_bundle
 
     return build_bundle(load_graph(best_model()), CONFIGS["pynq-z2"])
+
+
+@command.command("frames")
+def frames(
+    model: Annotated[list[str] | None, typer.Option(help="of the cases' models, only these; may be repeated")] = None,
+    config: Annotated[list[str] | None, typer.Option(help="likewise, configurations")] = None,
+    path: Annotated[Path, typer.Option("--json", help="file for the rows")] = RESULTS / "frames.json",
+) -> None:
+    """All tasks of a frame in one program, and batches of images, on the RTL, against one program after the other."""
+    from edgemoe.studies.frames import CASES, frame_rows, frame_table
+
+    chosen = [
+        case for case in CASES if case.model in (model or [case.model]) and case.config in (config or [case.config])
+    ]
+    if not chosen:
+        known = ", ".join(sorted({f"{case.model} on {case.config}" for case in CASES}))
+        raise typer.BadParameter(f"there is no such case; there are {known}")
+    output_file(path)
+    rows: list[dict[str, Any]] = []
+    for name, target in dict.fromkeys((case.model, case.config) for case in chosen):
+        cases = [case for case in chosen if (case.model, case.config) == (name, target)]
+        with working(f"{name} on {target}"):
+            rows += frame_rows(load_graph(name), CONFIGS[target], cases)
+        write_json(path, rows)
+    show(frame_table(rows))
+    note(f"rows are in {path}")
+    if not all(row["bit_exact"] for row in rows):
+        raise typer.Exit(1)
