@@ -20,6 +20,7 @@ from edgemoe_models.storage.atomic import write_text
 from edgemoe_models.storage.cache import cache_root, cached_folder, cached_text, is_sealed, seal
 from edgemoe_sim import compilation
 from edgemoe_sim.compilation import CXX_FLAGS, LEVELS, Sources, compile_objects, cpu, link, run
+from edgemoe_sim.fast_verilog import fast_verilog
 from edgemoe_sim.verilator import BuildError, find_verilator
 
 __all__ = [
@@ -192,7 +193,7 @@ def build_library(
         write_text(work / "memory_table.h", _memory_table(header, masters, axi_bytes))
 
     return build_simulation(
-        verilog,
+        fast_verilog(verilog),
         HARNESS,
         "accelerator",
         headers=(DRAM_MODEL,),

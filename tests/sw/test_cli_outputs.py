@@ -29,6 +29,7 @@ FILES = {
     "study functions": "--json",
     "study harsh": "--json",
     "study overhead": "--json",
+    "study simspeed": "--json",
     "run {bundle} {image} --device sim": "--waves",
 }
 FOLDERS = {
@@ -65,6 +66,8 @@ WORK = (
     "edgemoe.cli.study.compare",
     "edgemoe.cli.study.harsh_study.compare",
     "edgemoe.studies.overhead.measure_overhead",
+    "edgemoe.studies.simulation_speed.measure_speed",
+    "edgemoe.cli.study.load_graph",
     "edgemoe_sim.build.accelerator_verilog",
     "edgemoe.studies.accuracy.run_accuracy",
     "edgemoe_models.train.loop.run",

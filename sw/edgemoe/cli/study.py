@@ -9,10 +9,12 @@ import typer
 
 from edgemoe.bundle import Bundle
 from edgemoe.cli.application import new_application
-from edgemoe.cli.options import RESULTS, SCENES, Rows, Scenes, load_bundle, write_json
+from edgemoe.cli.options import RESULTS, SCENES, Model, Rows, Scenes, load_bundle, write_json
 from edgemoe.cli.output import note, say, show, working
 from edgemoe.cli.outputs import output_file, output_folder
-from edgemoe.configs import CONFIGS
+from edgemoe.configs import CONFIGS, find_config
+from edgemoe.errors import DeviceError
+from edgemoe.extras import require
 from edgemoe.reports.tables import TextTable, loss_text
 from edgemoe.workloads import best_model, float_weights, load_graph
 from edgemoe_models.checkpoint import load_checkpoint
@@ -175,6 +177,46 @@ def overhead(
     show(table)
     write_json(path, result)
     note(f"figures are in {path}")
+
+
+@command.command("simspeed")
+def simspeed(
+    model: Model = "m3vit-tiny",
+    configs: Annotated[
+        list[str] | None,
+        typer.Option("--config", help="configuration, may be given again; default: pynq-z2", show_default=False),
+    ] = None,
+    path: Annotated[Path, typer.Option("--json", help="file for the figures")] = RESULTS / "simspeed.json",
+) -> None:
+    """Speed of the simulated accelerator: one inference, without and with the comparison of every tensor."""
+    accelerators = [find_config(name) for name in configs or ["pynq-z2"]]
+    require("edgemoe study simspeed", "sim")
+    output_file(path)
+    from edgemoe.compiler import build_bundle
+    from edgemoe.studies.simulation_speed import measure_speed
+
+    rows = []
+    with working(f"quantizing and compiling {model}") as work:
+        for accelerator in accelerators:
+            graph = load_graph(model, target=accelerator)
+            bundle = build_bundle(graph, accelerator)
+            work.step(f"measuring {accelerator.name}")
+            rows.append(measure_speed(graph, bundle, work.detail))
+            write_json(path, rows)
+    table = TextTable(
+        "speed of the simulated accelerator, one inference",
+        ["configuration", "model", "RTL", "compared", ">cycles", ">wall s", ">CPU s", ">cycles/s", ">cycles/CPU s"],
+    )
+    for row in rows:
+        for name, title in (("plain", "outputs"), ("compared", "every tensor")):
+            timed = row[name]
+            numbers = (f"{timed[key]:,.0f}" for key in ("cycles_per_second", "cycles_per_cpu_second"))
+            seconds = (f"{timed[key]:.1f}" for key in ("wall_seconds", "cpu_seconds"))
+            table.add(row["config"], row["model"], row["rtl"], title, f"{row['cycles']:,}", *seconds, *numbers)
+    show(table)
+    note(f"figures are in {path}")
+    if wrong := sum(row[name]["mismatches"] for row in rows for name in ("plain", "compared")):
+        raise DeviceError(f"{wrong} values differ from the integer reference")
 
 
 def _default_bundle() -> Bundle:
