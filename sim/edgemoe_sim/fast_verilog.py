@@ -57,9 +57,11 @@ def fast_verilog(verilog: str) -> str:
 def rewrite(verilog: str) -> str:
     """The same design in the faster form."""
     modules = re.split(r"(?m)(?<=^endmodule\n)", verilog)
-    return "".join(
-        _EXTENDED.sub(_nibbles, _BYTE_WRITES.sub(lambda m: _row_write(m, module), module)) for module in modules
-    )
+    return "".join(_EXTENDED.sub(_nibbles, _row_writes(module)) for module in modules)
+
+
+def _row_writes(module: str) -> str:
+    return _BYTE_WRITES.sub(lambda match: _row_write(match, module), module)
 
 
 def _row_write(match: re.Match[str], module: str) -> str:

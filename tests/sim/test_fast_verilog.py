@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-"""What Verilator is given in place of the accelerator's Verilog: cycle by cycle the same, and only where it is known."""
+"""What Verilator is given in place of the accelerator's Verilog: the same in every cycle, and only what is known."""
 
 import ctypes
 import re
@@ -44,14 +44,15 @@ HARNESS = """
 double sc_time_stamp() { return 0; }
 static uint64_t state = 1;
 static uint32_t draw() { state ^= state << 13; state ^= state >> 7; state ^= state << 17; return state >> 32; }
-// Bytes of all zeros, all ones and anything; few or all enables: the first cycle that differs, or -1.
+// Every byte in every mode, then all zeros, all ones and anything; few or all enables: the first cycle that differs,
+// or -1.
 extern "C" int compare(int cycles) {
     VerilatedContext context;
     Vedgemoe top{&context};
     for (int cycle = 0; cycle < cycles; cycle++) {
         const int kind = draw() % 6;
         for (int i = 0; i < 5; i++) top.data[i] = kind == 0 ? 0 : kind == 1 ? ~0u : draw();
-        if (cycle < 1024) for (int i = 0; i < 5; i++) top.data[i] = 0x01010101u * (cycle / 4);  // every byte, every mode
+        if (cycle < 1024) for (int i = 0; i < 5; i++) top.data[i] = 0x01010101u * (cycle / 4);
         top.mode = cycle < 1024 ? cycle : draw();
         top.enable = kind == 2 ? 0 : kind == 3 ? 0xfffff : kind == 4 ? 1u << draw() % 20 : draw() & 0xfffff;
         top.row = draw();
