@@ -129,7 +129,7 @@ def test_another_concatenation_stays_as_it_is(originals, old):
     text = originals["unpack"]
     assert old in text
     changed = text.replace(old, old.replace("data[", "data[1"), 1)
-    assert changed.count("data[1") > text.count("data[1")
+    assert changed != text
     kept = next(line for line in changed.splitlines() if old.replace("data[", "data[1") in line)
     assert kept in rewrite(changed)
 
