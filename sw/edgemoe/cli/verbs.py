@@ -45,7 +45,7 @@ VERBS = {
     "accuracy": Verb(_MEASURE, "accuracy", "Metrics of every precision, and the drop against float."),
     "ablation": Verb(_MEASURE, "ablation", "Each technique replaced by its naive form."),
     "expert-load": Verb(_MEASURE, "expert_load", "Which experts each task uses, and how evenly."),
-    "study": Verb(_MEASURE, "study", "Smaller studies: frames, simspeed, ptq, harsh, ..."),
+    "study": Verb(_MEASURE, "study", "Smaller studies, which its --help lists."),
     "boards": Verb(_HARDWARE, "boards", "List boards; utilisation, handoff, bitstream, flash."),
     "verilog": Verb(_HARDWARE, "verilog", "Write the accelerator as Verilog, or its configuration."),
     "synth": Verb(_HARDWARE, "synth", "Resources of a configuration by Yosys."),
