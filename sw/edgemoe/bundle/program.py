@@ -90,7 +90,9 @@ def check_program(program: bytes, limits: Limits) -> Checked:
     loads = fields.of(Opcode.LOAD)
     sizes = _check_loads(loads, limits)
     certain = [sizes[(loads.header["phase"] == n) & (loads.header["predicated"] == 0)] for n in range(limits.phases)]
-    stored = _check_stores(fields.of(Opcode.STORE), limits)
+    stores = fields.of(Opcode.STORE)
+    stored = _check_stores(stores, limits)
+    _check_copies(loads, stores, limits)
     _check_norms(fields.of(Opcode.LAYERNORM), limits)
     check_matmuls(matmuls, limits.config, limits.model, limits.tokens)
     ends = [int(np.flatnonzero(matmuls.header["phase"] == phase).max(initial=-1)) + 1 for phase in range(limits.phases)]
@@ -192,6 +194,31 @@ def _check_loads(c: Columns, limits: Limits) -> Ints:
         c.must_fit("writes", kind.name, int(depths[kind]), c["row"], c["row"] + rows, memory == kind)
     sizes: Ints = rows * row_bytes
     return sizes
+
+
+def _check_copies(loads: Columns, stores: Columns, limits: Limits) -> None:
+    """A LOAD from the output reads what STOREs have written there before, whatever the image, and waits for them: the
+    rest of that buffer is a former program's."""
+    step, row_bytes = limits.config.axi_bytes, 2 * limits.config.epilogue_lanes
+    never = len(stores) + 1
+    needed = np.full(limits.output_bytes // step + 2, never)  # STOREs that must have finished, by piece of the output
+    for number in range(len(stores) - 1, -1, -1):
+        if not stores.header["predicated"][number]:
+            begin = int(stores["offset"][number])
+            end = begin + int(stores["rows"][number]) * row_bytes
+            needed[begin // step : end // step] = number + 1
+    memory = loads["memory"]
+    masters = np.array([limits.config.load_masters(kind.name) for kind in Memory])[memory]
+    slices = loads["rows"] * np.array([limits.config.row_bytes[kind.name] for kind in Memory])[memory] // masters
+    for master in range(int(masters.max(initial=0))):
+        begin = loads["offset"] + master * loads["plane_stride"]
+        reads = (loads["base"] == Base.OUTPUT) & (master < masters) & (slices > 0)
+        first = np.where(reads, begin // step, 0)
+        behind = np.where(reads, -(-(begin + slices) // step), 1)
+        latest = np.maximum.reduceat(needed, np.stack([first, behind], 1).ravel())[::2] if len(first) else first
+        text = "reads bytes {begin} to {end} of the output, which no STORE that it waits for has written"
+        good = ~reads | (latest <= loads.header["wait_store"])
+        loads.must(good, text, begin=begin, end=begin + slices)
 
 
 def _check_stores(c: Columns, limits: Limits) -> Ints:

@@ -83,7 +83,7 @@ def check_trace(parts: Any, program: Checked, config: AcceleratorConfig, model: 
     Args:
         parts: the table, as it was read: lists of a name and ten integers
         program: checked
-        config, model, joined: which tensors there are, and their shapes; the sequences of ``joined`` have each their own
+        config, model, joined: which tensors there are, and their shapes; each sequence of ``joined`` has its own
 
     Raises:
         FieldError: names the first entry that is wrong

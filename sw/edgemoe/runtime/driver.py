@@ -216,7 +216,7 @@ class Driver(Executor):
         with contextlib.suppress(ValueError, IndexError):  # the program itself may be what is wrong
             lines = itertools.islice(disassemble(info.program, [phase.name for phase in info.phases]), command, None)
             return f"{info.joined}: {' '.join(next(lines, '').split())}"
-        return info.joined
+        return str(info.joined)
 
     def _progress(self, info: Task | Joint) -> str:
         """How far a program is that does not end: error code, commands finished, and the one it waits for."""

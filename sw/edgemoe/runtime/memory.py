@@ -38,17 +38,14 @@ class BundleMemory:
         self._buffers: list[Buffer] = []
         try:
             self.weights = self._filled(bundle.data)
-            programs: dict[str | Joined, Task | Joint] = {
-                **bundle.tasks,
-                **{each.joined: each for each in bundle.joint},
-            }
-            self.programs = {
-                name: self._filled(np.frombuffer(program.program, np.uint8)) for name, program in programs.items()
+            programs: list[Task | Joint] = [*bundle.tasks.values(), *bundle.joint]
+            self.programs: dict[str | Joined, Buffer] = {
+                program.key: self._filled(np.frombuffer(program.program, np.uint8)) for program in programs
             }
             zeros = np.zeros(bundle.most_images * bundle.input_bytes, np.uint8)
             self.inputs = tuple(self._filled(zeros) for _ in range(depth))
             # Flushed like the others: a dirty line that is written back later would overwrite outputs.
-            zeros = np.zeros(max(program.output_bytes for program in programs.values()), np.uint8)
+            zeros = np.zeros(max(program.output_bytes for program in programs), np.uint8)
             self.outputs = tuple(self._filled(zeros) for _ in range(depth))
         except BaseException:
             self.free()

@@ -217,7 +217,8 @@ def open_verified(
     config = config or bundle.config
     bundle.check_device(config, SimPlatform.name)
     if waves is not None:
-        waves.check(max(program.commands for program in (*bundle.tasks.values(), *bundle.joint)))
+        programs: list[Task | Joint] = [*bundle.tasks.values(), *bundle.joint]
+        waves.check(max(program.commands for program in programs))
     if building is not None:
         try:
             build_accelerator(config, trace=waves is not None, progress=building)
