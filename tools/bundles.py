@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import edgemoe
-from edgemoe.compiler import build_bundle
+from edgemoe.compiler import CompilerOptions, build_bundle, joint_programs
 from edgemoe.workloads import named_graphs
 from edgemoe_hw.spec.config import PRESETS
 from edgemoe_models.graph.file import read_graph
@@ -28,7 +28,8 @@ _CONFIGURATIONS = ("pynq-z2",)
 
 
 def write_bundles(folder: Path = BUNDLES, graphs: Mapping[str, Path] | None = None) -> list[Path]:
-    """Compile every graph (default: the package's) for every board; returns the bundles' files.
+    """Compile every graph (default: the package's) for every board, all its tasks in one program too; returns the
+    bundles' files.
 
     Raises:
         GraphError: a graph is unusable; CompileError: it does not fit
@@ -40,7 +41,9 @@ def write_bundles(folder: Path = BUNDLES, graphs: Mapping[str, Path] | None = No
         graph = read_graph(path)
         for config in _CONFIGURATIONS:
             written.append(folder / f"{name}-{config}.emoe")
-            build_bundle(graph, PRESETS[config]).save(written[-1])
+            options = CompilerOptions()
+            joint = joint_programs(graph.config, PRESETS[config], options, graph.expert_bits)
+            build_bundle(graph, PRESETS[config], options, joint=joint).save(written[-1])
     return written
 
 

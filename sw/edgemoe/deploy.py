@@ -6,7 +6,7 @@ Quantizer and compiler are imported when they are called, so that ``import edgem
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -71,6 +71,9 @@ def compile(
     config: AcceleratorConfig | Path | str = "pynq-z2",
     *,
     expert_prefetch: Literal["off", "auto"] | int = "auto",
+    joint: Literal["auto", "none"] | Sequence[Sequence[str]] = "auto",
+    batch: int = 1,
+    notes: Callable[[str], None] | None = None,
 ) -> Bundle:
     """Compile a model for an accelerator.
 
@@ -80,18 +83,28 @@ def compile(
         config: of the accelerator: one of ``edgemoe.CONFIGS``, its name, a board's name, or a JSON file
         expert_prefetch: experts that are fetched before the gate has chosen: none (``off``), the first so many, or
             those that most images use (``auto``), in each case as far as there is room
+        joint: tasks that also get a program together, which ``run`` and ``stream`` then use by themselves: a list of
+            lists of names; ``auto``: all tasks, where there are several and they fit; ``none``
+        batch: each task also gets programs of 2 to so many images, at most 4; what they fetch is fetched once for all
+        notes: told in one line what all tasks lack for a program together, where ``auto`` finds that they do not fit;
+            default: a Python warning
 
     Returns:
         The bundle, for ``edgemoe.open``; its ``save`` writes it
 
     Raises:
-        ValueError: there is no such model or configuration, or the model does not fit the accelerator; the message says
-            what is too large, by how much, and where it fits, before anything is quantized
+        ValueError: there is no such model, configuration or task, or the model, or a program that was asked for, does
+            not fit the accelerator; the message says what is too large and by how much, of the model before anything
+            is quantized
     """
-    from edgemoe.compiler import CompilerOptions, build_bundle
+    from edgemoe.compiler import CompilerOptions, build_bundle, joint_programs
     from edgemoe.configs import find_config
     from edgemoe.workloads import load_graph
 
     accelerator = config if isinstance(config, AcceleratorConfig) else find_config(str(config))
     graph = load_graph(str(model), target=accelerator) if isinstance(model, (str, Path)) else model
-    return build_bundle(graph, accelerator, CompilerOptions(expert_prefetch=expert_prefetch))
+    options = CompilerOptions(expert_prefetch=expert_prefetch)
+    together = joint_programs(
+        graph.config, accelerator, options, graph.expert_bits, joint=joint, batch=batch, note=notes or warnings.warn
+    )
+    return build_bundle(graph, accelerator, options, joint=together)

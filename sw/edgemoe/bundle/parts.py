@@ -80,6 +80,11 @@ class Task:
         return len(self.program) // 64
 
     @property
+    def estimated_cycles(self) -> int:
+        """Of the analytic model, with balanced experts."""
+        return sum(phase.estimated_cycles for phase in self.phases)
+
+    @property
     def joined(self) -> Joined:
         """The task, of one image."""
         return Joined((self.name,))
@@ -120,6 +125,11 @@ class Joint:
     def commands(self) -> int:
         """How many commands the program has, BEGIN and END included."""
         return len(self.program) // 64
+
+    @property
+    def estimated_cycles(self) -> int:
+        """Of the analytic model, with balanced experts."""
+        return sum(phase.estimated_cycles for phase in self.phases)
 
     @property
     def key(self) -> Joined:

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from edgemoe.cli.options import RESULTS, Config, ExpertPrefetch, Model, compiler_options
+from edgemoe.cli.options import RESULTS, Batch, Config, ExpertPrefetch, JointTasks, Model, compiler_options, joint_tasks
 from edgemoe.cli.output import hint, say, working
 from edgemoe.cli.outputs import output_file
-from edgemoe.compiler import build_bundle
+from edgemoe.compiler import build_bundle, joint_programs
 from edgemoe.configs import find_config
 from edgemoe.workloads import load_graph, model_label
 from edgemoe_models.pictures import Notes
@@ -22,6 +22,8 @@ def command(
     model: Model = "m3vit-micro-w8a8",
     config: Config = "pynq-z2",
     expert_prefetch: ExpertPrefetch = "auto",
+    joint: JointTasks = None,
+    batch: Batch = 1,
     images: Annotated[
         Path | None, typer.Option(help="folder of pictures that calibrate a float checkpoint (default: scenes)")
     ] = None,
@@ -32,10 +34,15 @@ def command(
     ] = None,
 ) -> None:
     """Compile a model for a configuration; run, demo and a board take the bundle."""
-    accelerator, options = find_config(config), compiler_options(expert_prefetch)
+    accelerator, options, together = find_config(config), compiler_options(expert_prefetch), joint_tasks(joint)
     path = output_file(out or RESULTS / f"{model_label(model)}-{accelerator.name}.emoe", [Path(model)])
     with working(f"quantizing and compiling {model}"):
         graph = load_graph(model, target=accelerator, images=images, count=count, notes=Notes(hint))
-        bundle = build_bundle(graph, accelerator, options)
+        programs = joint_programs(
+            graph.config, accelerator, options, graph.expert_bits, joint=together, batch=batch, note=hint
+        )
+        bundle = build_bundle(graph, accelerator, options, joint=programs)
         bundle.save(path)
     say(f"{path}: {path.stat().st_size:,} bytes, tasks {', '.join(bundle.tasks)}")
+    if bundle.joint:
+        say(f"one program for {'; for '.join(str(program.joined) for program in bundle.joint)}")

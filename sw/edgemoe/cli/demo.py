@@ -60,10 +60,12 @@ def command(
 
 
 def _compiled(model: str | None, config: str) -> Bundle:
-    from edgemoe.compiler import build_bundle
+    from edgemoe.compiler import CompilerOptions, build_bundle, joint_programs
     from edgemoe.configs import find_config
     from edgemoe.workloads import best_model, load_graph
 
     with working("quantizing and compiling"):
         accelerator = find_config(config)
-        return build_bundle(load_graph(model or best_model(), target=accelerator), accelerator)
+        graph, options = load_graph(model or best_model(), target=accelerator), CompilerOptions()
+        joint = joint_programs(graph.config, accelerator, options, graph.expert_bits, note=hint)
+        return build_bundle(graph, accelerator, options, joint=joint)

@@ -6,9 +6,9 @@ import dataclasses
 import functools
 import inspect
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from edgemoe.compiler import CompilerOptions
 
 __all__ = [
+    "Batch",
     "BundleOption",
     "BundlePath",
     "Config",
     "Dram",
     "ExpertPrefetch",
+    "JointTasks",
     "Model",
     "RESULTS",
     "Rows",
@@ -34,6 +36,7 @@ __all__ = [
     "Scenes",
     "compiler_options",
     "fields_as_options",
+    "joint_tasks",
     "load_bundle",
     "write_json",
 ]
@@ -57,6 +60,16 @@ ExpertPrefetch = Annotated[
         help="experts fetched before the gate has chosen: none, the first N, or those that images mostly use",
     ),
 ]
+JointTasks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--joint",
+        metavar="auto|none|A+B",
+        help="tasks with a program together, as segmentation+depth; several allowed; default auto: all, where they fit",
+        show_default=False,
+    ),
+]
+Batch = Annotated[int, typer.Option(help="programs of 2 to so many images (at most 4) of each task too")]
 _BUNDLE = "bundle (.emoe), or the name of a packaged one"
 BundlePath = Annotated[Path, typer.Argument(help=_BUNDLE, show_default=False)]
 BundleOption = Annotated[Path | None, typer.Option("--bundle", help=_BUNDLE, show_default=False)]
@@ -120,6 +133,22 @@ def compiler_options(expert_prefetch: str) -> CompilerOptions:
 
     given: Any = int(expert_prefetch) if expert_prefetch.isdecimal() else expert_prefetch
     return CompilerOptions(expert_prefetch=given)
+
+
+def joint_tasks(given: Sequence[str] | None) -> Literal["auto", "none"] | list[list[str]]:
+    """What ``--joint`` says.
+
+    Raises:
+        ValueError: it names tasks and a word
+    """
+    words = list(given or ["auto"])
+    if words == ["auto"]:
+        return "auto"
+    if words == ["none"]:
+        return "none"
+    if lone := [word for word in words if "+" not in word]:
+        raise ValueError(f"--joint must be auto, none or tasks with a + between them, not {lone[0]!r}")
+    return [word.split("+") for word in words]
 
 
 def load_bundle(path: Path) -> Bundle:

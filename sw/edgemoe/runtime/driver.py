@@ -170,7 +170,7 @@ class Driver(Executor):
     def finish(self, program: str | Joined, cancel: threading.Event | None = None) -> None:
         """Wait for the end of a started program; raises as ``execute``."""
         info = self.bundle.program(program)
-        estimate = sum(phase.estimated_cycles for phase in info.phases) / (self.platform.clock_mhz * 1e6)
+        estimate = info.estimated_cycles / (self.platform.clock_mhz * 1e6)
         limit = _TIMEOUT + _MARGIN * estimate if self.timeout is None else self.timeout
         pause = _INTERRUPT_WAIT if self._interrupt else min(max(estimate / _POLLS, _SHORTEST_POLL), _LONGEST_POLL)
         end = self.platform.now() + limit

@@ -303,7 +303,7 @@ class _Run:
         """Run to the interrupt; returns the statistics."""
         model, task = self.model, self.task
         begin = model.cycles
-        limit = _CYCLE_MARGIN * max(sum(phase.estimated_cycles for phase in task.phases), 10_000)
+        limit = _CYCLE_MARGIN * max(task.estimated_cycles, 10_000)
         place = dict.fromkeys(Engine, 0)
         while True:
             watch = {
