@@ -15,7 +15,7 @@ import pytest
 import edgemoe
 from edgemoe.boards import load_board
 from edgemoe.boards.simulated import simulated_overlay
-from edgemoe.bundle import Bundle
+from edgemoe.bundle import Bundle, Joined
 from edgemoe.compiler import build_bundle
 from edgemoe.runtime.platforms.base import Platform
 from edgemoe.runtime.platforms.sim import SimPlatform
@@ -96,6 +96,14 @@ def simulate(request: pytest.FixtureRequest) -> Simulate:
 def runtime_bundle() -> Bundle:
     """13 tokens, 2 blocks, 5 experts, five tasks, for the preset ``tiny``."""
     return build_bundle(random_graph(small_model(tasks=KINDS)), PRESETS["tiny"])
+
+
+@pytest.fixture(scope="session")
+def joint_bundle() -> Bundle:
+    """The same with programs of all tasks, of two tasks, and of 2 to 4 images of depth and of scene."""
+    batches = [Joined((task,), images) for task in ("depth", "scene") for images in (2, 3, 4)]
+    sets = [Joined(tuple(task.name for task in KINDS)), Joined(("segmentation", "depth"))]
+    return build_bundle(random_graph(small_model(tasks=KINDS)), PRESETS["tiny"], joint=[*sets, *batches])
 
 
 @pytest.fixture(params=_params(list(DEVICES)))

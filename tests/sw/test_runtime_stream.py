@@ -40,16 +40,16 @@ class Recorder(Executor):
         self.hook(name, frame, slot)
         self.hook(f"{name} done", frame, slot)
 
-    def pack(self, source, image):
+    def pack(self, source, image, place=0):
         self.step("pack", source)
 
-    def execute(self, task, source, target, cancel=None):
+    def execute(self, program, source, target, cancel=None, *, first=0):
         self.step("execute", (source, target))
         return Measured(0.001, 0.001)
 
-    def unpack(self, task, target):
+    def unpack(self, program, target, sequence=0):
         self.step("unpack", target)
-        info = self.bundle.task(task)
+        info = self.bundle.task(self.bundle.program(program).joined.sequences[sequence].task)
         return np.zeros((info.output_rows, info.output_channels), np.int16)
 
     def reset(self):
@@ -334,8 +334,9 @@ def test_tasks_that_fail(runtime_bundle, pictures):
         for entry in (3, [["depth"]], None):
             with pytest.raises(FrameError, match="frame 0: a frame's tasks must be a name or a list of names, not"):
                 list(accelerator.stream(pictures, iter([entry])))
-        with pytest.raises(ValueError, match=r"task must be one of segmentation, .*, not \['depth'\]"):
-            accelerator.run(pictures[0], ["depth"])
+        for entry in (3, [["depth"]], None, []):
+            with pytest.raises(ValueError, match=r"task must be one of segmentation, .*, or a list of them, not "):
+                accelerator.run(pictures[0], entry)
 
 
 def test_files_of_a_folder_that_cannot_be_read(runtime_bundle, pictures, tmp_path):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
-import time
+from collections.abc import Sequence
+from typing import Any, overload
 
 from edgemoe.bundle import Bundle
 from edgemoe.errors import DeviceError
+from edgemoe.runtime.direct import execute_plan, interpret_all
 from edgemoe.runtime.executor import Executor
 from edgemoe.runtime.frames import FrameSource, items
 from edgemoe.runtime.images import ImageLike, prepare
 from edgemoe.runtime.pipeline import Pipeline
-from edgemoe.runtime.predictions import Prediction, interpret
+from edgemoe.runtime.planner import Planner
+from edgemoe.runtime.predictions import Prediction
 from edgemoe.runtime.stream import Stream, TaskSource, task_lists
 from edgemoe_models.model_image import ModelImage
 from edgemoe_models.pictures import Notes, Resize
@@ -34,38 +37,59 @@ class Accelerator:
         self.bundle: Bundle = executor.bundle
         self.device = executor.name
         self.tasks = tuple(self.bundle.tasks)
+        self._planner = Planner(self.bundle)
         self._lock = threading.Lock()
         self._active: Pipeline | None = None
         self._closed = False
 
-    def run(self, image: ImageLike, task: str) -> Prediction:
-        """One inference.
+    @overload
+    def run(self, image: ImageLike, task: str) -> Prediction: ...
+    @overload
+    def run(self, image: ImageLike, task: list[str] | tuple[str, ...]) -> dict[str, Prediction]: ...
+    @overload
+    def run(self, image: list[Any] | tuple[Any, ...], task: str) -> list[Prediction]: ...
+    @overload
+    def run(
+        self, image: list[Any] | tuple[Any, ...], task: list[str] | tuple[str, ...]
+    ) -> list[dict[str, Prediction]]: ...
+
+    def run(self, image: Any, task: Any) -> Any:
+        """One inference, or several, for which the bundle's programs of several tasks or images are used.
 
         Args:
             image: uint8 [H, W, 3], RGB, of the model's size (of any with ``resize``), or the path of an image or a
-                ``.npy``
-            task: one of ``tasks``
+                ``.npy``; or a list of these
+            task: one of ``tasks``, or a list of them
 
         Returns:
             A ``Segmentation``, ``Depth``, ``Normals``,
-            ``Edges``, ``Classification`` or ``Features``, as the task's kind is
+            ``Edges``, ``Classification`` or ``Features``, as the task's kind is; of a list of tasks a dictionary by
+            task, of a list of images a list of what each has. Of what was computed together the ``stats`` are those of
+            the whole program; ``stats.shared`` says of how many predictions
 
         Raises:
-            ValueError: the image cannot be read, or does not fit
+            ValueError: an image cannot be read, or does not fit, or a list is empty
             BundleError: there is no such task
-            DeviceError: the inference failed, the accelerator is closed, or a stream is using it
+            DeviceError: an inference failed, the accelerator is closed, or a stream is using it
         """
-        if not isinstance(task, str):
-            raise ValueError(f"task must be one of {', '.join(self.tasks)}, not {task!r}; a stream takes lists of them")
-        self.bundle.task(task)
+        tasks = self._checked(task)
+        images = image if isinstance(image, (list, tuple)) else [image]
+        if not images:
+            raise ValueError("there are no images to run")
+        plan = self._planner.plan(tasks, len(images))
         with self._lock:
             self._check_free()
-            begin = time.perf_counter()
-            self.executor.pack(0, self._prepare(image))
-            measured = self.executor.execute(task, 0, 0)
-            raw = self.executor.unpack(task, 0)
-            spent = time.perf_counter() - begin - measured.wall_seconds
-        return interpret(self.bundle, task, raw, measured, spent)
+            results = execute_plan(self.executor, plan, images, self._prepare)
+        found = interpret_all(self.bundle, tasks, len(images), results)
+        of_each: Sequence[Any] = [each[task] for each in found] if isinstance(task, str) else found
+        return of_each if images is image else of_each[0]
+
+    def _checked(self, task: object) -> tuple[str, ...]:
+        """The tasks that ``run`` is to run, each once."""
+        names = [task] if isinstance(task, str) else task
+        if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names) or not names:
+            raise ValueError(f"task must be one of {', '.join(self.tasks)}, or a list of them, not {task!r}")
+        return tuple(self.bundle.task(name).name for name in dict.fromkeys(names))
 
     def stream(self, source: FrameSource, tasks: TaskSource = None, *, on_error: str = "raise") -> Stream:
         """Frames through their tasks, in order, while preparing and interpreting overlap with the device.

@@ -42,7 +42,7 @@ class ProgramStopped(DeviceError):
 
 @dataclass(frozen=True)
 class Measured:
-    """What an executor knows of one inference.
+    """What an executor knows of one program's run: of all its tasks and images together.
 
     Attributes:
         seconds: from start to end, on the device's own clock (a simulation's is its assumed one)

@@ -36,13 +36,18 @@ Floats = npt.NDArray[np.float32]
 class Stats:
     """What one inference cost.
 
+    One program may make several predictions: of several tasks of an image, or of several images. What the accelerator
+    counts is then the whole program's, and the same in the ``stats`` of all ``shared`` of them: do not add it up.
+
     Attributes:
-        cycles: of the accelerator; None on the reference
-        device_seconds: seconds from start to end, on the device's clock (a simulation's is the assumed one)
+        cycles: of the accelerator, for the whole program; None on the reference
+        device_seconds: seconds from the program's start to its end, on the device's clock (a simulation's is the
+            assumed one)
         host_seconds: seconds of what the host did around it: packing, unpacking and making this prediction; not the
             wait
-        expert_loads: tokens of each expert, by the number of the MoE block
+        expert_loads: tokens of each expert, by the number of the MoE block; of all ``shared`` predictions together
         attempts: 1, and 1 more for each retry
+        shared: predictions that the program made: 1 unless several were computed together
     """
 
     cycles: int | None
@@ -50,10 +55,21 @@ class Stats:
     host_seconds: float
     expert_loads: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     attempts: int = 1
+    shared: int = 1
+
+    @property
+    def cycles_each(self) -> float | None:
+        """``cycles`` divided evenly among the predictions of the program: nothing counts each one's own."""
+        return None if self.cycles is None else self.cycles / self.shared
+
+    @property
+    def device_seconds_each(self) -> float:
+        """``device_seconds``, divided in the same way."""
+        return self.device_seconds / self.shared
 
     @property
     def expert_tokens(self) -> tuple[int, ...]:
-        """Tokens of each expert in the last MoE block; empty without experts."""
+        """Tokens of each expert in the last MoE block, as ``expert_loads`` counts them; empty without experts."""
         return self.expert_loads[max(self.expert_loads)] if self.expert_loads else ()
 
 
@@ -216,9 +232,15 @@ class Features(Prediction):
 
 
 def interpret(
-    bundle: Bundle, task: str, raw: npt.NDArray[np.int16], measured: Measured, host_seconds: float
+    bundle: Bundle,
+    task: str,
+    raw: npt.NDArray[np.int16],
+    measured: Measured,
+    host_seconds: float,
+    shared: int = 1,
 ) -> Prediction:
-    """The typed prediction of a task's raw outputs; ``host_seconds``: what the host spent before this."""
+    """The typed prediction of a task's raw outputs; ``host_seconds``: what the host spent before this, ``shared``:
+    predictions of the program that was measured."""
     begin = time.perf_counter()
     model, scale = bundle.model, bundle.task(task).output_scale
     kind = model.task(task).kind
@@ -227,7 +249,7 @@ def interpret(
     else:
         values = postprocess(model, task, arrange(model, task, raw).astype(np.float32) * np.float32(scale))
     host_seconds += time.perf_counter() - begin
-    stats = Stats(measured.cycles, measured.seconds, host_seconds, measured.expert_loads, measured.attempts)
+    stats = Stats(measured.cycles, measured.seconds, host_seconds, measured.expert_loads, measured.attempts, shared)
     common = (task, raw, scale, stats, model)
     if kind == "classification":
         return Classification(*common, int(values.argmax()), values)
