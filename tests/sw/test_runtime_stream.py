@@ -11,10 +11,10 @@ import pytest
 import edgemoe
 from edgemoe import DeviceError, FrameError
 from edgemoe.runtime.accelerator import Accelerator
-from edgemoe.runtime.executor import Executor, Measured
 from edgemoe.runtime.platforms.null import NullPlatform
 from edgemoe.runtime.statistics import Meter
 from edgemoe_hw.spec import regs
+from support.recorder import Recorder
 
 SECONDS = 10  # for what must happen; a stage that does not overlap fails after it
 
@@ -23,40 +23,6 @@ SECONDS = 10  # for what must happen; a stage that does not overlap fails after 
 def no_thread_is_left():
     yield
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("edgemoe")] == []
-
-
-class Recorder(Executor):
-    """Computes nothing; tells ``hook`` of the begin and the end of each step with the number of its frame."""
-
-    name = "recorder"
-
-    def __init__(self, bundle, depth=2, hook=lambda step, frame, slot: None):
-        self.bundle, self.depth, self.hook = bundle, depth, hook
-        self.counts = dict.fromkeys(("pack", "execute", "unpack"), 0)
-        self.closed = self.resets = 0
-
-    def step(self, name, slot):
-        frame, self.counts[name] = self.counts[name], self.counts[name] + 1
-        self.hook(name, frame, slot)
-        self.hook(f"{name} done", frame, slot)
-
-    def pack(self, source, image, place=0):
-        self.step("pack", source)
-
-    def execute(self, program, source, target, cancel=None, *, first=0):
-        self.step("execute", (source, target))
-        return Measured(0.001, 0.001)
-
-    def unpack(self, program, target, sequence=0):
-        self.step("unpack", target)
-        info = self.bundle.task(self.bundle.program(program).joined.sequences[sequence].task)
-        return np.zeros((info.output_rows, info.output_channels), np.int16)
-
-    def reset(self):
-        self.resets += 1
-
-    def close(self):
-        self.closed += 1
 
 
 def test_stages_overlap(runtime_bundle, pictures):

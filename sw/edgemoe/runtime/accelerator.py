@@ -94,6 +94,9 @@ class Accelerator:
     def stream(self, source: FrameSource, tasks: TaskSource = None, *, on_error: str = "raise") -> Stream:
         """Frames through their tasks, in order, while preparing and interpreting overlap with the device.
 
+        Where the bundle has a program of a frame's tasks, it is used; where it has programs of several images, frames
+        of the same tasks that arrive while the device is busy run together, and none waits for another one.
+
         Args:
             source: whatever ``edgemoe.frames`` takes
             tasks: a task, or a list of tasks, for every frame; a function of the frame's number; any other iterable has

@@ -2,64 +2,36 @@
 
 Each hands its work to the next through a bounded channel:
 
-    source:   wait for a free input slot; frame -> prepare -> pack into it
-    device:   for each task, run into a free output slot; then the input slot is free again
+    source:   wait for a place in an input slot; frame -> prepare -> pack into it
+    device:   for each step of the frames' plan, run into a free output slot; then the input slot is free again
     results:  unpack, so that the output slot is free again, and interpret; the frame is ready for the consumer
 
 Each keeps the order, so frames come out as they went in. An exception travels with its frame.
+
+Where the bundle has programs of several images, a slot has room for several frames of the same tasks. The first of them
+goes to the device at once; those that arrive while the device is busy join the one that waits. So a batch is as large
+as the device is late, and no frame ever waits for another one to come.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
 
+from edgemoe.runtime.batches import Batch, Output, Progress, Work
 from edgemoe.runtime.channel import Channel, Closed
 from edgemoe.runtime.executor import Executor, Measured
-from edgemoe.runtime.predictions import Prediction, interpret
+from edgemoe.runtime.planner import Planner, Step
+from edgemoe.runtime.predictions import interpret
 from edgemoe.runtime.statistics import Meter
 from edgemoe_models.model_image import ModelImage
 
-__all__ = ["Pipeline", "Work"]
+__all__ = ["Pipeline"]
 
 _JOIN_SECONDS = 2.0  # for a source that does not return: its thread ends when it does
-
-
-@dataclass
-class Work:
-    """A frame on its way: ``number``, what is known of it so far, and the first ``error``.
-
-    ``begin``: when it arrived; ``latency``: seconds until it was ready; ``device``, ``host``: seconds spent on it;
-    ``unpaid``: host seconds that count with its next prediction; ``is_last``: the source has ended with it.
-    """
-
-    number: int
-    slot: int
-    frame: Any = None
-    begin: float = 0.0
-    tasks: tuple[str, ...] = ()
-    image: ModelImage | None = None
-    error: BaseException | None = None
-    predictions: dict[str, Prediction] = field(default_factory=dict)
-    latency: float = 0.0
-    device: float = 0.0
-    host: float = 0.0
-    unpaid: float = 0.0
-    is_last: bool = False
-
-
-@dataclass(frozen=True)
-class _Output:
-    """One task's outputs in an output slot; without ``measured`` the end of the frame."""
-
-    work: Work
-    task: str = ""
-    slot: int = -1
-    measured: Measured | None = None
 
 
 class Pipeline:
@@ -89,11 +61,11 @@ class Pipeline:
         ended: Callable[[], None],
     ) -> None:
         self._executor, self._frames, self._tasks, self._prepare = executor, frames, tasks, prepare
-        self._go_on, self._ended = go_on, ended
+        self._go_on, self._ended, self._planner = go_on, ended, Planner(executor.bundle)
         depth = executor.depth
         self._inputs, self._outputs = _slots(depth), _slots(depth)
-        self._packed: Channel[Work | None] = Channel(depth)
-        self._computed: Channel[_Output | None] = Channel(depth)
+        self._packed: Channel[Batch | None] = Channel(depth)
+        self._computed: Channel[Output | None] = Channel(depth)
         self.ready: Channel[Work | None] = Channel(depth)
         self.meter = Meter(executor.power)
         self._stop = threading.Event()
@@ -148,13 +120,16 @@ class Pipeline:
 
     def _source(self) -> None:
         try:
-            number = 0
-            while (work := self._arrival(number, self._inputs.get())) is not None:
+            number, batch = 0, None
+            while True:
+                # A frame is asked for only when there is room for it: a camera's are no older than they must be.
+                slot = None if batch is not None and batch.is_open else self._inputs.get()
+                if (work := self._arrival(number)) is None:
+                    break
                 if self._stop.is_set():  # perhaps long ago: the slots may be gone
                     raise Closed
-                if work.error is None:
-                    self._pack(work)
-                self._packed.put(work)
+                self._spend(work, self._prepare_image)
+                batch = self._join(work, batch, slot)
                 if work.is_last or (work.error is not None and not self._go_on):
                     break
                 number += 1
@@ -164,10 +139,9 @@ class Pipeline:
                 if hasattr(self._frames, "close"):
                     self._frames.close()
 
-    def _arrival(self, number: int, slot: int) -> Work | None:
-        """The next frame with its tasks; None at the source's end. It is asked for only when there is room for it, so
-        that a camera's frames are no older than they must be."""
-        work = Work(number, slot)
+    def _arrival(self, number: int) -> Work | None:
+        """The next frame with its tasks; None at the source's end."""
+        work = Work(number)
         try:
             work.frame = next(self._frames)
             work.begin = time.perf_counter()
@@ -182,36 +156,89 @@ class Pipeline:
             work.begin = work.begin or time.perf_counter()
         return work
 
-    def _pack(self, work: Work) -> None:
+    def _join(self, work: Work, batch: Batch | None, slot: int | None) -> Batch:
+        """Put a frame into the batch that waits for the device, or else into one of its own; returns where it is."""
+        if batch is not None and batch.is_open and (work.error is not None or work.tasks == batch.tasks):
+            self._pack(work, batch.slot, len(batch.packed))
+            if batch.add(work):
+                return batch
+        if slot is None:  # the device has taken the batch meanwhile, or the frame is of other tasks
+            slot = self._inputs.get()
+        batch = Batch(slot, work.tasks, 1 if work.error is not None else self._planner.most_images(work.tasks))
+        self._pack(work, slot, 0)
+        batch.add(work)
+        self._packed.put(batch)
+        return batch
+
+    def _prepare_image(self, work: Work) -> None:
+        work.image = self._prepare(work.frame)
+
+    def _pack(self, work: Work, slot: int, place: int) -> None:
+        def pack(work: Work) -> None:
+            assert work.image is not None
+            self._executor.pack(slot, work.image, place)
+
+        self._spend(work, pack)
+
+    def _spend(self, work: Work, do: Callable[[Work], None]) -> None:
+        """Do something for a frame that has not failed; it takes the host's time, and may fail."""
+        if work.error is not None:
+            return
+        begin = time.perf_counter()
         try:
-            work.image = self._prepare(work.frame)
-            self._executor.pack(work.slot, work.image)
+            do(work)
         except BaseException as error:  # somebody's sys.exit() too: the frame has failed, not the thread
             work.error = error
-        work.unpaid = time.perf_counter() - work.begin
+        work.unpaid += time.perf_counter() - begin
 
     # Device
 
     def _device(self) -> None:
-        while (work := self._packed.get()) is not None:
-            for task in work.tasks:
-                if work.error is not None:
-                    break
-                self._compute(work, task)
-            self._inputs.put(work.slot)
-            self._computed.put(_Output(work))
+        while (batch := self._packed.get()) is not None:
+            batch.take()
+            steps = self._planner.plan(batch.tasks, len(batch.packed)).steps if batch.packed else []
+            progress = Progress(batch.works, steps, batch.packed)
+            for step in steps:
+                self._end(progress)
+                self._run(batch, step)
+                progress.done(step)
+            self._inputs.put(batch.slot)
+            self._end(progress)
         self._computed.put(None)
 
-    def _compute(self, work: Work, task: str) -> None:
+    def _end(self, progress: Progress) -> None:
+        for work in progress.finished():
+            self._computed.put(Output((work,)))
+
+    def _run(self, batch: Batch, step: Step) -> None:
+        """One step. That frames were put together must not make more of them fail: then each is run by itself."""
+        works = [batch.packed[place] for place in step.images]
+        if all(work.error is not None for work in works) or (error := self._compute(batch, step)) is None:
+            return
+        if len(works) == 1 or self._stop.is_set():
+            for work in works:
+                work.error = work.error or error
+            return
+        alone = self._planner.plan(step.joined.tasks).steps
+        for work, place in zip(works, step.images, strict=True):
+            for part in alone:
+                if work.error is None:
+                    work.error = self._compute(batch, dataclasses.replace(part, first=place), attempts=1)
+
+    def _compute(self, batch: Batch, step: Step, attempts: int = 0) -> BaseException | None:
+        """Run a program, which was attempted before as part of another; returns why it failed."""
         target = self._outputs.get()
         try:
-            measured = self._executor.execute(task, work.slot, target, self._stop)
+            measured = self._executor.execute(step.program, batch.slot, target, self._stop, first=step.first)
         except BaseException as error:
-            work.error = error
             self._outputs.put(target)
-            return
-        work.device += measured.wall_seconds
-        self._computed.put(_Output(work, task, target, measured))
+            return error
+        measured = dataclasses.replace(measured, attempts=measured.attempts + attempts)
+        works = tuple(batch.packed[place] for place in step.images)
+        for work in works:
+            work.device += measured.wall_seconds / len(works)
+        self._computed.put(Output(works, step.joined, step.program, target, measured))
+        return None
 
     # Results
 
@@ -220,25 +247,33 @@ class Pipeline:
             if output.measured is not None:
                 self._interpret(output, output.measured)
                 continue
-            work = output.work
+            (work,) = output.works
+            work.predictions = {task: work.predictions[task] for task in work.tasks if task in work.predictions}
             work.latency = time.perf_counter() - work.begin
             self.meter.add(work.latency, len(work.predictions), work.device, work.host, work.error is not None)
             self.ready.put(work)
         self.ready.put(None)
 
-    def _interpret(self, output: _Output, measured: Measured) -> None:
-        work, begin = output.work, time.perf_counter()
-        try:
-            raw = self._executor.unpack(output.task, output.slot)
-            self._outputs.put(output.slot)
-            spent, work.unpaid = work.unpaid + time.perf_counter() - begin, 0.0
-            prediction = interpret(self._executor.bundle, output.task, raw, measured, spent)
-            work.predictions[output.task] = prediction
-            work.host += prediction.stats.host_seconds
-        except Closed:
-            raise
-        except BaseException as error:
-            work.error = work.error or error
+    def _interpret(self, output: Output, measured: Measured) -> None:
+        found, sequences = [], output.sequences
+        for number, (image, task) in enumerate(sequences):
+            work, begin = output.works[image], time.perf_counter()
+            try:
+                raw = self._executor.unpack(output.program, output.slot, number)
+            except BaseException as error:
+                work.error = work.error or error
+            else:
+                found.append((work, task, raw, time.perf_counter() - begin))
+        self._outputs.put(output.slot)
+        for work, task, raw, seconds in found:
+            try:
+                spent, work.unpaid = seconds + work.unpaid, 0.0
+                prediction = interpret(self._executor.bundle, task, raw, measured, spent, len(sequences))
+            except BaseException as error:
+                work.error = work.error or error
+            else:
+                work.predictions[task] = prediction
+                work.host += prediction.stats.host_seconds
 
 
 def _slots(depth: int) -> Channel[int]:

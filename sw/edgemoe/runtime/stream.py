@@ -41,7 +41,7 @@ class Frame:
     Attributes:
         number: its place in the source, from 0
         image: as the model got it, uint8 [H, W, 3]; None when there was none
-        predictions: by task, in the order in which they were made; ``frame["depth"]`` is one of them
+        predictions: by task, in the order of the frame's tasks; ``frame["depth"]`` is one of them
         latency_s: seconds from its arrival until all its predictions were ready
         error: what went wrong, where the stream was asked to go on
     """
