@@ -86,7 +86,7 @@ def test_numbers_of_reports(parts, refused, field, value):
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        ("format_version", True, "bundle format True, but this edgemoe has 1"),
+        ("format_version", True, "bundle format True, but this edgemoe has 2"),
         ("isa_version", 2.0, "ISA version 2.0, but this edgemoe has"),
         ("config.name", "../x", "name must be letters"),
         ("config.act_depth", 1 << 40, "act_depth must be at most 65536"),

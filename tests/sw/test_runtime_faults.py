@@ -52,11 +52,11 @@ class Machine:
         """Let these starts of a program meet the fault; the next start or reset ends it."""
         start, reset, count = self.driver.start, self.driver.reset, itertools.count()
 
-        def faulty(name: str, source: int, target: int) -> None:
+        def faulty(name: str, source: int, target: int, first: int = 0) -> None:
             fails = next(count) in starts
             touching = Store if kind == "write_error" else Load
             self.simulation.model.inject(kind, self.place(touching, task, target) if fails else None)
-            start(name, source, target)
+            start(name, source, target, first)
 
         def repaired() -> None:
             self.simulation.model.inject(kind, None)

@@ -1,4 +1,4 @@
-"""``edgemoe selftest``: every task of a bundle on a device, compared with the integer reference."""
+"""``edgemoe selftest``: every program of a bundle on a device, compared with the integer reference."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def command(
     port: Annotated[str | None, typer.Option(help="serial port of the board (serial)")] = None,
     images: Annotated[int, typer.Option(min=1, help="images a task")] = 2,
 ) -> None:
-    """Run every task of a bundle on fixed images and compare each output with the integer reference.
+    """Run every program of a bundle on fixed images and compare each output with the integer reference.
 
     Without --bundle it is the packaged m3vit-micro for pynq-z2. A board without this command line has the same test
     as a module: python3 -m edgemoe.runtime.selftest.

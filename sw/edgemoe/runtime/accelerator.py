@@ -6,14 +6,14 @@ import threading
 from collections.abc import Sequence
 from typing import Any, overload
 
-from edgemoe.bundle import Bundle
+from edgemoe.bundle import Bundle, Joined
 from edgemoe.errors import DeviceError
 from edgemoe.runtime.direct import execute_plan, interpret_all
 from edgemoe.runtime.executor import Executor
 from edgemoe.runtime.frames import FrameSource, items
 from edgemoe.runtime.images import ImageLike, prepare
 from edgemoe.runtime.pipeline import Pipeline
-from edgemoe.runtime.planner import Planner
+from edgemoe.runtime.planner import Chunk, Plan, Planner, Step
 from edgemoe.runtime.predictions import Prediction
 from edgemoe.runtime.stream import Stream, TaskSource, task_lists
 from edgemoe_models.model_image import ModelImage
@@ -76,13 +76,36 @@ class Accelerator:
         images = image if isinstance(image, (list, tuple)) else [image]
         if not images:
             raise ValueError("there are no images to run")
-        plan = self._planner.plan(tasks, len(images))
+        found = self._run(self._planner.plan(tasks, len(images)), tasks, images)
+        of_each: Sequence[Any] = [each[task] for each in found] if isinstance(task, str) else found
+        return of_each if images is image else of_each[0]
+
+    def run_program(self, joined: Joined, images: Sequence[ImageLike]) -> list[dict[str, Prediction]]:
+        """One program of the bundle, whether or not ``run`` would choose it; for checks and measurements.
+
+        Args:
+            joined: what it computes, as ``bundle.joint`` has it
+            images: as many as the program takes, each as ``run`` takes it
+
+        Returns:
+            Of each image its predictions by task
+
+        Raises:
+            ValueError: an image cannot be read, or does not fit, or there are more or fewer of them
+            BundleError: the bundle has no such program
+            DeviceError: as ``run``
+        """
+        cycles = self.bundle.program(joined).estimated_cycles
+        if len(images) != joined.images:
+            raise ValueError(f"the program of {joined} takes {joined.images} images, not {len(images)}")
+        plan = Plan((Chunk(0, joined.images, (Step(joined, 0, cycles),)),))
+        return self._run(plan, joined.tasks, images)
+
+    def _run(self, plan: Plan, tasks: tuple[str, ...], images: Sequence[Any]) -> list[dict[str, Prediction]]:
         with self._lock:
             self._check_free()
             results = execute_plan(self.executor, plan, images, self._prepare)
-        found = interpret_all(self.bundle, tasks, len(images), results)
-        of_each: Sequence[Any] = [each[task] for each in found] if isinstance(task, str) else found
-        return of_each if images is image else of_each[0]
+        return interpret_all(self.bundle, tasks, len(images), results)
 
     def _checked(self, task: object) -> tuple[str, ...]:
         """The tasks that ``run`` is to run, each once."""

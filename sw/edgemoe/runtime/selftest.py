@@ -1,6 +1,6 @@
 """Self-test of a device: ``edgemoe selftest``, and on a board without a command line this module.
 
-Runs every task of a bundle on fixed images and compares each output with the integer reference, which is computed
+Runs every program of a bundle on fixed images and compares each output with the integer reference, which is computed
 beside it. Boards get only what the runtime needs (``make flash``: no typer, no rich), so there ``selftest.sh`` starts
 the same test as ``python3 -m edgemoe.runtime.selftest --device pynq --bundle FILE --bitstream FILE``.
 """
@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from edgemoe.bundle import Bundle, BundleError
+from edgemoe.bundle import Bundle, BundleError, Joined
 from edgemoe.errors import DeviceError
+from edgemoe.runtime.accelerator import Accelerator
 from edgemoe.runtime.opening import DEVICES
 from edgemoe.runtime.opening import open as open_device
 
@@ -24,11 +26,14 @@ __all__ = ["main", "selftest", "verdict"]
 
 
 def selftest(device: str, bundle: Bundle, images: int = 2, **options: Any) -> list[dict[str, Any]]:
-    """One row a task: ``task``, ``images``, ``mismatches`` (values that differ) and ``milliseconds`` (median, all in).
+    """One row a task, and one for each program of several tasks or images.
+
+    A row has ``task`` (of several, how messages call them), ``images``, ``mismatches`` (values that differ) and
+    ``milliseconds`` (median an image, all in).
 
     Args:
         device: name, as ``edgemoe.open`` takes it; ``options`` go there too
-        images: for each task
+        images: for each task, and at least so many for each other program
 
     Raises:
         ValueError: there would be nothing to compare, or an option is wrong
@@ -48,10 +53,31 @@ def selftest(device: str, bundle: Bundle, images: int = 2, **options: Any) -> li
                 found = accelerator.run(picture, task).raw
                 times.append(1e3 * (time.perf_counter() - begin))
                 mismatches += int(np.count_nonzero(found != reference.run(picture, task).raw))
-            rows.append(
-                {"task": task, "images": images, "mismatches": mismatches, "milliseconds": float(np.median(times))}
-            )
+            rows.append(_row(task, images, mismatches, times))
+        for joint in bundle.joint:
+            rows.append(_run_joint(accelerator, reference, joint.joined, pictures))
     return rows
+
+
+def _run_joint(
+    accelerator: Accelerator, reference: Accelerator, joined: Joined, pictures: list[npt.NDArray[np.uint8]]
+) -> dict[str, Any]:
+    """A program of several tasks or images, whether or not ``run`` would choose it."""
+    rounds = -(-len(pictures) // joined.images)
+    mismatches, times = 0, []
+    for number in range(rounds):
+        chosen = [pictures[(number * joined.images + place) % len(pictures)] for place in range(joined.images)]
+        begin = time.perf_counter()
+        found = accelerator.run_program(joined, chosen)
+        times.append(1e3 * (time.perf_counter() - begin) / joined.images)
+        for picture, of_image in zip(chosen, found, strict=True):
+            for task, prediction in of_image.items():
+                mismatches += int(np.count_nonzero(prediction.raw != reference.run(picture, task).raw))
+    return _row(str(joined), rounds * joined.images, mismatches, times)
+
+
+def _row(task: str, images: int, mismatches: int, times: list[float]) -> dict[str, Any]:
+    return {"task": task, "images": images, "mismatches": mismatches, "milliseconds": float(np.median(times))}
 
 
 def verdict(row: dict[str, Any]) -> str:
