@@ -137,7 +137,7 @@ class PictureRun:
                     self.skipped.append(error)
                     self._options.note(f"skipped: {error}")
                     continue
-                found = {task: device.run(image, task, self._names[path]) for task in self.tasks}
+                found = device.run(image, self.tasks, self._names[path])
                 self._save(path, image, found)
                 yield PictureResult(path, found)
             if len(self.skipped) == len(self.paths):
@@ -159,8 +159,8 @@ class PictureRun:
 class _Device:
     """What runs one picture after the other."""
 
-    def run(self, image: ModelImage, task: str, name: str) -> TaskResult:
-        """One inference; ``name`` is the picture's."""
+    def run(self, image: ModelImage, tasks: list[str], name: str) -> dict[str, TaskResult]:
+        """All tasks of one picture, which is called ``name``."""
         raise NotImplementedError
 
     def finish(self) -> None:
@@ -171,20 +171,20 @@ class _Device:
 
 
 class _Opened(_Device):
-    """What ``edgemoe.open`` opens."""
+    """What ``edgemoe.open`` opens; tasks of which the bundle has one program are computed together."""
 
     def __init__(self, bundle: Bundle, options: RunOptions) -> None:
         self._accelerator = open_device(options.device, bundle, **options.device_options)
 
-    def run(self, image: ModelImage, task: str, name: str) -> TaskResult:
-        return TaskResult(self._accelerator.run(image, task))
+    def run(self, image: ModelImage, tasks: list[str], name: str) -> dict[str, TaskResult]:
+        return {task: TaskResult(found) for task, found in self._accelerator.run(image, tasks).items()}
 
     def close(self) -> None:
         self._accelerator.close()
 
 
 class _Simulated(_Device):
-    """The verified simulation; keeps what its report needs."""
+    """The verified simulation, task by task, as its report is; keeps what that needs."""
 
     def __init__(self, bundle: Bundle, options: RunOptions) -> None:
         from edgemoe.runtime.verify import Waves, open_verified  # needs the simulator, as nothing else here does
@@ -199,7 +199,10 @@ class _Simulated(_Device):
             building=options.building,
         )
 
-    def run(self, image: ModelImage, task: str, name: str) -> TaskResult:
+    def run(self, image: ModelImage, tasks: list[str], name: str) -> dict[str, TaskResult]:
+        return {task: self._run(image, task, name) for task in tasks}
+
+    def _run(self, image: ModelImage, task: str, name: str) -> TaskResult:
         expected: dict[str, Any] | None = None
         if self._options.trace:
             reference.run(self._graph, image, task, expected := {})
