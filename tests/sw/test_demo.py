@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import edgemoe
+from edgemoe.bundle import Joined
 from edgemoe.compiler import build_bundle
 from edgemoe.demo.player import Player
-from edgemoe.demo.view import about
+from edgemoe.demo.view import about, together
 from edgemoe.errors import DeviceError
 from edgemoe.reports.legends import NO_LABEL, colour
 from edgemoe.runtime.platforms.null import NullPlatform
@@ -45,6 +46,43 @@ def test_frames_are_the_devices(open_device, deep_bundle, pictures):
         assert (run["cycles"] is None) == (device == "reference") and run["device_ms"] > 0
         assert run["experts"] == {str(block): list(load) for block, load in wanted[task].stats.expert_loads.items()}
         assert list(run["experts"]) == ["1", "3"] and sum(run["experts"]["3"]) == 13 * 2
+
+
+def test_tasks_in_one_program_are_told(open_device, joint_bundle, pictures):
+    """Once for all of them, and beside it what they take one by one; which figures are estimates is said."""
+    tasks = ("segmentation", "depth", "edges")
+    with playing(joint_bundle, endlessly(pictures), tasks, open_device) as player, player.watched(lambda: None):
+        header, _ = newest(player)
+        device = player.accelerator.device
+    together, edges = header["programs"]
+    both = Joined(("segmentation", "depth"))
+    estimated = joint_bundle.program(both).estimated_cycles
+    alone = sum(joint_bundle.task(name).estimated_cycles for name in both.tasks)
+    assert (together["tasks"], together["images"]) == (list(both.tasks), 1)
+    assert together["estimated_cycles"] == estimated < alone
+    picture = pictures[header["number"] % len(pictures)]
+    with edgemoe.open("reference", joint_bundle) as reference:
+        loads = [reference.run(picture, name).stats.expert_loads[1] for name in both.tasks]
+    assert together["experts"] == {"1": [sum(each) / 2 for each in zip(*loads, strict=True)]}
+    assert edges["tasks"] == ["edges"] and edges["text"] == ""
+    shown, how = together["cycles"], "measured, and estimated"
+    if device == "reference":
+        assert shown is None and edges["cycles"] is None
+        shown, how = estimated, "both estimated"
+    else:
+        assert edges["cycles"] == header["runs"]["edges"]["cycles"] > 0
+    assert together["text"] == (
+        f"2 tasks in one program: {shown:,} cycles, {shown / alone:.0%} of {alone:,} one by one ({how})"
+    )
+
+
+def test_frames_in_one_program_are_told(joint_bundle):
+    batch = Joined(("scene",), 3)
+    alone, estimated = 3 * joint_bundle.task("scene").estimated_cycles, joint_bundle.program(batch).estimated_cycles
+    assert together(joint_bundle, batch, None) == (
+        f"scene of 3 frames in one program: {estimated:,} cycles, {estimated / alone:.0%} of {alone:,} one by one "
+        f"(both estimated)"
+    )
 
 
 def test_classes_have_the_models_own_names(runtime_bundle, pictures):

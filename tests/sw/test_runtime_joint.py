@@ -1,5 +1,7 @@
 """``run`` with lists: programs of several tasks or images where the bundle has them, and each result as by itself."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -43,9 +45,8 @@ def test_all_tasks_of_an_image(open_device, joint_bundle, pictures, expected):
         assert of_all.cycles_each is None
     else:
         assert 0 < of_all.cycles < sum(each.stats.cycles for each in alone)
-        assert of_all.cycles_each == of_all.cycles / 5 and of_all == found["scene"].stats.__class__(
-            **{**vars(found["scene"].stats), "host_seconds": of_all.host_seconds}
-        )
+        assert of_all.cycles_each == of_all.cycles / 5
+        assert of_all == dataclasses.replace(found["scene"].stats, host_seconds=of_all.host_seconds)
     assert of_all.device_seconds_each == of_all.device_seconds / 5
 
 

@@ -115,7 +115,7 @@ def _cost(found: TaskResult, config: AcceleratorConfig, device: str) -> str:
         mhz = config.assumed_clock_mhz
         parts.append(f"{stats.cycles:,} cycles, {stats.cycles / mhz / 1e3:.2f} ms at an assumed {mhz:g} MHz")
     elif device != "reference":
-        of_all = f", for {stats.shared} tasks together" if stats.shared > 1 else ""
+        of_all = f", for {len(stats.tasks)} tasks together" if len(stats.tasks) > 1 else ""
         parts.append(f"{1e3 * stats.device_seconds:.2f} ms on the device{of_all}")
     if found.tensors:
         equal = f"{found.mismatches:,} values DIFFER" if found.mismatches else f"{found.tensors} tensors equal"

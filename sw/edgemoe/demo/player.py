@@ -174,7 +174,7 @@ class Player:
             while self._powers and self._powers[0][0] < self._times[0][0]:
                 self._powers.popleft()
             figures = figures_of(self._times, [watts for _, watts in self._powers])
-        message = encode(frame, figures)
+        message = encode(frame, figures, self.accelerator.bundle)
         with self._changed:
             self.count, self.message, self._good = self.count + 1, message, self._good + 1
             if self._good == _WINDOW:

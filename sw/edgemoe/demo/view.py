@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from edgemoe.bundle import Bundle
+from edgemoe.bundle import Bundle, Joined
 from edgemoe.demo.figures import Figures
 from edgemoe.reports.legends import colour, colours, legend
 from edgemoe.runtime.accelerator import Accelerator
-from edgemoe.runtime.predictions import Classification, Prediction
+from edgemoe.runtime.predictions import Classification, Prediction, Stats
 from edgemoe.runtime.stream import Frame
 from edgemoe_models.config import TaskConfig
 from edgemoe_models.datasets.scenes import MAX_DEPTH
 from edgemoe_models.pictures import shown
 
-__all__ = ["about", "decode", "encode"]
+__all__ = ["about", "decode", "encode", "together"]
 
 RGB = npt.NDArray[np.uint8]
 
@@ -50,7 +50,7 @@ def about(accelerator: Accelerator, source: str, measures_power: bool = False) -
 
 
 def _about_task(bundle: Bundle, task: TaskConfig) -> dict[str, Any]:
-    cycles = sum(phase.estimated_cycles for phase in bundle.task(task.name).phases)
+    cycles = bundle.task(task.name).estimated_cycles
     names = [(name, _hex(rgb)) for name, rgb in legend(task.kind, task.channels, task.labels)]
     metres = np.linspace(0, MAX_DEPTH, 9 if task.kind == "depth" else 0)
     scale = [(f"{value:.0f} m", _hex(colour("depth", np.array(value)))) for value in metres]
@@ -61,11 +61,12 @@ def _hex(rgb: Iterable[int]) -> str:
     return "#" + bytes(int(value) for value in rgb).hex()
 
 
-def encode(frame: Frame, figures: Figures) -> bytes:
+def encode(frame: Frame, figures: Figures, bundle: Bundle) -> bytes:
     """A finished frame as one message: the header's length (4 bytes, little-endian), the header (JSON), the images.
 
     The header has the figures in milliseconds, watts and millijoules a frame (null: not measured), under ``runs`` each
-    task's, and under ``images`` name, type and size of each image, in their order.
+    task's, under ``programs`` those of the programs that were run for it (``_program``), and under ``images`` name,
+    type and size of each image, in their order.
     """
     assert frame.image is not None
     images = [("input", *_jpeg(frame.image))]
@@ -79,6 +80,7 @@ def encode(frame: Frame, figures: Figures) -> bytes:
         "watts": figures.watts,
         "millijoules": None if figures.joules is None else 1e3 * figures.joules,
         "runs": {name: _run(prediction) for name, prediction in frame.predictions.items()},
+        "programs": _programs(bundle, frame.predictions),
         "images": [(name, kind, len(content)) for name, kind, content in images],
     }
     text = json.dumps(header).encode()
@@ -106,6 +108,46 @@ def _run(prediction: Prediction) -> dict[str, Any]:
     if isinstance(prediction, Classification):
         run["classes"] = [(best.name, best.probability) for best in prediction.topk()]
     return run
+
+
+def _programs(bundle: Bundle, predictions: Mapping[str, Prediction]) -> list[dict[str, Any]]:
+    """The programs that were run for a frame, each once."""
+    stats = {prediction.stats.tasks: prediction.stats for prediction in predictions.values()}
+    return [_program(bundle, each) for each in stats.values()]
+
+
+def _program(bundle: Bundle, stats: Stats) -> dict[str, Any]:
+    """One program: its ``tasks``, and how many ``images`` (frames) it was of at once.
+
+    ``cycles`` are measured, null where there are none to count; ``estimated_cycles``: the compiler's; ``experts``: mean
+    tokens of each expert for one task of one frame, by block; ``text``: what to say of a program of several.
+    """
+    joined = Joined(stats.tasks, stats.images)
+    estimated = bundle.program(joined).estimated_cycles
+    experts = {block: [tokens / stats.shared for tokens in loads] for block, loads in stats.expert_loads.items()}
+    return {
+        "tasks": stats.tasks,
+        "images": stats.images,
+        "cycles": stats.cycles,
+        "estimated_cycles": estimated,
+        "experts": experts,
+        "text": together(bundle, joined, stats.cycles) if stats.shared > 1 else "",
+    }
+
+
+def together(bundle: Bundle, joined: Joined, cycles: int | None) -> str:
+    """What a program of several tasks or frames takes, beside what they take one by one.
+
+    ``cycles``: measured; None: the compiler's estimate is shown. What nobody has run, one by one, is estimated.
+    """
+    alone = joined.images * sum(bundle.task(task).estimated_cycles for task in joined.tasks)
+    shown = bundle.program(joined).estimated_cycles if cycles is None else cycles
+    tasks = f"{len(joined.tasks)} tasks" if len(joined.tasks) > 1 else joined.tasks[0]
+    frames = f" of {joined.images} frames" if joined.images > 1 else ""
+    estimated = "both estimated" if cycles is None else "measured, and estimated"
+    return (
+        f"{tasks}{frames} in one program: {shown:,} cycles, {shown / alone:.0%} of {alone:,} one by one ({estimated})"
+    )
 
 
 def _jpeg(image: RGB) -> tuple[str, bytes]:

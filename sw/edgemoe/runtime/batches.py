@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgemoe.bundle import Joined
-from edgemoe.bundle.parts import Sequence
 from edgemoe.runtime.executor import Measured
 from edgemoe.runtime.planner import Step
 from edgemoe.runtime.predictions import Prediction
@@ -97,11 +96,6 @@ class Output:
     program: str | Joined = ""
     slot: int = -1
     measured: Measured | None = None
-
-    @property
-    def sequences(self) -> list[Sequence]:
-        """The frame, by its place in ``works``, and the task of each of the program's outputs."""
-        return self.joined.sequences
 
 
 class Progress:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgemoe.bundle import Bundle
+from edgemoe.bundle import Bundle, Joined
 from edgemoe.runtime.executor import Executor, Measured
 from edgemoe.runtime.planner import Plan
 from edgemoe.runtime.predictions import Prediction, interpret
@@ -22,15 +22,14 @@ __all__ = ["RawResult", "execute_plan", "interpret_all"]
 class RawResult:
     """One task's raw outputs of one image, int16 [rows, channels].
 
-    ``measured``: the program that made them; ``shared``: token sequences of that program; ``seconds``: that the host
-    spent on them.
+    ``measured``: the program that made them; ``joined``: of what that is; ``seconds``: that the host spent on them.
     """
 
     image: int
     task: str
     raw: npt.NDArray[np.int16]
     measured: Measured
-    shared: int
+    joined: Joined
     seconds: float
 
 
@@ -57,12 +56,11 @@ def execute_plan(
             unpaid[chunk.first + place] = time.perf_counter() - begin
         for step in chunk.steps:
             measured = executor.execute(step.program, 0, 0, first=step.first - chunk.first)
-            sequences = step.joined.sequences
-            for number, (offset, task) in enumerate(sequences):
+            for number, (offset, task) in enumerate(step.joined.sequences):
                 begin, image = time.perf_counter(), step.first + offset
                 raw = executor.unpack(step.program, 0, number)
                 spent = time.perf_counter() - begin + unpaid.pop(image, 0.0)
-                results.append(RawResult(image, task, raw, measured, len(sequences), spent))
+                results.append(RawResult(image, task, raw, measured, step.joined, spent))
     return results
 
 
@@ -71,7 +69,7 @@ def interpret_all(
 ) -> list[dict[str, Prediction]]:
     """Each image's predictions, in the order of ``tasks``."""
     found = {
-        (each.image, each.task): interpret(bundle, each.task, each.raw, each.measured, each.seconds, each.shared)
+        (each.image, each.task): interpret(bundle, each.task, each.raw, each.measured, each.seconds, each.joined)
         for each in results
     }
     return [{task: found[image, task] for task in tasks} for image in range(images)]

@@ -255,8 +255,8 @@ class Pipeline:
         self.ready.put(None)
 
     def _interpret(self, output: Output, measured: Measured) -> None:
-        found, sequences = [], output.sequences
-        for number, (image, task) in enumerate(sequences):
+        found = []
+        for number, (image, task) in enumerate(output.joined.sequences):
             work, begin = output.works[image], time.perf_counter()
             try:
                 raw = self._executor.unpack(output.program, output.slot, number)
@@ -268,7 +268,7 @@ class Pipeline:
         for work, task, raw, seconds in found:
             try:
                 spent, work.unpaid = seconds + work.unpaid, 0.0
-                prediction = interpret(self._executor.bundle, task, raw, measured, spent, len(sequences))
+                prediction = interpret(self._executor.bundle, task, raw, measured, spent, output.joined)
             except BaseException as error:
                 work.error = work.error or error
             else:

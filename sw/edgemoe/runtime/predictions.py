@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from edgemoe.bundle import Bundle
+from edgemoe.bundle import Bundle, Joined
 from edgemoe.runtime.executor import Measured
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.integer.postprocess import arrange, postprocess
@@ -47,7 +47,8 @@ class Stats:
             wait
         expert_loads: tokens of each expert, by the number of the MoE block; of all ``shared`` predictions together
         attempts: 1, and 1 more for each retry
-        shared: predictions that the program made: 1 unless several were computed together
+        tasks: of the program, which has computed all of them
+        images: of the program, which has computed them for each
     """
 
     cycles: int | None
@@ -55,7 +56,13 @@ class Stats:
     host_seconds: float
     expert_loads: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     attempts: int = 1
-    shared: int = 1
+    tasks: tuple[str, ...] = ()
+    images: int = 1
+
+    @property
+    def shared(self) -> int:
+        """Predictions that the program has made: 1 unless several were computed together."""
+        return max(len(self.tasks), 1) * self.images
 
     @property
     def cycles_each(self) -> float | None:
@@ -237,10 +244,10 @@ def interpret(
     raw: npt.NDArray[np.int16],
     measured: Measured,
     host_seconds: float,
-    shared: int = 1,
+    joined: Joined | None = None,
 ) -> Prediction:
-    """The typed prediction of a task's raw outputs; ``host_seconds``: what the host spent before this, ``shared``:
-    predictions of the program that was measured."""
+    """The typed prediction of a task's raw outputs; ``host_seconds``: what the host spent before this, ``joined``: of
+    what the program was that was measured, if not of the task alone."""
     begin = time.perf_counter()
     model, scale = bundle.model, bundle.task(task).output_scale
     kind = model.task(task).kind
@@ -249,7 +256,16 @@ def interpret(
     else:
         values = postprocess(model, task, arrange(model, task, raw).astype(np.float32) * np.float32(scale))
     host_seconds += time.perf_counter() - begin
-    stats = Stats(measured.cycles, measured.seconds, host_seconds, measured.expert_loads, measured.attempts, shared)
+    joined = joined or Joined((task,))
+    stats = Stats(
+        measured.cycles,
+        measured.seconds,
+        host_seconds,
+        measured.expert_loads,
+        measured.attempts,
+        joined.tasks,
+        joined.images,
+    )
     common = (task, raw, scale, stats, model)
     if kind == "classification":
         return Classification(*common, int(values.argmax()), values)

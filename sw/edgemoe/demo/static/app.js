@@ -1,6 +1,7 @@
 // The demo's page: draws what /live sends, and sends back what is clicked. See demo/view.py for the messages.
 
 const COLOURS = ["#56b4e9", "#e69f00", "#2fbf8f", "#cc79a7", "#f0e442", "#d55e00"]; // Okabe and Ito, on a dark ground
+const TOGETHER = "#b8c0cc"; // tasks that one program has computed
 const HISTORY = 120, RETRY_MS = 1000;
 const find = (id) => document.getElementById(id);
 const digits = (value, places) => value.toLocaleString("en", { minimumFractionDigits: places, maximumFractionDigits: places });
@@ -63,8 +64,8 @@ function receiveFrame(buffer) {
     setConnection(true);
   }
   if (!state.paused) showFigures(header); // some were on their way
-  showRuns(header.runs);
-  showExperts(header.runs);
+  showRuns(header.programs, header.runs);
+  showExperts(header.programs);
 }
 
 // What is fixed: model, device, tasks
@@ -94,7 +95,7 @@ function showAbout(message) {
   find("measured").hidden = !about.measures_power;
   if (about.measures_power) find("clock-note").textContent += " Power: the sum of all supply rails that the board measures.";
   find("experts").hidden = !about.experts;
-  find("experts-note").textContent = "Tokens each expert gets, by task; dashed: an even load.";
+  find("experts-note").textContent = "Tokens each expert gets, by task (grey: the mean of tasks in one program); dashed: an even load.";
   setConnection(true);
 }
 
@@ -179,47 +180,55 @@ function showFigures(header) {
   find("history-high").textContent = duration(top);
 }
 
-function showRuns(runs) {
+// A program of several tasks has one count for all of them; one of several frames counts for this one evenly.
+function showRuns(programs, runs) {
   let total = 0;
-  const rows = about.tasks.filter((task) => task.name in runs).map((task) => {
-    const run = runs[task.name], cycles = run.cycles ?? task.estimated_cycles;
+  const rows = programs.flatMap((program) => {
+    const cycles = (program.cycles ?? program.estimated_cycles) / program.images, tasks = tasksOf(program);
     total += cycles;
-    if (run.classes) showClasses(task, run.classes);
-    return make("tr", {}, make("th", { scope: "row", "--task": task.colour }, task.name),
-      make("td", {}, digits(cycles, 0)), make("td", {}, digits(cycles / about.clock_mhz / 1e3, 2)));
+    return tasks.map((task, place) => {
+      if (runs[task.name].classes) showClasses(task, runs[task.name].classes);
+      const name = make("th", { scope: "row", "--task": task.colour }, task.name);
+      return place ? make("tr", {}, name) : make("tr", {}, name, make("td", { rowspan: tasks.length }, digits(cycles, 0)),
+        make("td", { rowspan: tasks.length }, digits(cycles / about.clock_mhz / 1e3, 2)));
+    });
   });
   find("runs").replaceChildren(...rows);
   find("cycles").textContent = digits(total, 0);
   find("milliseconds").textContent = digits(total / about.clock_mhz / 1e3, 2);
+  find("together").textContent = programs.map((program) => program.text).filter(Boolean).join("; ");
+  find("together").hidden = !find("together").textContent;
 }
+
+const tasksOf = (program) => about.tasks.filter((task) => program.tasks.includes(task.name));
 
 function showClasses(task, classes) {
   panels.get(task.name)?.querySelector(".classes")?.replaceChildren(...classes.map(([text, share]) =>
     make("li", { "--share": `${100 * share}%` }, make("span", {}, text), make("span", {}, `${digits(100 * share, 1)} %`))));
 }
 
-function showExperts(runs) {
-  const tasks = about.tasks.filter((task) => task.name in runs);
-  const blocks = Object.keys(runs[tasks[0].name].experts);
-  const shape = JSON.stringify([blocks, tasks.map((task) => task.name)]);
+function showExperts(programs) {
+  const blocks = Object.keys(programs[0].experts);
+  const shape = JSON.stringify([blocks, programs.map((program) => program.tasks)]);
   if (find("blocks").dataset.shape !== shape) {
     find("blocks").dataset.shape = shape;
-    find("blocks").replaceChildren(...blocks.map((block) => makeBlock(block, tasks)));
+    find("blocks").replaceChildren(...blocks.map((block) => makeBlock(block, programs)));
   }
   blocks.forEach((block, place) => {
-    const loads = tasks.map((task) => runs[task.name].experts[block]);
+    const loads = programs.map((program) => program.experts[block]);
     const top = Math.max(3 * about.visits / about.experts, ...loads.flat());
     const element = find("blocks").children[place], bars = element.querySelector(".bars");
     bars.style.setProperty("--even", `${100 * about.visits / about.experts / top}%`);
-    element.querySelector("output").textContent = `busiest ${Math.max(...loads.flat())} of ${about.visits}`;
-    [...bars.children].forEach((expert, number) => [...expert.children].forEach((bar, task) =>
-      bar.style.setProperty("--load", `${100 * loads[task][number] / top}%`)));
+    element.querySelector("output").textContent = `busiest ${digits(Math.max(...loads.flat()), 0)} of ${about.visits}`;
+    [...bars.children].forEach((expert, number) => [...expert.children].forEach((bar, program) =>
+      bar.style.setProperty("--load", `${100 * loads[program][number] / top}%`)));
   });
 }
 
-function makeBlock(block, tasks) {
+function makeBlock(block, programs) {
+  const colours = programs.map((program) => program.tasks.length > 1 ? TOGETHER : tasksOf(program)[0].colour);
   const experts = Array.from({ length: about.experts }, () =>
-    make("div", { class: "expert" }, ...tasks.map((task) => make("i", { "--task": task.colour }))));
+    make("div", { class: "expert" }, ...colours.map((colour) => make("i", { "--task": colour }))));
   const numbers = experts.map((_, number) => make("span", {}, number));
   return make("div", { class: "block", "data-block": block, "--space": about.experts > 8 ? "3px" : "6px" }, make("h3", {}, `block ${block}`, make("output")),
     make("div", { class: "bars" }, ...experts), make("div", { class: "numbers" }, ...numbers));
