@@ -62,7 +62,7 @@ class Checked:
         load_bytes: of all LOADs
         certain_bytes: of each phase's LOADs that depend on no expert
         matmuls: MATMULs up to the last one of each phase
-        stored: parts of the output that are always written: bytes [begin, end), int64 [stores, 2]
+        stored: parts of the output that the head always writes: bytes [begin, end), int64 [stores, 2]
     """
 
     fields: ProgramFields
@@ -222,7 +222,7 @@ def _check_copies(loads: Columns, stores: Columns, limits: Limits) -> None:
 
 
 def _check_stores(c: Columns, limits: Limits) -> Ints:
-    """Every STORE writes into the output, from rows that exist; returns what is written without a condition."""
+    """Every STORE writes into the output, from rows that exist; returns what the head writes without a condition."""
     step, size = limits.config.axi_bytes, limits.output_bytes
     begin, end = c["offset"], c["offset"] + c["rows"] * 2 * limits.config.epilogue_lanes
     c.must(c["base"] == Base.OUTPUT, "writes at base {base}, which is not the output", base=c["base"])
@@ -231,7 +231,7 @@ def _check_stores(c: Columns, limits: Limits) -> Ints:
         end <= size, "writes bytes {begin} to {end} of the output, which has {size}", begin=begin, end=end, size=size
     )
     c.must_fit("reads", "RESIDUAL", limits.config.residual_depth, c["row"], c["row"] + c["rows"])
-    always = np.flatnonzero(c.header["predicated"] == 0)
+    always = np.flatnonzero((c.header["predicated"] == 0) & (c.header["phase"] == limits.phases - 1))
     return np.stack([begin[always], end[always]], 1)
 
 
