@@ -25,7 +25,7 @@ export PYTHON
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help sim demo bench frames ablation accuracy synth timing fit utilisation hwh bitstream flash test test-all test-pynq lint dist docs clean \
+.PHONY: help sim demo bench frames ablation accuracy synth timing fit utilisation hwh bitstream flash test test-all test-pynq formal lint dist docs clean \
     board vivado tools
 
 help:
@@ -90,7 +90,7 @@ test: tools $(VENV)/.test ## fast tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow" $(PYTEST_ARGS) \
 	    && echo 'make test: all passed' || { echo 'make test: FAILED' >&2; exit 1; }
 
-test-all: tools $(VENV)/.test $(VENV)/.synth ## all tests, the slow ones too
+test-all: tools $(VENV)/.test $(VENV)/.formal ## all tests, the slow ones too
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) $(PYTEST_ARGS) \
 	    && echo 'make test-all: all passed' || { echo 'make test-all: FAILED' >&2; exit 1; }
 
@@ -102,6 +102,9 @@ test-pynq: tools ## tests of the PYNQ device with pynq 3.1.2, in build/pynq3
 	        setuptools pynq==3.1.2 hypothesis pytest -e '.[sim]'; }
 	@build/pynq3/bin/python -m pytest -q tests/sw/test_pynq.py tests/sw/test_runtime_contract.py \
 	    tests/sw/test_runtime_faults.py tests/board/test_hwh.py -k "pynq or hwh" $(PYTEST_ARGS)
+
+formal: tools $(VENV)/.formal ## proofs of bus rules, queues, registers and supervisor (docs/formal.md): a minute
+	@$(BIN)/python tools/formal.py $(ARGS)
 
 lint: $(VENV)/.lint ## ruff and mypy
 	$(BIN)/ruff check $(PACKAGES) tests tools
@@ -154,6 +157,11 @@ $(VENV)/.lint: $(VENV)/.base
 $(VENV)/.synth: $(VENV)/.base
 	@echo 'Set-up: Yosys (once, about a minute)'
 	@$(PIP) --quiet -e '.[sim,synth]'
+	@touch $@
+
+$(VENV)/.formal: $(VENV)/.synth
+	@echo 'Set-up: bitwuzla (once)'
+	@$(PIP) --quiet -e '.[sim,synth,formal]'
 	@touch $@
 
 $(VENV)/.baselines: $(VENV)/.base

