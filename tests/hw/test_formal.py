@@ -5,6 +5,7 @@ import json
 import sys
 import types
 from functools import partial
+from pathlib import Path
 
 import formal
 import pytest
@@ -198,6 +199,12 @@ def test_unknown_check(capsys):
     with pytest.raises(SystemExit):
         formal.main(["fifi"])
     assert "not 'fifi'" in capsys.readouterr().err
+
+
+def test_the_page_has_what_is_claimed():
+    """``python tools/formal.py --claims`` prints it."""
+    page = Path(__file__).parents[2] / "docs" / "formal.md"
+    assert formal.claims_table() in page.read_text(encoding="utf-8")
 
 
 def test_every_check_covers_something():
