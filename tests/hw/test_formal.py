@@ -101,6 +101,11 @@ MUTANTS = {
         (command_queue, "CommandQueue", "order.w_en.eq(left)", "order.w_en.eq(left & ~left_skip)"),
         "nothing lost",
     ),
+    "a command is offered and withdrawn": (
+        command_queue_check,
+        (command_queue, "CommandQueue", "(order.level < _OUTSTANDING - 4) | offered", "order.level < _OUTSTANDING - 4"),
+        "valid held",
+    ),
     "a command does not wait for other engines": (
         command_queue_check,
         (command_queue, "CommandQueue", "head.header.waits[engine])", "head.header.waits[0])"),

@@ -114,10 +114,14 @@ class CommandQueue(wiring.Component):
         return m
 
     def _count(self, m: Module, leaves: Signal, skip: Signal, room: Signal) -> None:
-        """Counts in the order in which commands left; ``room``: one more may leave, beside those on their way here."""
+        """Counts in the order in which commands left; ``room``: one more may leave, beside those on their way here.
+
+        A command that is offered to the engine has its place and keeps it, as the engine may look at it a cycle late.
+        """
         m.submodules.order = order = Fifo(1, _OUTSTANDING)  # whether it was skipped
         left, left_skip = Signal(), Signal()
-        m.d.sync += [left.eq(leaves), left_skip.eq(skip), room.eq(order.level < _OUTSTANDING - 4)]
+        offered = self.output.valid & ~leaves
+        m.d.sync += [left.eq(leaves), left_skip.eq(skip), room.eq((order.level < _OUTSTANDING - 4) | offered)]
         m.d.comb += [order.w_en.eq(left), order.w_data.eq(left_skip)]
 
         # `waits`: there is an oldest command. `finished` may come late in its cycle, so only the count's enable and one

@@ -88,6 +88,11 @@ def _order_and_waits(check: Check, dut: CommandQueue, inside: SimpleNamespace) -
         "a command starts with the length of its expert's queue of the cycle in which its last wait was met",
         ~arrives | (output.tokens == before[output.header.expert]),
     )
+    check.always(
+        "valid held",
+        "a command that is offered to the engine stays offered until it is taken",
+        ~check.past(dut.output.valid & ~dut.output.ready) | dut.output.valid,
+    )
     held_back = check.past(full & ~inside.leaves)
     content = Cat(output, inside.skip)
     check.always(
@@ -113,7 +118,9 @@ def _counts(check: Check, dut: CommandQueue, inside: SimpleNamespace, working: S
     one, left_before = check.past(entries), check.past(left)
     two, left_earlier = check.past(one), check.past(left_before)
     check.invariant(order.level == one)
-    check.invariant(~inside.room | (two < places - 4))
+    offered = check.past(dut.output.valid & ~inside.leaves)  # it keeps its place, however many are remembered
+    check.invariant(~inside.room | (two < places - 4) | offered)
+    check.invariant(~offered | (entries + left <= places - 2))
     check.invariant((entries <= one + left_before) & (one <= two + left_earlier))
     check.always(
         "room",
