@@ -45,7 +45,6 @@ CASES = (
     FrameCase("m3vit-tiny", "zcu102", 1, 4),
     FrameCase("m3vit-micro", "pynq-z2", 2, 1),
     FrameCase("m3vit-micro", "pynq-z2", 4, 1),
-    FrameCase("m3vit-micro", "zcu102", 4, 1),
 )
 
 
