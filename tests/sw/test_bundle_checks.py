@@ -209,8 +209,8 @@ def test_another_models_graph(parts, refused):
     ("column", "value", "message"),
     [
         (0, "blocks.9.q", r"trace\[3\] is of 'blocks.9.q', which task segmentation does not have"),
-        (0, 1, "trace must have entries of a name and 9 integers"),
-        (1, True, "trace must have entries of a name and 9 integers"),
+        (0, 1, "trace must have entries of a name and 10 integers"),
+        (1, True, "trace must have entries of a name and 10 integers"),
         (1, 1.0, "trace must have entries"),
         (1, "1", "trace must have entries"),
         (1, HUGE, "trace has a number|a number in it has|must have integers in"),
@@ -227,6 +227,8 @@ def test_another_models_graph(parts, refused):
         (7, 1000, "is outside its tensor"),
         (8, 0, "is of a head or expert that there is not"),
         (9, 0, "is of a head or expert that there is not"),
+        (10, 1, "trace must be of sequences 0..0"),
+        (10, -1, "trace must be of sequences 0..0"),
     ],
 )
 def test_trace(parts, refused, column, value, message):
@@ -242,7 +244,7 @@ def test_trace(parts, refused, column, value, message):
         ({}, "trace must be a list"),
         ([1], "trace must have entries of a name"),
         ([["embed"]], "trace must have entries of a name"),
-        ([["embed", 0, 0, 1, 0, 1, 0, 1, -1, -1]] * 100_000, "trace must have 0..[0-9]+ items, not 100000"),
+        ([["embed", 0, 0, 1, 0, 1, 0, 1, -1, -1, 0]] * 100_000, "trace must have 0..[0-9]+ items, not 100000"),
         ("[" * 100_000, "tensor trace.segmentation is damaged: its lists and objects lie more than"),
     ],
 )

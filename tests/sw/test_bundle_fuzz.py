@@ -159,7 +159,7 @@ def test_programs(subject, tmp_path, data):
 def compare(bundle, subject):
     """Run the program on the command-level model, comparing as a verified run does; values may differ, no more."""
     task, config = bundle.task(TASK), bundle.config
-    checker = TraceChecker(config, task.program, task.trace, subject.traces[TASK], MODEL.heads)
+    checker = TraceChecker(config, task.program, task.trace, [subject.traces[TASK]], MODEL.heads, MODEL.num_tokens)
     source = pack_patches(config, reference.patchify(subject.image, MODEL.patch))
     assert len(source) == bundle.input_bytes
     device = FunctionalModel(

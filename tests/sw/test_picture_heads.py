@@ -56,7 +56,7 @@ def test_programs_compute_what_the_reference_does(prefix, pool, group):
     bundle.check()
     outputs = reference.run(graph, image, "whole", expected)
     info = bundle.task("whole")
-    checker = TraceChecker(bundle.config, info.program, info.trace, expected, model.heads)
+    checker = TraceChecker(bundle.config, info.program, info.trace, [expected], model.heads, model.num_tokens)
     source = pack_patches(bundle.config, patchify(image, model.patch))
     device = FunctionalModel(
         bundle.config, bundle.data.tobytes(), source, info.output_bytes, POLICIES["random"], 1, checker.check
