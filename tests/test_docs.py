@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from edgemoe.boards.board import configuration_names, load_board
+from edgemoe.bundle import Joined
 from edgemoe.compiler import build_bundle
 from edgemoe.compiler.bound import Bound, phase_bounds, total_bound
-from edgemoe.compiler.fits import fits
+from edgemoe.compiler.fits import fits, shortages
 from edgemoe_hw.spec.config import PRESETS as CONFIGS
+from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.memories import memory_depths
 from edgemoe_models.arithmetic import ops, tables
 from edgemoe_models.config import PRESETS as MODELS
@@ -129,6 +131,25 @@ def test_what_fits_which_board():
         answers = ["no" if fits(model, config) else "yes" for model in columns]
         expected[name] = [str(config.max_tokens), str(config.max_dim), *answers]
     assert found == expected
+
+
+def test_how_many_sequences_fit():
+    """docs/boards.md: the programs of several tasks or images of each board."""
+
+    def most(model: ModelConfig, config: AcceleratorConfig, joined: list[Joined]) -> int:
+        return sum(not shortages(model, config, joined=each) for each in joined)  # what is larger needs more
+
+    page = (DOCS / "boards.md").read_text(encoding="utf-8").partition("### Several tasks or images")[2]
+    lines = re.findall(r"^\| `(\S+)` \| (.*) \|$", page.partition("\n## ")[0], re.M)
+    found = {name: [int(cell) for cell in cells.split("|")] for name, cells in lines}
+    for name in configuration_names():
+        config, expected = load_board(name).config, []
+        for model in (MODELS["m3vit-micro"], MODELS["m3vit-tiny"]):
+            tasks = tuple(task.name for task in model.tasks)
+            expected.append(most(model, config, [Joined(tasks[: n + 1]) for n in range(len(tasks))]))
+        for model in (MODELS["m3vit-micro"], MODELS["m3vit-tiny"], MODELS["deit-tiny"]):
+            expected.append(most(model, config, [Joined((model.tasks[0].name,), n) for n in range(1, 9)]))
+        assert found[name] == expected, name
 
 
 def test_reciprocal_square_root_error():
