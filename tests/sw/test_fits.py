@@ -168,7 +168,7 @@ def test_commands_are_counted_without_lowering_every_block(depth, moe_every):
     model = small_model(depth=depth, moe_every=moe_every)
     programs = compile_graph(random_graph(model), PRESETS["tiny"]).programs
     found = commands_needed(model, PRESETS["tiny"])
-    assert found == {task: len(program.commands) + 2 for task, program in programs.items()}
+    assert found == {f"task {task}": len(program.commands) + 2 for task, program in programs.items()}
 
 
 def test_a_checkpoint_is_refused_before_it_is_quantized(tmp_path, monkeypatch):
