@@ -28,9 +28,11 @@ class Sequence(NamedTuple):
 
 @dataclass(frozen=True)
 class Joined:
-    """What a program computes: ``tasks`` of each of ``images`` images.
+    """What a program computes: several tasks, or of several images; or it is a task's own program.
 
-    Either has several tasks or several images, or it is a task's own program.
+    Attributes:
+        tasks: their names, in the model's order
+        images: how many images it computes all of them for
     """
 
     tasks: tuple[str, ...]
@@ -109,8 +111,12 @@ class Joint:
 
     Attributes:
         joined: which tasks of how many images
-        program, trace, output_bytes, phases, load_bytes: as of a ``Task``
+        program: its commands, 64 bytes each
+        trace: which command completes which part of which sequence's tensor; for simulations
         outputs: of each sequence: where its head's outputs lie in the OUTPUT memory
+        output_bytes: size of the OUTPUT memory
+        phases: of one run, with what each needs at least
+        load_bytes: that its LOADs fetch when every expert is used
     """
 
     joined: Joined
