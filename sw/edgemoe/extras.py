@@ -57,6 +57,7 @@ EXTRAS = {
     "serial": Extra("pyserial", ("serial",)),
     "video": Extra("OpenCV", ("cv2",)),
     "board": Extra("PYNQ", ("pynq",)),
+    "explore": Extra("Dask", ("distributed",)),
     "demo": Extra("a web server", ("starlette", "uvicorn", "websockets")),
 }
 

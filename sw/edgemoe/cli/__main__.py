@@ -2,4 +2,5 @@
 
 from edgemoe.cli.main import main
 
-main()
+if __name__ == "__main__":  # not in the processes that Dask starts
+    main()
