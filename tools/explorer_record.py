@@ -138,7 +138,10 @@ def _array(config: AcceleratorConfig) -> Record:
 def coefficients_text(record: Record) -> str:
     """The package's file of coefficients."""
     summary = {"runs": record["errors"]["runs"], **record["errors"]["resources"]}
-    return json.dumps({"coefficients": fit(runs_of(record)), "errors": summary}, indent=1) + "\n"
+    timing = read_json(_DOCS / "measurements" / "timing.json")
+    clocks = {board: row["fmax_mhz"] for board, row in timing.items() if "fmax_mhz" in row}
+    values = {"coefficients": fit(runs_of(record)), "errors": summary, "clocks": clocks}
+    return json.dumps(values, indent=1) + "\n"
 
 
 def tables(record: Record) -> dict[str, str]:

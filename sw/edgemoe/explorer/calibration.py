@@ -16,7 +16,7 @@ import numpy.typing as npt
 from edgemoe.boards.synth import RESOURCES
 from edgemoe.explorer.memories import rams, taken
 from edgemoe.explorer.resources import FITTED, Coefficients, estimate
-from edgemoe.explorer.terms import PARTS, part_of, terms
+from edgemoe.explorer.terms import OWN, PARTS, part_of, terms
 from edgemoe_hw.spec.config import AcceleratorConfig
 
 __all__ = ["Run", "errors", "fit", "relative_errors"]
@@ -24,6 +24,7 @@ __all__ = ["Run", "errors", "fit", "relative_errors"]
 _PART_WEIGHT = 0.25  # an equation of a part's against one of a total: small parts need not be exact
 _COLUMNS = [(part, name) for part, names in PARTS.items() for name in names]
 Matrix = npt.NDArray[np.float64]
+Column = tuple[str, str, "str | None"]  # part, term, and the family that it is for; None: all
 
 
 @dataclass(frozen=True)
@@ -47,32 +48,34 @@ class Run:
 
 def fit(runs: Sequence[Run]) -> Coefficients:
     """Coefficients of every family that has runs."""
-    model: Coefficients = {}
-    for family in sorted({run.family for run in runs}):
-        model[family] = {}
-        for resource in FITTED:
-            rows, wanted = _equations([run for run in runs if run.family == family], resource)
-            found = _nonnegative(rows, wanted)
-            parts: dict[str, dict[str, float]] = {}
-            for (part, name), value in zip(_COLUMNS, found, strict=True):
-                parts.setdefault(part, {})[name] = round(float(value), 4)
-            model[family][resource] = parts
+    families = sorted({run.family for run in runs})
+    columns = [
+        (part, name, family)
+        for part, name in _COLUMNS
+        for family in (families if (part, name) in OWN else [None])
+    ]
+    model: Coefficients = {family: {resource: {} for resource in FITTED} for family in families}
+    for resource in FITTED:
+        found = _nonnegative(*_equations(runs, resource, columns))
+        for (part, name, owner), value in zip(columns, found, strict=True):
+            for family in families if owner is None else [owner]:
+                model[family][resource].setdefault(part, {})[name] = round(float(value), 4)
     return model
 
 
-def _equations(runs: Sequence[Run], resource: str) -> tuple[Matrix, Matrix]:
-    """Rows of terms and what they are to give, each divided by the latter; of parts, where they are known."""
+def _equations(runs: Sequence[Run], resource: str, columns: Sequence[Column]) -> tuple[Matrix, Matrix]:
+    """Rows of terms and what they are to give: of each run's total, and of its parts where they are known."""
     rows, wanted = [], []
     for run in runs:
         values = terms(run.config)
-        everything = np.array([values[name] for _, name in _COLUMNS])
         total = float(run.used[resource]) - (_lut_memories(run.config) if resource == "lut" else 0.0)
+        everything = np.array([values[name] * (family in (None, run.family)) for _, name, family in columns])
         rows.append(everything / total)
         wanted.append(1.0)
         for part, found in _parts(run, resource):
-            mine = np.array([values[name] if owner == part else 0.0 for owner, name in _COLUMNS])
-            rows.append(_PART_WEIGHT * mine / total * np.sqrt(total / max(found, 1.0)))
-            wanted.append(_PART_WEIGHT * found / total * np.sqrt(total / max(found, 1.0)))
+            scale = _PART_WEIGHT / np.sqrt(total * max(found, 1.0))
+            rows.append(everything * [owner == part for owner, _, _ in columns] * scale)
+            wanted.append(found * scale)
     return np.array(rows), np.array(wanted)
 
 

@@ -13,7 +13,7 @@ from edgemoe.explorer.terms import PARTS, terms
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_models.storage.json_text import read_json
 
-__all__ = ["COEFFICIENTS", "FITTED", "LIMITS", "Coefficients", "dsps", "estimate", "fitted", "over", "share"]
+__all__ = ["COEFFICIENTS", "FITTED", "Fitted", "LIMITS", "Coefficients", "dsps", "estimate", "fitted", "over", "share"]
 
 #: Resources of the linear model; the others follow from geometry.
 FITTED = ("lut", "ff")
@@ -35,10 +35,12 @@ class Fitted:
         coefficients: of the families
         errors: of each resource: ``runs``, ``worst`` and ``worst_left_out`` (relative; by a model that has not seen
             the run)
+        clocks: MHz that static timing estimated for the boards' own configurations
     """
 
     coefficients: Coefficients
     errors: dict[str, Any]
+    clocks: dict[str, float]
 
 
 @functools.lru_cache(maxsize=1)
@@ -49,9 +51,9 @@ def fitted(path: Path = COEFFICIENTS) -> Fitted:
         ValueError: the file is not what ``tools/explorer_record.py`` writes
     """
     values = read_json(path)
-    if not isinstance(values, dict) or {"coefficients", "errors"} - values.keys():
+    if not isinstance(values, dict) or {"coefficients", "errors", "clocks"} - values.keys():
         raise ValueError(f"{path} has no coefficients: python tools/explorer_record.py writes them")
-    return Fitted(values["coefficients"], values["errors"])
+    return Fitted(values["coefficients"], values["errors"], values["clocks"])
 
 
 def dsps(config: AcceleratorConfig) -> int:

@@ -1,7 +1,8 @@
 """What LUTs and flip-flops of each part of the accelerator grow with: the terms of the linear model.
 
-A part is a unit of the RTL or some of them; its terms are what its structure repeats. They are fitted per family of
-FPGAs, since DSPs take in more of the registers around them on one than on another.
+A part is a unit of the RTL or some of them; its terms are what its structure repeats. Most are worth the same on all
+families, which have the same LUTs and flip-flops; a family's own are those of units with DSPs (``OWN``), since DSPs of
+one take in more of the registers around them than those of another, and chains are longer.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from edgemoe.explorer.memories import rams, taken
 from edgemoe_hw.spec.config import AcceleratorConfig
 
-__all__ = ["CHAINS", "PARTS", "part_of", "terms"]
+__all__ = ["CHAINS", "OWN", "PARTS", "part_of", "terms"]
 
 #: Products that a cascade of DSPs sums, by family: the most that its multipliers allow, which takes the fewest adders.
 CHAINS = {"xc7": 2, "xcup": 4}
@@ -40,6 +41,8 @@ PARTS: dict[str, tuple[str, ...]] = {
     "gate": ("1", "epilogue_lanes"),
     "rest": ("1", "axi_masters", "axi_masters * axi_bytes"),
 }
+#: Terms that every family has coefficients of its own for.
+OWN = {("array", name) for name in PARTS["array"]} | {("epilogue", "epilogue_lanes"), ("norm", "norm_lanes")}
 
 
 def part_of(unit: str) -> str:
