@@ -25,7 +25,7 @@ export PYTHON
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help sim demo bench frames ablation accuracy synth timing fit utilisation hwh bitstream flash test test-all test-pynq formal lint dist docs clean \
+.PHONY: help sim demo bench frames ablation accuracy synth timing fit explore utilisation hwh bitstream flash test test-all test-pynq formal lint dist docs clean \
     board vivado tools
 
 help:
@@ -69,6 +69,9 @@ synth: $(VENV)/.synth ## resources of CONFIG by Yosys
 
 timing: $(VENV)/.synth ## estimate of the clock of CONFIG (or BOARD), its slowest paths by source line
 	$(BIN)/edgemoe timing $(CONFIG_OPTION) $(call option,BOARD,config) $(OUT_OPTION) $(ARGS)
+
+explore: $(VENV)/.explore ## BOARD's configurations: the fastest for MODEL that fits its FPGA
+	$(BIN)/edgemoe explore $(call option,BOARD,board) $(MODEL_OPTION) $(CONFIG_OPTION) $(OUT_OPTION) $(ARGS)
 
 fit: $(VENV)/.fit ## place and route for an ULX3S (ECP5) with open tools: a quarter of an hour
 	$(BIN)/edgemoe fit $(OUT_OPTION) $(ARGS)
@@ -164,6 +167,11 @@ $(VENV)/.formal: $(VENV)/.synth
 	@$(PIP) --quiet -e '.[sim,synth,formal]'
 	@touch $@
 
+$(VENV)/.explore: $(VENV)/.synth
+	@echo 'Set-up: Dask (once)'
+	@$(PIP) --quiet -e '.[sim,synth,explore]'
+	@touch $@
+
 $(VENV)/.baselines: $(VENV)/.base
 	@echo 'Set-up: PyTorch, ONNX Runtime, OpenVINO (once, some minutes)'
 	@$(PIP) torch==2.13.0
@@ -196,5 +204,5 @@ $(VENV)/.test: $(VENV)/.base
 	@echo 'Set-up: PyTorch (once, some minutes)'
 	@$(PIP) torch==2.13.0
 	@echo 'Set-up: test dependencies (once, about a minute)'
-	@$(PIP) --quiet -e '.[sim,train,onnx,baselines,foreign,board,serial,demo,notebooks,video,dev]'
+	@$(PIP) --quiet -e '.[sim,train,onnx,baselines,foreign,board,serial,demo,explore,notebooks,video,dev]'
 	@touch $@ $(VENV)/.sim $(VENV)/.baselines $(VENV)/.lint $(VENV)/.demo

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-STAMPS = (".base", ".sim", ".demo", ".baselines", ".synth", ".formal", ".fit", ".test", ".lint", ".docs")
+STAMPS = (".base", ".sim", ".demo", ".baselines", ".synth", ".formal", ".explore", ".fit", ".test", ".lint", ".docs")
 _STUB = """#!/bin/sh
 for argument in "$@"; do printf '%s\\n' "$argument"; done > "called-{name}"
 """
@@ -92,6 +92,7 @@ def checkout(tmp_path):
         (["synth", "CONFIG=zcu102"], ["synth", "--config", "zcu102"]),
         (["timing", "CONFIG=tiny"], ["timing", "--config", "tiny"]),
         (["timing", "BOARD=kv260", "OUT=x"], ["timing", "--config", "kv260", "--out", "x"]),
+        (["explore", "BOARD=kv260", "MODEL=m"], ["explore", "--board", "kv260", "--model", "m"]),
         (["fit", "OUT=x"], ["fit", "--out", "x"]),
         (["utilisation", "BOARD=kv260"], ["boards", "--utilisation", "--only", "kv260"]),
         (["hwh", "BOARD=kv260"], ["boards", "hwh", "kv260"]),

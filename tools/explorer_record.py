@@ -81,7 +81,7 @@ def add(record: Record, rows: Iterable[Record]) -> None:
 
 
 def cycle_rows(record: Record) -> list[Record]:
-    """Estimate and RTL of every row of ``accelerator.json`` with a plain DRAM, on a configuration that is known here."""
+    """Estimate and RTL of every row of ``accelerator.json`` with a plain DRAM, on a configuration of the record."""
     configs = {}
     for run in record["runs"]:
         config = AcceleratorConfig.from_dict(run["config"])
@@ -155,7 +155,10 @@ def _percent(value: float | None) -> str:
 
 
 def _resource_table(record: Record) -> str:
-    lines = ["| board | array | LUT | FF | DSP | BRAM | URAM | LUT, not seen | FF, not seen |", "|---|---|" + "---:|" * 7]
+    lines = [
+        "| board | array | LUT | FF | DSP | BRAM | URAM | LUT, not seen | FF, not seen |",
+        "|---|---|" + "---:|" * 7,
+    ]
     for row in record["errors"]["rows"]:
         cells = [_percent(row["error"].get(resource)) for resource in RESOURCES]
         cells += [_percent(row["left_out"].get(resource)) for resource in resources.FITTED]

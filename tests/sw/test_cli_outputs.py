@@ -42,6 +42,7 @@ FOLDERS = {
     "expert-load --model {graph}": "--out",
     "synth": "--out",
     "timing": "--out",
+    "explore --model {graph}": "--out",
     "fit": "--out",
     "boards hwh kv260": "--out",
 }
@@ -61,6 +62,7 @@ WORK = (
     "edgemoe.cli.synth.synthesize",
     "edgemoe.cli.timing.estimate",
     "edgemoe.cli.fit.fit",
+    "edgemoe.cli.explore.workload",
     "edgemoe.cli.boards.utilisation",
     "edgemoe.cli.study.compare_with_float",
     "edgemoe.cli.study.compare",

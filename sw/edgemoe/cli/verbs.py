@@ -47,6 +47,7 @@ VERBS = {
     "expert-load": Verb(_MEASURE, "expert_load", "Which experts each task uses, and how evenly."),
     "study": Verb(_MEASURE, "study", "Smaller studies, which its --help lists."),
     "boards": Verb(_HARDWARE, "boards", "List boards; utilisation, handoff, bitstream, flash."),
+    "explore": Verb(_HARDWARE, "explore", "Search a board's configurations for the fastest that fits."),
     "verilog": Verb(_HARDWARE, "verilog", "Write the accelerator as Verilog, or its configuration."),
     "synth": Verb(_HARDWARE, "synth", "Resources of a configuration by Yosys."),
     "timing": Verb(_HARDWARE, "timing", "Estimate a configuration's clock, before placement."),

@@ -50,9 +50,7 @@ def fit(runs: Sequence[Run]) -> Coefficients:
     """Coefficients of every family that has runs."""
     families = sorted({run.family for run in runs})
     columns = [
-        (part, name, family)
-        for part, name in _COLUMNS
-        for family in (families if (part, name) in OWN else [None])
+        (part, name, family) for part, name in _COLUMNS for family in (families if (part, name) in OWN else [None])
     ]
     model: Coefficients = {family: {resource: {} for resource in FITTED} for family in families}
     for resource in FITTED:

@@ -29,4 +29,6 @@ def clock_text(board: Board) -> str:
     if found["estimated_mhz"] is None:
         return f"{text}; no estimate is known"
     verdict = "reached" if found["reached"] else "NOT reached"
-    return f"{text}; static timing of {board.file.parent.name}'s own netlist gives {found['estimated_mhz']:g}: {verdict}"
+    return (
+        f"{text}; static timing of {board.file.parent.name}'s own netlist gives {found['estimated_mhz']:g}: {verdict}"
+    )

@@ -54,9 +54,7 @@ def run_tasks(
     import distributed
 
     with _client(scheduler, workers or min(os.cpu_count() or 1, len(jobs))) as client:
-        futures = {
-            client.submit(task, job, pure=False, retries=_RETRIES): index for index, job in enumerate(jobs)
-        }
+        futures = {client.submit(task, job, pure=False, retries=_RETRIES): index for index, job in enumerate(jobs)}
         results: dict[int, dict[str, Any]] = {}
         for future in distributed.as_completed(futures, loop=client.loop):
             index = futures[future]

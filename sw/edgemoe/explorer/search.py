@@ -1,4 +1,4 @@
-"""The search: every candidate whose resources fit is judged, or beaten by one that was; the rest is the Pareto front."""
+"""The search: every candidate that fits is judged, or beaten by one that was; the rest is the Pareto front."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from edgemoe.explorer.resources import estimate, over, share
 from edgemoe.explorer.space import candidates
 from edgemoe_hw.spec.config import AcceleratorConfig
 
-__all__ = ["TOLERANCE", "Found", "Point", "choose", "front", "judge", "search"]
+__all__ = ["STEP", "TOLERANCE", "Found", "Point", "choose", "front", "judge", "search"]
 
 #: Relative difference of times below which two configurations are as fast: the cycle model is no better than that.
 TOLERANCE = 0.01
+#: Difference of shares of the FPGA below which a slower configuration is not worth a place on the front.
+STEP = 0.02
+_SLOWEST = 8.0  # of the fastest floor: the front ends there
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def search(
     """The Pareto front of a board's configurations.
 
     Candidates are looked at by their floor, the fastest first. One is left out when another that was judged is as fast
-    as its floor within ``TOLERANCE`` and takes no larger share of the FPGA.
+    as its floor within ``TOLERANCE`` and takes no larger share of the FPGA, but for ``STEP``.
 
     Args:
         board: whose FPGA, memory ports, DRAM and clock
@@ -104,7 +107,9 @@ def search(
     points: list[Point] = []
     for number, (floor, part, _, config) in enumerate(queue):
         on_step(number, len(queue))
-        if any(point.score <= floor * (1 + TOLERANCE) and point.share <= part for point in points):
+        if floor > _SLOWEST * queue[0][0]:
+            break
+        if any(point.score <= floor * (1 + TOLERANCE) and point.share <= part + STEP for point in points):
             continue
         try:
             points.append(judge(config, board, loads))

@@ -31,9 +31,7 @@ def graph_of_zeros(model: ModelConfig, expert_bits: int) -> IntegerGraph:
     dim = model.dim
     heads = {}
     for number, task in enumerate(model.tasks):
-        hidden = (
-            (_linear(task.head_hidden, dim), _table(model.depth + number)) if task.head_hidden else (None, None)
-        )
+        hidden = (_linear(task.head_hidden, dim), _table(model.depth + number)) if task.head_hidden else (None, None)
         heads[task.name] = IntegerHead(_linear(task.head_outputs, task.head_hidden or dim), 1.0, *hidden)
     blocks = tuple(_block(model, index, expert_bits) for index in range(model.depth))
     tokens = np.zeros((model.num_tokens, dim), np.int16)

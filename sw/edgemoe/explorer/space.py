@@ -13,25 +13,25 @@ from edgemoe.explorer.terms import CHAINS
 from edgemoe_hw.spec.config import AcceleratorConfig, ConfigError
 from edgemoe_models.config import ModelConfig
 
-__all__ = ["DEPTHS", "candidates", "preset_depths"]
+__all__ = ["DEPTHS", "candidates", "norm_lanes", "preset_depths"]
 
 #: What memories are as deep as: what the models need, or what the board's own configuration has.
 DEPTHS = ("least", "preset")
 
 _LANES_K = (8, 16, 32, 64, 128)
-_LANES_N_STEP = 8
-_MOST_LANES_N = 128
+_LANES_N_STEP, _MOST_LANES_N = 8, 128
 _EPILOGUE = (8, 16, 32)
-_NORM = (1, 2, 4, 8, 16)
 _GROUPS = range(1, 7)  # in which the epilogue drains a tile: with more, products of few steps wait for it
-_MASTERS = (1, 2, 4)
 
 
 def candidates(board: Board, models: Sequence[ModelConfig], depths: str = "least") -> Iterator[AcceleratorConfig]:
     """Every configuration of the space that is legal and deep enough for the models, whether it fits the FPGA or not.
 
+    Memory ports, DRAM and clock are the board's, UltraRAM is taken where the FPGA has it, and LayerNorm has as many
+    lanes as it needs to keep up (``norm_lanes``).
+
     Args:
-        board: whose memory ports, DRAM and clock they have
+        board: for whose FPGA
         models: that they are to take
         depths: ``least`` or ``preset``
 
@@ -40,22 +40,37 @@ def candidates(board: Board, models: Sequence[ModelConfig], depths: str = "least
     """
     if depths not in DEPTHS:
         raise ValueError(f"depths must be {' or '.join(DEPTHS)}, not {depths!r}")
-    chain, own = CHAINS[board.device.family], board.config
-    for lanes_k, lanes_n, epilogue, norm, masters in itertools.product(
-        _LANES_K, range(_LANES_N_STEP, _MOST_LANES_N + 1, _LANES_N_STEP), _EPILOGUE, _NORM, _MASTERS
-    ):
-        if masters > own.axi_masters or lanes_n // epilogue not in _GROUPS:
+    family, own = board.device.family, board.config
+    arrays = itertools.product(_LANES_K, range(_LANES_N_STEP, _MOST_LANES_N + 1, _LANES_N_STEP), _EPILOGUE)
+    for lanes_k, lanes_n, epilogue in arrays:
+        if lanes_n // epilogue not in _GROUPS:
             continue
-        for ultra in {False, bool(board.device.uram)}:
-            array = {"lanes_k": lanes_k, "lanes_n": lanes_n, "epilogue_lanes": epilogue, "norm_lanes": norm}
-            name = f"{board.name}-{lanes_k}x{lanes_n}-e{epilogue}-n{norm}-m{masters}{'-u' if ultra else ''}"
-            try:
-                config = dataclasses.replace(
-                    own, name=name, **array, axi_masters=masters, dsp_chain=chain, ultra_ram=ultra
-                )
-                yield preset_depths(config, own) if depths == "preset" else least_depths(config, models)
-            except (ConfigError, CompileError):
-                continue
+        try:
+            config = dataclasses.replace(
+                own,
+                name=f"{board.name}-{lanes_k}x{lanes_n}-{epilogue}",
+                lanes_k=lanes_k,
+                lanes_n=lanes_n,
+                epilogue_lanes=epilogue,
+                norm_lanes=norm_lanes(lanes_k * lanes_n, epilogue, own.axi_bytes, models),
+                dsp_chain=CHAINS[family],
+                ultra_ram=bool(board.device.uram),
+            )
+            yield preset_depths(config, own) if depths == "preset" else least_depths(config, models)
+        except (ConfigError, CompileError):
+            continue
+
+
+def norm_lanes(macs: int, epilogue: int, axi_bytes: int, models: Sequence[ModelConfig]) -> int:
+    """The fewest lanes with which LayerNorm of a token takes at most half as long as the products that it feeds.
+
+    These are queries, keys and values: 3 D^2 / ``macs`` cycles, against D / lanes.
+    """
+    needed = max(2 * macs / (3 * model.dim) for model in models)
+    lanes = max(1, axi_bytes // 8)
+    while lanes < min(needed, epilogue):
+        lanes *= 2
+    return lanes
 
 
 def preset_depths(config: AcceleratorConfig, own: AcceleratorConfig) -> AcceleratorConfig:
