@@ -1,10 +1,10 @@
 """The explorer's record, ``docs/measurements/explorer.json``, and what follows from it.
 
-Usage: ``python tools/explorer_record.py [--add result.json ...] [--cycles] [--presets] [--check]``
+Usage: ``python tools/explorer_record.py [--add result.json ...] [--cycles] [--presets [BOARD ...]] [--check]``
 
 ``--add`` takes what ``edgemoe explore --verify`` wrote (``verified.json``): runs of Yosys and of the RTL, with their
 configurations. ``--cycles`` estimates every row of ``accelerator.json`` again whose DRAM model is plain; ``--presets``
-searches every board for its reference workload. Then the linear model of LUTs and flip-flops is fitted to all runs, its
+searches boards, by default all, for their reference workload. Then the linear model of LUTs and flip-flops is fitted to all runs, its
 coefficients go to the package, and the tables of ``docs/explorer.md`` are written. ``--check`` writes nothing and fails
 if anything would change.
 """
@@ -29,7 +29,7 @@ from edgemoe_hw.spec.config import ISA_VERSION, AcceleratorConfig
 from edgemoe_models.storage.atomic import write_text
 from edgemoe_models.storage.json_text import read_json
 
-__all__ = ["RECORD", "REFERENCE", "coefficients_text", "cycle_rows", "load", "preset_rows", "runs_of", "tables"]
+__all__ = ["RECORD", "REFERENCE", "coefficients_text", "cycle_rows", "load", "preset_row", "runs_of", "tables"]
 
 _DOCS = Path(__file__).parents[1] / "docs"
 RECORD = _DOCS / "measurements" / "explorer.json"
@@ -109,25 +109,19 @@ def _cycle_rows(configs: dict[str, AcceleratorConfig], rows: list[Record]) -> It
         }
 
 
-def preset_rows() -> list[Record]:
-    """What the explorer chooses for every board, beside the board's own configuration."""
-    rows = []
-    load = workload(REFERENCE)
-    for name in board_names():
-        board = load_board(name)
-        found, own = search(board, [load]), judge(board.config, board, [load])
-        rows.append(
-            {
-                "board": name,
-                "legal": found.legal,
-                "fitting": found.fitting,
-                "judged": found.judged,
-                "own": _array(own.config) | {"ms": round(own.score, 4), "share": round(own.share, 4)},
-                "chosen": _array(found.chosen.config)
-                | {"ms": round(found.chosen.score, 4), "share": round(found.chosen.share, 4)},
-            }
-        )
-    return rows
+def preset_row(name: str) -> Record:
+    """What the explorer chooses for a board, beside the board's own configuration."""
+    board, load = load_board(name), workload(REFERENCE)
+    found, own = search(board, [load]), judge(board.config, board, [load])
+    points = {"own": own, "chosen": found.chosen}
+    return {
+        "board": name,
+        "candidates": {"legal": found.legal, "fitting": found.fitting, "judged": found.judged},
+        **{
+            kind: _array(point.config) | {"ms": round(point.score, 4), "share": round(point.share, 4)}
+            for kind, point in points.items()
+        },
+    }
 
 
 def _array(config: AcceleratorConfig) -> Record:
@@ -208,7 +202,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--add", nargs="*", type=Path, default=[], metavar="FILE")
     parser.add_argument("--cycles", action="store_true")
-    parser.add_argument("--presets", action="store_true")
+    parser.add_argument("--presets", nargs="*", metavar="BOARD")
     parser.add_argument("--check", action="store_true")
     given = parser.parse_args(arguments)
     record = load() if RECORD.exists() else {"runs": [], "cycles": [], "presets": []}
@@ -221,8 +215,10 @@ def main(arguments: list[str] | None = None) -> int:
         resources.fitted.cache_clear()
     if given.cycles:
         record["cycles"] = cycle_rows(record)
-    if given.presets:
-        record["presets"] = preset_rows()
+    if given.presets is not None:
+        rows = {row["board"]: row for row in record["presets"]}
+        rows |= {name: preset_row(name) for name in given.presets or board_names()}
+        record["presets"] = [rows[name] for name in sorted(rows)]
     new[RECORD] = json.dumps(record, indent=1) + "\n"
     if PAGE.exists():
         new[PAGE] = with_tables(PAGE.read_text(encoding="utf-8"), record)

@@ -130,7 +130,7 @@ def errors(runs: Sequence[Run]) -> dict[str, Any]:
     for run in runs:
         others = [other for other in runs if other.config.content_hash != run.config.content_hash]
         unseen += relative_errors([run], fit(others)) if any(o.family == run.family for o in others) else [{}]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "board": run.board,
             "array": f"{run.config.lanes_k}x{run.config.lanes_n}",

@@ -19,7 +19,14 @@ from edgemoe_models.config import ModelConfig
 __all__ = ["Change", "changes", "deep_enough", "least_depths", "nearest", "smaller_arrays"]
 
 _DEPTHS = ("act_depth", "residual_depth", "score_depth")
-_SMALLEST = {"act_depth": 1, "residual_depth": 1, "score_depth": 1, "max_dim": 8, "max_tokens": 1, "max_experts": 1}
+_SMALLEST: dict[str, Any] = {
+    "act_depth": 1,
+    "residual_depth": 1,
+    "score_depth": 1,
+    "max_dim": 8,
+    "max_tokens": 1,
+    "max_experts": 1,
+}
 _QUERIES = 32  # of a group: with SCORE for two such groups, queries go in groups as other layers' tokens do
 _DIM_STEP = 64
 
@@ -44,7 +51,7 @@ def deep_enough(config: AcceleratorConfig, models: Sequence[ModelConfig]) -> Acc
         lacking = shortages(model, config)
         if impossible := [shortage.text for shortage in lacking if shortage.field is None]:
             raise CompileError("; ".join(impossible))
-        raised = {shortage.field: shortage.need for shortage in lacking if shortage.field is not None}
+        raised: dict[str, Any] = {shortage.field: shortage.need for shortage in lacking if shortage.field is not None}
         config = dataclasses.replace(config, **raised)
     return config
 
@@ -63,7 +70,7 @@ def least_depths(config: AcceleratorConfig, models: Sequence[ModelConfig]) -> Ac
     found = deep_enough(small, models)
     score = 2 * _QUERIES * -(-tokens // config.lanes_k)
     found = dataclasses.replace(found, score_depth=max(found.score_depth, score))
-    rounded = {name: free_rows(getattr(found, name), config.ultra_ram) for name in _DEPTHS}
+    rounded: dict[str, Any] = {name: free_rows(getattr(found, name), config.ultra_ram) for name in _DEPTHS}
     widest = -(-found.max_dim // _DIM_STEP) * _DIM_STEP
     return dataclasses.replace(found, **rounded, max_dim=max(widest, config.epilogue_lanes))
 

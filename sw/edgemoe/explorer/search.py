@@ -17,7 +17,7 @@ __all__ = ["STEP", "TOLERANCE", "Found", "Point", "choose", "front", "judge", "s
 
 #: Relative difference of times below which two configurations are as fast: the cycle model is no better than that.
 TOLERANCE = 0.01
-#: Difference of shares of the FPGA below which a slower configuration is not worth a place on the front.
+#: Difference of shares of the FPGA, or relative one of LUTs, below which a slower configuration is not worth a place on the front.
 STEP = 0.02
 _SLOWEST = 8.0  # of the fastest floor: the front ends there
 
@@ -48,7 +48,7 @@ class Found:
     """Result of a search.
 
     Attributes:
-        front: Pareto front in time and share of the FPGA, the fastest first
+        front: Pareto front in time, share of the FPGA and LUTs, the fastest first
         chosen: of the front; ``choose`` has the rule
         legal, fitting, judged: how many candidates there were, fit the FPGA, and were scheduled
     """
@@ -85,7 +85,7 @@ def search(
     """The Pareto front of a board's configurations.
 
     Candidates are looked at by their floor, the fastest first. One is left out when another that was judged is as fast
-    as its floor within ``TOLERANCE`` and takes no larger share of the FPGA, but for ``STEP``.
+    as its floor within ``TOLERANCE`` and takes no larger share of the FPGA and no more LUTs, but for ``STEP``.
 
     Args:
         board: whose FPGA, memory ports, DRAM and clock
@@ -105,11 +105,11 @@ def search(
             queue.append((floor, share(found, board.device), found["lut"], config))
     queue.sort(key=lambda entry: entry[:3])
     points: list[Point] = []
-    for number, (floor, part, _, config) in enumerate(queue):
+    for number, (floor, part, lut, config) in enumerate(queue):
         on_step(number, len(queue))
         if floor > _SLOWEST * queue[0][0]:
             break
-        if any(point.score <= floor * (1 + TOLERANCE) and point.share <= part + STEP for point in points):
+        if any(_no_better(point, floor, part, lut) for point in points):
             continue
         try:
             points.append(judge(config, board, loads))
@@ -125,13 +125,23 @@ def search(
     return Found(best, choose(best), len(legal), len(queue), len(points))
 
 
+def _no_better(point: Point, floor: float, part: float, lut: float) -> bool:
+    """Whether what was judged makes a candidate of this floor, share and LUTs superfluous."""
+    as_fast = point.score <= floor * (1 + TOLERANCE)
+    return as_fast and point.share <= part + STEP and point.resources["lut"] <= lut * (1 + STEP)
+
+
 def front(points: Sequence[Point]) -> list[Point]:
-    """Points that no other beats in time and share, the fastest first; of equals the one with fewer LUTs."""
+    """Points that no other beats in time, share and LUTs together, the fastest first."""
     kept: list[Point] = []
-    for point in sorted(points, key=lambda p: (p.score, p.share, p.resources["lut"])):
-        if not kept or point.share < kept[-1].share:
+    for point in sorted(points, key=_objectives):
+        if not any(all(a <= b for a, b in zip(_objectives(k), _objectives(point), strict=True)) for k in kept):
             kept.append(point)
     return kept
+
+
+def _objectives(point: Point) -> tuple[float, float, float]:
+    return point.score, point.share, point.resources["lut"]
 
 
 def choose(points: Sequence[Point]) -> Point:

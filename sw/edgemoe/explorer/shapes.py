@@ -39,8 +39,9 @@ def graph_of_zeros(model: ModelConfig, expert_bits: int) -> IntegerGraph:
 
 
 def _linear(outputs: int, inputs: int, bits: int = 8) -> IntegerLinear:
-    bias, multiplier, shift = (np.zeros(outputs, kind) for kind in (np.int32, np.uint16, np.uint8))
-    return IntegerLinear(np.broadcast_to(np.int8(0), (outputs, inputs)), bias, multiplier, shift, bits=bits)
+    weight = np.broadcast_to(np.int8(0), (outputs, inputs))
+    multiplier, shift = np.zeros(outputs, np.uint16), np.zeros(outputs, np.uint8)
+    return IntegerLinear(weight, np.zeros(outputs, np.int32), multiplier, shift, bits=bits)
 
 
 def _norm(dim: int) -> IntegerLayerNorm:

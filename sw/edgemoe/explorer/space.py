@@ -77,7 +77,8 @@ def preset_depths(config: AcceleratorConfig, own: AcceleratorConfig) -> Accelera
     """The array of ``config`` with memories of as many bytes as those of ``own``."""
 
     def rows(name: str, lanes: str) -> int:
-        return -(-getattr(own, name) * getattr(own, lanes) // getattr(config, lanes))
+        values: tuple[int, int, int] = getattr(own, name), getattr(own, lanes), getattr(config, lanes)
+        return -(-values[0] * values[1] // values[2])
 
     return dataclasses.replace(
         config,
