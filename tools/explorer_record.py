@@ -4,9 +4,9 @@ Usage: ``python tools/explorer_record.py [--add result.json ...] [--cycles] [--p
 
 ``--add`` takes what ``edgemoe explore --verify`` wrote (``verified.json``): runs of Yosys and of the RTL, with their
 configurations. ``--cycles`` estimates every row of ``accelerator.json`` again whose DRAM model is plain; ``--presets``
-searches boards, by default all, for their reference workload. Then the linear model of LUTs and flip-flops is fitted to all runs, its
-coefficients go to the package, and the tables of ``docs/explorer.md`` are written. ``--check`` writes nothing and fails
-if anything would change.
+searches boards, by default all, for their reference workload. Then the linear model of LUTs and flip-flops is fitted
+to all runs, its coefficients go to the package, and the tables of ``docs/explorer.md`` are written. ``--check`` writes
+nothing and fails if anything would change.
 """
 
 from __future__ import annotations

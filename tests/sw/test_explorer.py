@@ -30,7 +30,8 @@ CLASSIFIER = (TaskConfig("classification", "classification", 1000),)
 
 
 def vit(name: str, dim: int, size: int = 224) -> ModelConfig:
-    return ModelConfig(name, size, size, 16, dim, 12, dim // 64, 4 * dim, 0, 0, 0, CLASSIFIER)
+    """One block: what fits does not depend on how many there are."""
+    return ModelConfig(name, size, size, 16, dim, 1, dim // 64, 4 * dim, 0, 0, 0, CLASSIFIER)
 
 
 @pytest.fixture(scope="module")
@@ -111,15 +112,13 @@ def test_cycles_are_within_a_twentieth_of_the_rtl():
 
 
 @pytest.mark.parametrize("lanes_n", [8, 24, 64])
-@pytest.mark.parametrize("name", ["m3vit-micro", "small"])
-def test_no_estimate_is_below_the_floor(name, lanes_n, small, tmp_path):
-    load = small if name == "small" else workload(name)
-    config = deep_enough(dataclasses.replace(PRESETS["tiny"], lanes_n=lanes_n), [load.shape])
-    estimate = estimated_cycles(load, config, tmp_path)
-    assert floor_cycles(load, config) <= estimate
-    assert estimated_cycles(load, config, tmp_path) == estimate and len(list(tmp_path.iterdir())) == 1
+def test_no_estimate_is_below_the_floor(lanes_n, small, tmp_path):
+    config = deep_enough(dataclasses.replace(PRESETS["tiny"], lanes_n=lanes_n), [small.shape])
+    estimate = estimated_cycles(small, config, tmp_path)
+    assert floor_cycles(small, config) <= estimate
+    assert estimated_cycles(small, config, tmp_path) == estimate and len(list(tmp_path.iterdir())) == 1
     next(tmp_path.iterdir()).write_text("torn")
-    assert estimated_cycles(load, config, tmp_path) == estimate
+    assert estimated_cycles(small, config, tmp_path) == estimate
 
 
 def test_workloads(tmp_path):
@@ -136,12 +135,12 @@ def test_workloads(tmp_path):
 @pytest.mark.parametrize("board", ["pynq-z2", "kv260"])
 @pytest.mark.parametrize("depths", ["least", "preset"])
 def test_candidates_take_the_model(board, depths):
-    shape = MODELS["m3vit-micro"]
+    shape = small_model()
     found = list(candidates(load_board(board), [shape], depths))
     assert len({config.content_hash for config in found}) == len(found) > 50
     own = load_board(board).config
     assert (own.lanes_k, own.lanes_n, own.epilogue_lanes) in {(c.lanes_k, c.lanes_n, c.epilogue_lanes) for c in found}
-    for config in found[::10]:
+    for config in found[::15]:
         assert fits(shape, config) == []
         assert config.axi_masters == own.axi_masters and config.ultra_ram == own.ultra_ram
 
@@ -160,7 +159,7 @@ def test_layernorm_has_the_lanes_that_the_boards_own_have(board):
 
 def test_nothing_changes_where_the_model_fits():
     board = load_board("pynq-z2")
-    assert nearest(board.config, [MODELS["m3vit-micro"]], board) == board.config
+    assert nearest(board.config, [small_model()], board) == board.config
 
 
 def test_the_nearest_has_deeper_memories_or_a_smaller_array():

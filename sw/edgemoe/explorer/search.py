@@ -17,7 +17,8 @@ __all__ = ["STEP", "TOLERANCE", "Found", "Point", "choose", "front", "judge", "s
 
 #: Relative difference of times below which two configurations are as fast: the cycle model is no better than that.
 TOLERANCE = 0.01
-#: Difference of shares of the FPGA, or relative one of LUTs, below which a slower configuration is not worth a place on the front.
+#: Difference of shares of the FPGA, or relative one of LUTs, for which a slower configuration gets no place on the
+#: front.
 STEP = 0.02
 _SLOWEST = 8.0  # of the fastest floor: the front ends there
 
