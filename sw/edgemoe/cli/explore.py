@@ -75,7 +75,7 @@ def command(
             chosen_board,
             loads,
             depths,
-            lambda done, of: work.step(f"{title}: {done} of {of} configurations", done / of),
+            lambda done, of: work.detail(f"{title}: {done} of {of} configurations", done / of),
         )
         own = _own(chosen_board, loads)
         names = ", ".join(load.shape.name for load in loads)
@@ -164,7 +164,7 @@ def _verify(
         loads,
         scheduler=scheduler,
         workers=workers,
-        on_done=lambda done, of: work.step(f"verifying: {done} of {of} tasks done", done / of),
+        on_done=lambda done, of: work.detail(f"verifying: {done} of {of} tasks done", done / of),
     )
 
 

@@ -40,7 +40,8 @@ def draw_front(title: str, front: Sequence[Point], chosen: Point, own: Point | N
         return x, _TOP + (high - math.log10(point.score)) / (high - low) * _HEIGHT
 
     _axes(canvas, low, high, max(most, 1.0))
-    for first, second in zip(front, front[1:], strict=False):
+    line = [point for index, point in enumerate(front) if all(point.share < other.share for other in front[:index])]
+    for first, second in zip(line, line[1:], strict=False):
         canvas.draw.line([*place(first), *place(second)], _POINT, 2)
     marked = [(point, _POINT) for point in front if point is not chosen] + [(chosen, _CHOSEN)]
     for point, colour in [*marked, *([(own, _OWN)] if own is not None else [])]:
