@@ -25,7 +25,7 @@ export PYTHON
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help sim demo bench frames ablation accuracy synth timing fit explore utilisation hwh bitstream flash test test-all test-pynq formal lint dist docs clean \
+.PHONY: help sim demo bench frames scaling ablation accuracy synth timing fit explore utilisation hwh bitstream flash test test-all test-pynq formal lint dist docs clean \
     board vivado tools
 
 help:
@@ -52,6 +52,9 @@ bench: tools $(VENV)/.$(if $(filter accelerator,$(ONLY)),sim,baselines) ## cycle
 
 frames: tools $(VENV)/.sim ## tasks of a frame, and images of a batch, in one program: cycles on the RTL
 	$(BIN)/edgemoe study frames $(MODEL_OPTION) $(CONFIG_OPTION) $(ARGS)
+
+scaling: tools $(VENV)/.sim ## cycles against array, tokens, experts, tasks, batch, DRAM: estimated; ARGS=--rtl runs some
+	$(BIN)/edgemoe study scaling $(OUT_OPTION) $(ARGS)
 
 ablation: tools $(VENV)/.sim ## cycles and DRAM bytes with each technique replaced by its naive form
 	$(BIN)/edgemoe ablation $(MODEL_OPTION) $(CONFIG_OPTION) $(OUT_OPTION) $(ARGS)

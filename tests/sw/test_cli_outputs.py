@@ -30,6 +30,7 @@ FILES = {
     "study harsh": "--json",
     "study overhead": "--json",
     "study simspeed": "--json",
+    "study scaling": "--json",
     "run {bundle} {image} --device sim": "--waves",
 }
 FOLDERS = {
@@ -43,6 +44,7 @@ FOLDERS = {
     "synth": "--out",
     "timing": "--out",
     "explore --model {graph}": "--out",
+    "study scaling": "--out",
     "fit": "--out",
     "boards hwh kv260": "--out",
 }
@@ -70,6 +72,7 @@ WORK = (
     "edgemoe.studies.overhead.measure_overhead",
     "edgemoe.studies.simulation_speed.measure_speed",
     "edgemoe.cli.study.load_graph",
+    "edgemoe.studies.scaling.axis_rows",
     "edgemoe_sim.build.accelerator_verilog",
     "edgemoe.studies.accuracy.run_accuracy",
     "edgemoe_models.train.loop.run",

@@ -251,3 +251,40 @@ def frames(
     note(f"rows are in {path}")
     if not all(row["bit_exact"] for row in rows):
         raise typer.Exit(1)
+
+
+@command.command("scaling")
+def scaling(
+    rtl: Annotated[bool, typer.Option("--rtl", help="run some points on the RTL too: half an hour and two builds")] = (
+        False
+    ),
+    path: Annotated[Path, typer.Option("--json", help="file for the rows")] = RESULTS / "scaling.json",
+    out: Annotated[Path, typer.Option(help="folder for the pictures")] = RESULTS,
+) -> None:
+    """Cycles against array, tokens, experts, tasks, batch and DRAM, and where each technique pays (docs/scaling.md)."""
+    from edgemoe.studies import scaling as study
+    from edgemoe.studies.scaling_plot import draw_axes, draw_techniques
+    from edgemoe.studies.scaling_points import BASE
+    from edgemoe.studies.scaling_report import scaling_tables
+    from edgemoe.studies.scaling_rtl import RTL_POINTS, rtl_row
+
+    output_file(path)
+    output_folder(out)
+    results: dict[str, list[dict[str, Any]]] = {"axes": [], "techniques": [], "rtl": []}
+    with working("compiling") as work:
+        results["axes"] = list(study.axis_rows(work.step))
+        results["techniques"] = list(study.technique_rows(progress=work.step))
+        for point in RTL_POINTS if rtl else ():
+            results["rtl"].append(rtl_row(point))
+            work.step(f"on the RTL: {len(results['rtl'])} of {len(RTL_POINTS)}")
+            write_json(path, results)
+    write_json(path, results)
+    pictures = out / "scaling-axes.png", out / "scaling-techniques.png"
+    draw_axes(results["axes"], results["rtl"], vars(BASE), pictures[0])
+    draw_techniques(results["techniques"], pictures[1])
+    for table in scaling_tables(results):
+        show(table)
+        say("")
+    note(f"rows are in {path}, pictures in {out}")
+    if not all(row["bit_exact"] for row in results["rtl"]):
+        raise typer.Exit(1)

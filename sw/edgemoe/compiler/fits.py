@@ -31,7 +31,7 @@ from edgemoe_models.graph.integer_graph import (
     Requant,
 )
 
-__all__ = ["Shortage", "commands_needed", "fits", "shortages"]
+__all__ = ["Shortage", "commands_needed", "fits", "shortages", "zeros_graph"]
 
 MAX_COMMANDS = (1 << constants.COUNT_BITS) - 1
 _LARGEST_HEAD = (1 << 10) - 1  # what a command's field holds
@@ -230,7 +230,7 @@ def commands_needed(
     few = dataclasses.replace(model, depth=min(model.depth, 3 * period + model.depth % period))
     image, needed = DramImage(config), {}
     for each in [joined] if joined is not None else [Joined((name,)) for name in _names(model)]:
-        lowered = lower(_zeros(few, expert_bits), config, options, image, each)
+        lowered = lower(zeros_graph(few, expert_bits), config, options, image, each)
         more = (model.depth - few.depth) // period * _commands_of_blocks(lowered, range(period, 2 * period))
         needed[str(each)] = len(lowered.builder.commands) + 2 + more
     return needed
@@ -248,7 +248,8 @@ def _linear(outputs: int, inputs: int, bits: int = 8) -> IntegerLinear:
     return IntegerLinear(weight, zeros, zeros.astype(np.uint16), zeros.astype(np.uint8), bits=bits)
 
 
-def _zeros(model: ModelConfig, expert_bits: int) -> IntegerGraph:
+def zeros_graph(model: ModelConfig, expert_bits: int) -> IntegerGraph:
+    """A graph of this shape whose numbers are zero: all that the compiler needs to plan and to count cycles."""
     dim, norm = model.dim, _norm(model.dim)
     heads = {}
     for number, task in enumerate(model.tasks):
