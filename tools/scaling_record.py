@@ -17,7 +17,6 @@ from typing import Any
 from accelerator_record import update
 
 from edgemoe.studies.scaling_plot import draw_axes, draw_techniques
-from edgemoe.studies.scaling_points import BASE
 from edgemoe.studies.scaling_report import scaling_markdown
 from edgemoe_models.storage.atomic import write_text
 from edgemoe_models.storage.json_text import read_json
@@ -57,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         return int(page != PAGE.read_text(encoding="utf-8"))
     write_text(RECORD, json.dumps(results, indent=1) + "\n")
     write_text(PAGE, page)
-    draw_axes(results["axes"], results["rtl"], vars(BASE), _DOCS / "images" / "scaling-axes.png")
+    draw_axes(results["axes"], _DOCS / "images" / "scaling-axes.png")
     draw_techniques(results["techniques"], _DOCS / "images" / "scaling-techniques.png")
     return 0
 

@@ -255,16 +255,15 @@ def frames(
 
 @command.command("scaling")
 def scaling(
-    rtl: Annotated[bool, typer.Option("--rtl", help="run some points on the RTL too: half an hour and two builds")] = (
-        False
-    ),
+    rtl: Annotated[
+        bool, typer.Option("--rtl", help="run some points on the RTL too, on pynq-z2 and tiny: some minutes")
+    ] = (False),
     path: Annotated[Path, typer.Option("--json", help="file for the rows")] = RESULTS / "scaling.json",
     out: Annotated[Path, typer.Option(help="folder for the pictures")] = RESULTS,
 ) -> None:
     """Cycles against array, tokens, experts, tasks, batch and DRAM, and where each technique pays (docs/scaling.md)."""
     from edgemoe.studies import scaling as study
     from edgemoe.studies.scaling_plot import draw_axes, draw_techniques
-    from edgemoe.studies.scaling_points import BASE
     from edgemoe.studies.scaling_report import scaling_tables
     from edgemoe.studies.scaling_rtl import RTL_POINTS, rtl_row
 
@@ -280,7 +279,7 @@ def scaling(
             write_json(path, results)
     write_json(path, results)
     pictures = out / "scaling-axes.png", out / "scaling-techniques.png"
-    draw_axes(results["axes"], results["rtl"], vars(BASE), pictures[0])
+    draw_axes(results["axes"], pictures[0])
     draw_techniques(results["techniques"], pictures[1])
     for table in scaling_tables(results):
         show(table)

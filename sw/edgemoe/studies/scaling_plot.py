@@ -10,7 +10,7 @@ from typing import Any
 
 from edgemoe.reports.canvas import COLOURS, GREY, INK, RULE, Canvas, text_width
 
-__all__ = ["AXIS_TITLES", "draw_axes", "draw_techniques", "on_axis"]
+__all__ = ["AXIS_TITLES", "draw_axes", "draw_techniques"]
 
 #: What each axis is called.
 AXIS_TITLES = {
@@ -62,10 +62,6 @@ class _Plot:
         for x, y in places if dots else ():
             self.canvas.draw.ellipse((x - 4, y - 4, x + 4, y + 4), colour)
 
-    def ring(self, value: float, share: float) -> None:
-        x, y = self.x(value), self.y(share)
-        self.canvas.draw.ellipse((x - 8, y - 8, x + 8, y + 8), outline=COLOURS[5], width=3)
-
 
 def _grid(count: int, columns: int, foot: int) -> tuple[Canvas, list[tuple[int, int]]]:
     """A canvas for so many plots, and each one's place."""
@@ -84,27 +80,18 @@ def _legend(canvas: Canvas, x: int, y: int, entries: Sequence[tuple[str, str]]) 
         x += 60 + text_width(text, _TEXT)
 
 
-def on_axis(changed: Row, axis: str, base: int) -> int | None:
-    """The value that a row of the RTL has on an axis; None where it lies on another."""
-    if not changed:
-        return base
-    return int(changed[axis]) if set(changed) == {axis} else None
-
-
-def draw_axes(rows: Sequence[Row], rtl: Sequence[Row], base: Row, path: Path) -> None:
+def draw_axes(rows: Sequence[Row], path: Path) -> None:
     """Cycles along each axis with the limits of array and memory, as PNG.
 
     Args:
         rows: of ``axis_rows``
-        rtl: of ``rtl_rows``
-        base: the base's value on each axis
         path: of the picture
     """
     axes = list(dict.fromkeys(row["axis"] for row in rows))
     canvas, places = _grid(len(axes), 3, _FOOT)
     canvas.text(_PAD, 18, "Cycles of a program along each axis, the others as the base has them (logarithmic)", 26)
     entries = [("estimate", COLOURS[0]), ("limit of the array", COLOURS[2]), ("limit of the memory", COLOURS[1])]
-    _legend(canvas, _PAD, 70, [*entries, ("RTL (rings)", COLOURS[5])])
+    _legend(canvas, _PAD, 70, entries)
     low, high = math.log(_CYCLE_TICKS[0]), math.log(_CYCLE_TICKS[-1])
 
     def share(cycles: float) -> float:
@@ -118,9 +105,6 @@ def draw_axes(rows: Sequence[Row], rtl: Sequence[Row], base: Row, path: Path) ->
         for key, colour in (("array_cycles", COLOURS[2]), ("memory_cycles", COLOURS[1])):
             plot.line([(row["value"], share(row[key])) for row in found], colour, 2, dots=False)
         plot.line([(row["value"], share(row["cycles"])) for row in found], COLOURS[0])
-        for row in rtl:
-            if (value := on_axis(row["changes"], axis, base[axis])) is not None:
-                plot.ring(value, share(row["cycles"]))
     canvas.save(path)
 
 

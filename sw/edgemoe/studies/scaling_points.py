@@ -12,6 +12,7 @@ from edgemoe.bundle import Joined
 from edgemoe.compiler import CompilerOptions
 from edgemoe.compiler.fits import shortages
 from edgemoe_hw.spec import constants
+from edgemoe_hw.spec.config import PRESETS as PRESET_CONFIGS
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig
 
@@ -63,6 +64,7 @@ class Point:
         expert_prefetch: of the compiler: ``auto`` or ``off``
         attention_group: of the compiler: queries for which keys and values are fetched anew; 0: they are stationary
         depth: blocks of the model; every other one has experts
+        preset: hardware of this preset, with the point's bandwidth; empty: with memories that are deep enough
     """
 
     macs: int = 384
@@ -76,6 +78,7 @@ class Point:
     expert_prefetch: Literal["auto", "off"] = "auto"
     attention_group: int = 0
     depth: int = 4
+    preset: str = ""
 
     @property
     def joined(self) -> Joined:
@@ -86,6 +89,10 @@ class Point:
     def options(self) -> CompilerOptions:
         """Of the compiler."""
         return CompilerOptions(expert_prefetch=self.expert_prefetch, attention_group=self.attention_group)
+
+    def but(self, **changed: Any) -> Point:
+        """The point with these fields changed."""
+        return dataclasses.replace(self, **changed)
 
 
 #: What every axis varies one figure of.
@@ -121,13 +128,20 @@ def model_of(point: Point) -> ModelConfig:
 
 
 def hardware(point: Point) -> AcceleratorConfig:
-    """The point's accelerator. Its memories are as deep as the axes need them, not as a board has them.
+    """The point's accelerator: a preset, or one whose memories are as deep as the axes need them, not as a board has
+    them.
 
-    They are the same for all points of an array, but for those of more than 257 tokens, which need deeper ones: so one
-    build of the simulator serves nearly all points of an array.
+    They are the same for all points of an array, but for those of more than 257 tokens, which need deeper ones.
+
+    Raises:
+        ValueError: the preset's array is another
     """
+    if point.preset:
+        preset = PRESET_CONFIGS[point.preset]
+        if preset.macs_per_cycle != point.macs:
+            raise ValueError(f"{point.preset} has {preset.macs_per_cycle} MACs, not {point.macs}")
+        return dataclasses.replace(preset, dram_gb_per_second=point.bandwidth * preset.assumed_clock_mhz / 1000)
     lanes_k, lanes_n, epilogue_lanes, norm_lanes = ARRAYS[point.macs]
-    depths = _depths(point.macs)
     config = AcceleratorConfig(
         name=f"scaling-{lanes_k}x{lanes_n}",
         lanes_k=lanes_k,
@@ -140,19 +154,19 @@ def hardware(point: Point) -> AcceleratorConfig:
         dram_latency=64,
         assumed_clock_mhz=_CLOCK_MHZ,
         dram_gb_per_second=point.bandwidth * _CLOCK_MHZ / 1000,
-        **depths,
+        **_depths(point.macs),
         **_ports(lanes_k, point.ports),
     )
     return dataclasses.replace(config, **_missing(config, point))
 
 
-def _ports(lanes_k: int, ports: int) -> dict[str, int]:
+def _ports(lanes_k: int, ports: int) -> dict[str, Any]:
     size = 16 if lanes_k >= 16 and ports != 8 else 8
     return {"axi_bytes": size, "axi_masters": ports // size if ports else 4}
 
 
 @functools.cache
-def _depths(macs: int) -> dict[str, int]:
+def _depths(macs: int) -> dict[str, Any]:
     """Rows of the memories of an array: enough for four tasks or images, or for twice the tokens."""
     lanes_k, lanes_n, epilogue_lanes, norm_lanes = ARRAYS[macs]
     shallow = AcceleratorConfig(
