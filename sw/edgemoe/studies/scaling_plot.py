@@ -25,7 +25,7 @@ AXIS_TITLES = {
 Row = Mapping[str, Any]
 _PAD, _HEADER, _LEFT, _TITLE, _FOOT = 30, 100, 100, 54, 66
 _WIDTH, _HEIGHT, _TEXT = 420, 300, 17
-_CYCLE_TICKS = (200_000, 500_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000)
+_CYCLE_TICKS = (50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000)
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,13 @@ class _Plot:
         for text, share in ticks.items():
             canvas.box(self.left, self.y(share) - 1, self.left + _WIDTH, self.y(share), RULE)
             canvas.text(self.left - 8, self.y(share), text, _TEXT, GREY, "rm")
+        end = 0.0
         for value in self.values:
             canvas.box(self.x(value), self.top + _HEIGHT, self.x(value) + 1, self.top + _HEIGHT + 6, GREY)
-            canvas.text(self.x(value), self.top + _HEIGHT + 10, str(value), _TEXT, GREY, "ma")
+            half = text_width(str(value), _TEXT) / 2
+            if self.x(value) - half > end:  # else there is no room beside the one before
+                canvas.text(self.x(value), self.top + _HEIGHT + 10, str(value), _TEXT, GREY, "ma")
+                end = self.x(value) + half + 4
 
     def line(self, points: Sequence[tuple[float, float]], colour: str, width: int = 3, dots: bool = True) -> None:
         """Through (value, height)."""
@@ -63,14 +67,14 @@ class _Plot:
             self.canvas.draw.ellipse((x - 4, y - 4, x + 4, y + 4), colour)
 
 
-def _grid(count: int, columns: int, foot: int) -> tuple[Canvas, list[tuple[int, int]]]:
-    """A canvas for so many plots, and each one's place."""
+def _grid(count: int, columns: int, foot: int, last: int = _FOOT) -> tuple[Canvas, list[tuple[int, int]]]:
+    """A canvas for so many plots, and each one's place; ``foot`` is what is below a plot, in the last row ``last``."""
     wide, high = _LEFT + _WIDTH + _PAD, _TITLE + _HEIGHT + foot
     rows = -(-count // columns)
     places = [
         (_LEFT + number % columns * wide, _HEADER + number // columns * high + _TITLE - 10) for number in range(count)
     ]
-    return Canvas(columns * wide, _HEADER + rows * high), places
+    return Canvas(columns * wide, _HEADER + rows * high - foot + last), places
 
 
 def _legend(canvas: Canvas, x: int, y: int, entries: Sequence[tuple[str, str]]) -> None:
@@ -117,7 +121,7 @@ def draw_techniques(rows: Sequence[Row], path: Path) -> None:
     """
     axes = list(dict.fromkeys(row["axis"] for row in rows))
     most = max(sum(row["axis"] == axis for row in rows) for axis in axes)
-    canvas, places = _grid(len(axes), 3, _FOOT + 24 * most)
+    canvas, places = _grid(len(axes), 3, _FOOT + 24 * most, _FOOT + 24)
     canvas.text(_PAD, 18, "Cycles with a technique / cycles without it", 26)
     canvas.text(_PAD, 60, "below 1 it saves cycles", _TEXT, GREY)
     least = math.floor(10 * min(min(row["ratios"]) for row in rows)) / 10
@@ -129,7 +133,7 @@ def draw_techniques(rows: Sequence[Row], path: Path) -> None:
         longest = max((row["values"] for row in found), key=len)
         plot = _Plot(canvas, *place, longest)
         plot.frame(AXIS_TITLES[axis], ticks)
-        for number, (row, colour) in enumerate(zip(found, COLOURS * 2, strict=False)):
+        for number, (row, colour) in enumerate(zip(found, (*COLOURS, INK), strict=False)):
             points = zip(row["values"], row["ratios"], strict=True)
             plot.line([(value, (ratio - least) / (top - least)) for value, ratio in points], colour)
             y = place[1] + _HEIGHT + 50 + 24 * number
