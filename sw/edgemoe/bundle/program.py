@@ -211,14 +211,14 @@ def _check_copies(loads: Columns, stores: Columns, limits: Limits) -> None:
     masters = np.array([limits.config.load_masters(kind.name) for kind in Memory])[memory]
     slices = loads["rows"] * np.array([limits.config.row_bytes[kind.name] for kind in Memory])[memory] // masters
     for master in range(int(masters.max(initial=0))):
-        begin = loads["offset"] + master * loads["plane_stride"]
+        start = loads["offset"] + master * loads["plane_stride"]
         reads = (loads["base"] == Base.OUTPUT) & (master < masters) & (slices > 0)
-        first = np.where(reads, begin // step, 0)
-        behind = np.where(reads, -(-(begin + slices) // step), 1)
+        first = np.where(reads, start // step, 0)
+        behind = np.where(reads, -(-(start + slices) // step), 1)
         latest = np.maximum.reduceat(needed, np.stack([first, behind], 1).ravel())[::2] if len(first) else first
         text = "reads bytes {begin} to {end} of the output, which no STORE that it waits for has written"
         good = ~reads | (latest <= loads.header["wait_store"])
-        loads.must(good, text, begin=begin, end=begin + slices)
+        loads.must(good, text, begin=start, end=start + slices)
 
 
 def _check_stores(c: Columns, limits: Limits) -> Ints:
