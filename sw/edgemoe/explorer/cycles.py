@@ -12,7 +12,7 @@ from pathlib import Path
 
 import edgemoe.compiler
 from edgemoe.compiler import compile_graph
-from edgemoe.explorer.shapes import graph_of_zeros
+from edgemoe.compiler.fits import zeros_graph
 from edgemoe.workloads import named_graphs, read_metadata
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_models.checkpoint import read_shape
@@ -86,7 +86,7 @@ def estimated_cycles(load: Workload, config: AcceleratorConfig, cache: Path | No
     folder = cache_root() / "explorer" if cache is None else cache
 
     def make() -> int:
-        compiled = compile_graph(graph_of_zeros(load.first_task, load.expert_bits), config)
+        compiled = compile_graph(zeros_graph(load.first_task, load.expert_bits), config)
         return compiled.programs[load.first_task.tasks[0].name].estimated_cycles
 
     return cached(folder / f"{_key(load, config)}.json", _read, make, lambda cycles: json.dumps(cycles).encode())
