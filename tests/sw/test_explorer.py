@@ -43,7 +43,7 @@ def small() -> Workload:
 
 def test_resources_are_within_a_tenth_of_yosys():
     """Every run of the record."""
-    assert len({run.config.content_hash for run in RUNS}) >= 10
+    assert len({run.config.content_hash for run in RUNS}) >= 12
     assert len({run.board for run in RUNS}) >= 4
     for run, errors in zip(RUNS, relative_errors(RUNS, resources.fitted().coefficients), strict=True):
         assert max(map(abs, errors.values())) < 0.1, (run.board, run.config.name, errors)
@@ -235,19 +235,22 @@ def test_clocks():
 # --- what the boards have --------------------------------------------------------------------------------------------
 
 
+#: With memories only as deep as the model needs, as docs/explorer.md says.
+SLOWER = {"zcu102": 0.12, "zcu104": 0.045}
+
+
 @pytest.mark.parametrize("row", RECORD["presets"], ids=lambda row: row["board"])
 def test_the_boards_own_arrays_are_chosen(row):
     """By the search that ``tools/explorer_record.py --presets`` did."""
     names = ("lanes_k", "lanes_n", "epilogue_lanes", "axi_masters", "ultra_ram")
     config = load_board(row["board"]).config
     assert {name: row["chosen"][name] for name in names} == {name: getattr(config, name) for name in names}
-    assert row["own"]["ms"] == pytest.approx(row["chosen"]["ms"], rel=TOLERANCE)
+    ratio = row["own"]["ms"] / row["chosen"]["ms"]
+    assert 1 - SLOWER.get(row["board"], TOLERANCE) <= ratio <= 1 + TOLERANCE
 
 
-def test_boards_that_were_searched():
-    """docs/explorer.md says which are missing."""
-    found = {row["board"] for row in RECORD["presets"]}
-    assert found >= {"aup-zu3", "kr260", "kv260", "pynq-z2", "ultra96v2"} and found <= set(board_names())
+def test_every_board_was_searched():
+    assert {row["board"] for row in RECORD["presets"]} == set(board_names())
 
 
 def test_the_record_is_json_without_names_of_this_machine():
