@@ -24,6 +24,7 @@ _IN_WHEEL = (
     "edgemoe/boards/data/build.tcl",
     *(f"edgemoe/demo/static/{name}" for name in ("index.html", "app.js", "style.css", "icon.svg")),
     *(f"edgemoe/notebooks/{name}.ipynb" for name in ("quickstart", "inside_the_accelerator", "streaming")),
+    "edgemoe/explorer/coefficients.json",
     "edgemoe_sim/harness.cpp",
     "edgemoe_sim/serial_harness.cpp",
     "edgemoe-*.dist-info/licenses/LICENSE",
