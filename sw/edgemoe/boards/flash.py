@@ -22,7 +22,8 @@ from edgemoe_models.storage.atomic import new_folder, write_text
 __all__ = ["check_host", "flash", "stage"]
 
 _PACKAGES = ("edgemoe", "edgemoe_hw", "edgemoe_models")
-# Weights, bundles but the chosen one, boards' data (of a wheel) and the explorer's figures serve the computer, not the board.
+# Weights, bundles but the chosen one, boards' data (of a wheel), the explorer's figures: they serve the computer, not
+# the board.
 _SKIPPED = ("__pycache__", "*.pyc", "*.safetensors", "bundles", "data", "coefficients.json")
 _CONNECT = ("-o", "ConnectTimeout=10")
 _SSH_FAILED = 255  # ssh's own exit code; others are the remote command's
