@@ -78,5 +78,5 @@ def test_continuous_integration_is_one_script():
     workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
     assert re.findall(r"run: (.*)", workflow) == [".ci/run"]
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    assert re.findall(r"make (\w+) PYTHON", script) == ["lint", "test", "dist"]
+    assert re.findall(r"make (\w+) PYTHON", script) == ["lint", "formal", "test", "dist"]
     assert all((ROOT / ".ci" / name).stat().st_mode & 0o111 for name in ("run", "core", "check-tools"))
