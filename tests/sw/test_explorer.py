@@ -92,7 +92,7 @@ def test_what_is_over_is_named():
     found = resources.estimate(dataclasses.replace(board.config, lanes_n=48), board.device.family)
     assert resources.over(found, board.device) == [
         "dsp 410 of 220 (100% allowed)",
-        "bram36 187.5 of 140 (100% allowed)",
+        "bram36 185 of 140 (100% allowed)",
     ]
     assert resources.share(found, board.device) == pytest.approx(410 / 220)
     assert resources.share({**found, "uram": 1}, board.device) == float("inf")
