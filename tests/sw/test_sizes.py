@@ -71,7 +71,7 @@ def test_fewer_queries_at_once_where_scores_have_few_rows():
         assert max(group.count for group in groups) <= count
         assert 2 * max(group.count for group in groups) * -(-tokens // config.lanes_k) <= config.score_depth
         assert sum(group.count for group in groups) == tokens
-    assert max(group.count for group in query_groups(197, PRESETS["pynq-z2"], options)) == 29  # there is room
+    assert max(group.count for group in query_groups(197, PRESETS["zcu102"], options)) == 29  # there is room
 
 
 @pytest.mark.parametrize(("config", "size"), [(config, size) for config, sizes in LARGEST.items() for size in sizes])
