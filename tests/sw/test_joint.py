@@ -172,3 +172,15 @@ def test_commands_needed_agrees():
     compiled = compile_graph(random_graph(model), ROOMY, joint=[JOINED["tasks"]])
     found = commands_needed(model, ROOMY, joined=JOINED["tasks"])
     assert found == {"tasks segmentation, classification": len(compiled.joint[0].commands) + 2}
+
+
+def test_a_batch_needs_room_for_its_own_head_only():
+    tasks = (
+        TaskConfig("segmentation", "segmentation", channels=5, head_hidden=400, cells=2),
+        TaskConfig("classification", "classification", channels=11),
+    )
+    model = small_model(tasks=tasks)
+    config = dataclasses.replace(ROOMY, act_depth=1400, name="shallow")
+    assert fits(model, config) == [] and fits(model, config, joined=JOINED["four images"]) == []
+    (text,) = fits(model, config, joined=Joined(("segmentation",), 4))
+    assert "52 tokens of 400 hidden channels of the head segmentation" in text

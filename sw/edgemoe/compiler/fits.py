@@ -86,17 +86,18 @@ def shortages(
     options: CompilerOptions = _DEFAULTS,
     joined: Joined | None = None,
 ) -> tuple[Shortage, ...]:
-    """The limits that follow from formulas."""
-    joined = joined or Joined((model.tasks[0].name,))
+    """The limits that follow from formulas: of the program of ``joined``, or else of each task's own."""
     return (*_counts(model, config), *_queues(model, config, joined), *_scratchpads(model, config, options, joined))
 
 
-def _places(model: ModelConfig, joined: Joined) -> int:
+def _places(model: ModelConfig, joined: Joined | None) -> int:
     """Token sequences that are on chip together: without gates, an image's tasks share one until their heads."""
+    if joined is None:
+        return 1
     return joined.images * (len(joined.tasks) if _has_blocks(model, with_experts=True) else 1)
 
 
-def _queues(model: ModelConfig, config: AcceleratorConfig, joined: Joined) -> Iterator[Shortage]:
+def _queues(model: ModelConfig, config: AcceleratorConfig, joined: Joined | None) -> Iterator[Shortage]:
     """An expert's queue may get every token of every sequence."""
     tokens = _places(model, joined) * model.num_tokens
     if model.num_tokens < tokens and _has_blocks(model, with_experts=True) and tokens > config.max_tokens:
@@ -130,7 +131,7 @@ def _counts(model: ModelConfig, config: AcceleratorConfig) -> Iterator[Shortage]
 
 
 def _scratchpads(
-    model: ModelConfig, config: AcceleratorConfig, options: CompilerOptions, joined: Joined
+    model: ModelConfig, config: AcceleratorConfig, options: CompilerOptions, joined: Joined | None
 ) -> Iterator[Shortage]:
     needs = {
         "residual": _residual_rows(model, config, _places(model, joined)),
@@ -164,7 +165,7 @@ def _residual_rows(model: ModelConfig, config: AcceleratorConfig, places: int) -
 
 
 def _activation_rows(
-    model: ModelConfig, config: AcceleratorConfig, options: CompilerOptions, joined: Joined
+    model: ModelConfig, config: AcceleratorConfig, options: CompilerOptions, joined: Joined | None
 ) -> Iterator[tuple[int, str]]:
     """One tensor of the tokens, and beside it what each step needs."""
     lanes, tokens = config.lanes_k, _places(model, joined) * model.num_tokens
@@ -179,10 +180,11 @@ def _activation_rows(
     if _has_blocks(model, with_experts=True):
         need = tensor + tokens * _rows(model.expert_hidden, lanes)
         yield need, f"a full expert queue of {tokens} tokens, {model.expert_hidden} hidden channels, {beside}"
-    for task in (model.task(name) for name in (joined.tasks if len(joined.tasks) > 1 else _names(model))):
+    images, names = (1, _names(model)) if joined is None else (joined.images, joined.tasks)
+    for task in map(model.task, names):
         if task.head_hidden:
             of_image = model.num_tokens if task.is_dense else model.head_rows(task.name)[1]
-            rows = joined.images * of_image
+            rows = images * of_image
             need = tensor + rows * _rows(task.head_hidden, lanes)
             yield need, f"{rows} tokens of {task.head_hidden} hidden channels of the head {task.name} {beside}"
 

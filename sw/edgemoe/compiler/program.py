@@ -129,7 +129,7 @@ def compile_graph(
         CompileError: the model does not fit; the message says what is too large and by how much
     """
     options = options or CompilerOptions()
-    for joined in (Joined((graph.config.tasks[0].name,)), *joint):
+    for joined in (None, *joint):
         if found := shortages(graph.config, config, options, joined):
             raise CompileError("; ".join(shortage.text for shortage in found))
     try:
