@@ -19,6 +19,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import accelerator_record
+
 from edgemoe.boards.board import board_names, load_board
 from edgemoe.boards.synth import RESOURCES
 from edgemoe.explorer import resources
@@ -36,8 +38,6 @@ RECORD = _DOCS / "measurements" / "explorer.json"
 PAGE = _DOCS / "explorer.md"
 #: The workload for which the boards' own configurations were chosen.
 REFERENCE = "m3vit-tiny"
-#: Earlier ISAs whose programs take the same cycles (``accelerator_record.SAME_CYCLES``).
-_SAME_CYCLES = (3,)
 Record = dict[str, Any]
 
 
@@ -85,7 +85,7 @@ def cycle_rows(record: Record) -> list[Record]:
     configs = {}
     for run in record["runs"]:
         config = AcceleratorConfig.from_dict(run["config"])
-        for isa in (ISA_VERSION, *_SAME_CYCLES):
+        for isa in (ISA_VERSION, *accelerator_record.SAME_CYCLES):
             configs[config.content_hash_of(isa)] = config
     return list(_cycle_rows(configs, read_json(_DOCS / "measurements" / "accelerator.json")["rows"]))
 

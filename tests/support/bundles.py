@@ -14,7 +14,7 @@ import numpy.typing as npt
 from edgemoe.bundle import METADATA_KEY, Bundle, digest
 from edgemoe_models.storage.tensor_file import read_tensors, write_tensors
 
-__all__ = ["Parts", "at", "put", "read_parts", "sealed", "write_parts"]
+__all__ = ["Parts", "at", "parts_of", "put", "read_parts", "sealed", "write_parts"]
 
 Bytes = npt.NDArray[np.uint8]
 Parts = tuple[Any, dict[str, Bytes]]
@@ -24,6 +24,12 @@ def read_parts(path: Path) -> Parts:
     """Document and tensors of a bundle's file."""
     tensors, metadata = read_tensors(path)
     return json.loads(json.loads(metadata[METADATA_KEY])["document"]), tensors
+
+
+def parts_of(bundle: Bundle, folder: Path) -> Parts:
+    """Document and tensors of a bundle, as a file in ``folder`` has them."""
+    bundle.save(folder / "x.emoe")
+    return read_parts(folder / "x.emoe")
 
 
 def write_parts(path: Path, document: Any, tensors: Mapping[str, Bytes]) -> None:

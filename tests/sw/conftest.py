@@ -15,7 +15,7 @@ import pytest
 import edgemoe
 from edgemoe.boards import load_board
 from edgemoe.boards.simulated import simulated_overlay
-from edgemoe.bundle import Bundle, Joined
+from edgemoe.bundle import Bundle, BundleError, Joined
 from edgemoe.compiler import build_bundle
 from edgemoe.runtime.platforms.base import Platform
 from edgemoe.runtime.platforms.sim import SimPlatform
@@ -24,6 +24,7 @@ from edgemoe_models.config import TaskConfig
 from edgemoe_models.graph.file import write_graph
 from support import small_bundle
 from support.animal_pictures import class_folders, trained_files
+from support.bundles import sealed
 from support.random_graphs import random_graph, small_model
 from support.reference import expect
 
@@ -197,3 +198,17 @@ def animals(trained):
 @pytest.fixture
 def tree(tmp_path):
     return class_folders(tmp_path / "val")
+
+
+@pytest.fixture
+def refused(tmp_path):
+    """Load a file of these parts; one line that names the file and says this."""
+
+    def load(parts, message):
+        path = tmp_path / "x.emoe"
+        with pytest.raises(BundleError, match=message) as caught:
+            sealed(path, parts)
+        text = str(caught.value)
+        assert text.startswith(f"{path}: ") and "\n" not in text and len(text) < 500
+
+    return load

@@ -9,7 +9,7 @@ import pytest
 
 from edgemoe.bundle import Bundle, BundleError, Joined
 from edgemoe_hw.spec.isa import Base, Engine, Load, Store
-from support.bundles import at, put, read_parts, sealed
+from support.bundles import at, parts_of, put
 from support.programs import changed, command, find, rewritten
 
 ALL = ("segmentation", "depth", "normals", "edges", "scene")
@@ -18,23 +18,7 @@ NEVER = (None, float("nan"), "x", [], {}, [1], 10**30, -(10**30))
 
 @pytest.fixture(scope="module")
 def parts(joint_bundle, tmp_path_factory):
-    path = tmp_path_factory.mktemp("bundle") / "x.emoe"
-    joint_bundle.save(path)
-    return read_parts(path)
-
-
-@pytest.fixture
-def refused(tmp_path):
-    """Load a file of these parts; one line that names the file and says this."""
-
-    def load(parts, message):
-        path = tmp_path / "x.emoe"
-        with pytest.raises(BundleError, match=message) as caught:
-            sealed(path, parts)
-        text = str(caught.value)
-        assert text.startswith(f"{path}: ") and "\n" not in text and len(text) < 500
-
-    return load
+    return parts_of(joint_bundle, tmp_path_factory.mktemp("bundle"))
 
 
 def test_all_of_it_comes_back(joint_bundle, tmp_path):

@@ -10,7 +10,7 @@ from edgemoe.compiler import build_bundle
 from edgemoe.compiler.errors import CompilerOptions
 from edgemoe_hw.spec.config import PRESETS
 from edgemoe_hw.spec.isa import Base, End, LayerNorm, Load, MatMul, Memory, Mode, RowFactor, Source, Store
-from support.bundles import read_parts, sealed
+from support.bundles import parts_of
 from support.programs import changed, find, forged
 from support.random_graphs import random_graph, small_model
 
@@ -25,23 +25,7 @@ def bundle():
 
 @pytest.fixture(scope="module")
 def parts(bundle, tmp_path_factory):
-    path = tmp_path_factory.mktemp("bundle") / "x.emoe"
-    bundle.save(path)
-    return read_parts(path)
-
-
-@pytest.fixture
-def refused(tmp_path):
-    """Load a file of these parts; one line that names the file and says this."""
-
-    def load(parts, message):
-        path = tmp_path / "x.emoe"
-        with pytest.raises(BundleError, match=message) as caught:
-            sealed(path, parts)
-        text = str(caught.value)
-        assert text.startswith(f"{path}: ") and "\n" not in text and len(text) < 500
-
-    return load
+    return parts_of(bundle, tmp_path_factory.mktemp("bundle"))
 
 
 def first(kind, **wanted):

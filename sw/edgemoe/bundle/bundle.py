@@ -100,15 +100,14 @@ class Bundle(Parts):
         Raises:
             BundleError: the bundle has none
         """
-        if isinstance(name, str):
-            return self.task(name)
-        if len(name.sequences) == 1:
-            return self.task(name.tasks[0])
+        key = name if isinstance(name, str) else name.key
+        if isinstance(key, str):
+            return self.task(key)
         for joint in self.joint:
-            if joint.joined == name:
+            if joint.joined == key:
                 return joint
         known = "; ".join(str(joint.joined) for joint in self.joint) or "none of several tasks or images"
-        raise BundleError(f"this bundle has no program of {name}; it has {known}")
+        raise BundleError(f"this bundle has no program of {key}; it has {known}")
 
     def check_device(self, config: AcceleratorConfig, device: str, isa_version: int = ISA_VERSION) -> None:
         """Raise BundleError unless a device has this bundle's configuration and ISA version."""

@@ -43,13 +43,35 @@ class Joined:
         """The token sequences, task by task: of each task, one for every image."""
         return [Sequence(image, task) for task in self.tasks for image in range(self.images)]
 
+    @property
+    def key(self) -> str | Joined:
+        """By which an executor knows the program: a task's own by the task's name."""
+        return self.tasks[0] if len(self.sequences) == 1 else self
+
     def __str__(self) -> str:
         tasks = "task " + self.tasks[0] if len(self.tasks) == 1 else "tasks " + ", ".join(self.tasks)
         return tasks if self.images == 1 else f"{tasks} of {self.images} images"
 
 
+class _Program:
+    """What follows from a program, of one token sequence or of several."""
+
+    program: bytes
+    phases: tuple[Phase, ...]
+
+    @property
+    def commands(self) -> int:
+        """How many commands the program has, BEGIN and END included."""
+        return len(self.program) // 64
+
+    @property
+    def estimated_cycles(self) -> int:
+        """Of the analytic model, with balanced experts."""
+        return sum(phase.estimated_cycles for phase in self.phases)
+
+
 @dataclass(frozen=True)
-class Task:
+class Task(_Program):
     """One task's program and what the host needs to run it.
 
     Attributes:
@@ -77,24 +99,9 @@ class Task:
     load_bytes: int
 
     @property
-    def commands(self) -> int:
-        """How many commands the program has, BEGIN and END included."""
-        return len(self.program) // 64
-
-    @property
-    def estimated_cycles(self) -> int:
-        """Of the analytic model, with balanced experts."""
-        return sum(phase.estimated_cycles for phase in self.phases)
-
-    @property
     def joined(self) -> Joined:
         """The task, of one image."""
         return Joined((self.name,))
-
-    @property
-    def key(self) -> str:
-        """By which an executor knows the program."""
-        return self.name
 
     @property
     def heads(self) -> list[tuple[str, tuple[OutputPart, ...]]]:
@@ -103,7 +110,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Joint:
+class Joint(_Program):
     """One program for several token sequences: the tasks of a frame, or a batch of images.
 
     Everything before the first gate is computed once for all tasks of an image, and each expert is fetched once for all
@@ -126,21 +133,6 @@ class Joint:
     output_bytes: int
     phases: tuple[Phase, ...]
     load_bytes: int
-
-    @property
-    def commands(self) -> int:
-        """How many commands the program has, BEGIN and END included."""
-        return len(self.program) // 64
-
-    @property
-    def estimated_cycles(self) -> int:
-        """Of the analytic model, with balanced experts."""
-        return sum(phase.estimated_cycles for phase in self.phases)
-
-    @property
-    def key(self) -> Joined:
-        """By which an executor knows the program."""
-        return self.joined
 
     @property
     def heads(self) -> list[tuple[str, tuple[OutputPart, ...]]]:

@@ -14,7 +14,7 @@ from edgemoe.layout import OutputPart, align
 from edgemoe_hw.spec.isa import Base, MatMul, Mode, Store
 from edgemoe_models.graph.integer_graph import IntegerGraph
 
-__all__ = ["Outputs", "emit_heads"]
+__all__ = ["Heads", "Outputs"]
 
 
 @dataclass
@@ -38,42 +38,13 @@ class Outputs:
         return offset
 
 
-def emit_heads(
-    b: Builder,
-    trace: Trace,
-    graph: IntegerGraph,
-    sequences: TokenSequences,
-    residual: Region,
-    x: Region,
-    outputs: Outputs,
-) -> None:
-    """Emit every sequence's head for the tokens that it reads.
+class Heads:
+    """Emits every sequence's head for the tokens that it reads.
 
     Of a task that the host finishes, the tokens' residual stream is stored instead. Other outputs go through residual
     rows that no token needs any more, as many tokens and channels at a time as fit: so the residual stream of all
     sequences is read before.
     """
-    heads = _Heads(b, trace, graph, sequences, residual, x, outputs)
-    phase = b.phase("head")
-    finished = [task for task in sequences.tasks if b.model.task(task).is_finished_by_host]
-    for task in finished:
-        heads.store_residual(task)
-    rest = [task for task in sequences.tasks if task not in finished]
-    if not rest:
-        return
-    heads.normalize(rest)
-    phase.bytes_read += 6 * b.model.dim
-    for task in rest:
-        heads.emit(task)
-        head, tokens = graph.heads[task], sequences.images * b.model.head_rows(task)[1]
-        linears = [linear for linear in (head.fc1, head.out) if linear is not None]
-        phase.macs += tokens * sum(linear.weight.size for linear in linears)
-        phase.bytes_read += sum(linear.weight.size + 4 * linear.outputs for linear in linears)
-        phase.bytes_written += 2 * tokens * head.out.outputs
-
-
-class _Heads:
-    """The heads of one program."""
 
     def __init__(
         self,
@@ -88,6 +59,26 @@ class _Heads:
         self.b, self.trace, self.graph, self.sequences = b, trace, graph, sequences
         self.residual, self.x, self.outputs = residual, x, outputs
         self.rows = RowAllocator("residual", b.config.residual_depth)
+
+    def emit(self) -> None:
+        """Emit all of them, as one phase."""
+        b, sequences = self.b, self.sequences
+        phase = b.phase("head")
+        finished = [task for task in sequences.tasks if b.model.task(task).is_finished_by_host]
+        for task in finished:
+            self._store_residual(task)
+        rest = [task for task in sequences.tasks if task not in finished]
+        if not rest:
+            return
+        self._normalize(rest)
+        phase.bytes_read += 6 * b.model.dim
+        for task in rest:
+            self._emit(task)
+            head, tokens = self.graph.heads[task], sequences.images * b.model.head_rows(task)[1]
+            linears = [linear for linear in (head.fc1, head.out) if linear is not None]
+            phase.macs += tokens * sum(linear.weight.size for linear in linears)
+            phase.bytes_read += sum(linear.weight.size + 4 * linear.outputs for linear in linears)
+            phase.bytes_written += 2 * tokens * head.out.outputs
 
     def _groups(self, task: str) -> list[tuple[int, Group]]:
         """A task's sequences and the groups of their tokens that the head reads."""
@@ -106,7 +97,7 @@ class _Heads:
         first, _ = self.b.model.head_rows(task)
         return Group(group.first % self.sequences.tokens - first, group.count)
 
-    def store_residual(self, task: str) -> None:
+    def _store_residual(self, task: str) -> None:
         """The residual rows that the head reads, as they are; nothing is computed."""
         b, stride = self.b, self.residual.stride
         for sequence, group in self._groups(task):
@@ -117,7 +108,7 @@ class _Heads:
             b.emit(Store(base=Base.OUTPUT, offset=offset, row=row, rows=rows), "residual")
             b.phases[-1].bytes_written += 2 * group.count * b.model.dim
 
-    def normalize(self, tasks: list[str]) -> None:
+    def _normalize(self, tasks: list[str]) -> None:
         """The final LayerNorm of all tokens that the heads read, once each."""
         b, norm = self.b, self.graph.norm
         row = b.load_norm("norm", norm)
@@ -130,7 +121,7 @@ class _Heads:
                     command = b.layernorm(norm, row, group, self.residual, self.x, "norm")
                     self.trace.add("norm", command, group, 0, b.model.dim, first=first, sequence=sequence)
 
-    def emit(self, task: str) -> None:
+    def _emit(self, task: str) -> None:
         """One task's head for all images."""
         head, source = self.graph.heads[task], self.x
         if head.fc1 is not None and head.activation is not None:

@@ -15,7 +15,7 @@ from edgemoe.compiler.cuts import Group
 from edgemoe.compiler.errors import TOO_LARGE, CompileError, CompilerOptions
 from edgemoe.compiler.experts import ExpertsPlan, emit_experts
 from edgemoe.compiler.fork import ResidualCopy
-from edgemoe.compiler.head import Outputs, emit_heads
+from edgemoe.compiler.head import Heads, Outputs
 from edgemoe.compiler.mlp import MlpPlan, emit_dense
 from edgemoe.compiler.packing import DramImage, DramObject
 from edgemoe.compiler.sequences import TokenSequences
@@ -121,7 +121,7 @@ class _Lowering:
                 emit_dense(self.b, self.trace, name, block, plan, groups, after, phase)
                 phase.bytes_read += self._linear_bytes(f"{name}.fc1", f"{name}.fc2")
         outputs = Outputs([[] for _ in self.sequences.members], self.copy.bytes)
-        emit_heads(self.b, self.trace, self.graph, self.sequences, self.residual, self.buffers[0], outputs)
+        Heads(self.b, self.trace, self.graph, self.sequences, self.residual, self.buffers[0], outputs).emit()
         return Lowered(self.b, self.trace, self.sequences, outputs.parts, outputs.size)
 
     def _expert_use(self, name: str) -> list[float]:

@@ -93,7 +93,6 @@ class Output:
 
     works: tuple[Work, ...]
     joined: Joined = Joined(())
-    program: str | Joined = ""
     slot: int = -1
     measured: Measured | None = None
 

@@ -28,7 +28,7 @@ from edgemoe.runtime.platforms.registers import Registers, mask
 from edgemoe_hw.spec import regs
 from edgemoe_hw.spec.config import ISA_VERSION, PRESETS
 from edgemoe_hw.spec.disassembler import disassemble
-from edgemoe_hw.spec.isa import Base, Engine, EnginePayload, decode_program
+from edgemoe_hw.spec.isa import Engine, EnginePayload, decode_program
 from edgemoe_models.graph.integer_graph import IntegerGraph
 from edgemoe_models.integer.reference import run_head
 from edgemoe_models.model_image import ModelImage
@@ -100,9 +100,8 @@ class Driver(Executor):
             check_identity(self._registers, bundle, platform.name)
             self.reset()  # a program that a killed process has left must end before its memory is used again
             self.memory = BundleMemory(platform, bundle, depth)
-            for base, size in self.memory.sizes.items():  # they are the same for every program
-                if base != Base.INPUT:
-                    self._registers.write(f"SIZE_{base.name}", size)
+            for base, size in self.memory.sizes.items():
+                self._registers.write(f"SIZE_{base.name}", size)
         except BaseException:
             platform.lock.unclaim()
             raise
@@ -156,7 +155,7 @@ class Driver(Executor):
             self.reset()
         self._must_reset = True  # until it is known to have ended
         for name, value in (
-            ("PROGRAM_ADDR", self.memory.programs[info.key].physical_address),
+            ("PROGRAM_ADDR", self.memory.programs[info.joined.key].physical_address),
             ("PROGRAM_COMMANDS", info.commands),
             ("BASE_WEIGHTS", self.memory.weights.physical_address),
             ("BASE_INPUT", self.memory.inputs[source].physical_address + first * size),

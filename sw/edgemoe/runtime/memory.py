@@ -40,7 +40,7 @@ class BundleMemory:
             self.weights = self._filled(bundle.data)
             programs: list[Task | Joint] = [*bundle.tasks.values(), *bundle.joint]
             self.programs: dict[str | Joined, Buffer] = {
-                program.key: self._filled(np.frombuffer(program.program, np.uint8)) for program in programs
+                program.joined.key: self._filled(np.frombuffer(program.program, np.uint8)) for program in programs
             }
             zeros = np.zeros(bundle.most_images * bundle.input_bytes, np.uint8)
             self.inputs = tuple(self._filled(zeros) for _ in range(depth))
@@ -66,8 +66,8 @@ class BundleMemory:
 
     @property
     def sizes(self) -> dict[Base, int]:
-        """Bytes of each region of DRAM, out of which the accelerator lets no program."""
-        regions = {Base.WEIGHTS: self.weights, Base.INPUT: self.inputs[0], Base.OUTPUT: self.outputs[0]}
+        """Bytes of the regions of DRAM that are the same for every program; INPUT is as large as its images."""
+        regions = {Base.WEIGHTS: self.weights, Base.OUTPUT: self.outputs[0]}
         return {base: buffer.array.size for base, buffer in regions.items()}
 
     @property

@@ -237,7 +237,7 @@ class Pipeline:
         works = tuple(batch.packed[place] for place in step.images)
         for work in works:
             work.device += measured.wall_seconds / len(works)
-        self._computed.put(Output(works, step.joined, step.program, target, measured))
+        self._computed.put(Output(works, step.joined, target, measured))
         return None
 
     # Results
@@ -259,7 +259,7 @@ class Pipeline:
         for number, (image, task) in enumerate(output.joined.sequences):
             work, begin = output.works[image], time.perf_counter()
             try:
-                raw = self._executor.unpack(output.program, output.slot, number)
+                raw = self._executor.unpack(output.joined.key, output.slot, number)
             except BaseException as error:
                 work.error = work.error or error
             else:

@@ -22,7 +22,7 @@ class Step:
     @property
     def program(self) -> str | Joined:
         """By which an executor knows the program."""
-        return self.joined.tasks[0] if len(self.joined.sequences) == 1 else self.joined
+        return self.joined.key
 
     @property
     def images(self) -> range:

@@ -161,13 +161,13 @@ class Verifier:
         begin = time.perf_counter()
         try:
             run = _Run(self.bundle, info, model, expected, progress, waves)
-            driver.start(info.key, 0, 0)
+            driver.start(info.joined.key, 0, 0)
             model.await_launch()
             stats = run.to_end(driver)
         except (ModelError, DeviceError) as error:
             raise DeviceError(f"simulated accelerator: {error}") from error
         stats["seconds"] = time.perf_counter() - begin
-        outputs = [driver.unpack(info.key, 0, number) for number in range(len(joined.sequences))]
+        outputs = [driver.unpack(info.joined.key, 0, number) for number in range(len(joined.sequences))]
         if expected is None or run.checker is None:
             return VerifiedJoint(outputs, stats)
         comparison = run.checker.result
@@ -318,7 +318,7 @@ class _Run:
             self._visit(done, place)
             if reason is not Stop.WATCH:
                 break
-        driver.finish(task.key)
+        driver.finish(task.joined.key)
         if self.recorded:
             model.trace(None)
         cycles = model.read_reg("CYCLES")
