@@ -84,12 +84,13 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise ValueError(f"{path} {found}") from None
 
 
-def qat_files(weights: Path, suffix: str) -> QatFiles:
-    """Where the quantization-aware trained forms of float weights are: beside them."""
+def qat_files(weights: Path, suffix: str, data: str = "scenes") -> QatFiles:
+    """Where the quantization-aware trained forms of float weights are: beside them; ``data`` is what they train on."""
     stem = weights.with_name(f"{_stem(weights)}-{suffix}")
     command = (
         f"edgemoe qat --model {short_path(weights)} --expert-bits {4 if suffix == 'w4a8' else 8} "
-        f"--out {short_path(weights.parent)}"
+        + ("" if data == "scenes" else f"--data {data} --data-root FOLDER ")
+        + f"--out {short_path(weights.parent)}"
     )
     return QatFiles(
         QAT_PRECISIONS[suffix],

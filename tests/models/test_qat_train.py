@@ -10,11 +10,13 @@ import safetensors.numpy
 import torch
 
 from edgemoe_models.config import TaskConfig
+from edgemoe_models.datasets import camvid
 from edgemoe_models.graph.file import graph_bytes, read_graph
 from edgemoe_models.qat.config import QatOptions
 from edgemoe_models.qat.export import export
 from edgemoe_models.qat.storage import load
 from edgemoe_models.random_weights import random_state
+from support.camvid_tree import make_camvid
 from support.small_models import to_train
 
 CONFIG = to_train(
@@ -80,6 +82,56 @@ def test_a_resumed_run_equals_one_that_was_not_interrupted(qat, tmp_path):
     assert _same(whole, parts)
 
 
+@pytest.fixture
+def photographs(qat, tmp_path):
+    """``edgemoe qat`` on a model of a small CamVid, which is made here."""
+    make_camvid(tmp_path / "camvid", 16, 32)
+    config = to_train(
+        TaskConfig("segmentation", "segmentation", 11, cells=4, labels=camvid.CLASSES),
+        TaskConfig("edges", "edges", 1, cells=4),
+    )
+    path = tmp_path / "photographs.safetensors"
+    safetensors.numpy.save_file(random_state(config), path, {"config": config.to_json()})
+    common = ("--model", path, "--data", "camvid", "--data-root", tmp_path / "camvid", "--warmup", 1)
+
+    def run(out, *options):
+        return qat(out, *common, *options)
+
+    return run
+
+
+def test_photographs(photographs, tmp_path):
+    strong = ("--augment", "strong", "--mix", 0.5, "--class-balance", 0.5)
+    done = photographs(tmp_path / "strong", "--steps", 3, *strong)
+    assert done.code == 0 and json.loads(done.out).keys() == {"segmentation", "edges"}
+    with safetensors.safe_open(tmp_path / "strong/small-w8a8.safetensors", "numpy") as file:
+        metadata = file.metadata()
+    assert metadata["metrics_split"] == "val, first 2 pictures of camvid"
+    assert json.loads(metadata["train"])["data"] == "camvid"
+    graph = read_graph(tmp_path / "strong/small-w8a8.graph.safetensors")
+    assert graph.config.tasks[0].labels == camvid.CLASSES and graph.expert_use
+
+    assert photographs(tmp_path / "parts", "--steps", 1, *strong).code == 0
+    photographs(tmp_path / "parts", "--steps", 3, "--resume").refused("it was made with augment 'strong', not 'light'")
+    assert photographs(tmp_path / "parts", "--steps", 3, "--resume", *strong).code == 0
+    whole, parts = (load(tmp_path / folder / "small-w8a8.safetensors") for folder in ("strong", "parts"))
+    assert _same(whole, parts)
+
+
+def test_photographs_calibrate_their_own_model(photographs, tmp_path, monkeypatch):
+    """Not generated scenes, whose ranges are not theirs."""
+
+    def scenes(*_, **__):
+        raise AssertionError("scenes are not asked for")
+
+    monkeypatch.setattr("edgemoe_models.ptq.quantize.calibration_images", scenes)
+    assert photographs(tmp_path / "out", "--steps", 1).code == 0
+
+
+def test_a_missing_data_set_is_one_message(photographs, tmp_path):
+    photographs(tmp_path / "out", "--data-root", tmp_path / "none").refused("none/train.txt is missing")
+
+
 def test_bad_input_is_one_message(qat, tmp_path):
     cases = [
         (["--expert-bits", "3"], "expert-bits must be 4 or 8, not 3"),
@@ -87,6 +139,13 @@ def test_bad_input_is_one_message(qat, tmp_path):
         (["--batch", "0"], "batch must be at least 1, not 0"),
         (["--learning-rate", "0"], "learning-rate must be positive, not 0.0"),
         (["--minutes", "-1"], "minutes must be at least 0, not -1.0"),
+        (["--augment", "any"], "augment must be one of ['light', 'strong'], not 'any'"),
+        (["--augment", "strong"], "augment must be light to train normals, edges, depth on scenes, not 'strong'"),
+        (["--zoom", "0.5"], "zoom must be in 1..8, not 0.5"),
+        (["--mix", "2"], "mix must be in 0..1, not 2.0"),
+        (["--class-balance", "-1"], "class-balance must be at least 0, not -1.0"),
+        (["--data", "any"], "data must be one of"),
+        (["--data", "camvid"], "the model must have tasks of camvid only, not normals, depth; see --data"),
         (["--resume"], "checkpoint.safetensors: not a readable safetensors file"),
         (["--model", tmp_path / "none"], "model must be a trained preset"),
     ]
@@ -104,7 +163,7 @@ def test_other_files_and_tasks_are_refused(qat, weights, tmp_path):
     classes = dataclasses.replace(CONFIG, tasks=(TaskConfig("classes", "classification", 4),))
     path = tmp_path / "classes.safetensors"
     safetensors.numpy.save_file(random_state(classes), path, {"config": classes.to_json()})
-    qat(tmp_path, "--model", path).refused("the model must have dense tasks only")
+    qat(tmp_path, "--model", path).refused("the model must have tasks of scenes only, not classification; see --data")
 
 
 def test_learning_rate():

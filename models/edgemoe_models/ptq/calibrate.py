@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +14,7 @@ from edgemoe_models.pictures import Notes, PictureError, Resize, picture_files, 
 from edgemoe_models.ptq.options import QuantizeError
 
 Images = npt.NDArray[np.uint8]
+_Item = TypeVar("_Item")
 
 
 def calibration_folder(
@@ -47,14 +50,14 @@ def calibration_pictures(
     size, notes = (config.image_height, config.image_width), notes or Notes()
     try:
         files = picture_files(folder, recursive=True)
-        chosen = _spread(files, count)
-        others = _spread([file for file in files if file not in set(chosen)], held_out)
+        chosen = spread(files, count)
+        others = spread([file for file in files if file not in set(chosen)], held_out)
         known, unknown = ([read_picture(file, size, resize, notes=notes) for file in part] for part in (chosen, others))
     except PictureError as error:
         raise QuantizeError(f"{error}; remove it from the folder, or give another one") from None
     return np.stack(known), np.stack(unknown) if unknown else np.zeros((0, *size, 3), np.uint8)
 
 
-def _spread(files: list[Path], count: int) -> list[Path]:
+def spread(items: Sequence[_Item], count: int) -> Sequence[_Item]:
     """At most ``count`` of them, evenly spaced."""
-    return [files[len(files) * i // count] for i in range(count)] if len(files) > count else files
+    return [items[len(items) * i // count] for i in range(count)] if len(items) > count else items

@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from edgemoe_models.checkpoint import check_state, load_checkpoint
 from edgemoe_models.config import ModelConfig
-from edgemoe_models.datasets import scenes
+from edgemoe_models.datasets import DataSet, scenes
+from edgemoe_models.datasets.arrays import Track
 from edgemoe_models.graph.integer_graph import IntegerGraph
-from edgemoe_models.ptq.calibrate import Images, calibration_folder
+from edgemoe_models.ptq.calibrate import Images, calibration_folder, spread
 from edgemoe_models.ptq.options import DEFAULT, QuantizeError, QuantizeOptions
 from edgemoe_models.ptq.quantizer import Quantizer
 from edgemoe_models.ptq.report import clipping_note
@@ -23,16 +24,35 @@ __all__ = [
     "QuantizeOptions",
     "calibration_folder",
     "calibration_images",
+    "data_set_pictures",
     "held_out_images",
     "quantize",
     "quantize_checkpoint",
 ]
+
+_EVERY = 1 << 20  # pictures: more than any split has
 
 
 def calibration_images(config: ModelConfig, count: int = 12) -> Images:
     """The first scenes of the training split at the model's size, uint8 [count, H, W, 3]."""
     seeds = scenes.SPLITS["train"][:count]
     return np.stack([scenes.generate_scene(seed, config.image_height, config.image_width).image for seed in seeds])
+
+
+def data_set_pictures(
+    data_set: DataSet, root: str, cache: Path, config: ModelConfig, count: int = 16, track: Track | None = None
+) -> Images:
+    """Pictures of a data set's training split to quantize with, uint8 [B, H, W, 3].
+
+    Generated scenes are ``calibration_images``; of photographs ``count`` are taken, evenly spaced.
+
+    Raises:
+        ValueError, FileNotFoundError: see ``DataSet.load``
+    """
+    if data_set.name == "scenes":
+        return calibration_images(config)
+    size = (config.image_height, config.image_width)
+    return np.stack(spread(list(data_set.load(root, cache, "train", _EVERY, size, [], track)["image"]), count))
 
 
 def held_out_images(config: ModelConfig, count: int = 8) -> Images:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from edgemoe_models.train.config import scheduled_rate
+from edgemoe_models.datasets import DataSet, find
+from edgemoe_models.train.config import AUGMENTATIONS, scheduled_rate
 
 __all__ = ["QatOptions"]
 
@@ -32,9 +33,15 @@ class QatOptions:
     learning_rate: float = _option(1e-4, "highest, after the warm-up")
     warmup: int = _option(20, "steps of it")
     balance: float = _option(0.001, "weight of the balance loss")
+    augment: str = _option("light", f"how pictures are changed, one of {', '.join(AUGMENTATIONS)}")
+    zoom: float = _option(2.0, "largest scale of the strong augmentation")
+    mix: float = _option(0.0, "share of pictures that get a rectangle of another one, of the strong augmentation")
+    class_balance: float = _option(0.0, "power of the classes' median-frequency weights; 0: none, 1: as published")
     seed: int = _option(1, "of batches and noise")
-    train_scenes: int = _option(20000, "scenes to train on")
-    val_scenes: int = _option(128, "held-out scenes to measure at the end")
+    data: str = _option("scenes", "data set with the model's tasks, as of edgemoe train")
+    data_root: str = _option("", "folder of the data set")
+    train_scenes: int = _option(20000, "pictures to train on, at most")
+    val_scenes: int = _option(128, "held-out pictures to measure at the end, at most")
     save_minutes: float = _option(5.0, "of training time between checkpoints")
 
     def __post_init__(self) -> None:
@@ -49,6 +56,20 @@ class QatOptions:
             raise ValueError(f"minutes must be at least 0, not {self.minutes!r}")
         if self.learning_rate <= 0:
             raise ValueError(f"learning-rate must be positive, not {self.learning_rate!r}")
+        if self.augment not in AUGMENTATIONS:
+            raise ValueError(f"augment must be one of {list(AUGMENTATIONS)}, not {self.augment!r}")
+        if not 1 <= self.zoom <= 8:
+            raise ValueError(f"zoom must be in 1..8, not {self.zoom!r}")
+        if not 0 <= self.mix <= 1:
+            raise ValueError(f"mix must be in 0..1, not {self.mix!r}")
+        if self.class_balance < 0:
+            raise ValueError(f"class-balance must be at least 0, not {self.class_balance!r}")
+        _ = self.data_set  # refused here if there is none
+
+    @property
+    def data_set(self) -> DataSet:
+        """Where pictures come from; ValueError for an unknown one."""
+        return find(self.data)
 
     def rate(self, step: int, progress: float) -> float:
         """Learning rate of a step, see ``scheduled_rate``."""

@@ -17,12 +17,13 @@ from edgemoe_models.evaluation.evaluate import evaluate, integer_outputs
 from edgemoe_models.graph.file import write_graph
 from edgemoe_models.graph.integer_graph import IntegerGraph
 from edgemoe_models.ptq.expert_use import measure_use
-from edgemoe_models.ptq.quantize import calibration_images
+from edgemoe_models.ptq.quantize import data_set_pictures
 from edgemoe_models.qat import storage
 from edgemoe_models.qat.config import QatOptions
 from edgemoe_models.qat.export import export
 from edgemoe_models.qat.trainer import Arrays, QatTrainer
-from edgemoe_models.train.data import load_scenes
+from edgemoe_models.train.data import load_data
+from edgemoe_models.train.resident import Resident
 
 __all__ = ["measure", "run"]
 
@@ -47,31 +48,34 @@ def run(options: QatOptions, out: Path, cache: Path, resume: bool, show: Show = 
         show: told how far the run is
 
     Raises:
-        ValueError: bad weights, a bad checkpoint, or a model that scenes cannot train.
+        ValueError, OSError: bad weights, a bad checkpoint, a model that the data set cannot train, or its files.
     """
     checkpoint = out / "checkpoint.safetensors"
-    trainer = QatTrainer.resume(options, checkpoint) if resume else QatTrainer.start(options)
+    trainer = QatTrainer.resume(options, checkpoint) if resume else QatTrainer.start(options, cache)
     config = trainer.model.config.model
-    train = load_scenes(config, cache, "train", options.train_scenes, show)
-    val = load_scenes(config, cache, "val", options.val_scenes, show)
+    train = load_data(options, config, cache, "train", options.train_scenes, show)
+    val = load_data(options, config, cache, "val", options.val_scenes, show)
     out.mkdir(parents=True, exist_ok=True)
-    _train(trainer, train, out, show)
+    _train(trainer, trainer.prepared(train), out, show)
     trainer.save(checkpoint)
     graph = export(trainer.model)
-    graph = dataclasses.replace(graph, expert_use=measure_use(graph, calibration_images(config)))
+    used = data_set_pictures(options.data_set, options.data_root, cache, config)
+    graph = dataclasses.replace(graph, expert_use=measure_use(graph, used))
     write_graph(graph, out / f"{trainer.name}.graph.safetensors")
-    metrics = measure(graph, val, options.val_scenes)
-    found = {"metrics": json.dumps(metrics), "metrics_split": f"val, first {options.val_scenes} scenes"}
+    count = len(val["image"])
+    metrics = measure(graph, val, count, options.data_set.far)
+    split = f"val, first {count} " + ("scenes" if options.data == "scenes" else f"pictures of {options.data}")
+    found = {"metrics": json.dumps(metrics), "metrics_split": split}
     storage.write(out / f"{trainer.name}.safetensors", trainer.model.state_dict(), trainer.metadata() | found)
     return metrics
 
 
-def measure(graph: IntegerGraph, val: Arrays, count: int) -> Metrics:
-    """Metrics of the integer graph on the first ``count`` scenes."""
-    return evaluate(graph.config, lambda task, images: integer_outputs(graph, task, images), val, count)
+def measure(graph: IntegerGraph, val: Arrays, count: int, far: float) -> Metrics:
+    """Metrics of the integer graph on the first ``count`` pictures; ``far`` is the data set's."""
+    return evaluate(graph.config, lambda task, images: integer_outputs(graph, task, images), val, count, far)
 
 
-def _train(trainer: QatTrainer, train: Arrays, out: Path, show: Show) -> None:
+def _train(trainer: QatTrainer, train: Arrays | Resident, out: Path, show: Show) -> None:
     saved = trainer.seconds
     while trainer.progress < 1:
         losses = trainer.train_step(train)

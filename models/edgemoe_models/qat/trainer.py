@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from edgemoe_models.checkpoint import load_checkpoint
-from edgemoe_models.ptq.quantize import calibration_images
+from edgemoe_models.config import ModelConfig
+from edgemoe_models.ptq.quantize import data_set_pictures
 from edgemoe_models.qat import storage
 from edgemoe_models.qat.config import QatOptions
 from edgemoe_models.qat.initialize import from_float
@@ -21,32 +22,40 @@ from edgemoe_models.qat.layers import shared_weights
 from edgemoe_models.qat.model import QuantM3ViT
 from edgemoe_models.storage import checks
 from edgemoe_models.storage.json_text import parse_json
+from edgemoe_models.train.augmentation import Strong
+from edgemoe_models.train.config import unlike_classes
 from edgemoe_models.train.data import draw_batch
-from edgemoe_models.train.losses import task_loss
+from edgemoe_models.train.losses import class_weights, task_loss
+from edgemoe_models.train.resident import Resident
 
 __all__ = ["QatTrainer"]
 
 Arrays = dict[str, np.ndarray[Any, Any]]
+#: Options that a resumed run must have in common with the one that it goes on from.
+_SAME = (
+    *("weights", "expert_bits", "scales", "batch", "learning_rate", "balance", "seed"),
+    *("data", "train_scenes", "augment", "zoom", "mix", "class_balance"),
+)
 
 
 class QatTrainer:
     """Model, optimizer, random state and step number; what a checkpoint holds."""
 
     def __init__(self, options: QatOptions, model: QuantM3ViT) -> None:
-        if not all(task.is_dense for task in model.config.model.tasks):
-            raise ValueError("the model must have dense tasks only to be trained on scenes")
         self.options, self.model = options, model
         parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(parameters, lr=options.learning_rate, betas=(0.9, 0.98))
         self.generator = torch.Generator().manual_seed(options.seed)
+        self.class_weights: Tensor | None = None
         self.step = 0
         self.seconds = 0.0
 
     @classmethod
-    def start(cls, options: QatOptions) -> QatTrainer:
-        """From a float checkpoint, quantized after training."""
+    def start(cls, options: QatOptions, cache: Path) -> QatTrainer:
+        """From a float checkpoint, quantized after training; ``cache`` keeps photographs as arrays."""
         state, config = load_checkpoint(options.weights)
-        images = calibration_images(config)
+        _check_tasks(options, config)
+        images = data_set_pictures(options.data_set, options.data_root, cache, config)
         return cls(options, from_float(state, config, images, options.expert_bits, options.scales == "power-of-two"))
 
     @property
@@ -62,7 +71,18 @@ class QatTrainer:
             return self.seconds / (60 * self.options.minutes)
         return self.step / self.options.steps
 
-    def train_step(self, data: Arrays) -> dict[str, float]:
+    def prepared(self, data: Arrays) -> Arrays | Resident:
+        """Training data as ``train_step`` wants it; also sets the classes' weights."""
+        options = self.options
+        if options.class_balance and "segmentation" in data:
+            count = len(self.options.data_set.class_names)
+            self.class_weights = class_weights(data["segmentation"], count, options.class_balance)
+        if options.augment == "light":
+            return data
+        strong = Strong(options.zoom, options.mix)
+        return Resident(data, torch.device("cpu"), strong, self.options.data_set.edges_of_classes)
+
+    def train_step(self, data: Arrays | Resident) -> dict[str, float]:
         """One update from a batch of each task; returns the losses by task, and ``balance``."""
         start = time.monotonic()
         tasks = self.model.config.model.tasks
@@ -71,11 +91,15 @@ class QatTrainer:
         if not self.model.training:
             self.model.train()
         self.optimizer.zero_grad()
+        if isinstance(data, Resident):
+            data.seed(int(np.random.SeedSequence([self.options.seed, self.step]).generate_state(1, np.uint32)[0]))
         losses = {"balance": 0.0}
         with shared_weights(self.model):
             for task in tasks:
-                images, label = draw_batch(data, task.kind, self.options.batch, self.generator)
-                loss = task_loss(self.model(images, task.name), label, task)
+                images, label = self._draw(data, task.kind)
+                loss = task_loss(
+                    self.model(images, task.name), label, task, self.options.data_set.far, self.class_weights
+                )
                 balance = self.model.balance_loss()
                 (loss + self.options.balance * balance).backward()
                 losses[task.name] = loss.item()
@@ -85,6 +109,11 @@ class QatTrainer:
         self.step += 1
         self.seconds += time.monotonic() - start
         return losses
+
+    def _draw(self, data: Arrays | Resident, kind: str) -> tuple[Tensor, Tensor]:
+        if isinstance(data, Resident):
+            return data.draw(kind, self.options.batch)
+        return draw_batch(data, kind, self.options.batch, self.generator)
 
     def save(self, path: Path) -> None:
         """Write everything that ``resume`` needs."""
@@ -123,7 +152,7 @@ class QatTrainer:
     ) -> QatTrainer:
         wanted = dataclasses.asdict(options)
         found = checks.record(parse_json(metadata.get("train", "{}")), "train", (), others=True)
-        for field in ("weights", "expert_bits", "scales", "batch", "learning_rate", "balance", "seed", "train_scenes"):
+        for field in _SAME:
             if found.get(field) != wanted[field]:
                 raise ValueError(
                     f"it was made with {field.replace('_', '-')} {checks.shown(found.get(field))}, "
@@ -140,3 +169,12 @@ class QatTrainer:
         trainer.generator.set_state(tensors["random.data"])
         trainer.step, trainer.seconds = int(metadata["steps"]), float(metadata["train_seconds"])
         return trainer
+
+
+def _check_tasks(options: QatOptions, model: ModelConfig) -> None:
+    """ValueError where the data set, or its augmentation, has no labels of the model's tasks."""
+    data_set = options.data_set
+    if unknown := [task.kind for task in model.tasks if task.kind not in data_set.kinds]:
+        raise ValueError(f"the model must have tasks of {options.data} only, not {', '.join(unknown)}; see --data")
+    if options.augment == "strong" and (unfit := unlike_classes(data_set, model)):
+        raise ValueError(f"augment must be light to train {', '.join(unfit)} on {options.data}, not 'strong'")

@@ -31,6 +31,12 @@ def scheduled_rate(peak: float, warmup: int, step: int, progress: float) -> floa
     return peak * min((step + 1) / max(warmup, 1), 0.01 + 0.99 * cosine)
 
 
+def unlike_classes(data_set: DataSet, model: ModelConfig) -> list[str]:
+    """The model's tasks whose labels do not follow from classes, so that the strong augmentation cannot change them."""
+    fits = ("segmentation", "edges") if data_set.edges_of_classes else ("segmentation",)
+    return [task.kind for task in model.tasks if task.kind not in fits]
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """How to train.
@@ -117,8 +123,7 @@ class TrainConfig:
         if self.workers and self.data != "scenes":
             raise ValueError(f"workers must be 0 with data {self.data!r}: they generate scenes")
         if self.augment == "strong":
-            fits = ("segmentation", "edges") if self.data_set.edges_of_classes else ("segmentation",)
-            if unfit := [task.kind for task in self.model_config.tasks if task.kind not in fits]:
+            if unfit := unlike_classes(self.data_set, self.model_config):
                 raise ValueError(f"augment must be light to train {', '.join(unfit)} on {self.data}, not 'strong'")
 
     @property

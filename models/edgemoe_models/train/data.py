@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from edgemoe_models.config import ModelConfig
-from edgemoe_models.datasets.arrays import Arrays, load_split
-from edgemoe_models.train.config import TrainConfig
+from edgemoe_models.datasets import DataSet
+from edgemoe_models.datasets.arrays import Arrays
 
 #: What torch computes with; it has no uint16.
 LABEL_TYPES: dict[str, Any] = {"segmentation": np.uint8, "depth": np.int32, "normals": np.int8, "edges": np.bool_}
@@ -82,20 +82,20 @@ def _quiet(text: str, share: float) -> None:
     pass
 
 
-def load_scenes(
-    config: ModelConfig, cache: Path, split: str, count: int, show: Callable[[str, float], None] = _quiet
-) -> Arrays:
-    """The first ``count`` scenes of a split with the labels of the model's tasks, generated if they are not cached.
+class Chosen(Protocol):
+    """Options that choose a data set."""
 
-    ``show`` is told how far that is.
-    """
-    labels = [task.kind for task in config.tasks]
-    shown = _shown(split, "scenes", show)
-    return load_split(cache, split, count, config.image_height, config.image_width, labels, shown)
+    @property
+    def data_root(self) -> str:
+        """Its folder."""
+
+    @property
+    def data_set(self) -> DataSet:
+        """The data set."""
 
 
 def load_data(
-    config: TrainConfig,
+    options: Chosen,
     model: ModelConfig,
     cache: Path,
     split: str,
@@ -114,8 +114,8 @@ def load_data(
     labels = [task.kind for task in model.tasks]
 
     def load(size: tuple[int, int], labels: list[str]) -> Arrays:
-        shown = _shown(split, config.data, show)
-        return config.data_set.load(config.data_root, cache, split, count, size, labels, shown)
+        shown = _shown(split, options.data_set.name, show)
+        return options.data_set.load(options.data_root, cache, split, count, size, labels, shown)
 
     if label_shape is None or label_shape == size:
         return load(size, labels)

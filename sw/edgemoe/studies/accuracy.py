@@ -30,7 +30,7 @@ from edgemoe_models.graph.file import read_graph
 from edgemoe_models.graph.integer_graph import IntegerGraph
 from edgemoe_models.integer import reference
 from edgemoe_models.integer.postprocess import decode_output
-from edgemoe_models.ptq.quantize import QuantizeOptions, calibration_images, quantize
+from edgemoe_models.ptq.quantize import QuantizeOptions, data_set_pictures, quantize
 from edgemoe_models.storage.cache import cache_root
 from edgemoe_models.storage.shards import shard_paths
 from edgemoe_models.studies.compare_ptq import COLUMNS
@@ -49,7 +49,6 @@ __all__ = [
 ]
 
 _CALIBRATION = 16  # photographs
-_ALL = 1 << 20  # pictures: more than any split has
 
 Images = npt.NDArray[np.uint8]
 Metrics = dict[str, dict[str, float]]
@@ -168,12 +167,10 @@ class Study:
 
     def calibration(self) -> Images:
         """Pictures to quantize with, of the training split: the first scenes, or photographs evenly spaced."""
-        if self.options.data == "scenes":
-            return calibration_images(self.config)
-        size = self.config.image_height, self.config.image_width
-        found = self._load("train", _ALL, size, [])["image"]
-        rows = [len(found) * number // _CALIBRATION for number in range(_CALIBRATION)]
-        return np.stack([found[row] for row in sorted(set(rows))])
+        options = self.options
+        return data_set_pictures(
+            self.data_set, options.data_root, options.cache, self.config, _CALIBRATION, self._preparing
+        )
 
     def ptq(self, expert_bits: int) -> tuple[IntegerGraph, list[Path]]:
         """The graph of post-training quantization and its files: of 8 bits the one that is kept beside the weights."""
@@ -326,7 +323,7 @@ def run_accuracy(
         done(study.integer_row(precision, graph, files))
         done(study.rtl_row(precision, graph, files))
     for name in QAT_PRECISIONS:
-        qat = qat_files(weights, name)
+        qat = qat_files(weights, name, options.data)
         if not qat.graph.is_file():
             missing.append(f"{qat.precision}: {qat.graph.name} is missing; make it with: {qat.command}")
             continue
