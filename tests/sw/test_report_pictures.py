@@ -13,7 +13,7 @@ from edgemoe.reports import pictures
 from edgemoe.reports.legends import NO_LABEL, colour, colours, legend, unlabelled
 from edgemoe.reports.pictures import caption_of, save_picture, save_predictions, save_scores
 from edgemoe_models.config import PRESETS, TaskConfig
-from edgemoe_models.datasets import camvid
+from edgemoe_models.datasets import camvid, camvid_official
 from edgemoe_models.datasets.scenes import CLASS_NAMES, PALETTE, SKY
 
 HEIGHT, WIDTH = 64, 128
@@ -104,7 +104,8 @@ def test_legends_run_on_where_a_picture_is_narrow(scene, tmp_path):
             labels = np.zeros((rows, columns), np.uint16)
             picture = saved(tmp_path, "segmentation", image, labels, channels=channels, caption="c")
             boxes = [rgb for _, rgb in legend("segmentation", channels)]
-            assert all((picture == rgb).all(-1).sum() >= 81 for rgb in boxes) and len(boxes) == min(channels, 24)
+            assert all((picture == rgb).all(-1).sum() >= 81 for rgb in boxes) and len(boxes) == min(channels, 40)
+            assert len({*boxes, NO_LABEL}) == len(boxes) + 1
             assert picture.shape[1] < 3000
         saved(tmp_path, "depth", image, np.zeros((rows, columns)))
     assert [name for name, _ in legend("segmentation")] == list(CLASS_NAMES)
@@ -117,6 +118,8 @@ def test_classes_have_their_own_names_and_colours(tmp_path):
     assert [name for name, _ in found] == list(camvid.CLASSES)
     assert [rgb for _, rgb in found] == [tuple(rgb) for rgb in camvid.PALETTE.tolist()]
     assert len({rgb for _, rgb in found} | {NO_LABEL}) == len(camvid.CLASSES) + 1
+    every = legend("segmentation", 31, camvid_official.CLASSES)
+    assert [rgb for _, rgb in every][0] == (64, 128, 64) and len({rgb for _, rgb in every}) == len(every) == 31
     names = tuple("abcdefgh")
     assert [name for name, _ in legend("segmentation", 8, names)] == list(names)
     labels = np.arange(11, dtype=np.uint8).reshape(1, 11)

@@ -6,7 +6,7 @@ it is. NumPy and Pillow only; SciPy where a ``.mat`` file has to be read.
 
 from __future__ import annotations
 
-from edgemoe_models.datasets import camvid, cityscapes, nyudv2, pascal_context
+from edgemoe_models.datasets import camvid, cifar, cityscapes, image_folder, nyudv2, pascal_context
 from edgemoe_models.datasets.base import DataSet, Folder, Scenes
 
 __all__ = ["DATA_SETS", "DataSet", "Folder", "Scenes", "find"]
@@ -16,10 +16,14 @@ DATA_SETS: dict[str, DataSet] = {
     for data in (
         Scenes(),
         camvid.DATA_SET,
+        camvid.FULL,
         cityscapes.OFFICIAL,
         cityscapes.PREPROCESSED,
         nyudv2.DATA_SET,
         pascal_context.DATA_SET,
+        cifar.TEN,
+        cifar.HUNDRED,
+        image_folder.DATA_SET,
     )
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,17 @@ Arrays = dict[str, Array]
 Track = Callable[[range], Iterable[int]]
 
 #: Name, dtype and trailing shape of each stored array; depth is in millimetres, normals are in 1/127. A pixel
-#: without a label has the class ``IGNORE``, depth 0, normal (0, 0, 0).
-_LABELS: dict[str, tuple[type, tuple[int, ...]]] = {
+#: without a label has the class ``IGNORE``, depth 0, normal (0, 0, 0). None: one value a picture, not a pixel.
+_LABELS: dict[str, tuple[type, tuple[int, ...] | None]] = {
     "image": (np.uint8, (3,)),
     "segmentation": (np.uint8, ()),
     "depth": (np.uint16, ()),
     "normals": (np.int8, (3,)),
     "edges": (np.bool_, ()),
+    "classification": (np.uint16, None),
 }
+#: Those that a generated scene has.
+SCENE_ARRAYS = tuple(name for name, (_, tail) in _LABELS.items() if tail is not None)
 MILLIMETRES = 1000.0
 NORMAL_STEPS = 127.0
 IGNORE = 255
@@ -49,9 +52,10 @@ def _label(scene: scenes.Scene, name: str) -> Array:
     return label
 
 
-def array_form(name: str) -> tuple[type, tuple[int, ...]]:
-    """Type and trailing shape, after [count, height, width], of the array called ``name``; KeyError for another."""
-    return _LABELS[name]
+def array_form(name: str, shape: tuple[int, int, int]) -> tuple[type, tuple[int, ...]]:
+    """Type and shape of the array called ``name`` of pictures (count, height, width); KeyError for another."""
+    dtype, tail = _LABELS[name]
+    return dtype, shape[:1] if tail is None else (*shape, *tail)
 
 
 def scene_labels(seed: int, height: int, width: int, names: Iterable[str]) -> Arrays:
@@ -60,11 +64,11 @@ def scene_labels(seed: int, height: int, width: int, names: Iterable[str]) -> Ar
     return {name: _label(scene, name) for name in names}
 
 
-def array_names(labels: Iterable[str]) -> list[str]:
-    """``image`` and the labels, sorted; ValueError for an unknown one."""
+def array_names(labels: Iterable[str], known: Collection[str] = SCENE_ARRAYS) -> list[str]:
+    """``image`` and the labels, sorted; ValueError for one that is not known."""
     names = ["image", *sorted(set(labels))]
-    if unknown := [name for name in names if name not in _LABELS]:
-        raise ValueError(f"labels must be among {sorted(_LABELS)}, not {unknown!r}")
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"labels must be among {sorted(known)}, not {unknown!r}")
     return names
 
 
@@ -117,8 +121,7 @@ def cached(
     def read(folder: Path) -> Arrays:
         arrays = {name: read_array(folder / f"{name}.npy", mapped=True) for name in names}
         for name, array in arrays.items():
-            dtype, tail = _LABELS[name]
-            if array.dtype != dtype or array.shape != (*shape, *tail):
+            if (array.dtype.type, array.shape) != array_form(name, shape):
                 raise ValueError(f"{folder} is of something else")
         return arrays
 
@@ -134,10 +137,10 @@ def _fill(
 ) -> None:
     arrays = {}
     for name in names:
-        dtype, tail = _LABELS[name]
+        dtype, whole = array_form(name, shape)
         # NumPy does not say what it returns.
         arrays[name] = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
-            folder / f"{name}.npy", "w+", dtype=dtype, shape=(*shape, *tail)
+            folder / f"{name}.npy", "w+", dtype=dtype, shape=whole
         )
     indices = range(shape[0])
     for index in track(indices) if track else indices:

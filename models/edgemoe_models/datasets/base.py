@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -18,13 +19,15 @@ from edgemoe_models.datasets.arrays import (
     Array,
     Arrays,
     Track,
+    array_form,
     array_names,
     cached,
     load_split,
 )
 
 #: Reads one array of a picture: (root, split, the picture's name, (height, width)) -> [height, width, ...], as
-#: uint8 RGB, uint8 classes, float metres (0: none), float vectors of any length (0: none), or booleans.
+#: uint8 RGB, uint8 classes, float metres (0: none), float vectors of any length (0: none), or booleans; the class of a
+#: whole picture is one number [].
 Reader = Callable[[Path, str, str, tuple[int, int]], Array]
 
 
@@ -37,7 +40,7 @@ class DataSet(Protocol):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Classes of segmentation, in the order of their numbers."""
+        """Classes of segmentation or classification, in the order of their numbers."""
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -50,6 +53,14 @@ class DataSet(Protocol):
     @property
     def edges_of_classes(self) -> bool:
         """Whether edges are the borders of the classes of segmentation, so that they follow from these."""
+
+    def at(self, root: str) -> DataSet:
+        """This data set in a folder: the same, but for one whose classes only the folder knows.
+
+        Raises:
+            ValueError: the folder has no classes, or they are damaged
+            FileNotFoundError: a missing file or folder, as ``load``
+        """
 
     def load(
         self,
@@ -81,6 +92,9 @@ class Scenes:
     far: float = scenes.MAX_DEPTH
     edges_of_classes: bool = False  # of instances
 
+    def at(self, root: str) -> Scenes:
+        return self
+
     def load(
         self,
         root: str,
@@ -104,6 +118,7 @@ class Folder:
         list_names: (root, split) -> the pictures' names
         readers: how to read ``image`` and each label
         edges_of_classes: whether edges are the borders of the classes
+        bind: this data set in a folder, where its classes are the folder's own
     """
 
     name: str
@@ -114,6 +129,7 @@ class Folder:
     list_names: Callable[[Path, str], list[str]]
     readers: Mapping[str, Reader]
     edges_of_classes: bool = False
+    bind: Callable[[Folder, Path], Folder] | None = None
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -129,13 +145,13 @@ class Folder:
         labels: Iterable[str],
         track: Track | None = None,
     ) -> Arrays:
-        names = array_names(labels)
-        if unknown := [name for name in names if name not in self.readers]:
+        if self.bind is not None:
+            return self.at(root).load(root, cache, split, count, size, labels, track)
+        known = ["image", *self.kinds]
+        if unknown := [name for name in labels if name not in known]:
             raise ValueError(f"tasks of {self.name} must be among {sorted(self.kinds)}, not {unknown!r}")
-        if not root:
-            raise FileNotFoundError(f"--data {self.name} needs --data-root, a folder like this:\n{self._help()}")
-        folder = Path(root)
-        try:
+        names = array_names(labels, known)
+        with self._explained(root) as folder:
             pictures = self.list_names(folder, split)[:count]
             if not pictures:
                 raise FileNotFoundError(f"{folder} has no pictures of the split {split!r}")
@@ -147,6 +163,20 @@ class Folder:
                 lambda index: {name: self._read(folder, split, pictures[index], size, name) for name in names},
                 track,
             )
+
+    def at(self, root: str) -> Folder:
+        if self.bind is None:
+            return self
+        with self._explained(root) as folder:
+            return dataclasses.replace(self.bind(self, folder), bind=None)
+
+    @contextlib.contextmanager
+    def _explained(self, root: str) -> Iterator[Path]:
+        """The folder; what is missing in it is told with where to get it and how it must look."""
+        if not root:
+            raise FileNotFoundError(f"--data {self.name} needs --data-root, a folder like this:\n{self._help()}")
+        try:
+            yield Path(root)
         except (FileNotFoundError, NotADirectoryError) as error:
             missing = f"{error.filename} is missing" if error.filename else str(error)
             raise FileNotFoundError(f"{self.name}: {missing}; {self._help()}") from error
@@ -155,8 +185,9 @@ class Folder:
         return f"the data set is to be had from {self.home}, and --data-root must hold\n{self.tree}"
 
     def _key(self, root: Path, split: str, size: tuple[int, int], names: list[str], pictures: list[str]) -> str:
-        """A cache folder's name; it changes with this package's source, the folder and the list of pictures."""
-        digest = hashlib.sha256("\n".join([str(root.resolve()), *pictures]).encode())
+        """A cache folder's name; it changes with this package's source, the folder, its classes and its pictures."""
+        listed = [str(root.resolve()), *self.class_names, *pictures]
+        digest = hashlib.sha256("\n".join(listed).encode(errors="surrogateescape"))
         for source in sorted(Path(__file__).parent.glob("*.py")):
             digest.update(source.read_bytes())
         shape = f"{size[0]}x{size[1]}-{len(pictures)}"
@@ -164,7 +195,7 @@ class Folder:
 
     def _read(self, root: Path, split: str, picture: str, size: tuple[int, int], name: str) -> Array:
         array = self.readers[name](root, split, picture, size)
-        if array.shape != (wanted := size + ((3,) if name in ("image", "normals") else ())):
+        if array.shape != (wanted := array_form(name, (0, *size))[1][1:]):
             form = "a colour picture is no label" if array.ndim > len(wanted) else "one channel is too few"
             raise ValueError(
                 f"{self.name}: {name} of {picture} must be {list(wanted)} at this size, not {list(array.shape)}: {form}"
@@ -175,6 +206,9 @@ class Folder:
             if wrong.any():
                 found = int(array[wrong][0])
                 raise ValueError(f"{self.name}: classes of {picture} must be below {classes} or {IGNORE}, not {found}")
+        elif name == "classification" and array >= len(self.class_names):
+            classes = len(self.class_names)
+            raise ValueError(f"{self.name}: the class of {picture} must be below {classes}, not {int(array)}")
         elif name == "depth":
             metres = np.nan_to_num(array.astype(np.float64), nan=0.0, posinf=self.far, neginf=0.0)
             array = np.rint(metres.clip(0, self.far) * MILLIMETRES).astype(np.uint16)

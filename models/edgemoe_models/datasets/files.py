@@ -18,8 +18,8 @@ Size = tuple[int, int]
 _NOTES = pictures.Notes()
 
 
-def size_of(text: str) -> Size | None:
-    """Height and width of ``HEIGHTxWIDTH``; None of an empty text.
+def size_of(text: str, name: str = "label_size") -> Size | None:
+    """Height and width of ``HEIGHTxWIDTH``; None of an empty text. ``name`` is the option's.
 
     Raises:
         ValueError: it is no such text
@@ -28,7 +28,7 @@ def size_of(text: str) -> Size | None:
         return None
     match = re.fullmatch(r"(\d{1,4})x(\d{1,4})", text, re.ASCII)
     if match is None or not int(match[1]) * int(match[2]):
-        raise ValueError(f"label_size must be HEIGHTxWIDTH, as 192x256, not {text!r}")
+        raise ValueError(f"{name} must be HEIGHTxWIDTH, as 192x256, not {text!r}")
     return int(match[1]), int(match[2])
 
 
@@ -55,6 +55,30 @@ def read_image_values(path: Path) -> Array:
     """
     _require(path)
     return pictures.read_values(path)
+
+
+def read_colours(path: Path) -> Array:
+    """An image file of labels in colours as uint8 RGB [H, W, 3], each pixel as it is stored.
+
+    Raises:
+        ValueError: it cannot be read, or has an EXIF orientation, as ``read_picture``
+    """
+    _require(path)
+    return pictures.read_picture(path, notes=_NOTES, may_turn=False)
+
+
+def require_same_size(picture: Path, label: Path) -> None:
+    """Refuse a label that is of another size than its picture: it would lie elsewhere than what it names.
+
+    Raises:
+        FileNotFoundError: one is missing
+        ValueError: they differ, or cannot be read
+    """
+    _require(picture)
+    _require(label)
+    (wide, high), (across, down) = pictures.size_of(picture), pictures.size_of(label)
+    if (wide, high) != (across, down):
+        raise ValueError(f"{label}: it is {across}x{down} pixels, but its picture {picture} is {wide}x{high}")
 
 
 def _require(path: Path) -> None:

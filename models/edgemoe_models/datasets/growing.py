@@ -47,8 +47,8 @@ class GrowingScenes:
         self.count = count
         self.arrays: Arrays = {}
         for name in array_names(labels):
-            dtype, tail = array_form(name)
-            self.arrays[name] = _shared((count, *size, *tail), dtype)
+            dtype, shape = array_form(name, (count, *size))
+            self.arrays[name] = _shared(shape, dtype)
         self._done = _shared((-(-count // _PIECE),), np.bool_)
         context = multiprocessing.get_context("fork")
         arguments = (self.arrays, self._done, seeds, size, workers, os.getpid())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import numpy.typing as npt
 
 from edgemoe_models import float_reference
 from edgemoe_models.checkpoint import load_checkpoint
-from edgemoe_models.config import DEPTH_SCALE, ModelConfig
+from edgemoe_models.config import DEPTH_SCALE, ModelConfig, TaskConfig
 from edgemoe_models.datasets.arrays import MILLIMETRES, load_split
+from edgemoe_models.evaluation.classes import ClassificationMetrics, best_of
 from edgemoe_models.evaluation.metrics import TaskMetrics
 from edgemoe_models.float_reference import State
 from edgemoe_models.graph.integer_graph import IntegerGraph
@@ -52,10 +54,10 @@ def evaluate(
     far: float = DEPTH_SCALE,
     details: bool = False,
 ) -> dict[str, dict[str, float]]:
-    """Metrics of every dense task on the first ``count`` scenes.
+    """Metrics of every task on the first ``count`` scenes or pictures.
 
     Args:
-        outputs: a task's head outputs [channels, h, w] for uint8 images [B, H, W, 3]
+        outputs: a task's head outputs [channels, h, w], or [channels] of a whole picture, for uint8 images [B, H, W, 3]
         data: arrays of ``dataset.load_split`` or of a data set; labels may have another size than the images, to which
             outputs are then upsampled
         far: metres at which the data set's depth ends
@@ -63,6 +65,9 @@ def evaluate(
     """
     results = {}
     for task in config.tasks:
+        if task.kind == "classification":
+            results[task.name] = _classified(functools.partial(outputs, task.name), task, data, count)
+            continue
         metrics = TaskMetrics(task, far, details)
         for start in range(0, count, _BATCH):
             rows = slice(start, min(start + _BATCH, count))
@@ -75,6 +80,18 @@ def evaluate(
             metrics.update(np.stack(output), label)
         results[task.name] = metrics.result()
     return results
+
+
+def _classified(
+    outputs: Callable[[Images], Iterable[Floats]], task: TaskConfig, data: dict[str, Any], count: int
+) -> dict[str, float]:
+    """Top-1 and top-5 of the first ``count`` pictures."""
+    metrics = ClassificationMetrics(task.channels)
+    for start in range(0, count, _BATCH):
+        rows = slice(start, min(start + _BATCH, count))
+        for logits, label in zip(outputs(np.asarray(data["image"][rows])), data[task.kind][rows], strict=True):
+            metrics.update(best_of(logits), int(label))
+    return metrics.result()
 
 
 def compare_with_float(weights: Path, count: int, cache: Path) -> Iterator[dict[str, Any]]:

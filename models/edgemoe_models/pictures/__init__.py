@@ -8,7 +8,7 @@ from edgemoe_models.pictures.files import PICTURE_SUFFIXES, PictureError, kind_o
 from edgemoe_models.pictures.fitting import RESIZES, Resize, check_resize, fit
 from edgemoe_models.pictures.notes import Notes, PictureWarning
 from edgemoe_models.pictures.opening import FORMATS, MAX_PIXELS
-from edgemoe_models.pictures.reading import read_picture, read_values
+from edgemoe_models.pictures.reading import read_picture, read_values, size_of
 
 __all__ = [
     "FORMATS",
@@ -26,4 +26,5 @@ __all__ = [
     "read_picture",
     "read_values",
     "shown",
+    "size_of",
 ]

@@ -16,7 +16,7 @@ from edgemoe_models.pictures.opening import allowed, opened, pixel_limit
 from edgemoe_models.pictures.orientation import DamagedExif, checked, orientation_of, turned, turned_size
 from edgemoe_models.storage.array_file import ArrayFileError, read_array
 
-__all__ = ["read_picture", "read_values"]
+__all__ = ["read_picture", "read_values", "size_of"]
 
 RGB = npt.NDArray[np.uint8]
 
@@ -91,6 +91,16 @@ def read_values(path: Path | str, max_pixels: int | None = None) -> npt.NDArray[
         if orientation > 1:
             raise _no_turn(path, orientation)
         return np.asarray(image)
+
+
+def size_of(path: Path | str) -> tuple[int, int]:
+    """Width and height of a picture as it lies, by its header.
+
+    Raises:
+        PictureError: it is no picture that can be read
+    """
+    with opened(path, pixel_limit(None)) as image:
+        return int(image.width), int(image.height)
 
 
 def _no_turn(path: Path | str, orientation: int) -> PictureError:

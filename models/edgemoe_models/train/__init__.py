@@ -7,7 +7,7 @@ no PyTorch:
     config        the options, and the model's shape that follows from them
     data          batches: arrays of a data set, augmented
     resident      batches of a data set that lies on the device
-    augmentation  strong changes of pictures and classes
+    augmentation  strong changes of pictures and labels
     losses        one loss for each kind of task
     optimizer     rates of the layers, the weights' moving average
     start         weights to start from

@@ -1,4 +1,4 @@
-"""Strong changes of pictures and their classes, as little data asks for; on the device that trains, without waiting.
+"""Strong changes of pictures and their labels, as little data asks for; on the device that trains, without waiting.
 
 Drawn with the device's own generator: nothing is copied to a GPU, and nothing read back.
 """
@@ -22,15 +22,20 @@ _GREY = 0.1  # share of pictures without colour
 
 @dataclasses.dataclass(frozen=True)
 class Strong:
-    """Scale and crop, turn, mirror, colour; then rectangles of other pictures.
+    """Scale and crop, turn, mirror, colour; then rectangles of other pictures, or whole ones mixed in.
 
     Attributes:
         zoom: largest scale; at its inverse, or at 0.75, pictures are the smallest, with no label around them
         mix: share of the pictures that get a rectangle of another one with its labels (Yun et al. 2019)
+        mixup: alpha of the Beta distribution of the shares in which two pictures and their classes are mixed (Zhang et
+            al. 2018); 0: none. Of classes of whole pictures only
+        classes: their number, of whole pictures
     """
 
     zoom: float = 2.0
     mix: float = 0.0
+    mixup: float = 0.0
+    classes: int = 0
 
     def apply(self, images: Tensor, classes: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Changed pictures and classes.
@@ -46,7 +51,40 @@ class Strong:
         moved = F.grid_sample(classes[:, None].float() + 1, grid, mode="nearest", align_corners=False)[:, 0] - 1
         classes = torch.where(moved < 0, float(IGNORE), moved).to(torch.uint8)
         images = _coloured(images, generator)
-        return _mixed(images, classes, self.mix, generator) if self.mix else (images, classes)
+        if not self.mix:
+            return images, classes
+        inside = _rectangles(images, self.mix, generator)
+        images = torch.where(inside[:, None], images.roll(1, 0), images)
+        return images, torch.where(inside, classes.roll(1, 0), classes)
+
+    def apply_whole(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Changed pictures, and classes: a rectangle counts by its area, a picture that is mixed in by its share.
+
+        Args:
+            images: float [B, 3, H, W] in 0..1
+            labels: int64 [B]
+            generator: of the pictures' device
+
+        Returns:
+            Pictures, and classes as they were [B], or their shares [B, classes] where pictures may be mixed
+        """
+        grid = self._grid(images, generator)
+        images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+        images = _coloured(images, generator)
+        if not (self.mix or self.mixup):
+            return images, labels
+        shares = F.one_hot(labels, self.classes).float()
+        if self.mix:
+            inside = _rectangles(images, self.mix, generator)
+            images = torch.where(inside[:, None], images.roll(1, 0), images)
+            shares = torch.lerp(shares, shares.roll(1, 0), inside.float().mean((1, 2))[:, None])
+        if self.mixup:
+            # Beta(a, a) of two gamma draws; torch.distributions takes no generator.
+            one, other = torch._standard_gamma(images.new_full((2, len(images)), self.mixup), generator=generator)
+            others = (other / (one + other)).nan_to_num(0.0)
+            images = torch.lerp(images, images.roll(1, 0), others.view(-1, 1, 1, 1))
+            shares = torch.lerp(shares, shares.roll(1, 0), others[:, None])
+        return images, shares
 
     def _grid(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Where each new pixel comes from [B, H, W, 2], in -1..1."""
@@ -81,8 +119,8 @@ def _coloured(images: Tensor, generator: torch.Generator) -> Tensor:
     return ((images * tint - middle) * contrast + middle + brightness).clamp(0, 255 / 256)
 
 
-def _mixed(images: Tensor, classes: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A rectangle of the next picture of the batch in ``share`` of them."""
+def _rectangles(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Where the next picture of the batch is pasted, into ``share`` of them: bool [B, H, W]."""
     count, _, height, width = images.shape
     device = images.device
     draws = torch.rand(5, count, 1, generator=generator, device=device)
@@ -92,9 +130,7 @@ def _mixed(images: Tensor, classes: Tensor, share: float, generator: torch.Gener
     columns = torch.arange(width, device=device) / width
     inside_y = (rows >= starts[0]) & (rows < starts[0] + sides[0])  # [B, H]
     inside_x = (columns >= starts[1]) & (columns < starts[1] + sides[1])
-    inside = inside_y[:, :, None] & inside_x[:, None, :] & (draws[4] < share)[:, :, None]
-    images = torch.where(inside[:, None], images.roll(1, 0), images)
-    return images, torch.where(inside, classes.roll(1, 0), classes)
+    return inside_y[:, :, None] & inside_x[:, None, :] & (draws[4] < share)[:, :, None]
 
 
 def class_borders(classes: Tensor) -> Tensor:

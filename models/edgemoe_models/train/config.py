@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 DEVICES = ("auto", "cpu", "cuda")
 AUGMENTATIONS = ("light", "strong")
 _CHANNELS = {"depth": 1, "normals": 3, "edges": 1}
+
+
+def _is_dense(kind: str) -> bool:
+    return kind != "classification"
 
 
 def _option(default: Any, text: str) -> Any:
@@ -46,7 +51,8 @@ class TrainConfig:
     """
 
     preset: str = _option("m3vit-micro", f"model, one of {', '.join(sorted(PRESETS))}")
-    tasks: str = _option("", "of segmentation,depth,normals,edges, between commas; default: the preset's")
+    tasks: str = _option("", "of the data set's labels, between commas; default: the preset's, or all of them")
+    image_size: str = _option("", "HEIGHTxWIDTH of the model's pictures, of whole patches; default: the preset's")
     head_hidden: int = _option(-1, "width of the heads' hidden layer, 0 for none; -1: the preset's")
     cells: int = _option(0, "of a patch's side that dense heads predict; 0: the preset's")
     tasks_per_step: int = _option(0, "tasks that a step trains, drawn anew each time; 0: all")
@@ -66,6 +72,8 @@ class TrainConfig:
     augment: str = _option("light", f"how pictures are changed, one of {', '.join(AUGMENTATIONS)}")
     zoom: float = _option(2.0, "largest scale of the strong augmentation")
     mix: float = _option(0.0, "share of pictures that get a rectangle of another one, of the strong augmentation")
+    mixup: float = _option(0.0, "of classification: alpha of the shares in which two pictures are mixed; 0: none")
+    label_smoothing: float = _option(0.0, "of classification: share of a label that all classes get")
     workers: int = _option(0, "processes that generate scenes while training goes on; 0: all scenes first, cached")
     seed: int = _option(1, "of weights, batches and noise")
     init: str = _option("", "weights file to start from; what fits is taken")
@@ -115,45 +123,74 @@ class TrainConfig:
                 raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)!r}")
         if not 0 <= self.mix <= 1:
             raise ValueError(f"mix must be in 0..1, not {self.mix!r}")
+        if not 0 <= self.mixup <= 100:
+            raise ValueError(f"mixup must be in 0..100, not {self.mixup!r}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be at least 0 and below 1, not {self.label_smoothing!r}")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay must be above 0 and at most 1, not {self.layer_decay!r}")
         if not 1 <= self.zoom <= 8:
             raise ValueError(f"zoom must be in 1..8, not {self.zoom!r}")
-        _ = self.label_shape  # refused here if it is none
+        self._check_kinds()
         if self.workers and self.data != "scenes":
             raise ValueError(f"workers must be 0 with data {self.data!r}: they generate scenes")
-        if self.augment == "strong":
+
+    def _check_kinds(self) -> None:
+        """Options that are of some kinds of tasks only."""
+        kinds = [task.kind for task in self.model_config.tasks]
+        is_whole = "classification" in kinds  # no data set has both
+        for name in ("mixup", "label_smoothing"):
+            if getattr(self, name) and not is_whole:
+                raise ValueError(f"{name} must be 0 without a classification, not {getattr(self, name)!r}")
+        if is_whole and self.class_balance:
+            raise ValueError(f"class_balance must be 0 with a classification, not {self.class_balance!r}")
+        if self.label_shape is not None and is_whole:
+            raise ValueError(f"label_size must be empty with a classification, not {self.label_size!r}")
+        if (self.mix or self.mixup) and self.augment != "strong":
+            raise ValueError("mix and mixup are of augment 'strong', not 'light'")
+        if self.augment == "strong" and not is_whole:
             if unfit := unlike_classes(self.data_set, self.model_config):
                 raise ValueError(f"augment must be light to train {', '.join(unfit)} on {self.data}, not 'strong'")
 
-    @property
+    @functools.cached_property
     def data_set(self) -> DataSet:
-        """Where pictures come from; ValueError for an unknown one."""
-        return find(self.data)
+        """Where pictures come from.
+
+        Raises:
+            ValueError: it is unknown, or a damaged folder of classes
+            FileNotFoundError: a folder that knows the classes is missing
+        """
+        return find(self.data).at(self.data_root)
 
     @property
     def model_config(self) -> ModelConfig:
-        """The preset with the tasks that are chosen, its heads' form, and the data set's number of classes."""
+        """The preset with the chosen tasks, their heads' form, the data set's classes, and the pictures' size."""
         preset = PRESETS[self.preset]
         kinds = self.data_set.kinds
         usual = [task.kind for task in preset.tasks if task.kind in kinds]
+        if not usual and not any(_is_dense(kind) for kind in kinds):
+            usual = list(kinds)
         wanted = [name.strip() for name in self.tasks.split(",")] if self.tasks else usual
-        if not self.tasks and not all(task.is_dense for task in preset.tasks):
+        if not wanted:
             raise ValueError(f"preset must have dense tasks only to be trained on {self.data}, not {self.preset!r}")
         if unknown := [name for name in wanted if name not in kinds]:
             raise ValueError(f"tasks of {self.data} must be among {list(kinds)}, not {unknown!r}")
+        if size := size_of(self.image_size, "image_size"):
+            preset = dataclasses.replace(preset, image_height=size[0], image_width=size[1])
         own_heads = self.head_hidden < 0 and not self.cells
         if not self.tasks and self.data == "scenes" and own_heads:
             return preset
-        form = preset.tasks[0]
+        return dataclasses.replace(preset, tasks=tuple(self._task(preset.tasks[0], kind) for kind in wanted))
+
+    def _task(self, form: TaskConfig, kind: str) -> TaskConfig:
+        """A task of a kind, whose head has the form of a preset's where that is possible."""
+        names = tuple(self.data_set.class_names) if kind in ("segmentation", "classification") else ()
+        channels = len(names) or _CHANNELS[kind]
+        labels = () if self.data == "scenes" else names
+        if not _is_dense(kind):  # one linear layer on one token, unless another is asked for
+            return TaskConfig(kind, kind, channels, max(self.head_hidden, 0), self.cells or 1, labels=labels)
         hidden = form.head_hidden if self.head_hidden < 0 else self.head_hidden
-        cells = self.cells or form.cells
-        channels = _CHANNELS | {"segmentation": len(self.data_set.class_names)}
-        names = {} if self.data == "scenes" else {"segmentation": tuple(self.data_set.class_names)}
-        tasks = tuple(
-            TaskConfig(kind, kind, channels[kind], hidden, cells, labels=names.get(kind, ())) for kind in wanted
-        )
-        return dataclasses.replace(preset, tasks=tasks)
+        return TaskConfig(kind, kind, channels, hidden, self.cells or form.cells, labels=labels)
 
     @property
     def label_shape(self) -> tuple[int, int] | None:

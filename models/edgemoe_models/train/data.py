@@ -16,7 +16,13 @@ from edgemoe_models.datasets import DataSet
 from edgemoe_models.datasets.arrays import Arrays
 
 #: What torch computes with; it has no uint16.
-LABEL_TYPES: dict[str, Any] = {"segmentation": np.uint8, "depth": np.int32, "normals": np.int8, "edges": np.bool_}
+LABEL_TYPES: dict[str, Any] = {
+    "segmentation": np.uint8,
+    "depth": np.int32,
+    "normals": np.int8,
+    "edges": np.bool_,
+    "classification": np.int64,
+}
 
 
 def pixels(images: np.ndarray[Any, Any], device: torch.device | None = None) -> Tensor:
@@ -43,11 +49,12 @@ class Changes:
         return Changes(self.mirrored[rows], self.gain[rows], self.shift[rows])
 
     def apply(self, images: Tensor, label: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-        """Changed images [B, 3, H, W] and label [B, H, W, ...]."""
+        """Changed images [B, 3, H, W] and label [B, H, W, ...]; a class [B] is a mirrored picture's, too."""
         changes = (self.mirrored, self.gain, self.shift)
         mirrored, gain, shift = (change.to(images.device).view(-1, 1, 1, 1) for change in changes)
         if kind != "edges":  # an edge is marked on the left of two pixels, so mirroring would shift it
             images = torch.where(mirrored, images.flip(3), images)
+        if kind not in ("edges", "classification"):
             flipped = label.flip(2)
             if kind == "normals":
                 flipped = torch.cat([-flipped[..., :1], flipped[..., 1:]], -1)

@@ -42,16 +42,24 @@ def class_weights(classes: npt.NDArray[np.uint8], count: int, power: float) -> T
 
 
 def task_loss(
-    output: Tensor, label: Tensor, task: TaskConfig, far: float = DEPTH_SCALE, weights: Tensor | None = None
+    output: Tensor,
+    label: Tensor,
+    task: TaskConfig,
+    far: float = DEPTH_SCALE,
+    weights: Tensor | None = None,
+    smoothing: float = 0.0,
 ) -> Tensor:
     """Loss of one task, a scalar; 0 when no pixel has a label.
 
     Args:
-        output: [B, channels, H, W]
-        label: as stored by ``edgemoe_models.datasets.arrays``
+        output: [B, channels, H, W], or [B, channels] of a classification
+        label: as stored by ``edgemoe_models.datasets.arrays``; of a classification [B], or shares [B, channels]
         far: metres at which the data set's depth ends; errors count in shares of it
         weights: of the classes of segmentation [channels]; None: all 1
+        smoothing: share of a classification's label that all classes get (Szegedy et al. 2016)
     """
+    if task.kind == "classification":
+        return F.cross_entropy(output, label, label_smoothing=smoothing)
     if task.kind == "segmentation":
         classes = label.long()
         total = F.cross_entropy(output, classes, weight=weights, ignore_index=IGNORE, reduction="sum")

@@ -62,7 +62,10 @@ class Resident:
         self._generator.manual_seed(number)
 
     def draw(self, kind: str, count: int, share: slice = slice(None)) -> tuple[Tensor, Tensor]:
-        """Images [B, 3, H, W] and labels of one task as ``data.draw_batch`` gives them; B is ``share`` of ``count``."""
+        """Images [B, 3, H, W] and labels of one task as ``data.draw_batch`` gives them; B is ``share`` of ``count``.
+
+        Classes that may be mixed are shares [B, classes].
+        """
         device = self._generator.device
         picked = torch.randint(self.ready, (count,), generator=self._generator, device=device)[share]
         images = self._tensors["image"][picked].permute(0, 3, 1, 2).float() / 256
@@ -70,6 +73,8 @@ class Resident:
             mirrored = torch.rand(count, generator=self._generator, device=device)[share] < 0.5
             gain, shift = (torch.rand(2, count, generator=self._generator, device=device) * 0.4 - 0.2)[:, share]
             return Changes(mirrored, gain, shift).apply(images, self._tensors[kind][picked], kind)
+        if kind == "classification":
+            return self.strong.apply_whole(images, self._tensors[kind][picked], self._generator)
         images, classes = self.strong.apply(images, self._tensors["segmentation"][picked], self._generator)
         return images, class_borders(classes) if kind == "edges" else classes
 

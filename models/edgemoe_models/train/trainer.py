@@ -94,7 +94,8 @@ class Trainer:
         if config.class_balance and "segmentation" in data:
             count = len(config.data_set.class_names)
             self.class_weights = class_weights(data["segmentation"], count, config.class_balance).to(device)
-        strong = Strong(config.zoom, config.mix) if config.augment == "strong" else None
+        classes = len(config.data_set.class_names)
+        strong = Strong(config.zoom, config.mix, config.mixup, classes) if config.augment == "strong" else None
         on_gpu = device.type == "cuda" and size_of(data) < torch.cuda.mem_get_info(device)[0] // 2
         if strong is None and available is None and not on_gpu:
             return data
@@ -156,7 +157,8 @@ class Trainer:
             images, label = draw_batch(data, task.kind, config.batch, self.generator, processes.share, processes.device)
         with self._autocast():
             output = self.joined(images, task.name)
-        loss = task_loss(output.float(), label, task, config.data_set.far, self.class_weights)
+        far, smoothing = config.data_set.far, config.label_smoothing
+        loss = task_loss(output.float(), label, task, far, self.class_weights, smoothing)
         return loss, self.model.balance_loss()
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
@@ -225,7 +227,8 @@ def evaluate(
     device = model.pos_embed.device
 
     def outputs(task: str, images: Any) -> Any:
-        same = data[model.config.task(task).kind].shape[1:3] == images.shape[1:3]
+        about = model.config.task(task)
+        same = not about.is_dense or data[about.kind].shape[1:3] == images.shape[1:3]
         # Labels of another size: upsampled once, from what the head gives to theirs.
         return (model if same else model.raw)(pixels(images, device), task).cpu().numpy()
 
@@ -234,7 +237,7 @@ def evaluate(
 
 def score(metrics: dict[str, dict[str, float]]) -> float:
     """One number to choose weights by, larger is better."""
-    signs = {"miou": 1.0, "rmse": -0.1, "mean_angle": -0.01, "f1": 1.0}
+    signs = {"miou": 1.0, "rmse": -0.1, "mean_angle": -0.01, "f1": 1.0, "top1": 1.0}
     return sum(sign * task[name] for task in metrics.values() for name, sign in signs.items() if name in task)
 
 

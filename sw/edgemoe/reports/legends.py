@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from colorsys import hsv_to_rgb
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from edgemoe_models.config import ModelConfig
-from edgemoe_models.datasets import camvid
+from edgemoe_models.datasets import camvid, camvid_official
 from edgemoe_models.datasets.scenes import CLASS_NAMES, MAX_DEPTH, PALETTE
 
 __all__ = ["NO_LABEL", "Predicted", "class_names", "colour", "colours", "legend", "ramp", "unlabelled"]
@@ -19,9 +20,23 @@ Rgb = tuple[int, int, int]
 
 #: Grey: pixels that have no label, such as the normals of the sky.
 NO_LABEL: Rgb = (128, 128, 128)
-_MOST_CLASSES = 24  # in a legend
-#: Colours of classes, by their names; other classes have the generated scenes' eight, again and again.
-_PALETTES = {CLASS_NAMES: PALETTE, camvid.CLASSES: camvid.PALETTE}
+_MOST_CLASSES = 40  # in a legend
+#: Colours of classes, by their names; other classes have ``_ANY``.
+_PALETTES = {
+    CLASS_NAMES: PALETTE,
+    camvid.CLASSES: camvid.PALETTE,
+    camvid_official.CLASSES: camvid_official.PALETTE,
+}
+#: Of any classes, uint8 [256, 3]: the generated scenes' eight, then colours whose hues lie a golden section apart, so
+#: that neighbours differ, in three saturations and three values.
+_ANY = np.array(
+    PALETTE.tolist()
+    + [
+        [round(255 * c) for c in hsv_to_rgb(n * 0.618034 % 1, (0.9, 0.5, 0.7)[n % 3], (0.9, 0.6, 0.75)[n // 3 % 3])]
+        for n in range(256 - len(PALETTE))
+    ],
+    np.uint8,
+)
 #: Unit vectors in the camera frame (x right, y down, z forward) that the legend of normals explains.
 _FACING = {"right": (1, 0, 0), "left": (-1, 0, 0), "up": (0, -1, 0), "the camera": (0, 0, -1)}
 #: Depth colours from near to far (a dark-to-bright ramp that is monotonic in lightness).
@@ -63,7 +78,7 @@ def colour(
     """
     colours: RGB
     if kind == "segmentation":
-        palette = _PALETTES.get(tuple(classes), PALETTE)
+        palette = _PALETTES.get(tuple(classes), _ANY)
         colours = palette[np.asarray(values, int) % len(palette)].astype(np.uint8)
     elif kind == "depth":
         colours = ramp(np.asarray(values, float) / MAX_DEPTH)
