@@ -17,6 +17,7 @@ MAY_WRITE = {
     (ATOMIC, "open"): "the file beside",
     (ATOMIC, "replace"): "its rename",
     (ATOMIC, "rename"): "a folder's",
+    ("sw/edgemoe/reports/video_file.py", "VideoWriter"): "a file that appears whole",
     ("models/edgemoe_models/datasets/arrays.py", "open_memmap"): "in a folder that appears whole",
     ("models/edgemoe_models/train/logs.py", "open"): "a log, a row at a time",
     ("models/edgemoe_models/qat/loop.py", "open"): "a log, a row at a time",
@@ -42,6 +43,7 @@ MAY_PARSE = {
 WRITERS = {
     "write_text", "write_bytes", "tofile", "savetxt", "savez", "savez_compressed", "save_file", "open_memmap",
     "copyfile", "copy", "copy2", "copytree", "move", "replace", "rename", "NamedTemporaryFile", "mkstemp", "dump",
+    "VideoWriter",
 }  # fmt: skip
 #: What has a method of these names that writes no file, or writes it atomically.
 OWNERS = {

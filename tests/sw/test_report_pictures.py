@@ -9,7 +9,7 @@ from PIL import Image
 
 import edgemoe
 from edgemoe import Classification
-from edgemoe.reports import pictures
+from edgemoe.reports import sheet
 from edgemoe.reports.legends import NO_LABEL, colour, colours, legend, unlabelled
 from edgemoe.reports.pictures import caption_of, save_picture, save_predictions, save_scores
 from edgemoe_models.config import PRESETS, TaskConfig
@@ -177,7 +177,7 @@ def test_a_picture_is_replaced_whole(scene, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("no space")
 
-    monkeypatch.setattr(pictures, "write_bytes", fail)
+    monkeypatch.setattr(sheet, "write_bytes", fail)
     with pytest.raises(OSError, match="no space"):
         saved(tmp_path, "depth", scene.image, scene.depth)
     assert (tmp_path / "new" / "x.png").read_bytes() == before

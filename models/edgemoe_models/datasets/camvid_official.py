@@ -121,13 +121,14 @@ def read_classes(root: Path, split: str, name: str, size: Size) -> Array:
     files.require_same_size(picture, path)
     colours = files.read_colours(path)
     codes = colours.astype(np.int64) @ (1 << 16, 1 << 8, 1)
-    known, numbers = _codes(root)
+    source = _class_file(root)
+    known, numbers = _codes(source, "" if source is None else source.read_text(encoding="utf-8-sig"))
     at = np.searchsorted(known, codes).clip(max=len(known) - 1)
     if (strange := known[at] != codes).any():
         row, column = np.argwhere(strange)[0].tolist()
         raise ValueError(
             f"{path}: the colour {tuple(colours[row, column].tolist())} in row {row}, column {column} is of no class; "
-            f"labels have the colours of {_class_file(root) or 'the published label_colors.txt'}"
+            f"labels have the colours of {source or 'the published label_colors.txt'}"
         )
     return files.nearest(numbers[at], size)
 
@@ -137,10 +138,9 @@ def _class_file(root: Path) -> Path | None:
 
 
 @functools.cache
-def _codes(root: Path) -> tuple[Array, Array]:
-    """Colours as numbers, sorted, and the class of each."""
-    path = _class_file(root)
-    colours = {**_COLOURS, _VOID_NAME: _VOID_COLOUR} if path is None else _read_colours(path)
+def _codes(path: Path | None, text: str) -> tuple[Array, Array]:
+    """Colours as numbers, sorted, and the class of each: those of a file of classes, or the published ones."""
+    colours = {**_COLOURS, _VOID_NAME: _VOID_COLOUR} if path is None else _read_colours(path, text)
     pairs = sorted(
         ((red << 16) + (green << 8) + blue, VOID if name == _VOID_NAME else CLASSES.index(name))
         for name, (red, green, blue) in colours.items()
@@ -149,15 +149,15 @@ def _codes(root: Path) -> tuple[Array, Array]:
     return known, numbers.astype(np.uint8)
 
 
-def _read_colours(path: Path) -> dict[str, tuple[int, int, int]]:
+def _read_colours(path: Path, text: str) -> dict[str, tuple[int, int, int]]:
     """Of ``class_dict.csv`` (name,r,g,b) or ``label_colors.txt`` (r g b name)."""
     colours: dict[str, tuple[int, int, int]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(text.splitlines(), 1):
         cells = [cell.strip() for cell in next(csv.reader([line]), [])] if path.suffix == ".csv" else line.split()
         if not any(cells) or [cell.casefold() for cell in cells] == ["name", "r", "g", "b"]:
             continue
         name, numbers = (cells[0], cells[1:]) if path.suffix == ".csv" else (cells[-1], cells[:-1])
-        if len(numbers) != 3 or not all(text.isdecimal() and int(text) < 256 for text in numbers):
+        if len(numbers) != 3 or not all(cell.isdecimal() and int(cell) < 256 for cell in numbers):
             raise ValueError(f"{path}, line {number}: it must be a class and its colour's red, green and blue, 0..255")
         if name not in CLASSES and name != _VOID_NAME:
             raise ValueError(f"{path}, line {number}: {name!r} is none of CamVid's 32 classes")

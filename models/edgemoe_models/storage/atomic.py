@@ -15,7 +15,7 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["SaveError", "new_folder", "write_bytes", "write_text"]
+__all__ = ["SaveError", "new_file", "new_folder", "write_bytes", "write_text"]
 
 _REMEDIES = {
     errno.ENOSPC: "free some space, or choose another folder",
@@ -67,6 +67,39 @@ def write_bytes(path: Path | str, content: bytes) -> None:
         _sync_folder(target.parent)
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         raise _save_error(path, error) from error
+
+
+@contextlib.contextmanager
+def new_file(path: Path | str) -> Iterator[Path]:
+    """A file that appears whole, for a library that writes by a name: what is yielded is that name, with the suffix of
+    ``path``, whose place it takes at the end of the block.
+
+    Raises:
+        SaveError: it cannot be written, or the library left nothing; a file that was there before is unchanged
+    """
+    target = Path(os.path.realpath(path))
+    partial = _beside(target).with_suffix(f".partial{target.suffix}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch(exist_ok=False)
+    except (OSError, ValueError) as error:
+        raise _save_error(path, error) from error
+    try:
+        yield partial
+        try:
+            if not partial.stat().st_size:
+                raise OSError("nothing was written")
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            if (mode := _mode(target)) is not None:
+                partial.chmod(stat.S_IMODE(mode))
+            os.replace(partial, target)
+        except OSError as error:
+            raise _save_error(path, error) from error
+        _sync_folder(target.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

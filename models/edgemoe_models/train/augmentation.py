@@ -58,19 +58,24 @@ class Strong:
         return images, torch.where(inside, classes.roll(1, 0), classes)
 
     def apply_whole(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Changed pictures, and classes: a rectangle counts by its area, a picture that is mixed in by its share.
+        """Changed pictures whose classes are one each, then ``mix_whole``.
 
         Args:
             images: float [B, 3, H, W] in 0..1
             labels: int64 [B]
             generator: of the pictures' device
+        """
+        grid = self._grid(images, generator)
+        images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+        return self.mix_whole(_coloured(images, generator), labels, generator)
+
+    def mix_whole(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Pictures mixed with the next of the batch: a rectangle's class counts by its area, a whole picture's by its
+        share.
 
         Returns:
             Pictures, and classes as they were [B], or their shares [B, classes] where pictures may be mixed
         """
-        grid = self._grid(images, generator)
-        images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-        images = _coloured(images, generator)
         if not (self.mix or self.mixup):
             return images, labels
         shares = F.one_hot(labels, self.classes).float()

@@ -15,8 +15,10 @@ from edgemoe.cli.outputs import output_file, output_folder
 from edgemoe.errors import DeviceError
 from edgemoe.extras import require
 from edgemoe.jobs.picture_run import PictureResult, PictureRun, RunOptions, TaskResult
+from edgemoe.jobs.video_run import PICTURES_A_SECOND, VideoOptions, VideoRun
 from edgemoe.reports.findings import finding
 from edgemoe.reports.legends import unlabelled
+from edgemoe.reports.video_file import SUFFIXES
 from edgemoe.runtime.opening import DEVICES
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_models.pictures import RESIZES, PictureError, check_resize
@@ -29,7 +31,10 @@ _STARTING = {"sim": "running on sim, after building the simulator (about a minut
 
 def command(
     bundle: BundlePath,
-    images: Annotated[list[Path], typer.Argument(help="pictures, and folders of pictures", show_default=False)],
+    images: Annotated[
+        list[str],
+        typer.Argument(help="pictures, and folders of pictures; for --video also videos, camera:0", show_default=False),
+    ],
     device: Annotated[str, typer.Option(help=", ".join(DEVICES))] = "reference",
     task: Annotated[list[str] | None, typer.Option(help="task; several allowed; default: all")] = None,
     out: Annotated[Path, typer.Option(help="folder for raw outputs, pictures and the report")] = RESULTS / "run",
@@ -37,6 +42,13 @@ def command(
         str | None,
         typer.Option(help=f"pictures of another size: {' or '.join(RESIZES)} (crop: the middle); default: refuse them"),
     ] = None,
+    video: Annotated[
+        Path | None, typer.Option(help=f"only make this video of all tasks side by side ({', '.join(SUFFIXES)})")
+    ] = None,
+    fps: Annotated[
+        float | None, typer.Option(help=f"frames a second of --video; default: the source's, or {PICTURES_A_SECOND:g}")
+    ] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="frames of --video, at most; default: all")] = None,
     trace: Annotated[bool, typer.Option(help="compare every tensor with the reference (sim)")] = True,
     waves: Annotated[Path | None, typer.Option(help="VCD file of the first inference (sim)")] = None,
     waves_from: Annotated[int, typer.Option(help="first command in it, as disasm numbers them")] = 0,
@@ -47,6 +59,7 @@ def command(
     """Run pictures through a bundle's tasks and say what is found in each.
 
     The folder gets, for each picture and task, the raw outputs (.npy) and a picture, and of --device sim report.json.
+    With --video there is one video in their place, in which nothing is compared.
     """
     if device not in DEVICES:
         raise ValueError(f"device must be one of {', '.join(DEVICES)}, not {device!r}")
@@ -56,22 +69,32 @@ def command(
         raise ValueError(f"--waves needs --device sim, not {device}")
     if device == "sim":
         require("edgemoe run --device sim", "sim")
-    output_folder(out)
+    if video is None and (fps is not None or frames is not None):
+        raise ValueError("--fps and --frames are of --video FILE, which is missing")
+    if video is not None and waves is not None:
+        raise ValueError("--waves and --video exclude each other: waves are of a single inference")
     options: dict[str, Any] = {"bitstream": bitstream, "port": port}
     given = {name: value for name, value in options.items() if value is not None}
     if given and device == "sim":
         raise ValueError(f"--device sim has no use for --{next(iter(given))}")
+    if video is not None:
+        chosen = VideoOptions(video, device, task or [], check_resize(resize), fps, frames, given, hint)
+        output_file(video)
+        _make_video(bundle, images, chosen)
+        return
+    output_folder(out)
+    paths = [Path(image) for image in images]
     with working("reading") as work:
         run = PictureRun(
             load_bundle(bundle),
-            images,
+            paths,
             RunOptions(
                 device,
                 out,
                 task or [],
                 check_resize(resize),
                 trace,
-                None if waves is None else (output_file(waves, images), waves_from, waves_to),
+                None if waves is None else (output_file(waves, paths), waves_from, waves_to),
                 given,
                 work.detail,
                 hint,
@@ -91,6 +114,22 @@ def command(
         raise DeviceError(f"{wrong:,} values differ from the integer reference; edgemoe report {out / 'report.json'}")
     if run.skipped:
         raise PictureError(f"{len(run.skipped)} of {len(run.paths)} pictures could not be read; their names are above")
+
+
+def _make_video(bundle: Path, sources: list[str], options: VideoOptions) -> None:
+    """Every frame into one video."""
+    with working("reading") as work:
+        run = VideoRun(load_bundle(bundle), sources, options)
+        work.step(_STARTING.get(options.device, f"running on {options.device}"))
+
+        def done(count: int) -> None:
+            share = (count + len(run.skipped)) / run.total if run.total else 0.0
+            work.detail(f"running on {options.device}: {count} frames", share)
+
+        count = run.run(done)
+    say(f"{count} frames of {', '.join(run.tasks)} are in {options.path}, {run.fps:g} a second")
+    if run.skipped:
+        raise PictureError(f"{len(run.skipped)} pictures could not be read; their names are above")
 
 
 def _lines(result: PictureResult, config: AcceleratorConfig, device: str) -> Iterator[str]:

@@ -16,7 +16,7 @@ from edgemoe.runtime.images import ImageLike
 from edgemoe_models.pictures import PICTURE_SUFFIXES, Notes, kind_of, picture_files, read_picture, shown
 from edgemoe_models.storage.array_file import read_array
 
-__all__ = ["FrameSource", "frames", "items"]
+__all__ = ["FrameSource", "frame_rate", "frames", "items"]
 
 RGB = npt.NDArray[np.uint8]
 FrameSource: TypeAlias = "ImageLike | int | Iterable[ImageLike]"
@@ -93,12 +93,22 @@ def _path(path: Path) -> Iterator[Any]:
 
 def _captured(source: str | int, name: str) -> Iterator[RGB]:
     """Frames of a video or camera through OpenCV."""
+    cv2 = _opencv(name)
+    capture = _opened(cv2, source, name)
+    return _pictures(capture, name if isinstance(source, int) else None, cv2.cvtColor, cv2.COLOR_BGR2RGB)
+
+
+def _opencv(name: str) -> Any:
     try:
         import cv2
     except ImportError:
         raise ValueError(
             f"{name}: videos and cameras need OpenCV; install it with: {install_command('video')}"
         ) from None
+    return cv2
+
+
+def _opened(cv2: Any, source: str | int, name: str) -> Any:
     capture = cv2.VideoCapture(source)
     if not capture.isOpened():
         capture.release()
@@ -107,7 +117,25 @@ def _captured(source: str | int, name: str) -> Iterator[RGB]:
             if isinstance(source, str)
             else f"{name}: there is no such camera, or another program uses it"
         )
-    return _pictures(capture, name if isinstance(source, int) else None, cv2.cvtColor, cv2.COLOR_BGR2RGB)
+    return capture
+
+
+def frame_rate(source: str | Path) -> float | None:
+    """Frames a second of a video file, as it says itself; None of what is no video, or does not say it.
+
+    Raises:
+        ValueError: it is a video, and OpenCV is missing
+    """
+    path = Path(source)
+    if not path.is_file() or kind_of(path) is not None or path.suffix.lower() in (*PICTURE_SUFFIXES, ".npy"):
+        return None
+    cv2 = _opencv(shown(path))
+    capture = _opened(cv2, str(path), shown(path))
+    try:
+        rate = float(capture.get(cv2.CAP_PROP_FPS))
+    finally:
+        capture.release()
+    return rate if 0 < rate < float("inf") else None
 
 
 def _pictures(capture: Any, camera: str | None, convert: Any, order: int) -> Iterator[RGB]:
