@@ -6,11 +6,13 @@ from pathlib import Path
 
 import nbclient
 import nbformat
+import numpy as np
 import pytest
 
 import edgemoe.notebooks
 from edgemoe.bundle import Bundle, BundleError
 from edgemoe.notebooks import bars, find_bundle, find_device, scene
+from support.photo_trees import save_image
 from tests.sw.test_demo import deep_bundle  # noqa: F401 (a fixture)
 
 FOLDER = Path(edgemoe.notebooks.__file__).parent
@@ -37,6 +39,9 @@ def test_notebook_runs(name, device, deep_bundle, tmp_path, monkeypatch):  # noq
     monkeypatch.setenv("EDGEMOE_BUNDLE", str(tmp_path / "x.emoe"))
     monkeypatch.setenv("PYTHONPATH", ":".join(str(ROOT / folder) for folder in ("hw", "models", "sim", "sw")))
     monkeypatch.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    for number in range(2):
+        save_image(tmp_path / "photographs" / f"{number}.jpg", np.full((40, 50, 3), 99 * number, np.uint8))
+    monkeypatch.setenv("EDGEMOE_PHOTOGRAPHS", str(tmp_path / "photographs"))
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     nbclient.NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}
@@ -48,6 +53,7 @@ def test_notebook_runs(name, device, deep_bundle, tmp_path, monkeypatch):  # noq
         "streaming": "8 inferences, 0 failed",
         "inside_the_accelerator": "MATMUL",
     }[name] in said
+    assert "2 photographs" in said or name != "streaming"
     if name == "inside_the_accelerator":  # every MoE block of every task, by the device's own counts
         with edgemoe.open("reference", deep_bundle) as reference:
             image = scene(deep_bundle)

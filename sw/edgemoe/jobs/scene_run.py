@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgemoe.reports.cycles import Inference
+from edgemoe.reports.legends import unlabelled
 from edgemoe.reports.pictures import caption_of, save_picture
 from edgemoe.runtime.verify import Verifier
 from edgemoe.workloads import weights_path
@@ -39,6 +41,18 @@ class SimulationRun:
         return next((c.first_mismatch for c in self.comparisons if c.mismatches), "")
 
 
+@dataclass(frozen=True)
+class _Found:
+    """A dense prediction, with its label and metrics where the model has learnt scenes."""
+
+    task: str
+    kind: str
+    model: ModelConfig
+    values: npt.NDArray[Any]
+    label: npt.NDArray[Any] | None
+    metrics: dict[str, float]
+
+
 def has_scenes(task: TaskConfig) -> bool:
     """Whether the scene generator has labels for a task."""
     if task.kind == "segmentation":
@@ -65,6 +79,7 @@ def simulate(
     total = images * len(model.tasks)
     for number in range(images):
         scene = scenes.generate_scene(scenes.SPLITS["demo"].start + number, model.image_height, model.image_width)
+        found: dict[str, _Found] = {}
         for index, task in enumerate(model.tasks):
             done = number * len(model.tasks) + index
             expected: dict[str, Any] = {}
@@ -79,7 +94,8 @@ def simulate(
             result.runs.append(Inference(task.name, f"demo-{number}", run.stats))
             result.comparisons.append(run.comparison)
             output = decode_output(graph, task.name, run.outputs)
-            label, metrics = None, {}
+            label: Any = None
+            metrics: dict[str, float] = {}
             if task.name in measures:
                 label, this = getattr(scene, task.kind), TaskMetrics(task)
                 full = upsample(output.astype(np.float32), model.image_height, model.image_width)
@@ -87,16 +103,21 @@ def simulate(
                     measure.update(full[None], label[None])
                 metrics = this.result()
             if task.is_dense:
-                save_picture(
-                    out / f"{model.name}-{task.name}-{number}.png",
-                    task.kind,
-                    scene.image,
-                    postprocess(model, task.name, output),
-                    label,
-                    channels=task.channels,
-                    classes=task.labels,
-                    caption=caption_of(model, task.name, metrics),
-                )
+                values = postprocess(model, task.name, output)
+                found[task.name] = _Found(task.name, task.kind, model, values, label, metrics)
+        for name, one in found.items():
+            about = model.task(name)
+            save_picture(
+                out / f"{model.name}-{name}-{number}.png",
+                one.kind,
+                scene.image,
+                one.values,
+                one.label,
+                without=unlabelled(one.kind, found),
+                channels=about.channels,
+                classes=about.labels,
+                caption=caption_of(model, name, one.metrics),
+            )
     result.metrics = {name: measure.result() for name, measure in measures.items()}
     return result
 

@@ -12,18 +12,17 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from edgemoe.bundle import Bundle, BundleError
-from edgemoe.reports.legends import colours
+from edgemoe.reports.panels import panels
 from edgemoe.runtime.platforms.overlays import FOLDERS
-from edgemoe.runtime.predictions import Classification, Prediction
+from edgemoe.runtime.predictions import Prediction
 from edgemoe_models.datasets.scenes import SPLITS, generate_scene
 
 __all__ = ["bars", "find_bundle", "find_device", "scene", "show"]
 
 RGB = npt.NDArray[np.uint8]
-_WIDTH, _MARGIN, _TITLE = 320, 8, 16
 
 
 def find_device() -> str:
@@ -62,21 +61,8 @@ def scene(bundle: Bundle, number: int = 0) -> RGB:
 
 
 def show(image: RGB, predictions: Mapping[str, Prediction] | None = None) -> Image.Image:
-    """An image and what is predicted of it, side by side; classes as text."""
-    panels = {"input": image} | colours(predictions or {})
-    classes = [
-        f"{name}: class {prediction.label}"
-        for name, prediction in (predictions or {}).items()
-        if isinstance(prediction, Classification)
-    ]
-    height = _WIDTH * image.shape[0] // image.shape[1]
-    sheet = Image.new("RGB", (len(panels) * (_WIDTH + _MARGIN) - _MARGIN, height + _TITLE), "white")
-    draw = ImageDraw.Draw(sheet)
-    for number, (title, pixels) in enumerate(panels.items()):
-        left = number * (_WIDTH + _MARGIN)
-        sheet.paste(Image.fromarray(pixels).resize((_WIDTH, height), Image.Resampling.NEAREST), (left, _TITLE))
-        draw.text((left, 0), "  ".join([title, *classes]) if title == "input" else title, "black")
-    return sheet
+    """An image and what is found in it, side by side, with legends; of a classification the best five classes."""
+    return panels(image, predictions or {})
 
 
 def bars(values: Mapping[str, float], width: int = 40) -> str:
