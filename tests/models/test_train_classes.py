@@ -173,7 +173,10 @@ def test_from_photographs_to_named_classes(name, edgemoe, tmp_path):
         assert found in said
     assert any(found in said for found in names) and "class 0" not in said
     if name == "imagefolder":
-        assert "top-1" in edgemoe.ok("evaluate", bundle, tmp_path / "data/val", "--resize", "crop").lower()
+        val = ["evaluate", bundle, tmp_path / "data/val", "--resize", "crop", "--float", weights]
+        assert "top-1" in edgemoe.ok(*val, "--json", tmp_path / "x.json").lower()
+        measured = json.loads((tmp_path / "x.json").read_text())
+        assert measured["images"] == 6 and measured["metrics"]["float"]["top1"] == metrics["classification"]["top1"]
 
 
 def test_measuring_on_other_classes_is_refused(edgemoe, tmp_path):
