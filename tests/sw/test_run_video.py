@@ -254,3 +254,30 @@ def test_a_folder_of_streets_has_camvids_colours(tmp_path):
     drawn = np.asarray(panels(np.zeros((16, 32, 3), np.uint8), {"segmentation": found}))
     for rgb in camvid.PALETTE:
         assert (drawn == rgb).all(-1).sum() >= 81
+
+
+def test_a_camera_that_is_unplugged(edgemoe, bundle, tmp_path, monkeypatch):
+    """What it gave until then is a whole video; ``--frames`` ends one that goes on."""
+    real = cv2.VideoCapture
+
+    class Camera:
+        def __init__(self):
+            self.left = 5
+
+        def isOpened(self):
+            return True
+
+        def read(self):
+            self.left -= 1
+            return self.left >= 0, np.full((12, 16, 3), 90, np.uint8)
+
+        def release(self):
+            pass
+
+    monkeypatch.setattr(cv2, "VideoCapture", lambda source: Camera() if isinstance(source, int) else real(source))
+    path = tmp_path / "x.mp4"
+    assert "3 frames" in edgemoe.ok("run", bundle, "camera:0", "--video", path, "--frames", 3)
+    assert len(read(path)[0]) == 3
+    done = edgemoe("run", bundle, "camera:0", "--video", path)
+    done.failed("has the 5 frames until then", "camera 0: it gives no more frames; was it unplugged?")
+    assert len(read(path)[0]) == 5
