@@ -250,6 +250,37 @@ def test_damaged_folders(load, root, damage, split, message):
         load("imagefolder", split)
 
 
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("camvid-32", r"701_StillsRaw_full \(or train and train_labels\)"),
+        ("cifar10", r"data_batch_1\.bin"),
+        ("cifar100", r"fine_label_names\.txt"),
+        ("imagefolder", "train"),
+    ],
+)
+def test_an_absent_data_set(tmp_path, name, missing):
+    data = find(name)
+    with pytest.raises(
+        FileNotFoundError, match=f"{name}: {tmp_path}/none/{missing} is missing; the data set is"
+    ) as error:
+        data.at(str(tmp_path / "none")).load(str(tmp_path / "none"), tmp_path, "train", 1, (8, 8), data.kinds)
+    assert data.home in str(error.value) and str(error.value).endswith(data.tree)
+
+
+def test_labels_may_be_palette_pictures(load, root):
+    make_camvid_official(root, HEIGHT, WIDTH)
+    expected = camvid_load(load, "camvid-32")["segmentation"].copy()
+    for path in (root / "LabeledApproved_full").iterdir():
+        with Image.open(path) as image:
+            image.quantize(8, dither=Image.Dither.NONE).save(path)
+    (root / "701_StillsRaw_full").rename(root / "images")
+    found = find("camvid-32").load(str(root), root, "train", 9, (HEIGHT, WIDTH), ["segmentation"])["segmentation"]
+    np.testing.assert_array_equal(found, expected)
+    with Image.open(root / "LabeledApproved_full" / f"{FRAMES[0]}_L.png") as image:
+        assert image.mode == "P"
+
+
 @pytest.mark.parametrize("name", ["cifar10", "imagefolder"])
 def test_other_labels_are_refused(load, root, name):
     make_cifar(root)

@@ -147,6 +147,9 @@ def test_what_is_no_video_is_refused(edgemoe, bundle, folder, image, tmp_path, m
     source = make_video(tmp_path / "x.avi", (1, 2), (16, 12))
     before = source.read_bytes()
     edgemoe("run", bundle, source, "--video", source).refused("x.avi is read and would be replaced by the video")
+    for source in ("camera:0", "rtsp://camera/1", tmp_path / "x.avi"):
+        edgemoe("run", bundle, source).refused(f"{source}: of a video or camera only a video can be made: --video FILE")
+    source = tmp_path / "x.avi"
     waves = ("--device", "sim", "--waves", tmp_path / "x.vcd")
     edgemoe("run", bundle, folder, "--video", tmp_path / "x.mp4", *waves).refused("--waves and --video exclude each o")
     assert source.read_bytes() == before and not (tmp_path / "x.mp4").exists()

@@ -16,6 +16,7 @@ Array = npt.NDArray[Any]
 Size = tuple[int, int]
 
 _NOTES = pictures.Notes()
+_SILENT = pictures.Notes(lambda text: None)  # a palette's colours are what is wanted of a label
 
 
 def size_of(text: str, name: str = "label_size") -> Size | None:
@@ -64,7 +65,7 @@ def read_colours(path: Path) -> Array:
         ValueError: it cannot be read, or has an EXIF orientation, as ``read_picture``
     """
     _require(path)
-    return pictures.read_picture(path, notes=_NOTES, may_turn=False)
+    return pictures.read_picture(path, notes=_SILENT, may_turn=False)
 
 
 def require_same_size(picture: Path, label: Path) -> None:

@@ -19,6 +19,7 @@ from edgemoe.jobs.video_run import PICTURES_A_SECOND, VideoOptions, VideoRun
 from edgemoe.reports.findings import finding
 from edgemoe.reports.legends import unlabelled
 from edgemoe.reports.video_file import SUFFIXES
+from edgemoe.runtime.frames import names_camera
 from edgemoe.runtime.opening import DEVICES
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_models.pictures import RESIZES, PictureError, check_resize
@@ -83,7 +84,7 @@ def command(
         _make_video(bundle, images, chosen)
         return
     output_folder(out)
-    paths = [Path(image) for image in images]
+    paths = [_picture(image) for image in images]
     with working("reading") as work:
         run = PictureRun(
             load_bundle(bundle),
@@ -114,6 +115,13 @@ def command(
         raise DeviceError(f"{wrong:,} values differ from the integer reference; edgemoe report {out / 'report.json'}")
     if run.skipped:
         raise PictureError(f"{len(run.skipped)} of {len(run.paths)} pictures could not be read; their names are above")
+
+
+def _picture(given: str) -> Path:
+    """A picture or a folder; what is a video or a camera needs ``--video``."""
+    if Path(given).suffix.lower() in SUFFIXES or names_camera(given):
+        raise ValueError(f"{given}: of a video or camera only a video can be made: --video FILE")
+    return Path(given)
 
 
 def _make_video(bundle: Path, sources: list[str], options: VideoOptions) -> None:

@@ -16,7 +16,7 @@ from edgemoe.runtime.images import ImageLike
 from edgemoe_models.pictures import PICTURE_SUFFIXES, Notes, kind_of, picture_files, read_picture, shown
 from edgemoe_models.storage.array_file import read_array
 
-__all__ = ["FrameSource", "frame_rate", "frames", "items"]
+__all__ = ["FrameSource", "frame_rate", "frames", "items", "names_camera"]
 
 RGB = npt.NDArray[np.uint8]
 FrameSource: TypeAlias = "ImageLike | int | Iterable[ImageLike]"
@@ -118,6 +118,11 @@ def _opened(cv2: Any, source: str | int, name: str) -> Any:
             else f"{name}: there is no such camera, or another program uses it"
         )
     return capture
+
+
+def names_camera(source: str) -> bool:
+    """Whether a source is a camera of this machine or of the network."""
+    return bool(_CAMERA.fullmatch(source) or _URL.fullmatch(source))
 
 
 def frame_rate(source: str | Path) -> float | None:
