@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from edgemoe_models.storage import atomic
-from edgemoe_models.storage.atomic import SaveError, new_folder, write_bytes, write_text
+from edgemoe_models.storage.atomic import SaveError, new_file, new_folder, write_bytes, write_text
 
 GOOD = b"what was there before"
 
@@ -129,6 +129,29 @@ def test_what_is_no_regular_file_is_written_in_place(tmp_path):
 def test_the_longest_name(tmp_path):
     write_bytes(tmp_path / ("x" * 255), b"new")
     only(tmp_path, "x" * 255)
+
+
+def test_a_file_that_a_library_writes_appears_whole(path, tmp_path):
+    """By a name with the wanted suffix; the mode stays, and so does what was there if anything fails."""
+    path = path.rename(tmp_path / "x.mp4")
+    path.chmod(0o640)
+    with new_file(path) as partial:
+        assert partial.suffix == ".mp4" and partial.parent == tmp_path and path.read_bytes() == GOOD
+        partial.write_bytes(b"new")
+    assert path.read_bytes() == b"new" and path.stat().st_mode & 0o777 == 0o640
+    for error in (RuntimeError, KeyboardInterrupt):
+        with pytest.raises(error), new_file(path) as partial:
+            partial.write_bytes(b"half")
+            raise error
+    with pytest.raises(SaveError, match=r"x\.mp4 cannot be written: nothing was written"), new_file(path):
+        pass
+    with pytest.raises(SaveError, match=r"y\.mp4 cannot be written: File exists"), new_file(path / "y.mp4"):
+        pass
+    with new_file(tmp_path / "a" / "y.mp4") as partial:
+        partial.write_bytes(b"1")
+    only(tmp_path / "a", "y.mp4")
+    assert path.read_bytes() == b"new"
+    only(tmp_path, "x.mp4", "a")
 
 
 def test_a_folder_replaces_the_old_one_whole(tmp_path):
