@@ -31,7 +31,14 @@ from edgemoe.runtime.accelerator import Accelerator
 from edgemoe.runtime.executor import DeviceTimeout, ProgramStopped
 from edgemoe.runtime.frames import frames
 from edgemoe.runtime.opening import DEVICES, open
-from edgemoe.runtime.options import DriverOptions, PynqOptions, ReferenceOptions, SerialOptions, SimOptions
+from edgemoe.runtime.options import (
+    DriverOptions,
+    PynqOptions,
+    ReferenceOptions,
+    RemoteOptions,
+    SerialOptions,
+    SimOptions,
+)
 from edgemoe.runtime.platforms.base import Buffer, Platform
 from edgemoe.runtime.platforms.lock import AcceleratorLock
 from edgemoe.runtime.predictions import (
@@ -75,6 +82,7 @@ __all__ = [
     "ProgramStopped",
     "PynqOptions",
     "ReferenceOptions",
+    "RemoteOptions",
     "Segmentation",
     "SerialOptions",
     "SimOptions",

@@ -11,8 +11,9 @@ from websockets.sync.client import connect as connect_websocket
 
 import edgemoe
 from edgemoe.demo.player import Player
-from edgemoe.demo.server import application, configured, listen, url_of
+from edgemoe.demo.server import application, configured
 from edgemoe.demo.view import about, decode
+from edgemoe.web.listening import listen, url_of
 
 SECONDS = 20
 

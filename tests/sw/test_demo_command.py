@@ -9,9 +9,9 @@ import sys
 import pytest
 from websockets.sync.client import connect
 
-from edgemoe.demo.server import listen
 from edgemoe.demo.view import decode
 from edgemoe.extras import install_command
+from edgemoe.web.listening import listen
 
 SECONDS = 20
 

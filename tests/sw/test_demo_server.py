@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import pytest
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
-from edgemoe.demo.access import own_names
 from edgemoe.demo.view import decode
+from edgemoe.web.access import own_names
 from support.watching import SECONDS, connect, endlessly, get, playing, serving
 
 

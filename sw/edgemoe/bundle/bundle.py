@@ -160,6 +160,17 @@ class Bundle(Parts):
         Raises:
             SaveError: it cannot be written; a file that was there before is unchanged
         """
+        tensors, text = self._contents()
+        stored = json.dumps({"document": text, "sha256": digest(tensors, text)})  # safetensors does not order keys
+        write_tensors(path, tensors, {METADATA_KEY: stored})
+
+    @property
+    def sha256(self) -> str:
+        """Of its whole content, as the file has it: equal for equal bundles. Computed each time."""
+        return digest(*self._contents())
+
+    def _contents(self) -> tuple[dict[str, Bytes], str]:
+        """Every tensor of the file, and the document's text."""
         tensors: dict[str, Bytes] = {"data": self.data, "graph": self.graph_file}
         for name, task in self.tasks.items():
             tensors[f"program.{name}"] = np.frombuffer(task.program, np.uint8)
@@ -167,9 +178,7 @@ class Bundle(Parts):
         for number, joint in enumerate(self.joint):
             tensors[f"joint_program.{number}"] = np.frombuffer(joint.program, np.uint8)
             tensors[f"joint_trace.{number}"] = np.frombuffer(json.dumps(joint.trace).encode(), np.uint8)
-        text = json.dumps(self._document(), sort_keys=True, allow_nan=False)
-        stored = json.dumps({"document": text, "sha256": digest(tensors, text)})  # safetensors does not order keys
-        write_tensors(path, tensors, {METADATA_KEY: stored})
+        return tensors, json.dumps(self._document(), sort_keys=True, allow_nan=False)
 
     @classmethod
     def load(cls, path: Path | str) -> Bundle:

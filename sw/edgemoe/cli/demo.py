@@ -42,8 +42,9 @@ def command(
     """Show a stream live on a local web page: predictions, speed and expert loads."""
     require("edgemoe demo", "demo")
     from edgemoe.demo.player import Player
-    from edgemoe.demo.server import application, listen, serve, url_of
+    from edgemoe.demo.server import application, serve
     from edgemoe.demo.view import about
+    from edgemoe.web.listening import listen, url_of
 
     if bundle is not None and model is not None:
         raise ValueError("--bundle and --model exclude each other: a bundle has its model")

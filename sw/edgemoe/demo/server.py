@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import functools
 import json
 import signal
@@ -21,11 +20,11 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from edgemoe.demo.access import Doorkeeper, strip_brackets
 from edgemoe.demo.player import Player
+from edgemoe.web.access import Doorkeeper
 from edgemoe_models.storage.json_text import JsonError, parse_json
 
-__all__ = ["application", "configured", "listen", "serve", "url_of"]
+__all__ = ["application", "configured", "serve"]
 
 STATIC = Path(__file__).parent / "static"
 _FILES = ("app.js", "icon.svg", "style.css")
@@ -49,7 +48,7 @@ def application(player: Player, about: dict[str, Any], host: str = "127.0.0.1") 
 
     return Starlette(
         routes=[Route("/", page), Route("/static/{name}", file), WebSocketRoute("/live", live)],
-        middleware=[Middleware(Doorkeeper, host=host)],
+        middleware=[Middleware(Doorkeeper, host=host, verb="demo")],
     )
 
 
@@ -113,39 +112,6 @@ class _Viewer:
                 self._player.pause(is_paused)
             case _:
                 raise ValueError("this is no command")
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 is any free one.
-
-    Args:
-        host: an address, or a name that has one; empty: all of this machine's
-
-    Raises:
-        ValueError: it cannot be had; the message says why
-    """
-    if not 0 <= port <= 65535:
-        raise ValueError(f"port must be 0 to 65535, not {port}")
-    try:
-        found = socket.getaddrinfo(strip_brackets(host) or "0.0.0.0", port, type=socket.SOCK_STREAM)
-        family, *_, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
-        return socket.create_server(address, family=family)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise ValueError(
-                f"port {port} of {host} is in use; choose another with --port, or 0 for any free one"
-            ) from None
-        reason = str(error.strerror).partition(" (while")[0]  # Python repeats the address after it
-        raise ValueError(f"cannot listen on {host}, port {port}: {reason}") from None
-    except UnicodeError:  # of a name, to its form in the DNS
-        raise ValueError(f"cannot listen on {host!r}: this is no name") from None
-
-
-def url_of(listening: socket.socket) -> str:
-    """The page's address."""
-    host, port = listening.getsockname()[:2]
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    return f"http://{shown}:{port}/"
 
 
 def configured(app: Starlette) -> uvicorn.Config:

@@ -1,4 +1,4 @@
-"""``edgemoe.open``: finds the device. Simulator and board are imported only when they are asked for."""
+"""``edgemoe.open``: finds the device. All but the reference are imported only when they are asked for."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from edgemoe.runtime.options import (
     DriverOptions,
     PynqOptions,
     ReferenceOptions,
+    RemoteOptions,
     SerialOptions,
     SimOptions,
     check_options,
@@ -41,6 +42,7 @@ _OPTIONS: dict[str, type] = {
     "sim": SimOptions,
     "pynq": PynqOptions,
     "serial": SerialOptions,
+    "remote": RemoteOptions,
 }
 DEVICES = tuple(_OPTIONS)
 
@@ -52,20 +54,25 @@ def open(device: Literal["pynq"], bundle: Bundle | Path | str, **options: Unpack
 @overload
 def open(device: Literal["serial"], bundle: Bundle | Path | str, **options: Unpack[SerialOptions]) -> Accelerator: ...
 @overload
+def open(
+    device: Literal["remote"], bundle: Bundle | Path | str | None = None, **options: Unpack[RemoteOptions]
+) -> Accelerator: ...
+@overload
 def open(device: Platform, bundle: Bundle | Path | str, **options: Unpack[DriverOptions]) -> Accelerator: ...
 @overload
 def open(device: str, bundle: Bundle | Path | str, **options: Unpack[ReferenceOptions]) -> Accelerator: ...
 
 
-def open(device: str | Platform, bundle: Bundle | Path | str, **options: Any) -> Accelerator:
+def open(device: str | Platform, bundle: Bundle | Path | str | None = None, **options: Any) -> Accelerator:
     """Open a device and load a bundle into it.
 
     Args:
-        device: ``reference``, ``sim``, ``pynq``, ``serial``, or a Platform of one's own, which the accelerator then
-            closes
-        bundle: an ``.emoe`` file, the name of a packaged bundle, or what ``Bundle.load`` made of it
+        device: ``reference``, ``sim``, ``pynq``, ``serial``, ``remote``, or a Platform of one's own, which the
+            accelerator then closes
+        bundle: an ``.emoe`` file, the name of a packaged bundle, or what ``Bundle.load`` made of it; ``remote`` alone
+            may be opened without one, and then fetches the server's
         options: of the device: see ``ReferenceOptions``, ``SimOptions``,
-            ``PynqOptions``, ``SerialOptions`` and, for a Platform,
+            ``PynqOptions``, ``SerialOptions``, ``RemoteOptions`` and, for a Platform,
             ``DriverOptions``
 
     Returns:
@@ -82,7 +89,13 @@ def open(device: str | Platform, bundle: Bundle | Path | str, **options: Any) ->
     resize, notes = options.pop("resize", None), options.pop("notes", None)
     check_resize(resize)
     told = Notes() if notes is None else Notes(notes)
-    loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(find_bundle(bundle))
+    if bundle is None and device != "remote":
+        raise ValueError(f"device {name} needs a bundle: an .emoe file, or the name of a packaged one")
+    loaded = bundle if bundle is None or isinstance(bundle, Bundle) else Bundle.load(find_bundle(bundle))
+    if loaded is None or device == "remote":
+        from edgemoe.runtime.remote import open_executor
+
+        return Accelerator(open_executor(loaded, **options), resize, told)
     if device == "reference":
         return Accelerator(ReferenceExecutor(loaded, **options), resize, told)
     platform_options = {key: options.pop(key) for key in list(options) if key not in DriverOptions.__annotations__}

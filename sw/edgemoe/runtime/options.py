@@ -17,6 +17,7 @@ __all__ = [
     "DriverOptions",
     "PynqOptions",
     "ReferenceOptions",
+    "RemoteOptions",
     "SerialOptions",
     "SimOptions",
     "check_options",
@@ -103,6 +104,22 @@ class SerialOptions(DriverOptions, total=False):
     port: str | None
     baud: int
     clock_mhz: float
+
+
+class RemoteOptions(ReferenceOptions, total=False):
+    """Options of a bundle that ``edgemoe serve`` runs elsewhere.
+
+    Attributes:
+        url: the server's, for example ``http://board:8000``; default: the environment variable EDGEMOE_URL
+        token: the server's; default: the environment variable EDGEMOE_TOKEN
+        model: where no bundle is given and the server has several: its name, or ``name/version``
+        request_timeout: seconds that an answer may take, with the wait for a busy server; default: 60
+    """
+
+    url: str | None
+    token: str | None
+    model: str | None
+    request_timeout: float
 
 
 #: Python's types of numbers are not NumPy's; the abstract ones have both.
