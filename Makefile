@@ -207,5 +207,5 @@ $(VENV)/.test: $(VENV)/.base
 	@echo 'Set-up: PyTorch (once, some minutes)'
 	@$(PIP) torch==2.13.0
 	@echo 'Set-up: test dependencies (once, about a minute)'
-	@$(PIP) --quiet -e '.[sim,train,onnx,baselines,foreign,board,serial,demo,explore,notebooks,video,dev]'
+	@$(PIP) --quiet -e '.[sim,train,onnx,baselines,foreign,board,serial,demo,serve,explore,notebooks,video,dev]'
 	@touch $@ $(VENV)/.sim $(VENV)/.baselines $(VENV)/.lint $(VENV)/.demo

@@ -59,6 +59,7 @@ EXTRAS = {
     "board": Extra("PYNQ", ("pynq",)),
     "explore": Extra("Dask", ("distributed",)),
     "demo": Extra("a web server", ("starlette", "uvicorn", "websockets")),
+    "serve": Extra("a web server and Prometheus' client", ("starlette", "uvicorn", "prometheus_client")),
 }
 
 

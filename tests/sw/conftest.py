@@ -1,5 +1,6 @@
 """What the runtime's tests share: a small bundle with every kind of task, and every device that can run it."""
 
+import contextlib
 import dataclasses
 import functools
 import shutil
@@ -54,11 +55,44 @@ def open_pynq(bundle: Bundle | Path | str, **options: Any) -> edgemoe.Accelerato
     return edgemoe.open("pynq", bundle, **{"bitstream": overlay(PRESETS["tiny"]), "timeout": 60, **options})
 
 
+@functools.cache
+def served(sha256: str) -> str:
+    """The address of a server of a bundle that was given before, in this process, until this ends."""
+    from support.serving import TOKEN, serving
+
+    return _servers.enter_context(serving(_bundles[sha256], token=TOKEN))
+
+
+def open_remote(bundle: Bundle | Path | str, **options: Any) -> edgemoe.Accelerator:
+    """A server of the bundle, or, of what cannot be served, of the last one that could."""
+    from support.serving import TOKEN
+
+    with contextlib.suppress(BundleError):
+        loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+        _bundles[loaded.sha256] = _bundles.pop(loaded.sha256, loaded)
+    if not _bundles:
+        pytest.fail("nothing was served before")
+    url = served(next(reversed(_bundles)))
+    return edgemoe.open("remote", bundle, **{"url": url, "token": TOKEN, **options})
+
+
+_bundles: dict[str, Bundle] = {}
+_servers = contextlib.ExitStack()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def servers_end() -> Iterator[None]:
+    with _servers:
+        yield
+    served.cache_clear()
+
+
 #: Every device that the contract tests run on: each opens a bundle, with the options of ``edgemoe.open``.
 DEVICES: dict[str, Open] = {
     "reference": lambda bundle, **options: edgemoe.open("reference", bundle, **options),
     "sim": lambda bundle, **options: edgemoe.open("sim", bundle, **options),
     "pynq": open_pynq,
+    "remote": open_remote,
 }
 needs_pynq = pytest.mark.skipif(sys.version_info >= (3, 13), reason="pynq has no release for numpy 2")
 

@@ -119,9 +119,9 @@ def test_wrong_options(open_device, runtime_bundle):
 
 
 def test_wrong_device(runtime_bundle):
-    with pytest.raises(ValueError, match="device must be one of reference, sim, pynq, serial, not 'gpu'"):
+    with pytest.raises(ValueError, match="device must be one of reference, sim, pynq, serial, remote, not 'gpu'"):
         edgemoe.open("gpu", runtime_bundle)
-    with pytest.raises(ValueError, match=r"device must be a name \(.*, serial\) or a Platform \(.*\), not None"):
+    with pytest.raises(ValueError, match=r"device must be a name \(.*, remote\) or a Platform \(.*\), not None"):
         edgemoe.open(None, runtime_bundle)
 
 

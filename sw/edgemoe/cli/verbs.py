@@ -36,6 +36,7 @@ VERBS = {
     "sim": Verb(_RUN, "sim", "A model on the simulated accelerator, every tensor compared."),
     "run": Verb(_RUN, "run", "Pictures through a bundle's tasks, on any device."),
     "demo": Verb(_RUN, "demo", "A stream, live on a local web page."),
+    "serve": Verb(_RUN, "serve", "Bundles over the network, as Triton and KServe speak."),
     "selftest": Verb(_RUN, "selftest", "Every task on a device, compared with the integer reference."),
     "info": Verb(_LOOK, "info", "What is in a bundle."),
     "disasm": Verb(_LOOK, "disasm", "A bundle's programs as text."),

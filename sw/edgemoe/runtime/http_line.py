@@ -18,7 +18,7 @@ from edgemoe.runtime.executor import Cancelled, DeviceTimeout
 __all__ = ["Answer", "HttpLine"]
 
 _POLL = 0.05  # seconds after which it is looked whether an answer is still wanted
-_CHUNK = 1 << 20  # bytes
+_CHUNK = 1 << 16  # bytes
 _UNAVAILABLE, _TIMED_OUT = 503, 504
 _LONGEST_PAUSE = 5.0  # seconds that a busy server can make this one wait before it asks again
 _LONGEST_MESSAGE = 300  # characters of a server's own words
@@ -165,7 +165,7 @@ class HttpLine:
         self, response: http.client.HTTPResponse, largest: int, cancel: threading.Event | None, end: float
     ) -> bytes:
         parts, size = [], 0
-        while chunk := response.read1(_CHUNK):
+        while chunk := response.read(_CHUNK):
             parts.append(chunk)
             size += len(chunk)
             if size > largest:

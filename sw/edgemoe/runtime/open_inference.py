@@ -87,7 +87,7 @@ def input_info(model: ModelConfig) -> TensorInfo:
 
 
 def output_infos(model: ModelConfig) -> tuple[TensorInfo, ...]:
-    """A model's outputs, two a task: ``depth``, which is the prediction's ``values``, and ``depth.raw``, its ``raw``."""
+    """A model's outputs, two a task: ``depth``, a prediction's ``values``, and ``depth.raw``, its ``raw``."""
     size = (model.image_height, model.image_width)
     infos = []
     for task in model.tasks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import threading
 import time
@@ -42,6 +43,7 @@ ONE_PROGRAM = "one_program"
 _OK, _UNAUTHORIZED, _NOT_FOUND = 200, (401, 403), 404
 _LARGEST_DOCUMENT, _LARGEST_BUNDLE = 1 << 20, 4 << 30
 _MOST_MODELS = 1000
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _TIMEOUT = 60.0
 
 
@@ -241,7 +243,7 @@ class RemoteExecutor(Executor):
     def _understood(
         self, document: object, rest: memoryview, infos: list[TensorInfo], images: int, wall: float
     ) -> tuple[Measured, list[npt.NDArray[np.int16]]]:
-        """What an answer says, and its tensors, task by task, image by image; FieldError where it is not as it must be."""
+        """What an answer says, and its tensors, task by task, image by image; raises FieldError."""
         record = checks.record(document, "the answer", ("outputs", "parameters"), others=True)
         outputs: list[npt.NDArray[np.int16]] = []
         for info, entry in zip(infos, checks.items(record["outputs"], "outputs", len(infos), len(infos)), strict=True):
@@ -283,7 +285,7 @@ def _measured(parameters: Mapping[str, Any], wall: float) -> Measured:
         raise checks.FieldError(f"expert_loads: {error}") from None
     loads: dict[int, tuple[int, ...]] = {}
     for block, tokens in checks.record(table, "expert_loads", (), others=True).items():
-        if not block.isdecimal():
+        if not re.fullmatch("[0-9]{1,4}", block):
             raise checks.FieldError(f"expert_loads has the block {checks.shown(block)}")
         items = checks.items(tokens, "expert_loads")
         loads[int(block)] = tuple(checks.integer(count, "tokens of an expert", 0, 1 << 40) for count in items)
