@@ -70,8 +70,8 @@ def command(
         limits = Limits(queue, timeout, max_batch)
         with Server(served, limits, token, host, note) as server:
             names = ", ".join(each.accelerator.bundle.model.name for each in served)
-            say(f"{names} on {device}: {url_of(listening)}v2   (Ctrl+C ends it)")
-            serve(server, listening, grace, timeout)
+            text = f"{names} on {device}: {url_of(listening)}v2   (Ctrl+C ends it)"
+            serve(server, listening, grace, timeout, lambda: say(text))
 
 
 def _token(file: Path | None) -> str | None:

@@ -55,7 +55,7 @@ class HttpLine:
         if parts.scheme not in ("http", "https") or not host or not is_plain or not url.isprintable() or " " in url:
             raise ValueError(f"url must be like http://board:8000 or https://board, not {url!r}")
         if not timeout > 0:
-            raise ValueError(f"timeout must be above 0, not {timeout!r}")
+            raise ValueError(f"request_timeout must be above 0, not {timeout!r}")
         self.url, self._timeout = url, timeout
         self._host, self._port, self._base = host, port, parts.path.rstrip("/") + "/"
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None

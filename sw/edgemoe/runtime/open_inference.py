@@ -141,6 +141,9 @@ def split_message(body: bytes, header_length: str | None, largest: int) -> tuple
     if header_length is not None and not length:
         return None, rest
     try:
-        return parse_json(body[:length], largest), rest
+        document = parse_json(body[:length], largest)
     except JsonError as error:
         raise ProtocolError(f"the message: {error}") from None
+    if document is None:
+        raise ProtocolError("the message must be an object, not null")
+    return document, rest

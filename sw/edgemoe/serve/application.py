@@ -30,7 +30,9 @@ __all__ = ["Limits", "Server", "Served"]
 
 _EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "edgemoe_bundle")
 _LIVE, _READY = "/v2/health/live", "/v2/health/ready"
+_ENDING = "this server is being ended; ask another one"
 _RETRY_SOON = {"Retry-After": "1"}
+_DISCARDED = 16 << 20  # bytes too many that are read, and not kept: before, few clients look at an answer
 _DISCONNECTED = 499  # nobody reads it; by this number nginx counts them too
 
 
@@ -100,6 +102,7 @@ class Server:
         self._digests = {engine: engine.bundle.sha256 for engine in self._paths}
         self._metrics.watch([*self._paths])
         self._metrics.ready.set_function(self._is_ready)
+        self._metrics.open_requests.set_function(lambda: self.open_requests)
         self.open_requests, self.is_draining = 0, False
         # A stranger's page does not know the token, so that names matter only where there is none.
         keeper = Middleware(Doorkeeper, host=host, verb="serve") if token is None else None
@@ -218,6 +221,8 @@ class Server:
             response = await self._answer(engine, request, begin)
         except _Refusal as refusal:
             response = await _refused(request, refusal)
+        except asyncio.CancelledError:  # the server was told twice to end
+            response = await _refused(request, _Refusal(503, _ENDING, _RETRY_SOON))
         except Exception as error:  # whatever it is, it must end neither the server nor in a traceback
             self._tell(f"{engine.name}: {type(error).__name__}: {error}")
             response = JSONResponse({"error": f"the request failed: {error}"}, 500)
@@ -228,7 +233,7 @@ class Server:
 
     async def _answer(self, engine: Engine, request: Request, begin: float) -> Response:
         if self.is_draining:
-            raise _Refusal(503, "this server is being ended; ask another one", {**_RETRY_SOON, "Connection": "close"})
+            raise _Refusal(503, _ENDING, {**_RETRY_SOON, "Connection": "close"})
         end = begin + self._limits.timeout
         try:
             with engine.place() as place:
@@ -257,10 +262,15 @@ class Server:
             raise too_large
         try:
             async with _within(end):
+                size = 0
                 async for chunk in request.stream():
-                    content += chunk
-                    if len(content) > most:
+                    size += len(chunk)
+                    if size <= most:
+                        content += chunk
+                    elif size > most + _DISCARDED:
                         raise too_large
+                if size > most:
+                    raise too_large
         except ClientDisconnect:
             raise _Refusal(_DISCONNECTED, "the client left") from None
         except TimeoutError:

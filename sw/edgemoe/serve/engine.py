@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgemoe.bundle import Bundle
+from edgemoe.errors import DeviceError
 from edgemoe.runtime.accelerator import Accelerator
 from edgemoe.runtime.planner import Planner
 from edgemoe.runtime.predictions import Prediction
@@ -175,7 +176,8 @@ class Engine:
         except BaseException as error:  # whatever it is, the client must hear of it and the thread go on
             self._ran(self, error)
             if len(jobs) == 1:
-                jobs[0].result.set_exception(error)
+                is_usual = isinstance(error, Exception)  # somebody's sys.exit() must not end the server
+                jobs[0].result.set_exception(error if is_usual else DeviceError(str(error)))
                 return
             for job in jobs:
                 self._run([job])

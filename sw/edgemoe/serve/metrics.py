@@ -51,6 +51,9 @@ class Metrics:
         self._depth = Gauge("edgemoe_queue_depth", "Requests that wait for the device.", _MODEL, registry=registry)
         self._limit = Gauge("edgemoe_queue_limit", "Requests that may wait.", _MODEL, registry=registry)
         self.ready = Gauge("edgemoe_ready", "1: takes requests; 0: ends, or its device is stuck.", registry=registry)
+        self.open_requests = Gauge(
+            "edgemoe_open_requests", "Inference requests without a response yet.", registry=registry
+        )
         self._info = Gauge(
             "edgemoe_info",
             "Always 1; what is served.",

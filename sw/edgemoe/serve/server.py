@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
@@ -32,7 +34,13 @@ def configured(server: Server) -> uvicorn.Config:
     )
 
 
-def serve(server: Server, listening: socket.socket, grace: float = 0.0, timeout: float = 30.0) -> None:
+def serve(
+    server: Server,
+    listening: socket.socket,
+    grace: float = 0.0,
+    timeout: float = 30.0,
+    began: Callable[[], None] = lambda: None,
+) -> None:
     """Serve until SIGTERM or SIGINT; then finish what was accepted. A second signal ends it at once.
 
     Args:
@@ -41,6 +49,7 @@ def serve(server: Server, listening: socket.socket, grace: float = 0.0, timeout:
         grace: seconds for which it says that it is not ready, before it listens no more: so that a balancer that only
             asks for its health now and then sends nothing that would be refused
         timeout: seconds that a request may take
+        began: called when a signal would end it well, which is before the first request is answered
     """
     config = configured(server)
     config.timeout_graceful_shutdown = int(timeout + _MARGIN)
@@ -60,4 +69,10 @@ def serve(server: Server, listening: socket.socket, grace: float = 0.0, timeout:
         threading.Thread(target=finish, name="serve finish", daemon=True).start()
 
     web.handle_exit = asked  # uvicorn's own would close the connections of those who ask whether this is ready
-    web.run([listening])
+    previous = {number: signal.signal(number, asked) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        began()
+        web.run([listening])
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
