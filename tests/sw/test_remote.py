@@ -258,7 +258,11 @@ GOOD = {"outputs": [OUTPUT], "parameters": {"device_seconds": 1.0}}
         (GOOD, 385, "it has 1 bytes too many"),
         ([], 384, "the answer must be an object"),
         ({**GOOD, "outputs": []}, 384, "outputs must have 1 items, not 0"),
-        ({**GOOD, "outputs": [{**OUTPUT, "shape": [1, 16, 12]}]}, 384, r"output depth.raw must have the shape \[1, 12, 16\]"),
+        (
+            {**GOOD, "outputs": [{**OUTPUT, "shape": [1, 16, 12]}]},
+            384,
+            r"output depth.raw must have the shape \[1, 12, 16\]",
+        ),
         ({**GOOD, "outputs": [{**OUTPUT, "datatype": "FP32"}]}, 384, "output depth.raw must have the datatype INT16"),
         ({**GOOD, "outputs": [{**OUTPUT, "parameters": {"binary_data_size": 1 << 40}}]}, 384, "binary_data_size must"),
         ({**GOOD, "parameters": {}}, 384, "device_seconds must be a finite number"),

@@ -1,11 +1,7 @@
 """``edgemoe serve``: what it refuses before it serves; how it ends is in test_serve_limits.py."""
 
-import sys
-
 import pytest
 
-import edgemoe
-from edgemoe.cli import serve as verb
 from edgemoe.extras import install_command
 from edgemoe.web.listening import listen
 from support.serving import TOKEN
@@ -23,7 +19,10 @@ PORT = ("--port", 0)
         (["{bundle}", "{bundle}", "--device", "pynq"], "device pynq has one accelerator, which holds one bundle"),
         (["{bundle}", "--serial-port", "/dev/x"], "device reference has no option port; it has resize, notes, depth"),
         (["{bundle}", "--token-file", "{folder}/none"], "none: the token cannot be read (No such file or directory)"),
-        (["{bundle}", "--token-file", "{folder}/short"], "short: a token must be at least 16 letters, digits or -._~+/="),
+        (
+            ["{bundle}", "--token-file", "{folder}/short"],
+            "short: a token must be at least 16 letters, digits or -._~+/=",
+        ),
         (["{bundle}", "--token-file", "{folder}/strange"], "strange: a token must be at least 16 letters"),
     ],
 )
@@ -62,9 +61,9 @@ def test_a_token_of_a_file_opens_every_address(edgemoe, compiled, tmp_path, monk
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     started = []
     monkeypatch.setattr("edgemoe.serve.server.serve", lambda server, *rest: started.append((server, *rest)))
-    edgemoe(
+    edgemoe.ok(
         "serve", compiled, "m3vit-micro-w4a8-pynq-z2", *PORT, "--host", "0.0.0.0", "--token-file", tmp_path / "token",
         "--grace", 2, "--timeout", 7,
-    ).fine()  # fmt: skip
+    )  # fmt: skip
     server, listening, grace, timeout, _ = started[0]
     assert (grace, timeout) == (2, 7) and listening.fileno() == -1 and server.is_draining

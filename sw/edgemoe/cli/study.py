@@ -287,3 +287,38 @@ def scaling(
     note(f"rows are in {path}, pictures in {out}")
     if not all(row["bit_exact"] for row in results["rtl"]):
         raise typer.Exit(1)
+
+
+@command.command("serve")
+def serve(
+    bundle: Annotated[Path, typer.Argument(help="bundle (.emoe) or a packaged one's name", show_default=False)] = Path(
+        "m3vit-micro-w4a8-pynq-z2"
+    ),
+    device: Annotated[str, typer.Option(help="of the servers")] = "reference",
+    clients: Annotated[
+        list[int] | None, typer.Option(min=1, max=256, help="may be repeated; default: 1, 2, 4, 8", show_default=False)
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="for each number of clients")] = 5.0,
+    path: Annotated[Path, typer.Option("--json", help="file for the figures")] = RESULTS / "serve.json",
+) -> None:
+    """Requests a second and latencies of edgemoe serve: one server, and two behind HAProxy (docs/serve.md)."""
+    require("edgemoe study serve", "serve")
+    from edgemoe.studies.serving import has_balancer, serving_rows
+
+    output_file(path)
+    if not has_balancer():
+        note("HAProxy is not installed (Debian: sudo apt-get install haproxy): only one server is measured")
+    loaded = load_bundle(bundle)
+    with working("starting servers") as work:
+        result = serving_rows(bundle, loaded, device, clients or [1, 2, 4, 8], seconds, work.step)
+    table = TextTable(
+        f"{result['model']} on {device}, {result['task']}: one picture a request",
+        [">servers", ">clients", ">requests/s", ">p50 ms", ">p99 ms"],
+        caption=f"{result['machine']['cpu']}, {result['machine']['cores']} cores, clients on the same machine",
+    )
+    for row in result["rows"]:
+        numbers = (f"{row[key]:.1f}" for key in ("requests_per_second", "p50_ms", "p99_ms"))
+        table.add(str(row["servers"]), str(row["clients"]), *numbers)
+    show(table)
+    write_json(path, result)
+    note(f"figures are in {path}")

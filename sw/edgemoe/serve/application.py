@@ -92,6 +92,7 @@ class Server:
         tell: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._limits, self._tell, self._metrics = limits, tell, Metrics()
+        self.open_requests, self.is_draining = 0, False
         self._models: dict[str, list[Engine]] = {}
         self._paths: dict[Engine, Path | None] = {}
         for each in served:
@@ -103,7 +104,6 @@ class Server:
         self._metrics.watch([*self._paths])
         self._metrics.ready.set_function(self._is_ready)
         self._metrics.open_requests.set_function(lambda: self.open_requests)
-        self.open_requests, self.is_draining = 0, False
         # A stranger's page does not know the token, so that names matter only where there is none.
         keeper = Middleware(Doorkeeper, host=host, verb="serve") if token is None else None
         self.app = Starlette(

@@ -23,6 +23,7 @@ __all__ = [
     "SATURATES",
     "Baseline",
     "RunGroup",
+    "cpu_info",
     "differing",
     "in_fresh_process",
     "machine",
@@ -95,7 +96,7 @@ BASELINES = (
 )
 
 
-def _cpuinfo(field: str) -> str:
+def cpu_info(field: str) -> str:
     """What Linux says of the first processor, "" where it says nothing."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
@@ -104,7 +105,7 @@ def _cpuinfo(field: str) -> str:
 
 def has_vnni() -> bool:
     """Whether an x86 processor adds four int8 products without saturating; True for what is no x86 Linux."""
-    flags = _cpuinfo("flags").split()
+    flags = cpu_info("flags").split()
     return "avx2" not in flags or bool({"avx512_vnni", "avx_vnni"} & set(flags))
 
 
@@ -226,7 +227,7 @@ def machine() -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             versions[package] = None
     return {
-        "cpu": _cpuinfo("model name") or platform.machine(),
+        "cpu": cpu_info("model name") or platform.machine(),
         "cores": os.cpu_count(),
         "load_average": os.getloadavg()[0],
         "python": platform.python_version(),
