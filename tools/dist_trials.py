@@ -113,6 +113,7 @@ def _base(place: Place, wheel: Path) -> Iterator[Trial]:
             _edgemoe(f"run {BUNDLE} scene.png --device pynq", "PYNQ", refused=True),
         ],
         "demo": [lacks("demo", "demo")],
+        "serve": [lacks(f"serve {BUNDLE}", "serve")],
         "selftest": [_edgemoe(f"selftest --bundle {BUNDLE} --device reference --images 1", "self-test passed")],
         "info": [_edgemoe(f"info {BUNDLE}"), _edgemoe("info own.emoe")],
         "disasm": [_edgemoe(f"disasm {BUNDLE} --task depth", "MATMUL")],
@@ -180,6 +181,11 @@ def _demo(place: Place, wheel: Path) -> Iterator[Trial]:
     )
 
 
+def _serve(place: Place, wheel: Path) -> Iterator[Trial]:
+    """A bundle is served, and the device ``remote`` runs it."""
+    yield _python("edgemoe serve, and its client", (ROOT / "tools" / "dist_serve.py").read_text(), "equal")
+
+
 def _board(place: Place, wheel: Path) -> Iterator[Trial]:
     yield _python("import pynq", "import pynq, numpy; print(numpy.__version__)", "1.")
     yield _python("(pictures)", _PICTURES)
@@ -195,5 +201,6 @@ ENVIRONMENTS = (
     Environment("sim", ("sim",), _sim),
     Environment("synth", ("sim", "synth"), _synth),
     Environment("demo", ("demo",), _demo),
+    Environment("serve", ("serve",), _serve),
     Environment("board", ("board",), _board, _BOARD_PYTHON),
 )

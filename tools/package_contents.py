@@ -23,6 +23,7 @@ _IN_WHEEL = (
     *(f"edgemoe/boards/data/ulx3s/{name}" for name in ("target.toml", "ulx3s.v", "ulx3s.lpf")),
     "edgemoe/boards/data/build.tcl",
     *(f"edgemoe/demo/static/{name}" for name in ("index.html", "app.js", "style.css", "icon.svg")),
+    "edgemoe/serve/haproxy.cfg",
     *(f"edgemoe/notebooks/{name}.ipynb" for name in ("quickstart", "inside_the_accelerator", "streaming")),
     "edgemoe/explorer/coefficients.json",
     "edgemoe_sim/harness.cpp",

@@ -31,6 +31,7 @@ FILES = {
     "study overhead": "--json",
     "study simspeed": "--json",
     "study scaling": "--json",
+    "study serve": "--json",
     "run {bundle} {image} --device sim": "--waves",
 }
 FOLDERS = {
@@ -73,6 +74,7 @@ WORK = (
     "edgemoe.studies.simulation_speed.measure_speed",
     "edgemoe.cli.study.load_graph",
     "edgemoe.studies.scaling.axis_rows",
+    "edgemoe.studies.serving.serving_rows",
     "edgemoe_sim.build.accelerator_verilog",
     "edgemoe.studies.accuracy.run_accuracy",
     "edgemoe_models.train.loop.run",

@@ -17,10 +17,18 @@ from PIL import Image
 import edgemoe
 from edgemoe.packaged_bundles import bundle_names, find_bundle
 from edgemoe.runtime.driver import Driver
-from edgemoe.runtime.options import DriverOptions, PynqOptions, ReferenceOptions, SerialOptions, SimOptions
+from edgemoe.runtime.options import (
+    DriverOptions,
+    PynqOptions,
+    ReferenceOptions,
+    RemoteOptions,
+    SerialOptions,
+    SimOptions,
+)
 from edgemoe.runtime.platforms import serial, sim
 from edgemoe.runtime.platforms.null import NullPlatform
 from edgemoe.runtime.reference import ReferenceExecutor
+from edgemoe.runtime.remote import open_executor
 from edgemoe.workloads import CalibrationWarning
 from edgemoe_models.graph.file import graph_bytes, write_graph
 from edgemoe_models.random_weights import random_state
@@ -125,6 +133,7 @@ def test_options_are_what_the_devices_take():
     assert get_type_hints(DriverOptions) == common | keywords(Driver.__init__)
     assert own(SimOptions, DriverOptions) == keywords(sim.open_platform)
     assert own(SerialOptions, DriverOptions) == keywords(serial.open_platform)
+    assert get_type_hints(RemoteOptions) == common | keywords(open_executor)
 
 
 @needs_pynq
@@ -165,6 +174,9 @@ def test_a_type_checker_finds_wrong_options(tmp_path):
         'edgemoe.open("sim", "x", stall=0.1, retries=2, resize="crop")': True,
         'edgemoe.open("pynq", "x", bitstream="x.bit", rails=["PL"])': True,
         'edgemoe.open("serial", "x", port="/dev/ttyUSB0")': True,
+        'edgemoe.open("remote", url="http://board:8000")': True,
+        'edgemoe.open("remote", "x", token="x", depth=3)': True,
+        'edgemoe.open("remote", ulr="http://board:8000")': False,
         "edgemoe.open(platform, 'x', interrupt=True)": True,
         "edgemoe.open(name, 'x', depth=4)": True,
         "sim: edgemoe.SimOptions = {'seed': 3, 'quiet': True}": True,

@@ -314,7 +314,8 @@ def serve(
     table = TextTable(
         f"{result['model']} on {device}, {result['task']}: one picture a request",
         [">servers", ">clients", ">requests/s", ">p50 ms", ">p99 ms"],
-        caption=f"{result['machine']['cpu']}, {result['machine']['cores']} cores, clients on the same machine",
+        caption=f"{result['machine']['cpu']}, {result['machine']['cores']} cores with a load average of "
+        f"{result['machine']['load_average']:.1f} before; clients and servers share them",
     )
     for row in result["rows"]:
         numbers = (f"{row[key]:.1f}" for key in ("requests_per_second", "p50_ms", "p99_ms"))

@@ -130,6 +130,12 @@ def serving_rows(
     Raises:
         DeviceError: a server does not start, or a request fails
     """
+    machine = {
+        "cpu": cpu_info("model name") or platform.machine(),
+        "cores": os.cpu_count(),
+        "load_average": os.getloadavg()[0],  # of what else runs
+        "python": platform.python_version(),
+    }
     task = next(iter(loaded.tasks))
     options = ("--queue", str(max(16, *clients)))
     rows = []
@@ -140,12 +146,6 @@ def serving_rows(
             for number in clients:
                 progress(f"{count} server{'s' * (count > 1)}, {number} client{'s' * (number > 1)}")
                 rows.append({"servers": count, **measure_serving(url, loaded, task, number, seconds)})
-    machine = {
-        "cpu": cpu_info("model name") or platform.machine(),
-        "cores": os.cpu_count(),
-        "load_average": os.getloadavg()[0],
-        "python": platform.python_version(),
-    }
     return {"model": loaded.model.name, "device": device, "task": task, "machine": machine, "rows": rows}
 
 
