@@ -15,8 +15,8 @@ import pytest
 
 import edgemoe
 from edgemoe import BundleError, DeviceError, DeviceTimeout
-from edgemoe.bundle import Joined
-from edgemoe.runtime.selftest import selftest
+from edgemoe.bundle import Bundle, Joined
+from support.command_line import CommandLine
 from support.serving import SECONDS, TOKEN, Limits, gated, serving
 
 
@@ -40,13 +40,19 @@ def test_without_a_bundle(runtime_bundle, bundle_file, pictures, expected):
             edgemoe.open("remote", url=url, token=TOKEN)
 
 
-def test_of_the_environment(runtime_bundle, monkeypatch):
-    """So that every verb with --device has it."""
-    with serving(runtime_bundle, token=TOKEN) as url:
+def test_verbs(compiled, image, tmp_path, monkeypatch, capsys):
+    """Every verb with --device has it, by the environment."""
+    edgemoe_verb = CommandLine(capsys)
+    with serving(Bundle.load(compiled), token=TOKEN) as url:
         monkeypatch.setenv("EDGEMOE_URL", url)
         monkeypatch.setenv("EDGEMOE_TOKEN", TOKEN)
-        rows = selftest("remote", runtime_bundle, 1)
-        assert [row["mismatches"] for row in rows] == [0] * 5
+        assert "self-test passed" in edgemoe_verb.ok("selftest", "--bundle", compiled, "--device", "remote")
+        for device in ("remote", "reference"):
+            edgemoe_verb.ok("run", compiled, image, "--device", device, "--out", tmp_path / device)
+        names = sorted(path.name for path in (tmp_path / "reference").glob("*.npy"))
+        assert len(names) == 3
+        for name in names:
+            assert (tmp_path / "remote" / name).read_bytes() == (tmp_path / "reference" / name).read_bytes()
 
 
 def test_several_models_and_versions(runtime_bundle, joint_bundle, bundle_file, pictures):

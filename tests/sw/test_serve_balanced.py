@@ -71,8 +71,8 @@ def test_one_server_goes(how):
 
 def test_study(tmp_path):
     """Its rows are of one and of two servers, and consistent."""
-    found = serving_rows(find_bundle(BUNDLE), edgemoe.Bundle.load(find_bundle(BUNDLE)), "reference", [1, 2], 0.5)
-    assert [(row["servers"], row["clients"]) for row in found["rows"]] == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    found = serving_rows(find_bundle(BUNDLE), edgemoe.Bundle.load(find_bundle(BUNDLE)), "reference", [2], 0.5)
+    assert [(row["servers"], row["clients"]) for row in found["rows"]] == [(1, 2), (2, 2)]
     for row in found["rows"]:
         assert 0 < row["p50_ms"] <= row["p99_ms"] <= row["max_ms"] and row["requests"] >= row["clients"]
         assert row["requests_per_second"] == pytest.approx(row["clients"] * 1e3 / row["p50_ms"], rel=0.8)

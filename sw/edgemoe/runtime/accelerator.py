@@ -27,7 +27,7 @@ class Accelerator:
 
     Attributes:
         bundle: what it runs
-        device: ``reference``, ``sim``, ``pynq``, ``serial``, or the name of a Platform of one's own
+        device: ``reference``, ``sim``, ``pynq``, ``serial``, ``remote``, or the name of a Platform of one's own
         tasks: names of the bundle's tasks
         executor: what runs the programs, for measurements; a ``Driver`` unless it is the reference
     """
