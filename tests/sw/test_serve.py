@@ -14,6 +14,8 @@ from edgemoe.runtime.open_inference import HEADER_LENGTH, output_infos
 from edgemoe.version import __version__
 from support.serving import SECONDS, TOKEN, Limits, ask, binary_request, get, infer, json_request, serving
 
+from .conftest import DEVICES, needs_pynq
+
 MODEL = "small"
 
 
@@ -281,9 +283,10 @@ def test_metrics(runtime_bundle, pictures):
         assert not [key for key in after if "none" in str(key)]
 
 
-def test_cycles_of_an_accelerator(runtime_bundle, pictures):
-    """A simulated board's own counter, in the response and in the metrics."""
-    with serving(runtime_bundle, device="sim") as address:
+@pytest.mark.parametrize("device", ["sim", pytest.param("pynq", marks=needs_pynq)])
+def test_cycles_of_an_accelerator(runtime_bundle, pictures, device):
+    """The RTL's own counter, in the response and in the metrics; of PYNQ on a simulated board."""
+    with serving(runtime_bundle, open_device=lambda name, bundle: DEVICES[name](bundle), device=device) as address:
         status, _, answer = infer(address, MODEL, json_request(pictures[:1], outputs=[{"name": "depth"}]))
         cycles = answer["parameters"]["cycles"]
         assert status == 200 and 1000 < cycles < 1_000_000
