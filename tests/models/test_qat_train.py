@@ -17,6 +17,7 @@ from edgemoe_models.qat.export import export
 from edgemoe_models.qat.storage import load
 from edgemoe_models.random_weights import random_state
 from support.camvid_tree import make_camvid
+from support.photo_trees import make_image_folder
 from support.small_models import to_train
 
 CONFIG = to_train(
@@ -126,6 +127,22 @@ def test_photographs_calibrate_their_own_model(photographs, tmp_path, monkeypatc
 
     monkeypatch.setattr("edgemoe_models.ptq.quantize.calibration_images", scenes)
     assert photographs(tmp_path / "out", "--steps", 1).code == 0
+
+
+@pytest.mark.parametrize("augment", [(), ("--augment", "strong", "--mix", 0.5)], ids=["light", "strong"])
+def test_classes_of_whole_pictures(qat, tmp_path, augment):
+    make_image_folder(tmp_path / "folder", ("cat", "dog"))
+    labels = ("cat", "dog")
+    config = to_train(TaskConfig("class", "classification", 2, labels=labels, pool="cls"))
+    path = tmp_path / "classes.safetensors"
+    safetensors.numpy.save_file(random_state(config), path, {"config": config.to_json()})
+    common = ("--model", path, "--data", "imagefolder", "--data-root", tmp_path / "folder", "--steps", 2)
+    done = qat(tmp_path / "out", *common, *augment)
+    assert done.code == 0 and "top1" in json.loads(done.out)["class"]
+    assert read_graph(tmp_path / "out/small-w8a8.graph.safetensors").config.tasks[0].labels == labels
+    qat(tmp_path / "out", "--model", path, "--data", "cifar10").refused(
+        "class has 2 classes (cat, ...), but cifar10 has 10"
+    )
 
 
 def test_a_missing_data_set_is_one_message(photographs, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 from edgemoe_models.datasets import DataSet, find
@@ -66,10 +67,15 @@ class QatOptions:
             raise ValueError(f"class-balance must be at least 0, not {self.class_balance!r}")
         _ = self.data_set  # refused here if there is none
 
-    @property
+    @functools.cached_property
     def data_set(self) -> DataSet:
-        """Where pictures come from; ValueError for an unknown one."""
-        return find(self.data)
+        """Where pictures come from.
+
+        Raises:
+            ValueError: it is unknown, or a damaged folder of classes
+            FileNotFoundError: a folder that knows the classes is missing
+        """
+        return find(self.data).at(self.data_root)
 
     def rate(self, step: int, progress: float) -> float:
         """Learning rate of a step, see ``scheduled_rate``."""

@@ -23,7 +23,7 @@ from edgemoe_models.qat.model import QuantM3ViT
 from edgemoe_models.storage import checks
 from edgemoe_models.storage.json_text import parse_json
 from edgemoe_models.train.augmentation import Strong
-from edgemoe_models.train.config import unlike_classes
+from edgemoe_models.train.config import require_classes, unlike_classes
 from edgemoe_models.train.data import draw_batch
 from edgemoe_models.train.losses import class_weights, task_loss
 from edgemoe_models.train.resident import Resident
@@ -73,13 +73,12 @@ class QatTrainer:
 
     def prepared(self, data: Arrays) -> Arrays | Resident:
         """Training data as ``train_step`` wants it; also sets the classes' weights."""
-        options = self.options
+        options, classes = self.options, len(self.options.data_set.class_names)
         if options.class_balance and "segmentation" in data:
-            count = len(self.options.data_set.class_names)
-            self.class_weights = class_weights(data["segmentation"], count, options.class_balance)
+            self.class_weights = class_weights(data["segmentation"], classes, options.class_balance)
         if options.augment == "light":
             return data
-        strong = Strong(options.zoom, options.mix)
+        strong = Strong(options.zoom, options.mix, classes=classes)
         return Resident(data, torch.device("cpu"), strong, self.options.data_set.edges_of_classes)
 
     def train_step(self, data: Arrays | Resident) -> dict[str, float]:
@@ -176,5 +175,6 @@ def _check_tasks(options: QatOptions, model: ModelConfig) -> None:
     data_set = options.data_set
     if unknown := [task.kind for task in model.tasks if task.kind not in data_set.kinds]:
         raise ValueError(f"the model must have tasks of {options.data} only, not {', '.join(unknown)}; see --data")
+    require_classes(options.weights, model, data_set)
     if options.augment == "strong" and (unfit := unlike_classes(data_set, model)):
         raise ValueError(f"augment must be light to train {', '.join(unfit)} on {options.data}, not 'strong'")

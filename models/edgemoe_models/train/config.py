@@ -38,8 +38,20 @@ def scheduled_rate(peak: float, warmup: int, step: int, progress: float) -> floa
 
 def unlike_classes(data_set: DataSet, model: ModelConfig) -> list[str]:
     """The model's tasks whose labels do not follow from classes, so that the strong augmentation cannot change them."""
-    fits = ("segmentation", "edges") if data_set.edges_of_classes else ("segmentation",)
+    fits = ("classification", "segmentation", *(["edges"] if data_set.edges_of_classes else []))
     return [task.kind for task in model.tasks if task.kind not in fits]
+
+
+def require_classes(weights: str, model: ModelConfig, data: DataSet) -> None:
+    """ValueError where the model's classes are not the data set's; it names the file ``weights``."""
+    for task in model.tasks:
+        if task.kind in ("segmentation", "classification") and task.kind in data.kinds:
+            known = data.class_names
+            if task.channels != len(known) or (task.labels and task.labels != known):
+                raise ValueError(
+                    f"{weights}: {task.name} has {task.channels} classes ({task.class_name(0)}, ...), but {data.name} "
+                    f"has {len(known)} ({known[0]}, ...)"
+                )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +160,7 @@ class TrainConfig:
             raise ValueError(f"label_size must be empty with a classification, not {self.label_size!r}")
         if (self.mix or self.mixup) and self.augment != "strong":
             raise ValueError("mix and mixup are of augment 'strong', not 'light'")
-        if self.augment == "strong" and not is_whole:
+        if self.augment == "strong":
             if unfit := unlike_classes(self.data_set, self.model_config):
                 raise ValueError(f"augment must be light to train {', '.join(unfit)} on {self.data}, not 'strong'")
 

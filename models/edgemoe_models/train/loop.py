@@ -12,11 +12,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from edgemoe_models.config import ModelConfig
-from edgemoe_models.datasets import DataSet
 from edgemoe_models.datasets.arrays import Arrays
 from edgemoe_models.datasets.growing import GrowingScenes
-from edgemoe_models.train.config import TrainConfig
+from edgemoe_models.train.config import TrainConfig, require_classes
 from edgemoe_models.train.data import load_data
 from edgemoe_models.train.logs import Log
 from edgemoe_models.train.processes import Processes
@@ -157,21 +155,9 @@ def measure(config: TrainConfig, weights: Path, cache: Path, show: Show = _quiet
         ValueError, OSError: the file is no weights file, or pictures cannot be read
     """
     model = load_weights(weights)
-    _require_classes(weights, model.config, config.data_set)
+    require_classes(str(weights), model.config, config.data_set)
     held_out = load_data(config, model.config, cache, config.split, config.val_scenes, show, config.label_shape)
     model.to(Processes.start(config.device).device)
     count = len(held_out["image"])
     result: Metrics = evaluate(model, held_out, count, config.data_set.far, config.details)
     return result
-
-
-def _require_classes(weights: Path, model: ModelConfig, data: DataSet) -> None:
-    """Refuse to measure a model on a data set whose classes are others."""
-    for task in model.tasks:
-        if task.kind in ("segmentation", "classification") and task.kind in data.kinds:
-            known = data.class_names
-            if task.channels != len(known) or (task.labels and task.labels != known):
-                raise ValueError(
-                    f"{weights}: {task.name} has {task.channels} classes ({task.class_name(0)}, ...), but {data.name} "
-                    f"has {len(known)} ({known[0]}, ...)"
-                )
