@@ -5,6 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from edgemoe_hw.bus.axi import AxiLiteSignature, AxiSignature
+from edgemoe_hw.bus.bursts import AXI4_BEATS
 from edgemoe_hw.control_plane.plane import ControlPlane
 from edgemoe_hw.engines.compute import ComputeSide
 from edgemoe_hw.spec.config import AcceleratorConfig
@@ -15,14 +16,18 @@ __all__ = ["Accelerator"]
 class Accelerator(wiring.Component):
     """The whole accelerator, ready for a block design.
 
+    Args:
+        config: of the accelerator
+        burst_beats: of the longest burst, a power of two; an AXI3 port takes 16
+
     Members:
         s_axi: AXI4-Lite control and status
         m0_axi, ...: AXI4 masters to DRAM
         irq: level interrupt: a program ended or was stopped
     """
 
-    def __init__(self, config: AcceleratorConfig):
-        self._config = config
+    def __init__(self, config: AcceleratorConfig, burst_beats: int = AXI4_BEATS):
+        self._config, self._burst_beats = config, burst_beats
         super().__init__(
             {
                 "s_axi": In(AxiLiteSignature()),
@@ -38,7 +43,7 @@ class Accelerator(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self._config
-        m.submodules.control = control = ControlPlane(config)
+        m.submodules.control = control = ControlPlane(config, self._burst_beats)
         m.submodules.compute = compute = ComputeSide(config)
 
         connect(m, flipped(self.s_axi), control.s_axi)

@@ -10,18 +10,22 @@ from edgemoe_hw.primitives.arithmetic import truncate
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.constants import ADDRESS_BITS
 
-__all__ = ["BEATS_BITS", "BurstSplitter"]
+__all__ = ["AXI3_BEATS", "AXI4_BEATS", "BEATS_BITS", "BurstSplitter"]
 
-MAX_BEATS = 256
+# Of the longest burst.
+AXI3_BEATS, AXI4_BEATS = 16, 256
 BEATS_BITS = 25
 
 
 class BurstSplitter(wiring.Component):
     """Makes the bursts of one transfer, one every two cycles; the first is offered four cycles after ``start``.
 
-    A burst ends where the transfer ends or at a multiple of 256 beats, whichever comes first. So none has more than
-    256 beats or crosses 4 KiB, and no length is a minimum of others: the transfer is cut into blocks, of which only
-    the first and the last may be partial.
+    A burst ends where the transfer ends or at a multiple of ``burst_beats``, whichever comes first. So none has more
+    beats or crosses 4 KiB, and no length is a minimum of others: the transfer is cut into blocks, of which only the
+    first and the last may be partial.
+
+    Args:
+        burst_beats: of the longest burst, a power of two: what the bus allows
 
     Members:
         start: one cycle, only while ``busy`` is 0: begin at ``address``, a multiple of a beat's bytes, with ``beats``
@@ -30,8 +34,8 @@ class BurstSplitter(wiring.Component):
         busy: not all bursts are taken
     """
 
-    def __init__(self, config: AcceleratorConfig):
-        self._config = config
+    def __init__(self, config: AcceleratorConfig, burst_beats: int = AXI4_BEATS):
+        self._config, self._burst_beats = config, burst_beats
         super().__init__(
             {
                 "start": In(1),
@@ -44,7 +48,7 @@ class BurstSplitter(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        beat_bits, block_bits = exact_log2(self._config.axi_bytes), exact_log2(MAX_BEATS)
+        beat_bits, block_bits = exact_log2(self._config.axi_bytes), exact_log2(self._burst_beats)
         low = Signal(block_bits)  # beat within the block where the next burst begins
         block = Signal(ADDRESS_BITS - beat_bits - block_bits)
         before_last = Signal(BEATS_BITS)  # beats but one
@@ -73,7 +77,7 @@ class BurstSplitter(wiring.Component):
             m.d.sync += [
                 self.requests.valid.eq(1),
                 self.requests.payload.addr.eq(Cat(low, block) << beat_bits),
-                self.requests.payload.len.eq((Mux(final, end, MAX_BEATS - 1) - low)[:block_bits]),
+                self.requests.payload.len.eq((Mux(final, end, self._burst_beats - 1) - low)[:block_bits]),
                 blocks_left.eq(blocks_left - 1),
                 block.eq(block + 1),
                 low.eq(0),

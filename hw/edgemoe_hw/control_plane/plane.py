@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 from edgemoe_hw.bus.axi import AxiLiteSignature, AxiSignature
 from edgemoe_hw.bus.axi_lite import RegisterFile
 from edgemoe_hw.bus.axi_ports import ReadPort, WritePort
+from edgemoe_hw.bus.bursts import AXI4_BEATS
 from edgemoe_hw.control_plane.command_queue import CommandQueue
 from edgemoe_hw.control_plane.counters import COUNTS, Counters
 from edgemoe_hw.control_plane.expert_loads import ExpertLoads
@@ -34,6 +35,9 @@ _FETCH_CLIENT, _LOAD_CLIENT = 0, 1  # of master 0's read port; the program goes 
 class ControlPlane(wiring.Component):
     """Registers, sequencer, command queues, DMA engines and counters.
 
+    Args:
+        burst_beats: of the longest burst
+
     Members:
         s_axi: AXI4-Lite slave (``regs``)
         m<i>_axi: AXI4 masters; the program, NORM, ACTIVATION and all writes use master 0
@@ -47,8 +51,8 @@ class ControlPlane(wiring.Component):
             before each program, and when one is stopped
     """
 
-    def __init__(self, config: AcceleratorConfig):
-        self._config = config
+    def __init__(self, config: AcceleratorConfig, burst_beats: int = AXI4_BEATS):
+        self._config, self._burst_beats = config, burst_beats
         super().__init__(
             {
                 "s_axi": In(AxiLiteSignature()),
@@ -72,7 +76,9 @@ class ControlPlane(wiring.Component):
         wiring.connect(m, wiring.flipped(self.s_axi), registers.s_axi)
         m.submodules.supervisor = supervisor = Supervisor(sources=4)
         m.submodules.counters = counters = Counters(config)
-        sequencer, load, store = Sequencer(config), DmaRead(config), DmaWrite(config)
+        beats = self._burst_beats
+        sequencer = Sequencer(config, beats)
+        load, store = DmaRead(config, burst_beats=beats), DmaWrite(config, burst_beats=beats)
         queues = {
             engine: CommandQueue(payload, max_experts=config.max_experts) for engine, payload in ENGINE_PAYLOADS.items()
         }

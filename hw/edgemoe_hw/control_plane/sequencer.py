@@ -5,6 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from edgemoe_hw.bus.bursts import AXI4_BEATS
 from edgemoe_hw.interfaces import COMMAND, ERROR_REPORT, READ_REQUEST, read_response
 from edgemoe_hw.layouts import Begin, Header
 from edgemoe_hw.primitives.arithmetic import minimum, truncate
@@ -16,7 +17,7 @@ from edgemoe_hw.spec.regs import ErrorCode
 
 __all__ = ["Sequencer"]
 
-_FETCH = 8  # commands a burst: 512 bytes, aligned to that, so it never crosses 4 KiB
+_FETCH = 8  # commands a burst at most: 512 bytes, aligned to that, so it never crosses 4 KiB
 _AHEAD = 16  # commands fetched and not dispatched
 
 # What may be wrong with a command's form; of several, the first counts.
@@ -27,6 +28,9 @@ class Sequencer(wiring.Component):
     """Runs one program from ``launch`` to ``finished`` or to an error, after which it must be reset.
 
     Deals out one command in four cycles at most; the fetch brings no more over a bus of 16 bytes.
+
+    Args:
+        burst_beats: of the longest burst; at least a command's
 
     Members:
         launch: one cycle, in the reset state: start at ``address`` with ``length`` commands
@@ -39,8 +43,8 @@ class Sequencer(wiring.Component):
         error: of the program's form, or READ_BUS while it is fetched; from a register, until the reset
     """
 
-    def __init__(self, config: AcceleratorConfig):
-        self._config = config
+    def __init__(self, config: AcceleratorConfig, burst_beats: int = AXI4_BEATS):
+        self._config, self._burst_beats = config, burst_beats
         engines = len(isa.Engine)
         super().__init__(
             {
@@ -75,14 +79,15 @@ class Sequencer(wiring.Component):
     def _fetch(self, m: Module, queue: Fifo) -> None:
         """Requests bursts: one in five cycles at most, so that each of them has one short step."""
         command_beats = COMMAND_BYTES // self._config.axi_bytes
-        burst_bits = exact_log2(_FETCH)
+        fetch = min(_FETCH, self._burst_beats // command_beats)
+        burst_bits = exact_log2(fetch)
         address = Signal(ADDRESS_BITS - 6)  # in commands
         left = Signal(COUNT_BITS)
-        count, aligned = Signal(range(_FETCH + 1)), Signal(range(_FETCH + 1))
+        count, aligned = Signal(range(fetch + 1)), Signal(range(fetch + 1))
         # Commands requested, and taken out of the queue, modulo twice its places; the difference is what is taken of
         # these or will be. It comes late, and so may be too much, but behind a request's own step never too little.
         requested, taken, promised = (Signal(range(2 * _AHEAD)) for _ in range(3))
-        m.d.sync += [promised.eq(requested - taken), aligned.eq(_FETCH - address[:burst_bits])]
+        m.d.sync += [promised.eq(requested - taken), aligned.eq(fetch - address[:burst_bits])]
         with m.If(queue.r_rdy & queue.r_en):
             m.d.sync += taken.eq(taken + 1)
         m.d.comb += [
@@ -98,7 +103,7 @@ class Sequencer(wiring.Component):
                 m.next = "WAIT"
             with m.State("WAIT"):
                 m.d.sync += count.eq(minimum(left, aligned))
-                with m.If((left != 0) & (promised <= _AHEAD - _FETCH)):  # room for the longest, a short path
+                with m.If((left != 0) & (promised <= _AHEAD - fetch)):  # room for the longest, a short path
                     m.next = "REQUEST"
             with m.State("REQUEST"):
                 m.d.comb += self.request.valid.eq(1)

@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from edgemoe_hw.bus.bursts import BEATS_BITS, BurstSplitter
+from edgemoe_hw.bus.bursts import AXI4_BEATS, BEATS_BITS, BurstSplitter
 from edgemoe_hw.interfaces import (
     ERROR_REPORT,
     READ_REQUEST,
@@ -74,8 +74,8 @@ class DmaRead(wiring.Component):
         error: ADDRESS_RANGE, REGION or READ_BUS
     """
 
-    def __init__(self, config: AcceleratorConfig, *, queued: int = 16):
-        self._config = config
+    def __init__(self, config: AcceleratorConfig, *, queued: int = 16, burst_beats: int = AXI4_BEATS):
+        self._config, self._burst_beats = config, burst_beats
         self._queued = queued
         masters = config.axi_masters
         super().__init__(
@@ -93,7 +93,7 @@ class DmaRead(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         masters = self._config.axi_masters
-        splitters = [BurstSplitter(self._config) for _ in range(masters)]
+        splitters = [BurstSplitter(self._config, self._burst_beats) for _ in range(masters)]
         expected = [Fifo(_EXPECTED.size, self._queued) for _ in range(masters)]
         for number in range(masters):
             m.submodules[f"split{number}"] = splitters[number]

@@ -5,7 +5,7 @@ from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from edgemoe_hw.bus.bursts import BEATS_BITS, BurstSplitter
+from edgemoe_hw.bus.bursts import AXI4_BEATS, BEATS_BITS, BurstSplitter
 from edgemoe_hw.interfaces import ERROR_REPORT, READ_REQUEST, REGIONS, queued_layout
 from edgemoe_hw.layouts import Store
 from edgemoe_hw.ports import SharedRead
@@ -43,6 +43,7 @@ class DmaWrite(wiring.Component):
 
     Args:
         read_cycles: from a residual row's address to its data
+        burst_beats: of the longest burst
 
     Members:
         commands: from the STORE queue
@@ -53,8 +54,8 @@ class DmaWrite(wiring.Component):
         error: ADDRESS_RANGE, REGION or WRITE_BUS
     """
 
-    def __init__(self, config: AcceleratorConfig, *, read_cycles: int = RESIDUAL_READ):
-        self._config = config
+    def __init__(self, config: AcceleratorConfig, *, read_cycles: int = RESIDUAL_READ, burst_beats: int = AXI4_BEATS):
+        self._config, self._burst_beats = config, burst_beats
         self._read_cycles = read_cycles
         super().__init__(
             {
@@ -72,7 +73,7 @@ class DmaWrite(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.split = split = BurstSplitter(self._config)
+        m.submodules.split = split = BurstSplitter(self._config, self._burst_beats)
         wiring.connect(m, split.requests, wiring.flipped(self.requests))
 
         command = self.commands.payload
