@@ -5,7 +5,7 @@ WORKERS ?= 2
 PYTEST_ARGS ?=
 # Folder of photographs with labels, which `make accuracy` skips where it is absent (docs/models.md).
 CAMVID ?= data/camvid
-# For the verbs of edgemoe, which have their own defaults: MODEL, CONFIG, IMAGES, OUT, ONLY, BOARD, HOST, BUNDLE, and ARGS.
+# For the verbs of edgemoe, which have their own defaults: MODEL, CONFIG, IMAGES, OUT, ONLY, BOARD, FLOW, HOST, BUNDLE, ARGS.
 
 VENV := .venv
 BIN  := $(VENV)/bin
@@ -85,8 +85,8 @@ utilisation: $(VENV)/.synth ## resources of every board's configuration (or BOAR
 hwh: board $(VENV)/.sim ## hardware handoff of BOARD for PYNQ, without Vivado
 	@$(BIN)/edgemoe boards hwh $(call quoted,$(BOARD)) $(ARGS)
 
-bitstream: board vivado $(VENV)/.synth ## bitstream of BOARD with Vivado, if its configuration fits
-	@$(BIN)/edgemoe boards bitstream $(call quoted,$(BOARD)) $(ARGS)
+bitstream: board $(if $(filter-out vivado,$(FLOW)),,vivado) $(VENV)/.synth ## bitstream of BOARD with Vivado, or with FLOW=openxc7
+	@$(BIN)/edgemoe boards bitstream $(call quoted,$(BOARD)) $(call option,FLOW,flow) $(ARGS)
 
 flash: board $(VENV)/.sim ## BOARD's bitstream, BUNDLE and runtime to HOST (user@name); self-test there
 	@$(BIN)/edgemoe boards flash $(call quoted,$(BOARD)) --host $(call quoted,$(HOST)) $(call option,BUNDLE,bundle) $(ARGS)

@@ -118,14 +118,14 @@ def parse_memories(header: str) -> list[MemoryInfo]:
     return memories
 
 
-def _memory_table(header: str, masters: int, axi_bytes: int) -> str:
-    memories = parse_memories(header)
+def _memory_table(header: str, masters: int, axi_bytes: int, named: bool) -> str:
+    memories = parse_memories(header) if named else []
     rows = "\n".join(
         f'        {{"{memory.name}", &root->{memory.member}, {memory.width}, {memory.depth}, {memory.stride}}},'
         for memory in memories
     )
-    done = []
-    for engine in Engine:
+    done = [] if named else ["0"] * len(Engine)
+    for engine in Engine if named else ():
         match = re.search(rf"\b(\w+__DOT__engine_done_{engine.name.lower()});", header)
         if match is None:
             raise BuildError(f"the design has no signal engine_done_{engine.name.lower()}")
@@ -172,6 +172,7 @@ def build_library(
     masters: int,
     axi_bytes: int,
     trace: bool = False,
+    named: bool = True,
     quiet: bool = False,
     progress: Progress | None = None,
 ) -> Path:
@@ -181,6 +182,8 @@ def build_library(
         verilog: text of the design
         masters, axi_bytes: of its configuration
         trace: with waveforms (slower)
+        named: it has the accelerator's memories and completion counts by their names; else, as in a netlist, there are
+            none, and all counts are 0
         quiet: no message
         progress: told each step and the share of the work that is done, instead of the message
 
@@ -190,19 +193,19 @@ def build_library(
 
     def write_memory_table(work: Path) -> None:
         header = (work / f"{PREFIX}___024root.h").read_text(encoding="utf-8")
-        write_text(work / "memory_table.h", _memory_table(header, masters, axi_bytes))
+        write_text(work / "memory_table.h", _memory_table(header, masters, axi_bytes, named))
 
     return build_simulation(
         fast_verilog(verilog),
         HARNESS,
         "accelerator",
         headers=(DRAM_MODEL,),
-        files={"edgemoe.vlt": VLT},
+        files={"edgemoe.vlt": VLT} if named else {},
         options=(find_verilator().trace_option,) if trace else (),
         runtime=("verilated_vcd_c.cpp",) if trace else (),
         prepare=write_memory_table,
         defines=(f"-DVM_TRACE={int(trace)}", f"-DVM_TRACE_VCD={int(trace)}"),
-        keyed=(masters, axi_bytes),
+        keyed=(masters, axi_bytes, named),
         quiet=quiet,
         progress=progress,
     )

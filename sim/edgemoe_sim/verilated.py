@@ -106,6 +106,7 @@ class VerilatedModel:
         dram_model: of the DRAM and of the ports to it, or the name of one in ``DRAM_MODELS``
         stall: probability that a channel pauses in a cycle
         seed: of the pauses
+        named: False: ``verilog`` is a netlist, in which memories and completion counts have no names
         trace: build with waveforms (see ``trace``), slower
         quiet: no message when it has to be built
 
@@ -122,6 +123,7 @@ class VerilatedModel:
         dram_model: str | DramModel = "plain",
         stall: float = 0.0,
         seed: int = 0,
+        named: bool = True,
         trace: bool = False,
         quiet: bool = False,
     ):
@@ -133,6 +135,7 @@ class VerilatedModel:
             masters=config.axi_masters,
             axi_bytes=config.axi_bytes,
             trace=trace,
+            named=named,
             quiet=quiet,
         )
         self._library = _load(library)

@@ -46,17 +46,19 @@ class AxiBench:
     ``stall``: probability that a channel pauses in a cycle; ``seed`` begins the seeds of all patterns.
     """
 
+    memory_port = "m{}_axi"  # name of a memory port, by its number
+
     def __init__(self, dut, config: AcceleratorConfig, stall: float, size: int):
         self.dut, self.size = dut, size
         self.seed = random.randrange(1 << 30)
         for logger in ("edgemoe", "cocotb.edgemoe"):
             logging.getLogger(logger).setLevel(logging.WARNING)
         cocotb.start_soon(Clock(dut.clk, 10, unit="ns").start())
-        self.registers = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axi"), dut.clk, dut.rst)
+        self.registers = self.control_master()
         self.rams: list[AxiRam] = []
         for master in range(config.axi_masters):
             mem = self.rams[0].mem if self.rams else None
-            bus = AxiBus.from_prefix(dut, f"m{master}_axi")
+            bus = AxiBus.from_prefix(dut, self.memory_port.format(master))
             self.rams.append(AxiRam(bus, dut.clk, dut.rst, size=size, **({"mem": mem} if mem else {})))
             refuse_beyond(self.rams[-1], size)
         channels = []
@@ -71,6 +73,10 @@ class AxiBench:
         if stall:
             for number, channel in enumerate(channels):
                 channel.set_pause_generator(pauses(self.seed + number, stall))
+
+    def control_master(self) -> AxiLiteMaster:
+        """What reads and writes registers, by ``read_dword`` and ``write_dword``."""
+        return AxiLiteMaster(AxiLiteBus.from_prefix(self.dut, "s_axi"), self.dut.clk, self.dut.rst)
 
     async def reset(self) -> None:
         """Reset the design; the RAM holds noise afterwards."""

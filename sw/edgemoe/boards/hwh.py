@@ -24,8 +24,10 @@ _ACCESS = {"ro": "read-only", "rw": "read-write", "strobe": "write-only", "w1c":
 _PS_VERSION = {"zynq-7000": ":5.5", "zynq-ultrascale+": ":3.5"}  # PYNQ wants one, and looks at none
 
 
-def hwh_text(board: Board, vlnv: str = MODULE_VLNV) -> str:
+def hwh_text(board: Board, vlnv: str = MODULE_VLNV, *, interrupts: bool = True) -> str:
     """XML of the board's design, the accelerator as IP ``vlnv``.
+
+    ``interrupts``: there is the controller without which PYNQ sees no interrupt, and the driver polls.
 
     Raises:
         BoardError: the board's clock cannot be divided from its PLL
@@ -43,9 +45,10 @@ def hwh_text(board: Board, vlnv: str = MODULE_VLNV) -> str:
     ET.SubElement(system, "EXTERNALPORTS")
     ET.SubElement(system, "EXTERNALINTERFACES")
     modules = ET.SubElement(system, "MODULES")
-    _accelerator(modules, board, vlnv)
-    _interrupt_controller(modules, board.family)
-    _processing_system(modules, board)
+    _accelerator(modules, board, vlnv, interrupts)
+    if interrupts:
+        _interrupt_controller(modules, board.family)
+    _processing_system(modules, board, interrupts)
     ET.indent(system)
     return '<?xml version="1.0" encoding="UTF-8" standalone="no" ?>\n' + ET.tostring(system, encoding="unicode") + "\n"
 
@@ -111,7 +114,7 @@ def _range(
     )
 
 
-def _accelerator(modules: ET.Element, board: Board, vlnv: str) -> None:
+def _accelerator(modules: ET.Element, board: Board, vlnv: str, interrupts: bool) -> None:
     module = _module(modules, ACCELERATOR, "edgemoe", vlnv, {})
     blocks = ET.SubElement(module, "ADDRESSBLOCKS")
     block = ET.SubElement(
@@ -130,7 +133,7 @@ def _accelerator(modules: ET.Element, board: Board, vlnv: str) -> None:
     _ports(
         module,
         ("clk", "I", "clk", clock, (f"{PROCESSING_SYSTEM}/{board.family.clock}",)),
-        ("irq", "O", "INTERRUPT", f"{ACCELERATOR}_irq", (f"{INTERRUPT_CONTROLLER}/intr",)),
+        ("irq", "O", "INTERRUPT", f"{ACCELERATOR}_irq", (f"{INTERRUPT_CONTROLLER}/intr",) if interrupts else ()),
     )
     masters = [f"m{index}_axi" for index in range(board.hp_ports)]
     _interfaces(module, ("s_axi", "SLAVE", 32), *((name, "MASTER", board.hp_bits) for name in masters))
@@ -194,7 +197,7 @@ def _interrupt_controller(modules: ET.Element, family: ZynqFamily) -> None:
     _interfaces(module, ("s_axi", "SLAVE", 32))
 
 
-def _processing_system(modules: ET.Element, board: Board) -> None:
+def _processing_system(modules: ET.Element, board: Board, interrupts: bool) -> None:
     family = board.family
     module = _module(
         modules,
@@ -203,19 +206,17 @@ def _processing_system(modules: ET.Element, board: Board) -> None:
         family.ip + _PS_VERSION[family.name],
         board.family.clock_mode | board.ps_settings | _clock_parameters(board) | _port_widths(board),
     )
-    _ports(
-        module,
-        (family.clock, "O", "clk", f"{PROCESSING_SYSTEM}_{family.clock}", (f"{ACCELERATOR}/clk",)),
-        (family.irq, "I", "INTERRUPT", "intc_irq", (f"{INTERRUPT_CONTROLLER}/irq",)),
-    )
+    clock = (family.clock, "O", "clk", f"{PROCESSING_SYSTEM}_{family.clock}", (f"{ACCELERATOR}/clk",))
+    controller = (family.irq, "I", "INTERRUPT", "intc_irq", (f"{INTERRUPT_CONTROLLER}/irq",))
+    _ports(module, clock, *([controller] if interrupts else []))
     _interfaces(
         module, (family.control, "MASTER", 32), *((port.interface, "SLAVE", board.hp_bits) for port in board.ports)
     )
     memory = ET.SubElement(module, "MEMORYMAP")
-    for base, instance in (
-        (family.control_base, ACCELERATOR),
-        (family.interrupt_controller_base, INTERRUPT_CONTROLLER),
-    ):
+    slaves = [(family.control_base, ACCELERATOR)]
+    if interrupts:
+        slaves.append((family.interrupt_controller_base, INTERRUPT_CONTROLLER))
+    for base, instance in slaves:
         _range(memory, "reg0", base, CONTROL_RANGE, instance, "REGISTER", family.control, "s_axi")
 
 

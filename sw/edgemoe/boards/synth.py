@@ -74,7 +74,7 @@ _FF = re.compile(r"(FD[RSCP]E|LD[CP]E)(_1)?$")
 _DSP = re.compile(r"DSP48E[12]$")
 _CARRY = re.compile(r"CARRY[48]$")
 _BRAM = {"RAMB36E1": 1.0, "RAMB36E2": 1.0, "RAMB18E1": 0.5, "RAMB18E2": 0.5}
-_NOT_COUNTED = re.compile(r"(MUXF[789]|BUFG|IBUF|OBUF|GND|VCC|\$scopeinfo)$")
+_NOT_COUNTED = re.compile(r"(MUXF[789]|BUFG|PS7|IBUF|OBUF|GND|VCC|\$scopeinfo)$")
 
 
 # How a process of its own runs a script, with its log to a file. pyosys is Yosys itself; it knows no ``;`` and ends the
@@ -244,11 +244,11 @@ def synthesize(
 
 
 def run_yosys(
-    out_dir: Path, name: str, target: str, on_step: Callable[[str], None]
+    out_dir: Path, name: str, target: str, on_step: Callable[[str], None], more: str = ""
 ) -> tuple[dict[str, int], Mapping[str, Mapping[str, int]]]:
     """Run ``synth_xilinx`` on ``<name>.rtlil`` in ``out_dir``; return the cells by type, and those of each unit.
 
-    ``target``: Yosys's name of the family, and options
+    ``target``: Yosys's name of the family, and options; ``more``: a command for the mapped netlist
     """
     log, stat, netlist = (out_dir / f"{name}.{suffix}" for suffix in ("log", "stat.json", "il"))
     for old in (log, stat, netlist):
@@ -256,7 +256,7 @@ def run_yosys(
     script = (
         f"read_rtlil {name}.rtlil; {prepare(_TOP, 'synth_xilinx')}"
         f"synth_xilinx -family {target} -top {_TOP} -flatten -noiopad; "
-        f"tee -q -o {stat.name} stat -json -tech xilinx; write_rtlil {netlist.name}"
+        f"tee -q -o {stat.name} stat -json -tech xilinx; write_rtlil {netlist.name}" + (f"; {more}" if more else "")
     )
     # Relative paths, because YoWASP's Yosys has a /tmp of its own; files instead of standard output, because its
     # built-in ABC closes that.

@@ -12,6 +12,7 @@ from edgemoe.boards.bitstream import OUT, build_bitstream, find_bitstream, find_
 from edgemoe.boards.board import Board, configuration_names, load_board
 from edgemoe.boards.flash import check_host, flash
 from edgemoe.boards.hwh import hwh_text
+from edgemoe.boards.openxc7 import STAGES, build_open_bitstream, check_family, find_tools
 from edgemoe.boards.utilisation import RESOURCES, utilisation, utilisation_row
 from edgemoe.cli.application import new_application
 from edgemoe.cli.options import RESULTS, write_json
@@ -21,8 +22,11 @@ from edgemoe.extras import require
 from edgemoe.manifest import read_manifest
 from edgemoe.reports.tables import TextTable
 from edgemoe_models.storage.atomic import write_text
+from edgemoe_models.storage.json_text import read_json
 
-__all__ = ["command", "utilisation_table"]
+__all__ = ["FLOWS", "command", "utilisation_table"]
+
+FLOWS = ("vivado", "openxc7")
 
 command = new_application(invoke_without_command=True, help="Boards: list, utilisation, .hwh, bitstream, flash.")
 
@@ -118,17 +122,50 @@ def hwh(board: BoardName, out: Out = OUT) -> None:
 
 
 @command.command()
-def bitstream(board: BoardName, out: Out = OUT) -> None:
-    """Build a board's bitstream with Vivado."""
+def bitstream(
+    board: BoardName,
+    out: Out = OUT,
+    flow: Annotated[str, typer.Option(help=f"one of {', '.join(FLOWS)}")] = FLOWS[0],
+    until: Annotated[str, typer.Option(help=f"of openxc7: {', '.join(STAGES)}")] = STAGES[-1],
+    seed: Annotated[int, typer.Option(min=0, help="of openxc7's placer")] = 1,
+) -> None:
+    """Build a board's bitstream with Vivado, or a Zynq-7000's with open tools (docs/open_flow.md)."""
+    for name, value, known in (("flow", flow, FLOWS), ("until", until, STAGES)):
+        if value not in known:
+            raise ValueError(f"--{name} must be one of {', '.join(known)}, not {value!r}")
     chosen = load_board(board)
-    find_vivado(chosen)
+    opened = flow == "openxc7"
+    if not opened:
+        find_vivado(chosen)
+    elif until == "synthesis":
+        check_family(chosen)
+    else:
+        find_tools(chosen)
     require("edgemoe boards bitstream", "sim", "synth")
     output_folder(out)
     title = f"bitstream of {chosen.name}"
     with working(title) as work:
-        manifest = build_bitstream(chosen, out, lambda step: work.step(f"{title}: {step}"))
-    found = read_manifest(manifest)
-    say(f"{manifest}: {', '.join(found.files)}; worst slack {found.slack_ns} ns at {found.clock_mhz:g} MHz")
+
+        def step(text: str) -> None:
+            work.step(f"{title}: {text}")
+
+        if opened:
+            made = build_open_bitstream(chosen, out, until=until, seed=seed, on_step=step)
+        else:
+            made = build_bitstream(chosen, out, step)
+    if made.is_dir():
+        _say_stage(made)
+        return
+    found = read_manifest(made)
+    say(f"{made}: {', '.join(found.files)}; worst slack {found.slack_ns} ns at {found.clock_mhz:g} MHz")
+
+
+def _say_stage(folder: Path) -> None:
+    """What an open flow that was not to end has done."""
+    result = read_json(folder / "result.json")
+    used = ", ".join(f"{name} {result['used'][name]:g}" for name in RESOURCES if result["used"][name])
+    clock = f"; nextpnr reaches {result['reached_mhz']:g} MHz" if "reached_mhz" in result else ""
+    say(f"{folder}: the whole system, mapped: {used}{clock}")
 
 
 @command.command("flash")
