@@ -23,10 +23,7 @@ def simulated_netlist(netlist: str, cells: str) -> str:
         ValueError: the netlist has a cell without a model; the message names it
     """
     modules = dict(re.findall(r"^module (\w+)\s*(?:#|\()(.*?)^endmodule$", cells, re.MULTILINE | re.DOTALL))
-    used = set(_CELL.findall(netlist)) & {*modules, *_DECLARED} | set(_CELL.findall(netlist))
-    if unknown := used - modules.keys() - {*_DECLARED}:
+    if unknown := set(_CELL.findall(netlist)) - modules.keys() - {*_DECLARED}:
         raise ValueError(f"the netlist has cells without a model: {', '.join(sorted(unknown))}")
-    library = re.sub(
-        rf"^module (?:{'|'.join(_DECLARED)}) \(.*?^endmodule$", "", cells, flags=re.MULTILINE | re.DOTALL
-    )
+    library = re.sub(rf"^module (?:{'|'.join(_DECLARED)}) \(.*?^endmodule$", "", cells, flags=re.MULTILINE | re.DOTALL)
     return netlist + "\n" + library + "".join(block_ram(name) for name in _DECLARED)

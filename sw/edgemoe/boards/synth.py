@@ -6,6 +6,7 @@ LUTs into one: ``lut`` is an upper bound, and nothing here says at which clock t
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -36,6 +37,7 @@ __all__ = [
     "synthesize",
     "yosys_command",
     "yosys_package",
+    "yosys_share",
     "yosys_tool",
 ]
 
@@ -120,6 +122,20 @@ def yosys_tool() -> str:
         PackageNotFoundError: neither is installed
     """
     return f"{yosys_package()} {metadata.version(yosys_package())}"
+
+
+def yosys_share() -> Path:
+    """Folder of Yosys' own files, such as its libraries of cells.
+
+    Raises:
+        SynthesisError: Yosys is not installed, or has them elsewhere
+    """
+    package = yosys_package().replace("-", "_")
+    spec = importlib.util.find_spec(package)
+    folder = Path(spec.origin).parent / "share" if spec and spec.origin else Path("share")
+    if not folder.is_dir():
+        raise SynthesisError(f"{needs('the library of cells', 'synth')} ({folder} is missing)")
+    return folder
 
 
 @dataclass(frozen=True)
