@@ -21,7 +21,7 @@ MODEL = small_model(
 TWO = dataclasses.replace(PRESETS["tiny"], name="tiny-two-ports", axi_masters=2)
 
 
-@pytest.mark.parametrize("config", [PRESETS["tiny"], TWO], ids=lambda config: config.name)
+@pytest.mark.parametrize("config", [PRESETS["tiny"], pytest.param(TWO, marks=pytest.mark.slow)], ids=["one", "two"])
 @pytest.mark.parametrize("stall", [0.0, 0.4])
 def test_ports(config, stall, tmp_path):
     build_bundle(random_graph(MODEL), config).save(tmp_path / "small.emoe")
