@@ -66,8 +66,8 @@ def collect(figures: dict[str, Any], kind: str, content: Any) -> None:
     """
     if kind not in KINDS:
         raise ValueError(f"--collect must be one of {', '.join(KINDS)}, not {kind!r}")
-    if kind == "cycles":  # of the whole report what a card needs
-        content = {key: content[key] for key in CYCLES}
+    if kind == "cycles":  # of the whole report what a card needs, by configuration
+        content = figures.get("cycles", {}) | {content["config"]: {key: content[key] for key in CYCLES}}
     figures[kind] = digest(content) if kind == "training" else content
 
 

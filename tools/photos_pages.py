@@ -9,7 +9,7 @@ from typing import Any
 from edgemoe_models.datasets import camvid
 from edgemoe_models.storage.json_text import read_json
 
-__all__ = ["card", "failures"]
+__all__ = ["card", "failures", "random_weights"]
 
 _ACCELERATOR = Path(__file__).resolve().parents[1] / "docs" / "measurements" / "accelerator.json"
 
@@ -116,7 +116,7 @@ def card(figures: dict[str, Any]) -> str:
         rule="|".join(["---:"] * len(names)),
         ious=" | ".join(_percent(found[f"iou_{index}"]) for index in range(len(names))),
         accuracy=_accuracy(figures.get("accuracy", [])),
-        measured="".join([*_cycles(figures.get("cycles")), *_experts(figures.get("expert_load"))]),
+        measured="".join([*_cycles(figures.get("cycles", {})), *_experts(figures.get("expert_load"))]),
     )
 
 
@@ -171,28 +171,29 @@ def _accuracy(rows: list[dict[str, Any]]) -> str:
     return "\n".join([*lines, "", "```", "make accuracy", "```"])
 
 
-def _cycles(report: dict[str, Any] | None) -> Iterable[str]:
-    if report is None:
+def _cycles(reports: dict[str, dict[str, Any]]) -> Iterable[str]:
+    """A table of each configuration's report."""
+    if not reports:
         return
-    exact = "every tensor equal to the reference's" if report["bit_exact"] else "**not equal to the reference**"
     yield "## Cycles of real gates\n\n"
-    yield f"Test pictures on the simulated `{report['config']}`, {report['tensors_compared']:,} tensors, {exact} "
-    random = _random_weights(report["config"])
-    yield "(`edgemoe run BUNDLE PICTURE --device sim`).\nEdge-MoE's shape with random weights and its "
-    yield f"linear heads needs {random:,} cycles there, heads included "
+    yield "Test pictures on the simulated accelerator (`edgemoe run BUNDLE PICTURE --device sim --resize squeeze`). "
+    yield "Edge-MoE's\nshape with random weights has linear heads, whose cycles are included "
     yield "([benchmarks](../benchmarks.md#accelerator)).\n\n"
-    yield "| task | picture | cycles | without the head | ms at an assumed {:g} MHz | bytes fetched in vain |\n".format(
-        report["assumed_clock_mhz"]
-    )
-    yield "|---|---|---:|---:|---:|---:|\n"
-    for run in report["per_inference"]:
-        ms = run["cycles"] / report["assumed_clock_mhz"] / 1000
-        yield f"| {run['task']} | `{run['image']}` | {run['cycles']:,} | {run['backbone_cycles']:,} | {ms:.2f} | "
-        yield f"{run['wasted_bytes']:,} |\n"
-    yield "\n"
+    for config, report in reports.items():
+        exact = "every tensor equal to the reference's" if report["bit_exact"] else "**not equal to the reference**"
+        yield f"`{config}`: {report['tensors_compared']:,} tensors, {exact}; random weights: "
+        yield f"{random_weights(config):,} cycles.\n\n"
+        clock = report["assumed_clock_mhz"]
+        yield f"| task | picture | cycles | without the head | ms at an assumed {clock:g} MHz | "
+        yield "bytes fetched in vain |\n"
+        yield "|---|---|---:|---:|---:|---:|\n"
+        for run in report["per_inference"]:
+            yield f"| {run['task']} | `{run['image']}` | {run['cycles']:,} | {run['backbone_cycles']:,} | "
+            yield f"{run['cycles'] / clock / 1000:.2f} | {run['wasted_bytes']:,} |\n"
+        yield "\n"
 
 
-def _random_weights(config: str) -> int:
+def random_weights(config: str) -> int:
     """Cycles of m3vit-tiny with random weights, as they were measured."""
     rows = read_json(_ACCELERATOR)["rows"]
     same = {"model": "m3vit-tiny", "expert_bits": 8, "config": config, "dram_model": "plain"}

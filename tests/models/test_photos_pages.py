@@ -1,7 +1,10 @@
 """The pages of m3vit-tiny-camvid are what its figures give, and the worst pictures are the worst."""
 
+import re
+
 import numpy as np
 import photos_card
+import photos_pages
 import pytest
 from photo_failures import confusion, worst
 
@@ -26,10 +29,25 @@ def test_a_measurement_is_collected():
     run = {"task": "edges", "image": "x", "cycles": 1}
     content = dict.fromkeys(photos_card.CYCLES, 1) | {"per_inference": [run], "layers": ["long"]}
     figures: dict = {}
-    photos_card.collect(figures, "cycles", content)
-    assert figures["cycles"]["per_inference"] == [run] and "layers" not in figures["cycles"]
+    for config in ("a", "b"):
+        photos_card.collect(figures, "cycles", content | {"config": config})
+    assert list(figures["cycles"]) == ["a", "b"]
+    assert figures["cycles"]["a"]["per_inference"] == [run] and "layers" not in figures["cycles"]["a"]
     with pytest.raises(ValueError, match="--collect must be one of training, .*, not 'x'"):
         photos_card.collect(figures, "x", {})
+
+
+def test_the_headline_is_what_was_measured():
+    """README and benchmarks quote cycles of trained gates; each is one of the record's."""
+    cycles = read_json(photos_card.FIGURES)["cycles"]
+    measured = {run["cycles"] for report in cycles.values() for run in report["per_inference"]}
+    assert all(report["bit_exact"] for report in cycles.values())
+    for page in (photos_card.DOCS.parent / "README.md", photos_card.DOCS / "benchmarks.md"):
+        text = " ".join(page.read_text(encoding="utf-8").split())
+        quoted = re.search(r"<!-- trained gates -->(.*?)<!-- end of trained gates -->", text)
+        assert quoted, page
+        numbers = {int(number.replace(",", "")) for number in re.findall(r"\d{1,3}(?:,\d{3})+", quoted[1])}
+        assert numbers & measured and numbers <= measured | {photos_pages.random_weights(name) for name in cycles}, page
 
 
 def test_confusion():
