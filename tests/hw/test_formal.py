@@ -11,9 +11,11 @@ import formal
 import pytest
 
 from edgemoe.extras import is_installed
-from edgemoe_hw.bus import axi_lite, axi_ports, bursts
+from edgemoe_hw.bus import axi3, axi_lite, axi_ports, bursts
+from edgemoe_hw.bus.bursts import AXI3_BEATS
 from edgemoe_hw.control_plane import command_queue, sequencer, supervisor
 from edgemoe_hw.engines import load, store
+from edgemoe_hw.formal.axi3 import axi3_slave_check
 from edgemoe_hw.formal.bursts import splitter_check
 from edgemoe_hw.formal.catalogue import CHECKS
 from edgemoe_hw.formal.check import opened
@@ -63,8 +65,23 @@ MUTANTS = {
     ),
     "a burst crosses 4 KiB": (
         partial(splitter_check, CONFIG),
-        (bursts, "BurstSplitter", "MAX_BEATS - 1) - low)", "MAX_BEATS - 1))"),
+        (bursts, "BurstSplitter", "self._burst_beats - 1) - low)", "self._burst_beats - 1))"),
         "4 KiB",
+    ),
+    "a burst longer than AXI3's": (
+        partial(splitter_check, CONFIG, AXI3_BEATS),
+        (bursts, "BurstSplitter", "exact_log2(self._burst_beats)", "exact_log2(2 * self._burst_beats)"),
+        "length",
+    ),
+    "an answer with another ID": (
+        axi3_slave_check,
+        (axi3, "Axi3Slave", "bus.b.payload.id.eq(ident)", "bus.b.payload.id.eq(ident ^ (left == 3))"),
+        "a response a write",
+    ),
+    "RLAST a beat early": (
+        axi3_slave_check,
+        (axi3, "Axi3Slave", "bus.r.payload.last.eq(left == 0)", "bus.r.payload.last.eq(left == 1)"),
+        "beats of a read",
     ),
     "AR changes while it waits": (
         partial(read_port_check, CONFIG),

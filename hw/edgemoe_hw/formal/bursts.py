@@ -3,7 +3,7 @@
 from amaranth.hdl import Cat, Const, Mux, Signal, Value
 from amaranth.utils import exact_log2
 
-from edgemoe_hw.bus.bursts import BEATS_BITS, BurstSplitter
+from edgemoe_hw.bus.bursts import AXI3_BEATS, AXI4_BEATS, BEATS_BITS, BurstSplitter
 from edgemoe_hw.formal.check import Check, opened
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.constants import ADDRESS_BITS
@@ -20,10 +20,13 @@ def in_one_page(address: Value, length: Value, beat_bytes: int) -> Value:
     return Value.cast(whole_beats & (address[bits:_PAGE_BITS] + length < (1 << (_PAGE_BITS - bits))))
 
 
-def splitter_check(config: AcceleratorConfig, unit: type[BurstSplitter] = BurstSplitter) -> Check:
+def splitter_check(
+    config: AcceleratorConfig, burst_beats: int = AXI4_BEATS, unit: type[BurstSplitter] = BurstSplitter
+) -> Check:
     """A splitter that is started with any transfer, but only while it is not busy."""
-    check = Check(f"BurstSplitter, {config.axi_bytes} B", depth=10)
-    dut = unit(config)
+    bus = ", AXI3" if burst_beats == AXI3_BEATS else ""
+    check = Check(f"BurstSplitter, {config.axi_bytes} B{bus}", depth=10)
+    dut = unit(config, burst_beats)
     inside = opened(dut)
     check.add(dut)
     check.assume(~(dut.start & dut.busy))
@@ -72,5 +75,9 @@ def splitter_check(config: AcceleratorConfig, unit: type[BurstSplitter] = BurstS
         "no burst leaves the transfer, and when busy ends all its beats have been requested",
         (left >= 0) & (dut.busy | (done == total)),
     )
-    check.cover("a transfer of three bursts ends", (check.past(dut.busy) & ~dut.busy) & (total > 2 * 256))
+    if bus:
+        check.always(
+            "length", f"a burst has at most {burst_beats} beats", ~dut.requests.valid | (request.len < burst_beats)
+        )
+    check.cover("a transfer of three bursts ends", (check.past(dut.busy) & ~dut.busy) & (total > 2 * burst_beats))
     return check

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from functools import partial
 
+from edgemoe_hw.bus.bursts import AXI3_BEATS
+from edgemoe_hw.formal.axi3 import axi3_slave_check
 from edgemoe_hw.formal.bursts import splitter_check
 from edgemoe_hw.formal.check import Check
 from edgemoe_hw.formal.command_queue import command_queue_check
@@ -23,6 +25,8 @@ CHECKS: dict[str, Callable[[], Check]] = {
     "slice": slice_check,
     "splitter-8": partial(splitter_check, _NARROW),
     "splitter-16": partial(splitter_check, _WIDE),
+    "splitter-axi3": partial(splitter_check, _NARROW, AXI3_BEATS),
+    "slave-axi3": axi3_slave_check,
     "read-port-8": partial(read_port_check, _NARROW),
     "read-port-16": partial(read_port_check, _WIDE),
     "write-port-8": partial(write_port_check, _NARROW),
