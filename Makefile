@@ -100,14 +100,8 @@ test-all: tools $(VENV)/.test $(VENV)/.formal ## all tests, the slow ones too
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) $(PYTEST_ARGS) \
 	    && echo 'make test-all: all passed' || { echo 'make test-all: FAILED' >&2; exit 1; }
 
-# The PYNQ that Zynq-7000 boards have. It needs setuptools < 82 (pkg_resources) and pycparser < 3; constraints.txt has both.
-test-pynq: tools ## tests of the PYNQ device with pynq 3.1.2, in build/pynq3
-	@test -x build/pynq3/bin/pytest || { echo 'Set-up: pynq 3.1.2 in build/pynq3 (once, some minutes)'; \
-	    rm -rf build/pynq3 && $(call quoted,$(PYTHON)) -m venv build/pynq3 && grep -v '^pynq==' constraints.txt > build/pynq3/pins.txt \
-	    && build/pynq3/bin/python -m pip install --quiet --disable-pip-version-check -c build/pynq3/pins.txt \
-	        setuptools pynq==3.1.2 hypothesis pytest -e '.[sim]'; }
-	@build/pynq3/bin/python -m pytest -q tests/sw/test_pynq.py tests/sw/test_runtime_contract.py \
-	    tests/sw/test_runtime_faults.py tests/board/test_hwh.py -k "pynq or hwh" $(PYTEST_ARGS)
+test-pynq: tools $(VENV)/.sim ## tests of the PYNQ device with pynq 3.0.1, 3.1.2 and 4.0.0 (ARGS=3.1.2), in build/pynq-*
+	@PYTHONPATH=models $(BIN)/python tools/pynq_versions.py $(ARGS)
 
 formal: tools $(VENV)/.formal ## proofs of bus rules, queues, registers and supervisor (docs/formal.md): a minute
 	@$(BIN)/python tools/formal.py $(ARGS)

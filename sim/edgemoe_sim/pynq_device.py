@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pynq
+import pynq.ps
 from pynq.buffer import PynqBuffer
 from pynq.interrupt import _InterruptController
 from pynq.metadata.runtime_metadata_parser import RuntimeMetadataParser
@@ -198,7 +199,7 @@ class SimulatedDevice(pynq.Device):
                 self._config, self._model = config, None
             self._accelerator, self._controller_base = ip["edgemoe"]["phys_addr"], ip["axi_intc"]["phys_addr"]
             self._controller = _AxiInterruptController()
-        self.arch = _ARCHITECTURES[parser.family_ps]
+        self.arch = pynq.ps.CPU_ARCH = _ARCHITECTURES[parser.family_ps]  # 3.0.1's clocks ask for the processor, not us
         with contextlib.suppress(AttributeError):  # the clocks of the device that was active before
             del pynq.Clocks._real_instance
         for entry in parser.interrupt_controllers.values():  # here PYNQ looks before it asks for /dev/uio

@@ -1,9 +1,12 @@
 """The way onto a board, with an ``ssh`` that runs the commands here; and the self-test that runs there."""
 
 import functools
+import json
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +16,9 @@ from edgemoe.boards.bitstream import publish
 from edgemoe.boards.flash import flash, stage
 from edgemoe.bundle import BundleError
 from edgemoe.compiler import build_bundle
+from edgemoe.errors import DeviceError
 from edgemoe.runtime import selftest
+from edgemoe.runtime.surroundings import versions_line
 from edgemoe_hw.spec.config import PRESETS
 from support.command_line import CommandLine
 from support.random_graphs import random_graph, small_model
@@ -68,6 +73,7 @@ def test_flash(board_here, built, bundle, tmp_path, capfd):
         "bundle.emoe",
         "lib",
         "selftest.sh",
+        "doctor.sh",
     }
     assert (folder / f"{manifest.stem}.bit").read_text() == "bits"
     assert {path.name for path in (folder / "lib").iterdir()} == {"edgemoe", "edgemoe_hw", "edgemoe_models"}
@@ -102,12 +108,54 @@ def test_script_on_the_board(program, built, bundle, tmp_path):
     ]
 
 
-def test_board_without_a_package(program, built, bundle):
-    program("python3", """case "$*" in *"('pynq')"*) exit 1;; esac""")
+@pytest.mark.parametrize(
+    ("python", "message"),
+    [
+        (
+            """case "$*" in *'"pynq"'*) exit 1;; esac""",
+            "edgemoe: this board's Python has no pynq: sudo python3 -m pip install pynq\n",
+        ),
+        (
+            """case "$*" in *'import numpy'*) printf 'Traceback\\nImportError: libblas is missing'; exit 1;; esac""",
+            "edgemoe: this board's Python cannot use numpy (ImportError: libblas is missing): "
+            "sudo python3 -m pip install numpy\n",
+        ),
+        (
+            """case "$*" in --version) echo Python 3.8.2;; *version_info*) exit 1;; esac""",
+            "edgemoe: this board has Python 3.8.2; 3.10 is needed, which PYNQ has from its image 3.0 on\n",
+        ),
+    ],
+)
+def test_board_without_what_is_needed(program, built, bundle, python, message):
+    program("python3", python)
     folder = stage(BOARD, next(built.glob("*.json")), bundle, built)
     result = subprocess.run(["bash", str(folder / "selftest.sh")], capture_output=True, text=True)
-    assert result.returncode == 1
-    assert result.stderr == ("edgemoe: this board's Python has no pynq: sudo python3 -m pip install pynq\n")
+    assert result.returncode == 1 and result.stderr == message
+
+
+def test_doctor_on_the_board(program, built, bundle, tmp_path):
+    """It starts where pynq is missing too, which is one of the things that it tells."""
+    program("python3", f"""case "$*" in *'"pynq"'*) exit 1;; *) echo "$@" > "{tmp_path}/called";; esac""")
+    (manifest,) = built.glob("*.json")
+    folder = stage(BOARD, manifest, bundle, built)
+    subprocess.run(["bash", str(folder / "doctor.sh"), "--out", "x.json"], check=True, cwd=tmp_path)
+    options = f"--bundle bundle.emoe --bitstream {manifest.stem}.bit --out x.json"
+    assert (tmp_path / "called").read_text() == f"-m edgemoe.runtime.doctor {options}\n"
+
+
+def test_doctor_of_what_was_copied(built, bundle, tmp_path):
+    """With nothing but Python, NumPy and the copied files; here, where is no board."""
+    folder = stage(BOARD, next(built.glob("*.json")), bundle, built)
+    done = subprocess.run(
+        ["bash", str(folder / "doctor.sh")],
+        capture_output=True,
+        text=True,
+        env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((folder / "edgemoe-doctor.json").read_text())
+    assert found["selftest"]["code"] == 0 and found["selftest"]["output"][-1] == "self-test passed"
+    assert "self-test on reference: passed" in done.stdout and "this is no board" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -118,7 +166,10 @@ def test_board_without_a_package(program, built, bundle):
             "b cannot be reached: ssh: connect to host b port 22: No route to host",
         ),
         ("cat > /dev/null; echo 'tar: No space left' >&2; exit 2", "b did not take the files: tar: No space left"),
-        ('case "$*" in *selftest.sh) exit 1;; *) cat > /dev/null;; esac', r"the self-test failed on b \(1\)"),
+        (
+            'case "$*" in *selftest.sh) exit 1;; *) cat > /dev/null;; esac',
+            r"the self-test failed on b \(1\).*doctor.sh",
+        ),
         ('case "$*" in *selftest.sh) exit 255;; *) cat > /dev/null;; esac', "the connection to b was lost"),
     ],
 )
@@ -162,7 +213,8 @@ def test_command_fails_as_the_selftest_does(command, program, built, bundle):
     program("ssh", 'case "$*" in *selftest.sh) echo "depth: 3 values DIFFER"; exit 1;; *) cat > /dev/null;; esac')
     result = command("pynq-z2", "--host", "b", "--bundle", bundle, "--out", built)
     assert result.code == 1
-    assert result.err.endswith("edgemoe: the self-test failed on b (1); its messages are above\n")
+    assert "edgemoe: the self-test failed on b (1); its messages are above. What to send" in result.err
+    assert result.err.endswith(f"sudo bash edgemoe/{next(built.glob('*.json')).stem}/doctor.sh\n")
 
 
 @pytest.mark.parametrize(
@@ -216,6 +268,34 @@ def test_selftest_sees_a_difference(bundle, monkeypatch, capsys):
     monkeypatch.setattr(selftest, "open_device", off_by_one)
     assert selftest.main(["--device", "sim", "--bundle", str(bundle)]) == 1
     assert "values DIFFER from the integer reference" in capsys.readouterr().out
+
+
+class ForeignError(Exception):
+    """None of ours."""
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "code"),
+    [
+        (AttributeError("module 'pynq.ps' has no attribute 'X'"), "through AttributeError: module 'pynq.ps' has no", 1),
+        (ForeignError("a\nb"), "the self-test failed through ForeignError: a b (EDGEMOE_DEBUG=1 shows where)", 1),
+        (AssertionError(), "through AssertionError: no text", 1),
+        (DeviceError("no board"), "edgemoe: no board\n", 1),
+        (KeyboardInterrupt(), "edgemoe: interrupted\n", 130),
+    ],
+)
+def test_selftest_never_ends_in_a_traceback(bundle, monkeypatch, capsys, error, message, code):
+    """And what it runs on comes first, so that whatever is sent has it."""
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(selftest, "open_device", fail)
+    monkeypatch.delenv("EDGEMOE_DEBUG", raising=False)
+    assert selftest.main(["--bundle", str(bundle)]) == code
+    out, err = capsys.readouterr()
+    assert out == f"{versions_line()}\n" and len(err.splitlines()) == 1 and message in err
+    assert re.fullmatch(r"edgemoe \S+, Python \S+, numpy \S+, pynq \S+, \w+ \S+ \w+", versions_line())
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -75,22 +76,14 @@ def test_processing_system(parsed, board):
         assert widths == {f"C_SAXIGP{2 + i}_DATA_WIDTH": str(board.hp_bits) for i in range(board.hp_ports)}
 
 
-def test_registers(parsed):
-    """Every 32-bit word of regs.py, and the fields of those that have any."""
-    found = parsed(BOARDS[0]).ip_dict["edgemoe_0"]["registers"]
-    offsets = {
-        regs_offset
-        for register in regs.REGISTERS
-        for regs_offset in range(register.offset, register.offset + 4 * register.count * register.words, 4)
-    }
-    assert {value["address_offset"] for value in found.values()} == offsets
-    assert found["ID"]["access"] == "read-only" and found["WATCHDOG"]["access"] == "read-write"
-    assert found["CYCLES_HI"]["address_offset"] == regs.find("CYCLES").offset + 4
-    assert found["EXPERT_COUNT_31"]["address_offset"] == regs.find("EXPERT_COUNT").offset + 4 * 31
-    for name in ("CONTROL", "STATUS"):
-        assert {field: (value["bit_offset"], value["bit_width"]) for field, value in found[name]["fields"].items()} == {
-            field.name: (field.lsb, field.width) for field in regs.find(name).fields
-        }
+def test_no_registers(parsed):
+    """As in Vivado's files: whoever needs their names must have them from elsewhere (EdgeMoeIP does)."""
+    assert not parsed(BOARDS[0]).ip_dict["edgemoe_0"].get("registers")
+
+
+def pynqmetadata_is_old() -> bool:
+    """PYNQ 3.0.1's, 0.1.2."""
+    return tuple(map(int, version("pynqmetadata").split(".")))[:2] < (0, 2)
 
 
 def test_masters_reach_the_dram(parsed, board):
@@ -98,6 +91,9 @@ def test_masters_reach_the_dram(parsed, board):
     accelerator = parsed(board).md.blocks["edgemoe_0"]
     for index, port in enumerate(board.ports):
         found = accelerator.ports[f"m{index}_axi"].addrmap.values()
+        if pynqmetadata_is_old():  # it keeps a segment's name, one a port, and no addresses
+            assert {entry["block"] for entry in found} <= {segment.name for segment in port.segments} and found
+            continue
         assert {(entry["block"], entry["baseaddr"], entry["addr_range"]) for entry in found} == {
             (segment.name, segment.base, segment.size) for segment in port.segments
         }

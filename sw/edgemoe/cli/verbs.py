@@ -47,7 +47,7 @@ VERBS = {
     "ablation": Verb(_MEASURE, "ablation", "Each technique replaced by its naive form."),
     "expert-load": Verb(_MEASURE, "expert_load", "Which experts each task uses, and how evenly."),
     "study": Verb(_MEASURE, "study", "Smaller studies, which its --help lists."),
-    "boards": Verb(_HARDWARE, "boards", "List boards; utilisation, handoff, bitstream, flash."),
+    "boards": Verb(_HARDWARE, "boards", "List boards; handoff, bitstream, flash, doctor."),
     "explore": Verb(_HARDWARE, "explore", "Search a board's configurations for the fastest that fits."),
     "verilog": Verb(_HARDWARE, "verilog", "Write the accelerator as Verilog, or its configuration."),
     "synth": Verb(_HARDWARE, "synth", "Resources of a configuration by Yosys."),

@@ -16,7 +16,7 @@ from PIL import Image
 
 from edgemoe.bundle import Bundle, BundleError
 from edgemoe.reports.panels import panels
-from edgemoe.runtime.platforms.overlays import FOLDERS
+from edgemoe.runtime.platforms.overlays import overlay_folders
 from edgemoe.runtime.predictions import Prediction
 from edgemoe_models.datasets.scenes import SPLITS, generate_scene
 
@@ -39,12 +39,13 @@ def find_bundle() -> Bundle:
     """
     if path := os.environ.get("EDGEMOE_BUNDLE"):
         return Bundle.load(path)
-    found = [path for folder in FOLDERS for path in folder.expanduser().glob("*/bundle.emoe")]
+    folders = overlay_folders()
+    found = [path for folder in folders for path in folder.glob("*/bundle.emoe")]
     if found:
         return Bundle.load(max(found, key=lambda path: path.stat().st_mtime))
     if find_device() == "pynq":
         raise BundleError(
-            f"no bundle in {' or '.join(map(str, FOLDERS))}; copy overlay and bundle to this board with "
+            f"no bundle in {' or '.join(map(str, folders))}; copy overlay and bundle to this board with "
             f"make flash, or name one: os.environ['EDGEMOE_BUNDLE'] = 'file.emoe'"
         )
     from edgemoe.compiler import build_bundle

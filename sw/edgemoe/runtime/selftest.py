@@ -8,8 +8,10 @@ the same test as ``python3 -m edgemoe.runtime.selftest --device pynq --bundle FI
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,15 @@ import numpy.typing as npt
 
 from edgemoe.bundle import Bundle, BundleError, Joined
 from edgemoe.errors import DeviceError
+from edgemoe.packaged_bundles import find_bundle
 from edgemoe.runtime.accelerator import Accelerator
 from edgemoe.runtime.opening import DEVICES
 from edgemoe.runtime.opening import open as open_device
+from edgemoe.runtime.surroundings import versions_line
 
 __all__ = ["main", "selftest", "verdict"]
+
+_INTERRUPTED = 130  # exit code, as a shell has it
 
 
 def selftest(device: str, bundle: Bundle, images: int = 2, **options: Any) -> list[dict[str, Any]]:
@@ -88,8 +94,17 @@ def verdict(row: dict[str, Any]) -> str:
     )
 
 
+def _explain(error: Exception) -> str:
+    """An error in one line: our own say what to do, of any other the kind says more than its text."""
+    text = " ".join(str(error).split())
+    if isinstance(error, (BundleError, DeviceError, ValueError, OSError, ImportError)) and text:
+        return text
+    return f"the self-test failed through {type(error).__name__}: {text or 'no text'} (EDGEMOE_DEBUG=1 shows where)"
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; the exit code is 0 only if every value is equal."""
+    """Command line; the exit code is 0 only if every value is equal. Versions come first, and no error is a traceback:
+    what is printed is what somebody sends who has a board that nobody else has."""
     parser = argparse.ArgumentParser(prog="python -m edgemoe.runtime.selftest", description="Self-test of a device.")
     parser.add_argument("--device", default="pynq", help=", ".join(DEVICES))
     parser.add_argument("--bundle", type=Path, required=True, help="bundle (.emoe)")
@@ -98,10 +113,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--images", type=int, default=2, help="images a task")
     chosen = parser.parse_args(arguments)
     options = {name: value for name in ("bitstream", "port") if (value := getattr(chosen, name)) is not None}
+    sys.stdout.write(f"{versions_line()}\n")
+    sys.stdout.flush()  # before whatever comes: a crash or a frozen board leaves it
     try:
-        rows = selftest(chosen.device, Bundle.load(chosen.bundle), chosen.images, **options)
-    except (BundleError, DeviceError, ValueError, OSError, ImportError) as error:
-        sys.stderr.write(f"edgemoe: {' '.join(str(error).split())}\n")
+        rows = selftest(chosen.device, Bundle.load(find_bundle(chosen.bundle)), chosen.images, **options)
+    except KeyboardInterrupt:
+        sys.stderr.write("edgemoe: interrupted\n")
+        return _INTERRUPTED
+    except Exception as error:  # a foreign pynq, kernel or driver raises what it likes
+        if os.environ.get("EDGEMOE_DEBUG", "0") not in ("", "0"):
+            traceback.print_exc()
+        sys.stderr.write(f"edgemoe: {_explain(error)}\n")
         return 1
     for row in rows:
         sys.stdout.write(f"{verdict(row)}\n")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pynq
-import pynq.ps
+from pynq.pl_server.embedded_device import EmbeddedDevice
 
 from edgemoe.bundle import Bundle
 from edgemoe.errors import DeviceError
@@ -25,7 +25,7 @@ from edgemoe.extras import PYNQ_PINS
 from edgemoe.runtime.platforms.lock import AcceleratorLock
 from edgemoe.runtime.platforms.overlays import OverlayFiles, find_overlay
 from edgemoe.runtime.platforms.power import Rails, hwmon_rails, pynq_rails
-from edgemoe.runtime.platforms.registers import mask
+from edgemoe.runtime.platforms.registers import mask, pynq_registers
 from edgemoe_hw.spec import regs
 from edgemoe_hw.spec.constants import IP_VLNV, MODULE_VLNV
 
@@ -34,12 +34,19 @@ __all__ = ["BoardBuffer", "EdgeMoeIP", "PynqPlatform", "open_platform"]
 _CONTROL, _IRQ_ENABLE = regs.find("CONTROL").offset, mask("CONTROL", "irq_enable")
 _LOOP_SECONDS = 1.0  # for the event loop to answer, besides what it was asked to wait
 _CLOCK_TOLERANCE, _CLOCK_STEP = 1.002, 0.97  # PYNQ takes a PLL's 1499.985 MHz for 1500
+_SMALLEST_BUFFER = 8192  # PYNQ 3.1's images give smaller ones addresses that the accelerator may not reach
 
 
 class EdgeMoeIP(pynq.DefaultIP):
-    """PYNQ's driver of the accelerator: ``overlay.edgemoe_0`` is one. Registers by name are in ``register_map``."""
+    """PYNQ's driver of the accelerator: ``overlay.edgemoe_0`` is one. Registers by name are in ``register_map``.
+
+    A module reference's ``.hwh`` describes no registers, so their names come from the declaration of the hardware.
+    """
 
     bindto = [MODULE_VLNV, IP_VLNV]
+
+    def __init__(self, description: dict[str, Any]) -> None:
+        super().__init__({**description, "registers": pynq_registers()})
 
 
 class BoardBuffer:
@@ -47,14 +54,14 @@ class BoardBuffer:
 
     def __init__(self, device: Any, nbytes: int) -> None:
         try:
-            self._buffer = pynq.allocate((nbytes,), np.uint8, target=device, cacheable=1)
+            self._buffer = pynq.allocate((max(nbytes, _SMALLEST_BUFFER),), np.uint8, target=device, cacheable=1)
         except (RuntimeError, MemoryError, OSError) as error:
             raise DeviceError(
                 f"PYNQ cannot allocate {nbytes} bytes of contiguous memory: {error}; close other "
                 f"accelerators and overlays, or enlarge the kernel's CMA area (cma= in its command "
                 f"line)"
             ) from error
-        self.array: npt.NDArray[np.uint8] = np.asarray(self._buffer)
+        self.array: npt.NDArray[np.uint8] = np.asarray(self._buffer)[:nbytes]
         self.physical_address = int(self._buffer.physical_address)
 
     def flush(self) -> None:
@@ -183,7 +190,7 @@ def _open_overlay(
     loop = _event_loop()
     with _pynq_errors(f"PYNQ {pynq.__version__} cannot bind the driver of {found[0]}"):
         ip = _call(loop, lambda: operator.attrgetter(found[0].replace("/", "."))(overlay))
-    return PynqPlatform(ip, loop=loop, rails=_rails(rails), lock=lock)
+    return PynqPlatform(ip, loop=loop, rails=_rails(rails, ip.device), lock=lock)
 
 
 def _check_device() -> None:
@@ -200,17 +207,26 @@ def _check_device() -> None:
 
 def _load(files: OverlayFiles, assumed_mhz: float, download: bool) -> Any:
     """The overlay, at a clock that it was timed for."""
-    mhz = files.clock_mhz or assumed_mhz
     overlay = pynq.Overlay(str(files.bitstream), download=False)
-    for clock in overlay.clock_dict.values():  # PYNQ 4.0.0 finds none in a Zynq-7000's .hwh, and cannot load it then
-        clock["frequency"] = clock.get("frequency") or mhz
     if download:
+        _set_clock(files.clock_mhz or assumed_mhz)
+        # PYNQ would set it again: 3 to the divisors of the design's PLL, whatever the board's is, and 4.0.0 finds no
+        # frequency in a Zynq-7000's .hwh. Where a clock's state is not known it leaves the clock alone.
+        overlay.clock_dict.get(0, {}).pop("enable", None)
         overlay.download()
-        lower = mhz
-        while pynq.Clocks.fclk0_mhz > mhz * _CLOCK_TOLERANCE:  # PYNQ takes the nearest that a PLL gives, even if above
-            lower *= _CLOCK_STEP
-            pynq.Clocks.fclk0_mhz = lower
     return overlay
+
+
+def _set_clock(mhz: float) -> None:
+    """The PL's clock as near below ``mhz`` as the board's PLL gives. Before the download, since a design that runs too
+    fast for a moment may hang the processor at its first access."""
+    asked = mhz
+    while asked > mhz / 2:  # between a clock and its half there is always one
+        pynq.Clocks.fclk0_mhz = asked  # the nearest, even if above
+        if pynq.Clocks.fclk0_mhz <= mhz * _CLOCK_TOLERANCE:
+            return
+        asked *= _CLOCK_STEP
+    raise DeviceError(f"the board's clock is {pynq.Clocks.fclk0_mhz:g} MHz and cannot be lowered to {mhz:g}")
 
 
 @contextlib.contextmanager
@@ -239,9 +255,12 @@ def _call(loop: asyncio.AbstractEventLoop, function: Callable[[], Any]) -> Any:
     return asyncio.run_coroutine_threadsafe(call(), loop).result()
 
 
-def _rails(names: Collection[str] | None) -> Rails:
-    """The board's measured rails; none where this is no board, whose sensors would measure something else."""
-    found = (pynq_rails(pynq.get_rails) or hwmon_rails()) if pynq.ps.ON_TARGET else {}
+def _rails(names: Collection[str] | None, device: Any) -> Rails:
+    """The board's measured rails; none where the device is no board's, whose sensors would measure something else.
+
+    The kernel's come first: libsensors, which PYNQ asks, has one name for all chips of a type.
+    """
+    found = (hwmon_rails() or pynq_rails(pynq.get_rails)) if isinstance(device, EmbeddedDevice) else {}
     if unknown := sorted(set(names or ()) - found.keys()):
         raise DeviceError(f"no power is measured of {', '.join(unknown)}, but of {', '.join(found) or 'no rail'}")
     return {name: found[name] for name in (found if names is None else names)}
