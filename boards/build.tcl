@@ -210,6 +210,21 @@ proc check_outstanding {} {
     }
 }
 
+# The accelerator is synthesized with the rest and not by itself, so that the strategy of the one synthesis is its own
+# too: a strategy of a run does not reach the runs of a block design's cells. Retiming moves registers over logic; after
+# placement and again after routing the paths that are too slow are worked on.
+proc choose_strategies {} {
+    set synthesis [get_runs synth_1]
+    set_property strategy Flow_PerfOptimized_high $synthesis
+    set_property STEPS.SYNTH_DESIGN.ARGS.RETIMING true $synthesis
+    set implementation [get_runs impl_1]
+    set_property strategy Performance_Explore $implementation
+    set_property STEPS.PHYS_OPT_DESIGN.IS_ENABLED true $implementation
+    set_property STEPS.PHYS_OPT_DESIGN.ARGS.DIRECTIVE AggressiveExplore $implementation
+    set_property STEPS.POST_ROUTE_PHYS_OPT_DESIGN.IS_ENABLED true $implementation
+    set_property STEPS.POST_ROUTE_PHYS_OPT_DESIGN.ARGS.DIRECTIVE AggressiveExplore $implementation
+}
+
 # --- Implementation --------------------------------------------------------------------------------------------------
 
 proc finish_run {name args} {
@@ -286,14 +301,15 @@ proc main {parameters} {
     save_bd_design
     set mhz [clock_mhz]
     set design [get_files edgemoe_bd.bd]
+    set_property synth_checkpoint_mode None $design
     generate_target all $design
     add_files -norecurse [list [make_wrapper -files $design -top]]
     set_property top edgemoe_bd_wrapper [current_fileset]
     update_compile_order -fileset sources_1
 
+    choose_strategies
     finish_run synth_1
-    set_property strategy Performance_Explore [get_runs impl_1]
-    finish_run impl_1 -to_step route_design
+    finish_run impl_1  ;# all steps that are enabled, up to the bitstream, which is written if timing is met
     open_run impl_1
     report_utilization -file $work/utilization.rpt
     report_timing_summary -file $work/timing.rpt

@@ -66,7 +66,7 @@ def test_project(build, board):
         ["update_compile_order", "-fileset", "sources_1"],
         ["launch_runs", "synth_1", "-jobs", "4"],
         ["wait_on_run", "synth_1"],
-        ["launch_runs", "impl_1", "-to_step", "route_design", "-jobs", "4"],
+        ["launch_runs", "impl_1", "-jobs", "4"],
         ["wait_on_run", "impl_1"],
         ["open_run", "impl_1"],
         ["report_utilization", "-file", f"{work}/utilization.rpt"],
@@ -88,9 +88,31 @@ def test_project(build, board):
     )
     assert [call[1:] for call in run.of("set_property") if call[1] != "-dict"] == [
         ["board_part", f"{board.board_part}:1.10", "project"],  # the newest
+        ["synth_checkpoint_mode", "None", "edgemoe_bd.bd"],  # else the strategy does not reach the accelerator
         ["top", "edgemoe_bd_wrapper", "sources_1"],
-        ["strategy", "Performance_Explore", "impl_1"],
+        ["strategy", "Flow_PerfOptimized_high", "synth_1"],
+        ["STEPS.SYNTH_DESIGN.ARGS.RETIMING", "true", "synth_1"],
+        ["strategy", "Performance_Explore", "impl_1"],  # before what it would set back
+        ["STEPS.PHYS_OPT_DESIGN.IS_ENABLED", "true", "impl_1"],
+        ["STEPS.PHYS_OPT_DESIGN.ARGS.DIRECTIVE", "AggressiveExplore", "impl_1"],
+        ["STEPS.POST_ROUTE_PHYS_OPT_DESIGN.IS_ENABLED", "true", "impl_1"],
+        ["STEPS.POST_ROUTE_PHYS_OPT_DESIGN.ARGS.DIRECTIVE", "AggressiveExplore", "impl_1"],
     ]
+    assert order.index("validate_bd_design") < call_of(run, "synth_checkpoint_mode") < order.index("generate_target")
+    assert call_of(run, "STEPS.SYNTH_DESIGN.ARGS.RETIMING") < order.index("launch_runs")
+
+
+def call_of(run, name):
+    """Place of the call that sets a property."""
+    return next(place for place, call in enumerate(run.calls) if call[:2] == ["set_property", name])
+
+
+@pytest.mark.parametrize(("found", "warned"), [(2, True), (7, True), (8, False), (16, False), ("", False)])
+def test_what_a_smartconnect_lets_through(build, found, warned):
+    """Known after validation; the bitstream is made all the same, and the loss is said."""
+    run = build(load_board("pynq-z2"), converted=found)
+    assert run.code == 0, run.output
+    assert (f"memory0/M00_AXI lets only {found} reads through at a time" in run.output) == warned
 
 
 def test_names_with_spaces(build, tmp_path, monkeypatch):
@@ -363,8 +385,13 @@ def test_interfaces_of_the_rtl(board):
             f"SUPPORTS_NARROW_BURST 0, MAX_BURST_LENGTH 256, NUM_READ_OUTSTANDING 16, NUM_WRITE_OUTSTANDING 16, "
             f"HAS_LOCK 0, HAS_QOS 0, HAS_REGION 0"
         )
+    modes = {name: values["X_INTERFACE_MODE"] for name, values in found.items() if "X_INTERFACE_MODE" in values}
+    assert modes == {"clk": "slave", "rst": "slave", "irq": "master", "s_axi_awaddr": "slave"} | {
+        f"{master}_awaddr": "master" for master in masters
+    }  # once an interface
     assert found["clk"] == {
         "X_INTERFACE_INFO": "xilinx.com:signal:clock:1.0 clk CLK",
+        "X_INTERFACE_MODE": "slave",
         "X_INTERFACE_PARAMETER": f"XIL_INTERFACENAME clk, ASSOCIATED_BUSIF {':'.join(['s_axi', *masters])}, "
         "ASSOCIATED_RESET rst, "
         "FREQ_TOLERANCE_HZ -1",

@@ -18,6 +18,7 @@ __all__ = ["OUTSTANDING", "add_attributes", "interface_attributes", "parameters_
 
 _AXI = "xilinx.com:interface:aximm:1.0"
 _SIGNALS = {"clk": ("clock", "CLK"), "rst": ("reset", "RST"), "irq": ("interrupt", "INTERRUPT")}
+_SLAVES = {"clk", "rst", "s_axi"}  # of the interfaces; the others are masters
 OUTSTANDING = 16  # unfinished bursts a master and direction: what an HP port of UltraScale+ takes
 _PORT = re.compile(r"^  (?:in|out)put (?:\[\d+:0\] )?(?P<name>\w+);$", re.MULTILINE)
 
@@ -95,6 +96,7 @@ def interface_attributes(config: AcceleratorConfig, address_bits: int) -> Callab
         found = {"X_INTERFACE_INFO": info}
         if port in _SIGNALS or logical == "awaddr":
             values = ", ".join(f"{key} {value}" for key, value in parameters[interface].items())
+            found["X_INTERFACE_MODE"] = "slave" if interface in _SLAVES else "master"  # Vivado from 2024.2 on asks for it
             found["X_INTERFACE_PARAMETER"] = f"XIL_INTERFACENAME {interface}, {values}"
         return found
 
