@@ -74,9 +74,51 @@ def test_failed_timing_leaves_no_bitstream(vivado, tmp_path, monkeypatch):
 def test_what_does_not_fit_is_refused_before_vivado(vivado, tmp_path, monkeypatch):
     large = {**RESULT, "dsp": 221, "bram36": 140.5}
     monkeypatch.setattr(bitstream, "utilisation", lambda board, on_step: large)
-    with pytest.raises(BoardError, match=r"does not fit xc7z020 \(dsp: 221 of 220; bram36: 140.5 of 140\)"):
+    with pytest.raises(
+        BoardError,
+        match=r"pynq-z2 does not fit xc7z020 \(dsp: 221 of 220; bram36: 140.5 of 140\): make bitstream "
+        r"BOARD=pynq-z2-small has smaller memories \(compile bundles with --config pynq-z2-small\); edgemoe explore --board pynq-z2 finds",
+    ):
         build_bitstream(BOARD, tmp_path)
     assert not (tmp_path / "arguments").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "smaller"),
+    [
+        ("pynq-z2", "pynq-z2-small"),
+        ("pynq-z2-large", "pynq-z2-small"),
+        ("kr260-large", "kr260-small"),
+        ("aup-zu3-large", "aup-zu3"),
+        ("pynq-z2-small", None),
+        ("zcu102", None),
+    ],
+)
+def test_what_fits_instead(name, smaller):
+    """A configuration that there is, and that is smaller; or the file to change."""
+    found = utilisation.what_fits(load_board(name))
+    if smaller is None:
+        assert found.startswith(f"make it smaller in boards/{load_board(name).file.parent.name}/board.toml; ")
+    else:
+        assert found.startswith(f"make bitstream BOARD={smaller} has smaller memories ")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "ERROR: [Place 30-640] Place Check : This design requires more RAMB36/FIFO cells than are available in the "
+        "target device. This design requires 152 of such cell types but only 140 compatible sites are available",
+        "ERROR: [DRC UTLZ-1] Resource utilization: RAMB18 and RAMB36/FIFO over-utilized in Top Level Design",
+        "ERROR: [Synth 8-5834] Design needs 300 RAMB18 which is more than device capacity of 280",
+    ],
+)
+def test_block_ram_that_does_not_suffice(program, tmp_path, error):
+    """By Yosys it does, and Vivado maps otherwise: the message names what is smaller."""
+    program("vivado", f"echo '{error}'; exit 1")
+    with pytest.raises(BoardError) as caught:
+        build_bitstream(BOARD, tmp_path)
+    assert error.removeprefix("ERROR: ") in str(caught.value)
+    assert "; make bitstream BOARD=pynq-z2-small has smaller memories" in str(caught.value)
 
 
 def test_no_vivado(tmp_path, monkeypatch):

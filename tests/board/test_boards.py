@@ -7,11 +7,17 @@ import pytest
 
 from edgemoe.boards import BoardError, board_names, configuration_names, load_board
 from edgemoe.boards.board import BOARDS, read_board
+from edgemoe.compiler.fits import fits
 from edgemoe.configs import find_config
+from edgemoe.explorer.memories import rams, taken
 from edgemoe_hw.spec.config import PRESETS
+from edgemoe_models.config import PRESETS as MODELS
 
 NAMES = ["aup-zu3", "kr260", "kv260", "pynq-z2", "ultra96v2", "zcu102", "zcu104"]
-CONFIGURATIONS = [f"{name}{suffix}" for name in NAMES for suffix in ("", "-large")]
+SMALL = ["kr260", "kv260", "pynq-z2"]  # boards whose own configuration takes nearly all block RAM
+CONFIGURATIONS = [
+    f"{name}{suffix}" for name in NAMES for suffix in ("", "-large", *(["-small"] if name in SMALL else []))
+]
 GOOD = (BOARDS / "aup-zu3" / "board.toml").read_text(encoding="utf-8")
 
 
@@ -31,6 +37,35 @@ def test_a_variant_is_the_board_with_another_accelerator(name):
     assert find_config(large.name) == large.config
     array = ("lanes_k", "lanes_n", "epilogue_lanes", "norm_lanes", "dsp_chain", "axi_masters", "axi_bytes", "ultra_ram")
     assert all(getattr(large.config, field) == getattr(board.config, field) for field in array)
+
+
+def most_block_rams(config):
+    """If every memory's depth is rounded up to a power of two, as a mapper may that splits none."""
+    deeper = [dataclasses.replace(ram, rows=1 << (ram.rows - 1).bit_length()) for ram in rams(config)]
+    return sum(taken(ram).bram36 for ram in deeper)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small_variant(name):
+    """The way out where Vivado maps memories less tightly than Yosys: a tenth to spare at the worst, and the models of
+    the examples still fit."""
+    board, small = load_board(name), load_board(f"{name}-small")
+    assert most_block_rams(small.config) <= 0.9 * board.device.bram36
+    assert sum(taken(ram).bram36 for ram in rams(small.config)) < 0.8 * board.device.bram36
+    for model in ("m3vit-micro", "m3vit-tiny"):
+        assert fits(MODELS[model], small.config) == []
+    assert (small.hp_ports, small.clock_mhz) == (board.hp_ports, board.clock_mhz)
+
+
+def test_configurations_that_need_a_smaller_one():
+    """At the worst these do not fit, and ``make bitstream`` names one that does."""
+    boards = [load_board(name) for name in CONFIGURATIONS]
+    assert [board.name for board in boards if most_block_rams(board.config) > board.device.bram36] == [
+        "aup-zu3-large",
+        "pynq-z2",
+        "pynq-z2-large",
+        "ultra96v2-large",
+    ]
 
 
 @pytest.mark.parametrize(

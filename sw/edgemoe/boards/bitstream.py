@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from typing import Any
 
 from edgemoe.boards.board import BOARDS, Board, BoardError
 from edgemoe.boards.build_inputs import parameters_tcl, rtl_text
-from edgemoe.boards.utilisation import check_fits, utilisation
+from edgemoe.boards.utilisation import check_fits, utilisation, what_fits
 from edgemoe.manifest import ManifestError, read_manifest
 from edgemoe_hw.spec.config import ISA_VERSION
 from edgemoe_models.storage import checks
@@ -30,6 +31,8 @@ BUILD_TCL = BOARDS / "build.tcl"
 OUT = results_root() / "boards"
 _RESULTS = ("bit", "hwh")  # what Vivado leaves in the work folder as edgemoe.<suffix>
 _HASH_DIGITS = 12  # of the content, in the files' names
+# In placement's check ("requires more RAMB36/FIFO cells than are available"), DRC's and synthesis' ("device capacity").
+_SHORT_OF_RAM = re.compile(r"ERROR: .*\b(RAMB(18|36)|URAM).*\b(available|over-utilized|capacity)\b")
 _REPORT = "result.json"  # beside them: version, board files, clock, slack, utilisation
 
 
@@ -53,6 +56,7 @@ def build_bitstream(board: Board, out: Path = OUT, on_step: Callable[[str], None
     for name in [*(f"edgemoe.{suffix}" for suffix in _RESULTS), _REPORT]:
         (work / name).unlink(missing_ok=True)
     run_vivado(
+        board,
         [
             vivado,
             "-mode",
@@ -88,18 +92,20 @@ def find_vivado(board: Board) -> str:
     return path
 
 
-def run_vivado(command: list[str], work: Path) -> None:
+def run_vivado(board: Board, command: list[str], work: Path) -> None:
     """Run Vivado, its output in ``vivado.out``.
 
     Raises:
-        BoardError: it failed; the message has the first error that it wrote, and build.tcl's if that is another
+        BoardError: it failed; the message has the first error that it wrote, and build.tcl's if that is another; where
+            memories are too large for the FPGA, what is smaller too
     """
     output = work / "vivado.out"
     with output.open("w", encoding="utf-8") as stream:
         code = subprocess.run(command, cwd=work, stdout=stream, stderr=subprocess.STDOUT, check=False).returncode
     if code:
         lines = output.read_text(encoding="utf-8", errors="replace").splitlines()
-        raise BoardError(f"Vivado failed ({code}): {_reason(lines)}. Its output: {output}")
+        advice = f"; {what_fits(board)}" if any(map(_SHORT_OF_RAM.match, lines)) else ""
+        raise BoardError(f"Vivado failed ({code}): {_reason(lines)}{advice}. Its output: {output}")
 
 
 def _reason(lines: list[str]) -> str:

@@ -96,7 +96,9 @@ def interface_attributes(config: AcceleratorConfig, address_bits: int) -> Callab
         found = {"X_INTERFACE_INFO": info}
         if port in _SIGNALS or logical == "awaddr":
             values = ", ".join(f"{key} {value}" for key, value in parameters[interface].items())
-            found["X_INTERFACE_MODE"] = "slave" if interface in _SLAVES else "master"  # Vivado from 2024.2 on asks for it
+            found["X_INTERFACE_MODE"] = (
+                "slave" if interface in _SLAVES else "master"
+            )  # Vivado from 2024.2 on asks for it
             found["X_INTERFACE_PARAMETER"] = f"XIL_INTERFACENAME {interface}, {values}"
         return found
 

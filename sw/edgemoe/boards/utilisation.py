@@ -11,18 +11,20 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from edgemoe.boards.board import Board, BoardError
+from edgemoe.boards.board import Board, BoardError, configuration_names, load_board
 from edgemoe.boards.synth import WIRE_PS, synthesize, yosys_tool
 from edgemoe.errors import SynthesisError
 from edgemoe.extras import needs
+from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_models.storage import checks
 from edgemoe_models.storage.atomic import write_text
 from edgemoe_models.storage.cache import cache_root, cached
 from edgemoe_models.storage.json_text import read_json
 
-__all__ = ["RESOURCES", "check_fits", "keep", "utilisation", "utilisation_row"]
+__all__ = ["RESOURCES", "check_fits", "keep", "utilisation", "utilisation_row", "what_fits"]
 
 RESOURCES = ("lut", "ff", "dsp", "bram36", "uram")
+_LUT_ROWS = 64  # memories of at most so many rows lie in LUTs
 
 
 def utilisation(
@@ -98,7 +100,7 @@ def utilisation_row(board: Board, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_fits(board: Board, result: dict[str, Any]) -> None:
-    """Raise BoardError if a board's configuration does not fit its FPGA; the message says by how much."""
+    """Raise BoardError if a board's configuration does not fit its FPGA; it says by how much, and what fits."""
     row = utilisation_row(board, result)
     short = [
         f"{resource}: {row['used'][resource]:,} of {row['available'][resource]:,}"
@@ -108,5 +110,34 @@ def check_fits(board: Board, result: dict[str, Any]) -> None:
     if short:
         raise BoardError(
             f"the configuration of {board.name} does not fit {board.device.name} ({'; '.join(short)}): "
-            f"make it smaller in boards/{board.file.parent.name}/{board.file.name}"
+            f"{what_fits(board)}"
         )
+
+
+def what_fits(board: Board) -> str:
+    """What to do where a board's configuration does not fit: its smallest one, if there is a smaller."""
+    folder = board.file.parent.name
+    others = f"edgemoe explore --board {folder} finds others"
+    smallest = min(_of_the_same_board(board), key=lambda each: _block_ram_bits(each.config))
+    if _block_ram_bits(smallest.config) < _block_ram_bits(board.config):
+        return (
+            f"make bitstream BOARD={smallest.name} has smaller memories (compile bundles with --config "
+            f"{smallest.name}); {others}"
+        )
+    return f"make it smaller in boards/{folder}/{board.file.name}; {others}"
+
+
+def _of_the_same_board(board: Board) -> list[Board]:
+    folder = board.file.parents[1]
+    boards = [load_board(name, folder) for name in configuration_names(folder)]
+    return [each for each in boards if each.file == board.file]
+
+
+def _block_ram_bits(config: AcceleratorConfig) -> int:
+    """Of the memories that a configuration's fields decide; UltraRAM takes all of them but the weights."""
+    weights = 8 * config.lanes_k * config.lanes_n * config.weight_depth
+    if config.ultra_ram:
+        return weights
+    rows = 8 * config.lanes_k * (config.act_depth + config.residual_depth)
+    parameters = 64 * config.epilogue_lanes * config.param_depth if config.param_depth > _LUT_ROWS else 0
+    return weights + rows + 8 * config.lanes_n * config.score_depth + parameters
