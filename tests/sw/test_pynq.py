@@ -23,6 +23,7 @@ from edgemoe.runtime.platforms.registers import pynq_registers
 from edgemoe.workloads import best_model, load_graph
 from edgemoe_hw.spec import regs
 from edgemoe_hw.spec.config import PRESETS
+from edgemoe_models.pictures import read_picture
 from edgemoe_models.random_weights import random_images
 from support.random_graphs import random_graph, small_model
 
@@ -394,5 +395,5 @@ def test_example_of_first_contact(device, files, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(edgemoe, "open", lambda *arguments: opened(*arguments, timeout=60))
     exec(example, {})
     assert re.fullmatch(r"142\.85\d* MHz, \d+ cycles, power is not measured\n", capsys.readouterr().out)
-    sizes = [Image.open(folder / name).size for name in ("scene.png", "depth.png")]
-    assert sizes == [(bundle.model.image_width, bundle.model.image_height)] * 2
+    sizes = [read_picture(folder / name).shape[:2] for name in ("scene.png", "depth.png")]
+    assert sizes == [(bundle.model.image_height, bundle.model.image_width)] * 2
