@@ -50,7 +50,7 @@ def machine(kria, monkeypatch):
         function = getattr(surroundings, name)
         monkeypatch.setattr(surroundings, name, lambda function=function: function(kria))
     monkeypatch.setattr(surroundings, "overlay_folders", list)
-    monkeypatch.setattr(doctor, "_probe", lambda: {"version": "3.0.1", "clocks": {"fclk0_mhz": 99.999}})
+    monkeypatch.setattr(doctor, "probe_pynq", lambda: {"version": "3.0.1", "clocks": {"fclk0_mhz": 99.999}})
     monkeypatch.setenv("XILINX_XRT", "/usr")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     versions = surroundings.versions()
@@ -123,7 +123,7 @@ def test_selftest_on_the_accelerator(machine, flashed, tmp_path, monkeypatch):
         assert "had not ended" in json.loads(out.read_text())["selftest"]["not_run"]
         return {"code": 0, "seconds": 2.5, "output": ["/home/anna/edgemoe", "self-test passed"]}
 
-    monkeypatch.setattr(doctor, "_run", run)
+    monkeypatch.setattr(doctor, "run_module", run)
     found = examine(out)
     options = ["--device", "pynq", "--bundle", str(flashed.with_name("bundle.emoe"))]
     assert runs == [["edgemoe.runtime.selftest", *options, "--bitstream", str(flashed.with_suffix(".bit"))]]
@@ -142,7 +142,8 @@ def test_problems_of_a_board(machine, flashed, tmp_path, monkeypatch):
     values = json.loads(flashed.read_text())
     flashed.write_text(json.dumps(values | {"isa_version": ISA_VERSION - 1}))
     flashed.with_suffix(".bit").write_text("damaged")
-    monkeypatch.setattr(doctor, "_run", lambda *_: {"code": -11, "seconds": 1.0, "output": ["Segmentation fault", ""]})
+    crash = {"code": -11, "seconds": 1.0, "output": ["Segmentation fault", ""]}
+    monkeypatch.setattr(doctor, "run_module", lambda *_: crash)
     found = examine(tmp_path / "found.json")
     assert [problem.partition(":")[0] for problem in found["problems"]] == [
         "only root may load a bitstream",
@@ -152,7 +153,7 @@ def test_problems_of_a_board(machine, flashed, tmp_path, monkeypatch):
     ]
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.delenv("XILINX_XRT")
-    monkeypatch.setattr(doctor, "_probe", lambda: {"error": "ImportError: no module named pkg_resources"})
+    monkeypatch.setattr(doctor, "probe_pynq", lambda: {"error": "ImportError: no module named pkg_resources"})
     monkeypatch.setattr(surroundings, "overlay_folders", list)
     found = examine(tmp_path / "found.json", selftest=False)
     assert found["selftest"] == {"not_run": "not asked for"}
@@ -167,7 +168,9 @@ def test_board_without_pynq(machine, tmp_path, monkeypatch):
     """The self-test shows at least that the rest works."""
     versions = surroundings.versions() | {"pynq": None}
     monkeypatch.setattr(surroundings, "versions", lambda: versions)
-    monkeypatch.setattr(doctor, "_run", lambda arguments, seconds: {"code": 0, "seconds": 1.0, "output": arguments})
+    monkeypatch.setattr(
+        doctor, "run_module", lambda arguments, seconds: {"code": 0, "seconds": 1.0, "output": arguments}
+    )
     found = examine(tmp_path / "found.json")
     assert found["pynq"] == {"error": "pynq is not installed"}
     assert found["selftest"]["output"][1:3] == ["--device", "reference"]
@@ -180,7 +183,7 @@ def test_selftest_that_does_not_end(tmp_path, monkeypatch):
     module.write_text("import time\nprint('begun', flush=True)\ntime.sleep(60)\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     begin = time.monotonic()
-    found = doctor._run(["endless"], 3)
+    found = doctor.run_module(["endless"], 3)
     assert found["code"] is None and found["output"] == ["begun"] and time.monotonic() - begin < 30
     bare = {"board": surroundings.board(tmp_path), "versions": surroundings.versions(), "overlays": [], "pynq": {}}
     told = problems({**bare, "system": surroundings.system(tmp_path), "selftest": found})
@@ -188,8 +191,8 @@ def test_selftest_that_does_not_end(tmp_path, monkeypatch):
 
 
 def test_pynq_that_ends_its_process(monkeypatch):
-    monkeypatch.setattr(doctor, "_run", lambda *_: {"code": -6, "seconds": 0.1, "output": ["terminate called"]})
-    assert doctor._probe() == {"error": "PYNQ ended its process (-6)", "output": ["terminate called"]}
+    monkeypatch.setattr(doctor, "run_module", lambda *_: {"code": -6, "seconds": 0.1, "output": ["terminate called"]})
+    assert doctor.probe_pynq() == {"error": "PYNQ ended its process (-6)", "output": ["terminate called"]}
 
 
 def test_nothing_to_test(tmp_path, monkeypatch):

@@ -107,14 +107,6 @@ def call_of(run, name):
     return next(place for place, call in enumerate(run.calls) if call[:2] == ["set_property", name])
 
 
-@pytest.mark.parametrize(("found", "warned"), [(2, True), (7, True), (8, False), (16, False), ("", False)])
-def test_what_a_smartconnect_lets_through(build, found, warned):
-    """Known after validation; the bitstream is made all the same, and the loss is said."""
-    run = build(load_board("pynq-z2"), converted=found)
-    assert run.code == 0, run.output
-    assert (f"memory0/M00_AXI lets only {found} reads through at a time" in run.output) == warned
-
-
 def test_names_with_spaces(build, tmp_path, monkeypatch):
     """Vivado takes lists of files and of folders: a name with a space is one of them."""
     monkeypatch.setenv("BOARD_FILES", "/my boards")

@@ -40,3 +40,11 @@ def test_four_ports(build, name):
     on = [name for name, value in settings.items() if re.search(r"S_AXI_(HP\d|GP[2-5])$", name) and value == "1"]
     assert len(on) == 4
     assert sum(name.endswith("DATA_WIDTH") and value == str(board.hp_bits) for name, value in settings.items()) == 4
+
+
+@pytest.mark.parametrize(("found", "warned"), [(2, True), (7, True), (8, False), (16, False), ("", False)])
+def test_what_a_smartconnect_lets_through(build, found, warned):
+    """Known after validation; the bitstream is made all the same, and the loss is said."""
+    run = build(load_board("pynq-z2"), converted=found)
+    assert run.code == 0, run.output
+    assert (f"memory0/M00_AXI lets only {found} reads through at a time" in run.output) == warned

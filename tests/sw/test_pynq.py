@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import shutil
 import threading
 import time
 from dataclasses import replace
@@ -22,8 +21,6 @@ from edgemoe.errors import DeviceError, DeviceInUse
 from edgemoe.runtime.platforms.registers import pynq_registers
 from edgemoe.workloads import best_model, load_graph
 from edgemoe_hw.spec import regs
-from edgemoe_hw.spec.config import PRESETS
-from edgemoe_models.pictures import read_picture
 from edgemoe_models.random_weights import random_images
 from support.random_graphs import random_graph, small_model
 
@@ -377,23 +374,3 @@ def test_example_of_the_docs(tmp_path, monkeypatch, pictures, capsys):
     Image.fromarray(pictures[0]).save("scene.png")
     exec(example, {})
     assert capsys.readouterr().out == "(12, 16) pynq\n"
-
-
-def test_example_of_first_contact(device, files, tmp_path, monkeypatch, capsys):
-    """docs/first_contact.md, step 5, in a home as `make flash` leaves it."""
-    page = Path(__file__).parents[2] / "docs" / "first_contact.md"
-    (example,) = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    bundle = build_bundle(random_graph(small_model(tasks=KINDS)), PRESETS["tiny"])
-    folder = tmp_path / "edgemoe" / files.stem
-    folder.mkdir(parents=True)
-    for path in files.parent.glob(f"{files.stem}.*"):
-        shutil.copy(path, folder)
-    bundle.save(folder / "bundle.emoe")
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    opened = edgemoe.open
-    monkeypatch.setattr(edgemoe, "open", lambda *arguments: opened(*arguments, timeout=60))
-    exec(example, {})
-    assert re.fullmatch(r"142\.85\d* MHz, \d+ cycles, power is not measured\n", capsys.readouterr().out)
-    sizes = [read_picture(folder / name).shape[:2] for name in ("scene.png", "depth.png")]
-    assert sizes == [(bundle.model.image_height, bundle.model.image_width)] * 2

@@ -10,15 +10,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
+import edgemoe
 from edgemoe.boards import MODULE_VLNV, load_board
 from edgemoe.boards.simulated import simulated_overlay
 from edgemoe.bundle import BundleError
+from edgemoe.compiler import build_bundle
 from edgemoe.errors import DeviceError
 from edgemoe.runtime.platforms.overlays import overlay_folders
 from edgemoe_hw.spec.config import PRESETS
+from support.random_graphs import random_graph, small_model
 
-from .conftest import needs_pynq, open_here, overlay
+from .conftest import KINDS, needs_pynq, open_here, overlay
 
 pytestmark = needs_pynq
 
@@ -167,3 +171,24 @@ def test_pynq_that_cannot_be_imported(runtime_bundle, files):
         r"'setuptools<82'",
         done.stdout,
     )
+
+
+def test_example_of_first_contact(device, files, tmp_path, monkeypatch, capsys):
+    """docs/first_contact.md, step 5, in a home as `make flash` leaves it."""
+    page = Path(__file__).parents[2] / "docs" / "first_contact.md"
+    (example,) = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    bundle = build_bundle(random_graph(small_model(tasks=KINDS)), PRESETS["tiny"])
+    folder = tmp_path / "edgemoe" / files.stem
+    folder.mkdir(parents=True)
+    for path in files.parent.glob(f"{files.stem}.*"):
+        shutil.copy(path, folder)
+    bundle.save(folder / "bundle.emoe")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    opened = edgemoe.open
+    monkeypatch.setattr(edgemoe, "open", lambda *arguments: opened(*arguments, timeout=60))
+    exec(example, {})
+    assert re.fullmatch(r"142\.85\d* MHz, \d+ cycles, power is not measured\n", capsys.readouterr().out)
+    for name in ("scene.png", "depth.png"):
+        with Image.open(folder / name) as picture:
+            assert picture.size == (bundle.model.image_width, bundle.model.image_height)

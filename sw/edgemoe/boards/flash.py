@@ -43,15 +43,23 @@ reason=$(python3 -c 'import numpy' 2>&1) || {
     exit 1; }
 @CHECKS@# No caches of root's in the user's folder: the next `edgemoe boards flash` could not delete them.
 export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=lib
-exec python3 -m edgemoe.runtime.@NAME@ @OPTIONS@--bundle bundle.emoe --bitstream @STEM@.bit "$@"
+exec @COMMAND@ --bundle bundle.emoe --bitstream @STEM@.bit "$@"
 """
 _PYNQ_CHECK = """python3 -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("pynq") is None)' || {
     echo "edgemoe: this board's Python has no pynq: sudo python3 -m pip install pynq" >&2; exit 1; }
 """
-# Name of a script and of its module: what it says of itself, what it checks beside NumPy, options.
+# By name of a script: what it says of itself, what it checks beside NumPy, what it starts.
 _SCRIPTS = {
-    "selftest": ("Started as root by `edgemoe boards flash`", _PYNQ_CHECK, "--device pynq "),
-    "doctor": ("Collects what to send when something fails, also where there is no PYNQ", "", ""),
+    "selftest": (
+        "Started as root by `edgemoe boards flash`",
+        _PYNQ_CHECK,
+        "python3 -m edgemoe.runtime.selftest --device pynq",
+    ),
+    "doctor": (
+        "Collects what to send when something fails, also where there is no PYNQ",
+        "",
+        "python3 -m edgemoe.runtime.doctor",
+    ),
 }
 
 
@@ -118,8 +126,8 @@ def stage(board: Board, manifest: Path, bundle: Path, out: Path) -> Path:
 
 
 def _script(name: str, stem: str) -> str:
-    comment, checks, options = _SCRIPTS[name]
-    words = {"COMMENT": comment, "CHECKS": checks, "OPTIONS": options, "NAME": name, "STEM": stem}
+    comment, checks, command = _SCRIPTS[name]
+    words = {"COMMENT": comment, "CHECKS": checks, "COMMAND": command, "NAME": name, "STEM": stem}
     text = _SCRIPT
     for word, value in words.items():
         text = text.replace(f"@{word}@", value)

@@ -21,8 +21,9 @@ from edgemoe.packaged_bundles import bundle_names
 from edgemoe.runtime import surroundings
 from edgemoe.runtime.surroundings import without_names
 from edgemoe_models.storage.atomic import write_text
+from edgemoe_models.storage.json_text import parse_json
 
-__all__ = ["OUT", "examine", "main", "problems", "summary"]
+__all__ = ["OUT", "examine", "main", "probe_pynq", "problems", "run_module", "summary"]
 
 OUT = Path("edgemoe-doctor.json")
 _PACKAGED = "m3vit-micro-w8a8-pynq-z2"
@@ -60,14 +61,14 @@ def examine(
         "board": surroundings.board(),
         "overlays": surroundings.overlays(),
     }
-    found["pynq"] = _probe() if found["versions"]["pynq"] else {"error": "pynq is not installed"}
+    found["pynq"] = probe_pynq() if found["versions"]["pynq"] else {"error": "pynq is not installed"}
     arguments = _selftest_arguments(found, bundle, bitstream) if selftest else "not asked for"
     if isinstance(arguments, str):
         found["selftest"] = {"not_run": arguments}
     else:
         found["selftest"] = {"arguments": arguments, "not_run": "it had not ended when this was written"}
         _write(out, found)
-        found["selftest"] = {"arguments": arguments, **_run(["edgemoe.runtime.selftest", *arguments], seconds)}
+        found["selftest"] = {"arguments": arguments, **run_module(["edgemoe.runtime.selftest", *arguments], seconds)}
     return _write(out, found)
 
 
@@ -86,11 +87,11 @@ def _without_names(value: Any) -> Any:
     return without_names(value) if isinstance(value, str) else value
 
 
-def _probe() -> dict[str, Any]:
+def probe_pynq() -> dict[str, Any]:
     """What PYNQ says, from a process of its own."""
-    done = _run(["edgemoe.runtime.platforms.pynq_probe"], _PROBE_SECONDS)
+    done = run_module(["edgemoe.runtime.platforms.pynq_probe"], _PROBE_SECONDS)
     try:
-        found: dict[str, Any] = json.loads(done["output"][-1])
+        found: dict[str, Any] = parse_json(done["output"][-1])
         return found
     except (ValueError, IndexError):
         return {"error": f"PYNQ ended its process ({done['code']})", "output": done["output"]}
@@ -117,7 +118,7 @@ def _is_pynq(found: dict[str, Any]) -> bool:
     return "error" not in found["pynq"]
 
 
-def _run(arguments: list[str], seconds: float) -> dict[str, Any]:
+def run_module(arguments: list[str], seconds: float) -> dict[str, Any]:
     """A module in a process of its own: ``code`` (None: given up), ``seconds``, and its ``output``'s last lines."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONFAULTHANDLER": "1"}
     begin = time.monotonic()
