@@ -1,6 +1,7 @@
 """The real pynq package on a simulated board: overlays, binding, clocks, memory, interrupt, and what can be wrong."""
 
 import asyncio
+import json
 import os
 import re
 import threading
@@ -18,6 +19,7 @@ from edgemoe.boards import IP_VLNV, MODULE_VLNV, load_board
 from edgemoe.boards.simulated import simulated_overlay
 from edgemoe.compiler import build_bundle
 from edgemoe.errors import DeviceError, DeviceInUse
+from edgemoe.runtime.platforms import pynq_probe
 from edgemoe.runtime.platforms.registers import pynq_registers
 from edgemoe.workloads import best_model, load_graph
 from edgemoe_hw.spec import regs
@@ -115,6 +117,18 @@ def test_clock_that_cannot_be_lowered(device, runtime_bundle, files, monkeypatch
     monkeypatch.setattr(type(device), "download", lambda *_: pytest.fail("loaded"))
     with pytest.raises(DeviceError, match="the board's clock is 300 MHz and cannot be lowered to 142.86"):
         open_here(runtime_bundle, files)
+
+
+def test_probe(device, runtime_bundle, files):
+    """What the doctor asks PYNQ: with each version's own names of device and clocks."""
+    import pynq
+
+    with open_here(runtime_bundle, files) as accelerator:
+        found = pynq_probe.probe()
+        assert found["clocks"]["fclk0_mhz"] == accelerator.clock_mhz
+    assert found["version"] == pynq.__version__ and "error" not in found
+    assert found["device"] == {"class": "SimulatedDevice", "name": "simulated"}
+    assert json.loads(json.dumps(found)) == found
 
 
 def test_download(device, runtime_bundle, files):
