@@ -58,7 +58,8 @@ def test_runs_where_nothing_else_is_installed(runtime_bundle, pictures, expected
     )
     assert done.returncode == 0, done.stderr
     np.testing.assert_array_equal(np.load(output), expected(pictures[0], "depth"))
-    *tasks, verdict, simulator, board, line, loaded = done.stdout.splitlines()
+    versions, *tasks, verdict, simulator, board, line, loaded = done.stdout.splitlines()
+    assert versions.startswith("edgemoe ") and f", numpy {np.__version__}, " in versions
     assert len(tasks) == 5 and verdict == "self-test passed"
     assert simulator.startswith(f"device sim needs the simulator; install it with: {install_command('sim')} (No")
     assert board.startswith("device pynq needs a PYNQ board; install there: pip install pynq (No module")
