@@ -9,15 +9,23 @@ import sys
 from collections.abc import Callable, Iterable
 
 from edgemoe_hw.spec import constants, isa, regs
-from edgemoe_hw.spec.config import _FREE, ISA_VERSION, AcceleratorConfig
+from edgemoe_hw.spec.config import ISA_VERSION, NOT_HASHED, AcceleratorConfig
 from edgemoe_hw.spec.fields import Field
 from edgemoe_hw.spec.isa_docs import member_comments
 
 __all__ = ["HEADERS", "isa_header", "regs_header"]
 
 
+_LONGEST_LINE = 120
+
+
 def _define(name: str, value: str, comment: str = "") -> str:
-    return f"#define {name} {value}" + (f" /* {comment} */" if comment else "")
+    """A macro, with its meaning behind or above it."""
+    line = f"#define {name} {value}"
+    if not comment:
+        return line
+    beside = f"{line} /* {comment} */"
+    return beside if len(beside) <= _LONGEST_LINE else f"/* {comment} */\n{line}"
 
 
 def _values(values: type[enum.IntEnum], prefix: str, comments: dict[str, str]) -> list[str]:
@@ -38,7 +46,7 @@ def regs_header() -> str:
     """``edgemoe_regs.h``: offsets of registers, masks of their fields, error codes and what they mean."""
     lines = [
         "",
-        "/* Registers of 32 bits on AXI4-Lite. One that has a _WORDS of 2 has its high half 4 bytes above its low half;",
+        "/* Registers of 32 bits on AXI4-Lite. One with a _WORDS of 2 has its high half 4 bytes above its low half;",
         "   reading the low half latches the high one. */",
         _define("EMOE_REG_ADDRESS_BITS", f"{regs.ADDRESS_BITS}u"),
         _define("EMOE_ID", f"{regs.ID:#010x}u", "ASCII EMOE"),
@@ -58,7 +66,7 @@ def regs_header() -> str:
     lines += ["", "/* Error codes */"]
     lines += [_define(f"EMOE_ERROR_{code.name}", f"{code.value}u", regs.ERROR_TEXT[code]) for code in regs.ErrorCode]
     lines += ["", "/* X(code, name, meaning) of each. */", "#define EMOE_ERROR_CODES(X) \\"]
-    rows = [f'    X({code.value}u, "{code.name}", "{regs.ERROR_TEXT[code]}")' for code in regs.ErrorCode]
+    rows = [f'    X({code.value}u, "{code.name}", \\\n      "{regs.ERROR_TEXT[code]}")' for code in regs.ErrorCode]
     lines.append(" \\\n".join(rows))
     return _guarded("edgemoe_regs.h", "hw/edgemoe_hw/spec/regs.py", lines)
 
@@ -77,7 +85,7 @@ def isa_header() -> str:
     lines = [
         "",
         _define("EMOE_ISA_VERSION", f"{ISA_VERSION}u"),
-        _define("EMOE_COMMAND_BYTES", f"{isa.COMMAND_BYTES}u", "little-endian; bits count from the first byte's lowest"),
+        _define("EMOE_COMMAND_BYTES", f"{isa.COMMAND_BYTES}u", "bits count from the first byte's lowest"),
         _define("EMOE_HEADER_BITS", f"{isa.HEADER_BITS}u"),
         _define("EMOE_MAX_BLOCKS", f"{constants.MAX_BLOCKS}u", "MoE blocks whose expert loads are kept"),
         _define("EMOE_MAX_EXPERTS", f"{constants.MAX_EXPERTS}u"),
@@ -98,16 +106,16 @@ def isa_header() -> str:
     for opcode, payload in isa.PAYLOADS.items():
         if payload.fields():
             lines += ["", f"/* {opcode.name} */", *_fields(opcode.name, payload.fields(), isa.HEADER_BITS)]
-    hashed = [field.name for field in dataclasses.fields(AcceleratorConfig) if field.name not in _FREE]
+    hashed = [field.name for field in dataclasses.fields(AcceleratorConfig) if field.name not in NOT_HASHED]
     lines += [
         "",
-        "/* X(name) of the fields of a configuration that its hash is made of, the ISA's version among them, in order. */",
+        "/* X(name) of the fields of a configuration that its hash is made of, in order, and the ISA's version. */",
         "#define EMOE_CONFIG_HASHED(X) \\",
         " \\\n".join(f"    X({name})" for name in sorted([*hashed, "isa_version"])),
         "",
         "/* The other fields of a configuration. */",
         "#define EMOE_CONFIG_FREE(X) \\",
-        " \\\n".join(f"    X({name})" for name in _FREE),
+        " \\\n".join(f"    X({name})" for name in NOT_HASHED),
     ]
     return _guarded("edgemoe_isa.h", "hw/edgemoe_hw/spec/isa.py and config.py", lines)
 

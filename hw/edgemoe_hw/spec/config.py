@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from edgemoe_hw.spec import constants
 
-__all__ = ["ISA_VERSION", "PRESETS", "AcceleratorConfig", "ConfigError"]
+__all__ = ["ISA_VERSION", "NOT_HASHED", "PRESETS", "AcceleratorConfig", "ConfigError"]
 
 ISA_VERSION = 4
 
@@ -32,7 +32,8 @@ _LARGEST = {
 }
 _MAX_CLOCK_MHZ = 10_000
 _MAX_GB_PER_SECOND = 10_000
-_FREE = ("name", "ultra_ram", "dram_latency", "assumed_clock_mhz", "dram_gb_per_second")  # neither hardware nor layout
+#: Fields that change neither hardware nor layout.
+NOT_HASHED = ("name", "ultra_ram", "dram_latency", "assumed_clock_mhz", "dram_gb_per_second")
 
 
 class ConfigError(ValueError):
@@ -257,7 +258,7 @@ class AcceleratorConfig:
 
     def content_hash_of(self, isa_version: int) -> str:
         """``content_hash`` of the same configuration as it was with an earlier ISA."""
-        values = {name: value for name, value in self.to_dict().items() if name not in _FREE}
+        values = {name: value for name, value in self.to_dict().items() if name not in NOT_HASHED}
         values["isa_version"] = isa_version
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 

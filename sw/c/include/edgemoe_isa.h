@@ -3,7 +3,7 @@
 #define EDGEMOE_ISA_H
 
 #define EMOE_ISA_VERSION 4u
-#define EMOE_COMMAND_BYTES 64u /* little-endian; bits count from the first byte's lowest */
+#define EMOE_COMMAND_BYTES 64u /* bits count from the first byte's lowest */
 #define EMOE_HEADER_BITS 96u
 #define EMOE_MAX_BLOCKS 16u /* MoE blocks whose expert loads are kept */
 #define EMOE_MAX_EXPERTS 32u
@@ -127,7 +127,8 @@
 #define EMOE_MATMUL_K_STEPS_WIDTH 8u
 #define EMOE_MATMUL_WEIGHT_BASE_LSB 137u /* weight row of (tile, step) = weight_base + tile * k_steps + step */
 #define EMOE_MATMUL_WEIGHT_BASE_WIDTH 16u
-#define EMOE_MATMUL_NIBBLES_LSB 153u /* int4 weights, row = weight_base + tile * ceil(k_steps / 2) + step // 2: odd steps in high nibbles */
+/* int4 weights, row = weight_base + tile * ceil(k_steps / 2) + step // 2: odd steps in high nibbles */
+#define EMOE_MATMUL_NIBBLES_LSB 153u
 #define EMOE_MATMUL_NIBBLES_WIDTH 1u
 #define EMOE_MATMUL_TILES_LSB 154u /* tiles of lanes_n output channels */
 #define EMOE_MATMUL_TILES_WIDTH 10u
@@ -159,7 +160,8 @@
 #define EMOE_MATMUL_HEAD_DIM_WIDTH 10u
 #define EMOE_MATMUL_HEAD_STRIDE_LSB 271u /* KEY, VALUE: weight rows between heads */
 #define EMOE_MATMUL_HEAD_STRIDE_WIDTH 16u
-#define EMOE_MATMUL_TILE_STRIDE_LSB 287u /* KEY: weight rows between token tiles; VALUE: between channel tiles of a head */
+/* KEY: weight rows between token tiles; VALUE: between channel tiles of a head */
+#define EMOE_MATMUL_TILE_STRIDE_LSB 287u
 #define EMOE_MATMUL_TILE_STRIDE_WIDTH 16u
 #define EMOE_MATMUL_TOKEN_REM_LSB 303u /* KEY: first token % lanes_n; VALUE: first token % lanes_k */
 #define EMOE_MATMUL_TOKEN_REM_WIDTH 8u
@@ -167,7 +169,8 @@
 #define EMOE_MATMUL_KEYS_WIDTH 11u
 #define EMOE_MATMUL_SCORE_SHIFT_LSB 322u /* SCORE source: docs/numerics.md, section 6 */
 #define EMOE_MATMUL_SCORE_SHIFT_WIDTH 2u
-#define EMOE_MATMUL_MAX_BASE_LSB 324u /* SCORE source and mode: first token's entry of the row-maximum memory; GATE: first token number */
+/* SCORE source and mode: first token's entry of the row-maximum memory; GATE: first token number */
+#define EMOE_MATMUL_MAX_BASE_LSB 324u
 #define EMOE_MATMUL_MAX_BASE_WIDTH 11u
 #define EMOE_MATMUL_NUM_EXPERTS_LSB 335u /* GATE: experts of the layer */
 #define EMOE_MATMUL_NUM_EXPERTS_WIDTH 6u
@@ -189,7 +192,8 @@
 #define EMOE_LAYERNORM_DST_BASE_WIDTH 16u
 #define EMOE_LAYERNORM_DST_STRIDE_LSB 163u /* activation rows between tokens */
 #define EMOE_LAYERNORM_DST_STRIDE_WIDTH 12u
-#define EMOE_LAYERNORM_PARAM_BASE_LSB 175u /* row of the norm-parameter memory (norm_lanes x {gamma int16, pad 16, beta int32}) */
+/* row of the norm-parameter memory (norm_lanes x {gamma int16, pad 16, beta int32}) */
+#define EMOE_LAYERNORM_PARAM_BASE_LSB 175u
 #define EMOE_LAYERNORM_PARAM_BASE_WIDTH 16u
 #define EMOE_LAYERNORM_DIM_LSB 191u /* channels D */
 #define EMOE_LAYERNORM_DIM_WIDTH 11u
@@ -212,7 +216,7 @@
 #define EMOE_STORE_ROWS_LSB 146u /* number of rows */
 #define EMOE_STORE_ROWS_WIDTH 16u
 
-/* X(name) of the fields of a configuration that its hash is made of, the ISA's version among them, in order. */
+/* X(name) of the fields of a configuration that its hash is made of, in order, and the ISA's version. */
 #define EMOE_CONFIG_HASHED(X) \
     X(act_depth) \
     X(axi_bytes) \

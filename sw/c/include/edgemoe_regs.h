@@ -2,7 +2,7 @@
 #ifndef EDGEMOE_REGS_H
 #define EDGEMOE_REGS_H
 
-/* Registers of 32 bits on AXI4-Lite. One that has a _WORDS of 2 has its high half 4 bytes above its low half;
+/* Registers of 32 bits on AXI4-Lite. One with a _WORDS of 2 has its high half 4 bytes above its low half;
    reading the low half latches the high one. */
 #define EMOE_REG_ADDRESS_BITS 12u
 #define EMOE_ID 0x454d4f45u /* ASCII EMOE */
@@ -145,22 +145,35 @@
 #define EMOE_ERROR_ADDRESS_RANGE 5u /* a command's memory, base or rows do not exist */
 #define EMOE_ERROR_READ_BUS 6u /* a read was answered with an error response */
 #define EMOE_ERROR_WRITE_BUS 7u /* a write was answered with an error response */
-#define EMOE_ERROR_QUEUE_OVERFLOW 8u /* more tokens than an expert's queue holds, or tokens faster than the gate takes */
+/* more tokens than an expert's queue holds, or tokens faster than the gate takes */
+#define EMOE_ERROR_QUEUE_OVERFLOW 8u
 #define EMOE_ERROR_WATCHDOG 9u /* WATCHDOG cycles passed without progress */
-#define EMOE_ERROR_REGION 10u /* a LOAD or STORE leaves its region of DRAM, or a STORE is not to OUTPUT; nothing was transferred */
+/* a LOAD or STORE leaves its region of DRAM, or a STORE is not to OUTPUT; nothing was transferred */
+#define EMOE_ERROR_REGION 10u
 
 /* X(code, name, meaning) of each. */
 #define EMOE_ERROR_CODES(X) \
-    X(0u, "NONE", "no error") \
-    X(1u, "ILLEGAL_OPCODE", "a command's opcode is unknown, or the first command is not BEGIN") \
-    X(2u, "ISA_VERSION", "BEGIN names another ISA version") \
-    X(3u, "CONFIG_HASH", "BEGIN names another configuration") \
-    X(4u, "PROGRAM_LENGTH", "BEGIN, END and PROGRAM_COMMANDS disagree about the number of commands") \
-    X(5u, "ADDRESS_RANGE", "a command's memory, base or rows do not exist") \
-    X(6u, "READ_BUS", "a read was answered with an error response") \
-    X(7u, "WRITE_BUS", "a write was answered with an error response") \
-    X(8u, "QUEUE_OVERFLOW", "more tokens than an expert's queue holds, or tokens faster than the gate takes") \
-    X(9u, "WATCHDOG", "WATCHDOG cycles passed without progress") \
-    X(10u, "REGION", "a LOAD or STORE leaves its region of DRAM, or a STORE is not to OUTPUT; nothing was transferred")
+    X(0u, "NONE", \
+      "no error") \
+    X(1u, "ILLEGAL_OPCODE", \
+      "a command's opcode is unknown, or the first command is not BEGIN") \
+    X(2u, "ISA_VERSION", \
+      "BEGIN names another ISA version") \
+    X(3u, "CONFIG_HASH", \
+      "BEGIN names another configuration") \
+    X(4u, "PROGRAM_LENGTH", \
+      "BEGIN, END and PROGRAM_COMMANDS disagree about the number of commands") \
+    X(5u, "ADDRESS_RANGE", \
+      "a command's memory, base or rows do not exist") \
+    X(6u, "READ_BUS", \
+      "a read was answered with an error response") \
+    X(7u, "WRITE_BUS", \
+      "a write was answered with an error response") \
+    X(8u, "QUEUE_OVERFLOW", \
+      "more tokens than an expert's queue holds, or tokens faster than the gate takes") \
+    X(9u, "WATCHDOG", \
+      "WATCHDOG cycles passed without progress") \
+    X(10u, "REGION", \
+      "a LOAD or STORE leaves its region of DRAM, or a STORE is not to OUTPUT; nothing was transferred")
 
 #endif /* EDGEMOE_REGS_H */
