@@ -102,7 +102,7 @@ def test_documents(program, parts, tmp_path, rng):
     document, tensors = parts
     places, files = list(places_of(document)), []
     general = [place for place in places if not re.search(r"\.outputs\.|\.phases\.\d", place)]
-    for number in range(400):
+    for number in range(250):
         place = str(rng.choice(general if number % 2 else places))
         how = rng.integers(0, 8)
         changed = put(document, place, EVIL[rng.integers(len(EVIL))])
@@ -131,7 +131,7 @@ def test_programs(program, parts, tmp_path, rng):
     """Bits of commands flipped, with a right hash."""
     document, tensors = parts
     names, files = [name for name in tensors if "program" in name], []
-    for number in range(200):
+    for number in range(120):
         changed = dict(tensors)
         name = str(rng.choice(names))
         commands = changed[name] = tensors[name].copy()
@@ -214,7 +214,7 @@ def field(opcode, bit, width, value):
         (field(3, 0, 4, 6), "BEGIN is the first command, and END the last"),
         (lambda commands: commands[:64], "the program has 64 bytes, which are not 2 to 65535 commands of 64"),
         (lambda commands: commands[:-1], "which are not 2 to 65535 commands of 64"),
-        (lambda commands: commands[:-64], "BEGIN is the first command, and END the last"),
+        (lambda commands: commands[:-64], "BEGIN names another ISA version, configuration or number of commands"),
     ],
 )
 def test_commands(change, message, program, parts, tmp_path):
@@ -266,7 +266,7 @@ META = {"__metadata__": {METADATA_KEY: "{}"}}
         (raw_file({**META, "data": entry(0, 4), "graph": entry(2, 8)}, b"12345678"), "its tensors overlap"),
         (raw_file({**META, "data": entry(0, 4), "graph": entry(6, 8)}, b"12345678"), "have gaps"),
         (raw_file({**META, "data": entry(0, 4)}, b"12345678"), "it has 8 bytes of tensors, but its header tells of 4"),
-        (raw_file({**META, "data": entry(0, 8, shape=[2**62])}, b"12345678"), "does not lie inside the file"),
+        (raw_file({**META, "data": entry(0, 8, shape=[2**59])}, b"12345678"), "does not lie inside the file"),
         (raw_file({**META, "data": entry(0, 8, dtype="F32")}, b"12345678"), "tensor data must be uint8 [N]"),
         (raw_file({**META, "data": entry(0, 8, shape=[2, 4])}, b"12345678"), "tensor data must be uint8 [N]"),
         (raw_file({**META, "a\nb": entry(0, 8, shape=[[]])}, b"12345678"), "tensor a?b must be uint8 [N]"),

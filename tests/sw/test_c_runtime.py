@@ -1,5 +1,6 @@
 """The C runtime (sw/c) against the Python host: the same bits on the simulated RTL, under AddressSanitizer."""
 
+import dataclasses
 import re
 import subprocess
 
@@ -12,7 +13,7 @@ from edgemoe.compiler import build_bundle
 from edgemoe.runtime.packing import ImagePacker
 from edgemoe.runtime.predictions import Measured, interpret
 from edgemoe_hw.spec.config import PRESETS
-from edgemoe_hw.spec.isa import COMMAND_BYTES, MatMul, decode, encode
+from edgemoe_hw.spec.isa import COMMAND_BYTES, Load, decode, encode
 from edgemoe_models.config import TaskConfig
 from edgemoe_models.model_image import ModelImage
 from edgemoe_sim.build import build_accelerator
@@ -116,7 +117,7 @@ def test_interrupt(program, library, joint_file, joint_bundle, tmp_path):
 
 def test_smallest_packaged_model(program, library, tmp_path):
     """m3vit-micro for ``tiny``: every task equal to the integer reference. Minus sanitizers: millions of cycles."""
-    with pytest.warns(UserWarning, match="together"):
+    with pytest.warns(UserWarning, match="does not fit tiny"):
         bundle = edgemoe.compile("m3vit-micro-w4a8", "tiny")
     bundle.save(tmp_path / "micro.emoe")
     (path,), (picture,) = write_pictures(tmp_path, bundle.model, 1)
@@ -203,9 +204,9 @@ def test_stopped_program(program, library, runtime_bundle, tmp_path):
     document, tensors = parts_of(runtime_bundle, tmp_path)
     commands = tensors["program.depth"].copy().reshape(-1, COMMAND_BYTES)
     decoded = [decode(command.tobytes()) for command in commands]
-    number = next(number for number, (_, payload) in enumerate(decoded) if isinstance(payload, MatMul))
+    number = next(number for number, (_, payload) in enumerate(decoded) if isinstance(payload, Load))
     header, payload = decoded[number]
-    wrong = MatMul(**{**vars(payload), "weight_base": 65535})
+    wrong = dataclasses.replace(payload, row=65000)
     commands[number] = np.frombuffer(encode(wrong, header), np.uint8)
     write_parts(tmp_path / "x.emoe", document, {**tensors, "program.depth": commands.reshape(-1)})
     (path,), _ = write_pictures(tmp_path, runtime_bundle.model, 1)

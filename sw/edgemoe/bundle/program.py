@@ -215,7 +215,8 @@ def _check_copies(loads: Columns, stores: Columns, limits: Limits) -> None:
         reads = (loads["base"] == Base.OUTPUT) & (master < masters) & (slices > 0)
         first = np.where(reads, start // step, 0)
         behind = np.where(reads, -(-(start + slices) // step), 1)
-        latest = np.maximum.reduceat(needed, np.stack([first, behind], 1).ravel())[::2] if len(first) else first
+        pairs = np.stack([first, behind], 1).ravel().astype(np.intp)  # of 32 bits on a Zynq-7000: reduceat insists
+        latest = np.maximum.reduceat(needed, pairs)[::2] if len(first) else first
         text = "reads bytes {begin} to {end} of the output, which no STORE that it waits for has written"
         good = ~reads | (latest <= loads.header["wait_store"])
         loads.must(good, text, begin=start, end=start + slices)
