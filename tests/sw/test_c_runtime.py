@@ -19,6 +19,7 @@ from edgemoe_models.model_image import ModelImage
 from edgemoe_sim.build import build_accelerator
 from support import c_runtime
 from support.bundles import parts_of, write_parts
+from support.pipe_platform import build_client, run_client
 from support.random_graphs import random_graph, small_model
 
 #: Every way of reading a whole picture's outputs, maps that are not upsampled and maps of odd ratios.
@@ -176,6 +177,27 @@ def test_on_a_boards_processor(which, joint_bundle, pooled_bundle, tmp_path, rng
     cut = tmp_path / "cut.emoe"
     cut.write_bytes((tmp_path / "0" / "x.emoe").read_bytes()[:-1])
     assert "damaged" in c_runtime.refused(*command, "check", cut)
+
+
+@pytest.mark.parametrize("which", ["here", *c_runtime.PROCESSORS])
+def test_driver_on_a_boards_processor(which, joint_bundle, joint_file, tmp_path):
+    """The driver, compiled for it and emulated, runs every program on the RTL at the other end of a pipe."""
+    command, cross = [], ""
+    if which != "here":
+        processor = c_runtime.PROCESSORS[which]
+        command, cross = processor.command(), f"{processor.triple}-"
+    (path,), (picture,) = write_pictures(tmp_path, joint_bundle.model, 1)
+    output = run_client([*command, build_client(cross), joint_file, path, tmp_path], joint_bundle)
+    rows = [[int(number) for number in line.split()] for line in output.splitlines()]
+    assert len(rows) == len(joint_bundle.tasks) + len(joint_bundle.joint)
+    with edgemoe.open("reference", joint_bundle) as reference:
+        raws = {task: reference.run(picture, task).raw.tobytes() for task in joint_bundle.tasks}
+    programs = [*joint_bundle.tasks.values(), *joint_bundle.joint]
+    for (number, cycles, *tokens), info in zip(rows, programs, strict=True):
+        for sequence, (task, _) in enumerate(info.heads):
+            assert (tmp_path / f"{number}-{sequence}.raw").read_bytes() == raws[task]
+        model, sequences = joint_bundle.model, len(info.heads)
+        assert cycles > 0 and sum(tokens) == sequences * model.num_tokens * model.top_k
 
 
 def test_avg_norm_is_refused(program, tmp_path):
