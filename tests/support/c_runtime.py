@@ -55,6 +55,21 @@ def build(target: str = "edgemoe-run", cross: str = "", variables: Mapping[str, 
     return folder / target
 
 
+def build_with_library(
+    source: Path, program: str, cross: str = "", variables: Mapping[str, str] = MappingProxyType({})
+) -> Path:
+    """A program of one source of the tests', linked with the runtime."""
+    library = build("libedgemoe.a", cross, variables)
+    flags = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-D_POSIX_C_SOURCE=200809L"]
+    if "SANITIZE" in variables:
+        flags.append(f"-fsanitize={variables['SANITIZE']}")
+    path = library.parent / program
+    command = [f"{cross}gcc", *flags, f"-I{SOURCES / 'include'}", "-o", str(path), str(source), str(library)]
+    made = subprocess.run([*command, "-ldl", "-lm"], capture_output=True, text=True)
+    assert made.returncode == 0 and made.stderr == "", made.stderr
+    return path
+
+
 def run(*command: str | Path, status: int = 0) -> subprocess.CompletedProcess[str]:
     """Run the example; sanitizers' reports fail the test, and so does another exit status."""
     environment = {**os.environ, "ASAN_OPTIONS": "exitcode=99", "UBSAN_OPTIONS": "exitcode=99:print_stacktrace=1"}

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgemoe.bundle import Bundle
 from edgemoe.runtime.platforms.sim import SimBuffer, SimPlatform
-from support.c_runtime import SOURCES, build
+from support.c_runtime import build_with_library
 
 __all__ = ["build_client", "run_client"]
 
@@ -21,14 +21,7 @@ _REQUEST = struct.Struct("<IIQQd")  # struct request
 
 def build_client(cross: str = "") -> Path:
     """The program of ``run_by_pipe.c``, linked with the runtime."""
-    library = build("libedgemoe.a", cross)
-    program = library.parent / "run-by-pipe"
-    warnings = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-D_POSIX_C_SOURCE=200809L"]
-    source = Path(__file__).with_name("run_by_pipe.c")
-    command = [f"{cross}gcc", *warnings, f"-I{SOURCES / 'include'}", "-o", str(program), str(source), str(library)]
-    made = subprocess.run([*command, "-ldl", "-lm"], capture_output=True, text=True)
-    assert made.returncode == 0 and made.stderr == "", made.stderr
-    return program
+    return build_with_library(Path(__file__).with_name("run_by_pipe.c"), "run-by-pipe", cross)
 
 
 def run_client(command: Sequence[str | Path], bundle: Bundle) -> str:
