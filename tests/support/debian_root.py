@@ -55,6 +55,11 @@ def make_root(arch: str) -> Path:
 
 def inside(root: Path, folder: str, *command: str) -> subprocess.CompletedProcess[str]:
     """Run a command of the root's own, in one of its folders, with the copied sources."""
-    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": "lib", "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/root"}
+    environment = {
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "PYTHONPATH": "lib",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": "/root",
+    }
     words = ["chroot", str(root), "/bin/sh", "-c", 'cd "$0" && exec "$@"', folder, *command]
     return subprocess.run(words, env=environment, capture_output=True, text=True)

@@ -96,8 +96,13 @@ def isa_header() -> str:
     for opcode, payload in isa.PAYLOADS.items():
         lines.append(_define(f"EMOE_OPCODE_{opcode.name}", f"{opcode.value}u"))
         lines.append(_define(f"EMOE_{opcode.name}_BITS", f"{payload.width()}u"))
-    lines += ["", "/* X(opcode, engine) of those that an engine executes. */", "#define EMOE_ENGINES(X) \\"]
-    lines.append(" \\\n".join(f"    X({opcode.value}u, {engine.value}u)" for opcode, engine in isa.ENGINES.items()))
+    lines += ["", "/* X(name, opcode, bits) of all. */", "#define EMOE_OPCODES(X) \\"]
+    rows = [f"    X({opcode.name}, {opcode.value}u, {payload.width()}u)" for opcode, payload in isa.PAYLOADS.items()]
+    lines.append(" \\\n".join(rows))
+    lines += ["", "/* X(name, engine, opcode) of each engine and of the commands that it executes. */"]
+    lines.append("#define EMOE_ENGINES(X) \\")
+    rows = [f"    X({engine.name}, {engine.value}u, {opcode.value}u)" for opcode, engine in isa.ENGINES.items()]
+    lines.append(" \\\n".join(rows))
     for values in (isa.Engine, isa.Memory, isa.Base, isa.Source, isa.Mode, isa.RowFactor):
         prefix = "ROW_FACTOR" if values is isa.RowFactor else values.__name__.upper()
         lines += _values(values, prefix, member_comments(values))

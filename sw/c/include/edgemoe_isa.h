@@ -23,12 +23,21 @@
 #define EMOE_OPCODE_END 6u
 #define EMOE_END_BITS 0u
 
-/* X(opcode, engine) of those that an engine executes. */
+/* X(name, opcode, bits) of all. */
+#define EMOE_OPCODES(X) \
+    X(BEGIN, 1u, 64u) \
+    X(LOAD, 2u, 102u) \
+    X(MATMUL, 3u, 249u) \
+    X(LAYERNORM, 4u, 164u) \
+    X(STORE, 5u, 66u) \
+    X(END, 6u, 0u)
+
+/* X(name, engine, opcode) of each engine and of the commands that it executes. */
 #define EMOE_ENGINES(X) \
-    X(2u, 0u) \
-    X(3u, 1u) \
-    X(4u, 2u) \
-    X(5u, 3u)
+    X(LOAD, 0u, 2u) \
+    X(MATMUL, 1u, 3u) \
+    X(NORM, 2u, 4u) \
+    X(STORE, 3u, 5u)
 
 #define EMOE_ENGINE_LOAD 0u /* DRAM to scratchpads */
 #define EMOE_ENGINE_MATMUL 1u /* array and epilogue */

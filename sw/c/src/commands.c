@@ -35,19 +35,15 @@ static bool is_zero_from(const uint8_t *command, unsigned bit) {
 }
 
 static unsigned payload_bits(uint64_t opcode) {
-    switch (opcode) {
-    case EMOE_OPCODE_BEGIN: return EMOE_BEGIN_BITS;
-    case EMOE_OPCODE_LOAD: return EMOE_LOAD_BITS;
-    case EMOE_OPCODE_MATMUL: return EMOE_MATMUL_BITS;
-    case EMOE_OPCODE_LAYERNORM: return EMOE_LAYERNORM_BITS;
-    case EMOE_OPCODE_STORE: return EMOE_STORE_BITS;
-    case EMOE_OPCODE_END: return EMOE_END_BITS;
-    default: return BITS;
-    }
+#define CASE(name, code, bits) \
+    if (opcode == (code)) return bits;
+    EMOE_OPCODES(CASE)
+#undef CASE
+    return BITS;
 }
 
 static int engine_of(uint64_t opcode) {
-#define CASE(code, engine) \
+#define CASE(name, engine, code) \
     if (opcode == (code)) return (int)(engine);
     EMOE_ENGINES(CASE)
 #undef CASE
@@ -84,8 +80,9 @@ static bool check_begin(const struct checker *c, const uint8_t *command) {
 
 /* No command waits for more than what comes before it, and END for all of that. */
 static bool check_waits(const struct checker *c, const uint8_t *command, uint32_t number) {
-    static const unsigned places[] = {EMOE_HEADER_WAIT_LOAD_LSB, EMOE_HEADER_WAIT_MATMUL_LSB, EMOE_HEADER_WAIT_NORM_LSB,
-                                      EMOE_HEADER_WAIT_STORE_LSB};
+#define PLACE(name, engine, code) EMOE_HEADER_WAIT_##name##_LSB,
+    static const unsigned places[] = {EMOE_ENGINES(PLACE)};
+#undef PLACE
     struct emoe_error *error = c->error;
     const bool last = number == c->program->command_count - 1;
     for (unsigned engine = 0; engine < ENGINES; engine++) {

@@ -216,18 +216,21 @@ bool emoe_device_start(struct emoe_device *d, uint32_t program, uint32_t slot, s
 
 /* How far a program is that does not end. */
 static bool fail_late(struct emoe_device *d, uint32_t program, double limit, struct emoe_error *error) {
-    uint32_t done[4] = {0, 0, 0, 0}, code = 0;
+    char done[160] = "";
+    size_t used = 0;
+    uint32_t count, code = 0;
     const char *meaning;
-    const uint32_t counters[4] = {EMOE_REG_DONE_LOAD, EMOE_REG_DONE_MATMUL, EMOE_REG_DONE_NORM, EMOE_REG_DONE_STORE};
+#define COUNT(name, engine, opcode)                                 \
+    if (!get(d, EMOE_REG_DONE_##name, &count, error)) return false; \
+    used += (size_t)snprintf(done + used, sizeof done - used, "%s%" PRIu32 " " #name, used > 0 ? ", " : "", count);
+    EMOE_ENGINES(COUNT)
+#undef COUNT
     if (!get(d, EMOE_REG_ERROR_CODE, &code, error)) return false;
-    for (unsigned i = 0; i < 4; i++)
-        if (!get(d, counters[i], done + i, error)) return false;
     return emoe_fail(error, EMOE_TIMEOUT,
                      "device %s: program %" PRIu32 " did not end within %g s; error code %s; of its %" PRIu32
-                     " commands these have finished: %" PRIu32 " LOAD, %" PRIu32 " MATMUL, %" PRIu32 " NORM, %" PRIu32
-                     " STORE",
+                     " commands these have finished: %s",
                      d->platform->name, program, limit, error_name(code, &meaning),
-                     d->bundle->programs[program].command_count, done[0], done[1], done[2], done[3]);
+                     d->bundle->programs[program].command_count, done);
 }
 
 /* Clear the interrupt of a program that has ended; false if an error ended it. */
