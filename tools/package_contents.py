@@ -35,6 +35,7 @@ _IN_SDIST = (
     *(".ci/run", ".ci/check-tools", ".gitignore", "boards/build.tcl", "boards/kv260/board.toml", "docs/isa.md"),
     *("tests/conftest.py", "tests/hw/test_isa.py", "tests/support/golden.py", "tools/package_contents.py"),
     *(f"models/edgemoe_models/weights/m3vit-micro{form}.safetensors" for form in ("", "-w8a8", "-w4a8")),
+    *("sw/c/Makefile", "sw/c/include/edgemoe.h", "sw/c/src/driver.c", "sw/c/example/edgemoe_run.c"),
 )
 #: Latent weights of quantization-aware training; tests, caches and what an editor leaves.
 _TOO_LARGE = "*/m3vit-tiny-camvid*.safetensors"  # for both: only the repository has them
