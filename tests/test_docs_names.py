@@ -25,7 +25,7 @@ _SOURCE = re.compile(r"[\w.\-/*]+\.(?:cpp|ipynb|md|py|svg|tcl|toml|yml)")
 _ROOM = re.compile(rf"(?:{'|'.join(ROOMS)}|edgemoe(?:_hw|_models|_sim))/")
 _DOTTED = re.compile(r"\bedgemoe(?:_hw|_models|_sim)?(?:\.[A-Za-z_]\w*)+\b(?![:/-])")
 # Not of Python: a key in a file's metadata, the vendor in a part's name, files that a page makes.
-_NO_MODULES = {"edgemoe.scales", "edgemoe.org", "edgemoe.v"}
+_NO_MODULES = {"edgemoe.h", "edgemoe.scales", "edgemoe.org", "edgemoe.v"}
 # Files that a page tells the reader to write, or that lie on a board.
 _READERS_OWN = {"run.toml", "board.toml"}
 

@@ -60,6 +60,18 @@ def upsample(image: Floats, height: int, width: int) -> Floats:
     return np.asarray(rows[:, :, low] * (1 - share) + rows[:, :, high] * share, np.float32)
 
 
+def _normalised(vectors: Floats) -> Floats:
+    """Vectors float32 [..., 3] of length 1.
+
+    Root and quotient go through float64, which rounds to the float32 that IEEE 754 wants: on 32-bit ARM NumPy's own for
+    float32 are approximations (NEON has neither), and the last bit would be another one there.
+    """
+    squares = np.add.reduce(vectors * vectors, axis=-1, keepdims=True)
+    length = np.sqrt(squares.astype(np.float64)).astype(np.float32)
+    result: Floats = (vectors.astype(np.float64) / np.maximum(length, np.float32(1e-6))).astype(np.float32)
+    return result
+
+
 def postprocess(config: ModelConfig, task: str, output: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """A task's decoded output as what a user wants, at the image's resolution.
 
@@ -83,6 +95,5 @@ def postprocess(config: ModelConfig, task: str, output: npt.NDArray[Any]) -> npt
     elif head.kind == "edges":
         result = np.greater(image[0], 0)
     else:
-        vectors = image.transpose(1, 2, 0)
-        result = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32(1e-6))
+        result = _normalised(image.transpose(1, 2, 0))
     return result
