@@ -47,7 +47,8 @@ def build(target: str = "edgemoe-run", cross: str = "", variables: Mapping[str, 
     """The program, made by ``make`` in the cache; every warning is an error."""
     if shutil.which("make") is None or shutil.which(f"{cross}gcc") is None:
         pytest.skip(f"this machine has no make or no {cross}gcc")
-    folder = cache_root() / "c" / "-".join([cross or "native", *sorted(variables)]).lower()
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "one")  # two makes in one folder would see each other's halves
+    folder = cache_root() / "c" / worker / "-".join([cross or "native", *sorted(variables)]).lower()
     settings = [f"OUT={folder}", f"CROSS={cross}", *(f"{name}={value}" for name, value in variables.items())]
     command = ["make", "-s", "-C", str(SOURCES), *settings, str(folder / target)]
     made = subprocess.run(command, capture_output=True, text=True)
