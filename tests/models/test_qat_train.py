@@ -75,10 +75,11 @@ def test_files_of_a_run(qat, tmp_path):
     assert [row["step"] for row in rows] == ["10"] and np.isfinite(float(rows[0]["edges"]))
 
 
-def test_a_resumed_run_equals_one_that_was_not_interrupted(qat, tmp_path):
+@pytest.mark.parametrize("more", [(), ("--ema", 0.9)], ids=["last", "average"])
+def test_a_resumed_run_equals_one_that_was_not_interrupted(qat, tmp_path, more):
     for folder, runs in (("whole", [("--steps", 4)]), ("parts", [("--steps", 2), ("--steps", 4, "--resume")])):
         for options in runs:
-            assert qat(tmp_path / folder, "--warmup", 100, *options).code == 0
+            assert qat(tmp_path / folder, "--warmup", 100, *more, *options).code == 0
     whole, parts = (load(tmp_path / folder / "small-w8a8.safetensors") for folder in ("whole", "parts"))
     assert _same(whole, parts)
 
@@ -99,6 +100,20 @@ def photographs(qat, tmp_path):
         return qat(out, *common, *options)
 
     return run
+
+
+def test_the_average_is_kept(qat, tmp_path):
+    """It lies behind the last weights, and is what the graph is made of."""
+    for name, options in (("last", ()), ("average", ("--ema", 0.99)), ("start", ("--learning-rate", 1e-12))):
+        assert qat(tmp_path / name, "--steps", 12, "--warmup", 1, *options).code == 0
+    last, average, start = (load(tmp_path / name / "small-w8a8.safetensors") for name in ("last", "average", "start"))
+    far, near = (
+        sum((one - two).abs().sum() for one, two in zip(model.parameters(), start.parameters(), strict=True)).item()
+        for model in (last, average)
+    )
+    assert 0 < near < far
+    graph = read_graph(tmp_path / "average/small-w8a8.graph.safetensors")
+    assert graph_bytes(dataclasses.replace(graph, expert_use={})) == graph_bytes(export(average))
 
 
 def test_photographs(photographs, tmp_path):
@@ -159,6 +174,7 @@ def test_bad_input_is_one_message(qat, tmp_path):
         (["--augment", "any"], "augment must be one of ['light', 'strong'], not 'any'"),
         (["--augment", "strong"], "augment must be light to train normals, edges, depth on scenes, not 'strong'"),
         (["--zoom", "0.5"], "zoom must be in 1..8, not 0.5"),
+        (["--ema", "1"], "ema must be at least 0 and below 1, not 1.0"),
         (["--mix", "2"], "mix must be in 0..1, not 2.0"),
         (["--class-balance", "-1"], "class-balance must be at least 0, not -1.0"),
         (["--data", "any"], "data must be one of"),

@@ -34,6 +34,7 @@ class QatOptions:
     learning_rate: float = _option(1e-4, "highest, after the warm-up")
     warmup: int = _option(20, "steps of it")
     balance: float = _option(0.001, "weight of the balance loss")
+    ema: float = _option(0.0, "decay of the weights' moving average, which is then what is kept; 0: none")
     augment: str = _option("light", f"how pictures are changed, one of {', '.join(AUGMENTATIONS)}")
     zoom: float = _option(2.0, "largest scale of the strong augmentation")
     mix: float = _option(0.0, "share of pictures that get a rectangle of another one, of the strong augmentation")
@@ -59,6 +60,8 @@ class QatOptions:
             raise ValueError(f"learning-rate must be positive, not {self.learning_rate!r}")
         if self.augment not in AUGMENTATIONS:
             raise ValueError(f"augment must be one of {list(AUGMENTATIONS)}, not {self.augment!r}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema must be at least 0 and below 1, not {self.ema!r}")
         if not 1 <= self.zoom <= 8:
             raise ValueError(f"zoom must be in 1..8, not {self.zoom!r}")
         if not 0 <= self.mix <= 1:

@@ -58,7 +58,7 @@ def run(options: QatOptions, out: Path, cache: Path, resume: bool, show: Show = 
     out.mkdir(parents=True, exist_ok=True)
     _train(trainer, trainer.prepared(train), out, show)
     trainer.save(checkpoint)
-    graph = export(trainer.model)
+    graph = export(trainer.best_model)
     used = data_set_pictures(options.data_set, options.data_root, cache, config)
     graph = dataclasses.replace(graph, expert_use=measure_use(graph, used))
     write_graph(graph, out / f"{trainer.name}.graph.safetensors")
@@ -66,7 +66,7 @@ def run(options: QatOptions, out: Path, cache: Path, resume: bool, show: Show = 
     metrics = measure(graph, val, count, options.data_set.far)
     split = f"val, first {count} " + ("scenes" if options.data == "scenes" else f"pictures of {options.data}")
     found = {"metrics": json.dumps(metrics), "metrics_split": split}
-    storage.write(out / f"{trainer.name}.safetensors", trainer.model.state_dict(), trainer.metadata() | found)
+    storage.write(out / f"{trainer.name}.safetensors", trainer.best_model.state_dict(), trainer.metadata() | found)
     return metrics
 
 

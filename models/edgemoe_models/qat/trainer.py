@@ -26,6 +26,7 @@ from edgemoe_models.train.augmentation import Strong
 from edgemoe_models.train.config import require_classes, unlike_classes
 from edgemoe_models.train.data import draw_batch
 from edgemoe_models.train.losses import class_weights, task_loss
+from edgemoe_models.train.optimizer import Average
 from edgemoe_models.train.resident import Resident
 
 __all__ = ["QatTrainer"]
@@ -34,7 +35,7 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 #: Options that a resumed run must have in common with the one that it goes on from.
 _SAME = (
     *("weights", "expert_bits", "scales", "batch", "learning_rate", "balance", "seed"),
-    *("data", "train_scenes", "augment", "zoom", "mix", "class_balance"),
+    *("ema", "data", "train_scenes", "augment", "zoom", "mix", "class_balance"),
 )
 
 
@@ -46,6 +47,7 @@ class QatTrainer:
         parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(parameters, lr=options.learning_rate, betas=(0.9, 0.98))
         self.generator = torch.Generator().manual_seed(options.seed)
+        self.average = Average(model, options.ema) if options.ema else None
         self.class_weights: Tensor | None = None
         self.step = 0
         self.seconds = 0.0
@@ -57,6 +59,11 @@ class QatTrainer:
         _check_tasks(options, config)
         images = data_set_pictures(options.data_set, options.data_root, cache, config)
         return cls(options, from_float(state, config, images, options.expert_bits, options.scales == "power-of-two"))
+
+    @property
+    def best_model(self) -> QuantM3ViT:
+        """What is measured and kept: the average where there is one."""
+        return self.average.model if self.average else self.model
 
     @property
     def name(self) -> str:
@@ -105,6 +112,8 @@ class QatTrainer:
                 losses["balance"] += balance.item() / len(tasks)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
+        if self.average:
+            self.average.update(self.model, self.step)
         self.step += 1
         self.seconds += time.monotonic() - start
         return losses
@@ -119,6 +128,8 @@ class QatTrainer:
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
+        if self.average:
+            tensors |= {f"average.{name}": value for name, value in self.average.model.state_dict().items()}
         tensors["random.data"] = self.generator.get_state()
         storage.write(path, tensors, self.metadata())
 
@@ -159,6 +170,9 @@ class QatTrainer:
                 )
         model = storage.rebuild({name[6:]: v for name, v in tensors.items() if name.startswith("model.")}, metadata)
         trainer = cls(options, model)
+        if trainer.average:
+            kept = {name[8:]: value for name, value in tensors.items() if name.startswith("average.")}
+            trainer.average.model.load_state_dict(kept)
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("optimizer."):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgemoe_models.m3vit import M3ViT
 from edgemoe_models.train.config import TrainConfig
+
+_Model = TypeVar("_Model", bound=nn.Module)
 
 
 def make_optimizer(model: M3ViT, config: TrainConfig) -> torch.optim.AdamW:
@@ -47,7 +49,7 @@ def set_drop_path(model: M3ViT, share: float) -> None:
         block.drop = share * index / max(len(model.blocks) - 1, 1)
 
 
-class Average:
+class Average(Generic[_Model]):
     """Exponential moving average of a model's weights.
 
     Args:
@@ -58,12 +60,12 @@ class Average:
         model: a copy with the average
     """
 
-    def __init__(self, model: M3ViT, decay: float) -> None:
+    def __init__(self, model: _Model, decay: float) -> None:
         self.decay = decay
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
 
     @torch.no_grad()
-    def update(self, model: M3ViT, step: int) -> None:
+    def update(self, model: _Model, step: int) -> None:
         """Take the weights after step number ``step``, counted from 0, into account."""
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
