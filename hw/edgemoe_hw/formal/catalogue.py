@@ -34,6 +34,7 @@ CHECKS: dict[str, Callable[[], Check]] = {
     "load": partial(dma_read_check, _NARROW),
     "store": partial(dma_write_check, _NARROW),
     "sequencer": partial(sequencer_check, _NARROW),
+    "sequencer-axi3": partial(sequencer_check, _NARROW, AXI3_BEATS),
     "registers": register_file_check,
     "command-queue": command_queue_check,
     "supervisor": supervisor_check,

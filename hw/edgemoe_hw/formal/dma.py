@@ -6,6 +6,7 @@ from typing import Any
 from amaranth.hdl import Cat, Mux, Signal, Value
 from amaranth.utils import exact_log2
 
+from edgemoe_hw.bus.bursts import AXI3_BEATS, AXI4_BEATS
 from edgemoe_hw.control_plane.sequencer import Sequencer
 from edgemoe_hw.engines.load import DmaRead
 from edgemoe_hw.engines.store import DmaWrite
@@ -20,7 +21,7 @@ __all__ = ["dma_read_check", "dma_write_check", "sequencer_check"]
 
 
 _FETCH = 8
-"""Commands of the sequencer's longest burst."""
+"""Commands of the sequencer's longest burst, where the bus allows it."""
 
 
 def _assume_regions(check: Check, regions: Any, beat_bytes: int) -> None:
@@ -145,10 +146,13 @@ def dma_write_check(config: AcceleratorConfig, unit: type[DmaWrite] = DmaWrite) 
     return check
 
 
-def sequencer_check(config: AcceleratorConfig, unit: type[Sequencer] = Sequencer) -> Check:
+def sequencer_check(
+    config: AcceleratorConfig, burst_beats: int = AXI4_BEATS, unit: type[Sequencer] = Sequencer
+) -> Check:
     """The sequencer launched once after its reset, as the supervisor does, with any address of a command."""
-    check = Check("Sequencer", depth=16)
-    dut = unit(config)
+    bus = ", AXI3" if burst_beats == AXI3_BEATS else ""
+    check = Check(f"Sequencer{bus}", depth=20 if bus else 16)
+    dut = unit(config, burst_beats)
     inside = opened(dut)
     check.add(dut)
     launched = Signal()
@@ -165,7 +169,8 @@ def sequencer_check(config: AcceleratorConfig, unit: type[Sequencer] = Sequencer
     check.show("commands_fetched", fetched)
     fetch = inside.methods["_fetch"]
     state = {name: inside.fsm.ongoing(name) for name in ("IDLE", "ALIGN", "WAIT", "REQUEST", "UPDATE")}
-    room = _FETCH - fetch.address[: exact_log2(_FETCH)]  # commands up to the next multiple of a burst's most
+    most = min(_FETCH, burst_beats // beats)
+    room = most - fetch.address[: exact_log2(most)]  # commands up to the next multiple of a burst's most
     next_one = Mux(state["UPDATE"], fetched - fetch.count, fetched)
     check.invariant((state["IDLE"] == ~launched) & (launched | (fetched == 0)))
     check.invariant(~launched | ((fetch.left + next_one == length) & (next_one >= 0)))
@@ -181,6 +186,9 @@ def sequencer_check(config: AcceleratorConfig, unit: type[Sequencer] = Sequencer
         ~dut.request.valid
         | (in_one_page(request.addr, request.len, config.axi_bytes) & (count << exact_log2(beats) == request.len + 1)),
     )
+    if bus:
+        short = ~dut.request.valid | (request.len < burst_beats)
+        check.always("length", f"a burst has at most {burst_beats} beats", short)
     check.always(
         "the program and no more",
         "bursts follow each other from PROGRAM_ADDR on and end with the last of PROGRAM_COMMANDS commands",
