@@ -22,6 +22,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from edgemoe.demo.player import Player
 from edgemoe.web.access import Doorkeeper
+from edgemoe.web.connections import BoundedProtocol, backlog
 from edgemoe_models.storage.json_text import JsonError, parse_json
 
 __all__ = ["application", "configured", "serve"]
@@ -118,7 +119,9 @@ def configured(app: Starlette) -> uvicorn.Config:
     """How the server runs: commands are short, so whoever sends much is sent away, and only that one."""
     return uvicorn.Config(
         app,
-        log_level="warning",
+        log_level="error",  # a line for every wrong request, as warnings have it, lets anybody fill the disk
+        http=BoundedProtocol,
+        backlog=backlog(),
         ws="websockets-sansio",
         ws_max_size=_LONGEST_COMMAND,
         lifespan="off",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import stat
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -100,6 +101,7 @@ class Server:
             engine = Engine(each.accelerator, str(len(versions) + 1), limits.queue, limits.timeout, self._ran)
             versions.append(engine)
             self._paths[engine] = each.path
+        self._files = {engine: _state_of(path) for engine, path in self._paths.items()}
         self._digests = {engine: engine.bundle.sha256 for engine in self._paths}
         self._metrics.watch([*self._paths])
         self._metrics.ready.set_function(self._is_ready)
@@ -199,9 +201,10 @@ class Server:
         )
 
     async def _bundle(self, request: Request) -> Response:
-        path = self._paths[self._engine(request)]
-        if path is None or not path.is_file():
-            raise _Refusal(404, "this server has not the bundle's file; give it to edgemoe.open")
+        engine = self._engine(request)
+        path = self._paths[engine]
+        if path is None or self._files[engine] is None or _state_of(path) != self._files[engine]:
+            raise _Refusal(404, "this server has not the bundle's file any more; give it to edgemoe.open")
         return FileResponse(path, media_type="application/octet-stream")
 
     def _engine(self, request: Request) -> Engine:
@@ -258,7 +261,7 @@ class Server:
         most, content = largest_body(engine.bundle, self._limits.most_images), bytearray()
         too_large = _Refusal(400, f"a request may have {most:,} bytes")
         announced = request.headers.get("content-length", "")
-        if announced.isdecimal() and int(announced[:20]) > most:
+        if announced.isdecimal() and int(announced[:20]) > most + _DISCARDED:
             raise too_large
         try:
             async with _within(end):
@@ -342,6 +345,17 @@ async def _within(end: float) -> AsyncIterator[None]:
         raise
     finally:
         handle.cancel()
+
+
+def _state_of(path: Path | None) -> tuple[int, ...] | None:
+    """What changes when a file is replaced or written; None: there is no such file."""
+    try:
+        found = None if path is None else path.stat()
+    except OSError:
+        return None
+    if found is None or not stat.S_ISREG(found.st_mode):
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _ready(is_ready: bool) -> Response:

@@ -12,6 +12,7 @@ from types import FrameType
 import uvicorn
 
 from edgemoe.serve.application import Server
+from edgemoe.web.connections import BoundedProtocol, backlog
 
 __all__ = ["configured", "serve"]
 
@@ -24,9 +25,10 @@ def configured(server: Server) -> uvicorn.Config:
     """How the web server runs: HTTP alone, by the parser that is always there."""
     return uvicorn.Config(
         server.app,
-        log_level="warning",
+        log_level="error",  # a line for every wrong request, as warnings have it, lets anybody fill the disk
         access_log=False,
-        http="h11",
+        http=BoundedProtocol,
+        backlog=backlog(),
         ws="none",
         lifespan="off",
         timeout_keep_alive=_KEEP_ALIVE,
