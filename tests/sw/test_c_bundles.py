@@ -282,4 +282,4 @@ def test_file(content, message, program, tmp_path):
 
 def test_no_file(program, tmp_path):
     assert "No such file or directory" in c_runtime.refused(program, "check", tmp_path / "x.emoe")
-    assert c_runtime.refused(program, "check", tmp_path)
+    assert c_runtime.refused(program, "check", tmp_path) == f"{tmp_path}: Is a directory"

@@ -95,5 +95,7 @@ def test_missing_files(board, program):
     assert "the accelerator needs addresses that are multiples of 64" in done.stdout.splitlines()[-1]
     (sysfs / "sync_for_cpu").unlink()
     assert "sync_for_cpu: No such file or directory; is its driver" in c_runtime.refused(program, *words(folder))
+    (folder / "uio0").write_bytes(b"")  # no device: behind its end there would be nothing
+    assert "4096 bytes at 0x0 are not in this file, which is no device" in c_runtime.refused(program, *words(folder))
     (folder / "uio0").unlink()
     assert "uio0: No such file or directory; is its driver loaded?" in c_runtime.refused(program, *words(folder))

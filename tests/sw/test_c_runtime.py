@@ -3,12 +3,13 @@
 import dataclasses
 import re
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import edgemoe
-from edgemoe.bundle import Bundle
+from edgemoe.bundle import Bundle, Joined
 from edgemoe.compiler import build_bundle
 from edgemoe.runtime.packing import ImagePacker
 from edgemoe.runtime.predictions import Measured, interpret
@@ -203,7 +204,7 @@ def test_driver_on_a_boards_processor(which, joint_bundle, joint_file, tmp_path)
 def test_avg_norm_is_refused(program, tmp_path):
     """Its norm and head are the host's, which is Python's alone."""
     tasks = (TaskConfig("mean", "features", channels=40, pool="avg-norm"),)
-    bundle = build_bundle(random_graph(small_model(tasks=tasks)), PRESETS["tiny"])
+    bundle = build_bundle(random_graph(small_model(tasks=tuple(tasks))), PRESETS["tiny"])
     bundle.save(tmp_path / "x.emoe")
     (path,), _ = write_pictures(tmp_path, bundle.model, 1)
     np.zeros(bundle.model.device_outputs("mean"), np.int16).tofile(tmp_path / "mean.raw")
@@ -265,6 +266,26 @@ def test_wrong_picture(program, joint_file, content, message, tmp_path):
     assert message in c_runtime.refused(program, "host", joint_file, tmp_path / "x.ppm", tmp_path)
 
 
+def test_outputs_that_cannot_be_written(program, joint_file, joint_bundle, tmp_path):
+    """Nothing is written elsewhere, and nothing is lost without a word."""
+    (path,), _ = write_pictures(tmp_path, joint_bundle.model, 1)
+    assert "Is a directory" in c_runtime.refused(program, "host", joint_file, tmp_path, tmp_path)
+    message = c_runtime.refused(program, "host", joint_file, path, tmp_path / "none")
+    assert message == f"cannot write {tmp_path / 'none' / 'input.bin'}: No such file or directory"
+    outer = tmp_path / ("a" * 240)
+    deep = outer / ("b" * 240)
+    deep.mkdir(parents=True)
+    c_runtime.run(program, "host", joint_file, path, deep)
+    assert (deep / "input.bin").is_file() and [each.name for each in outer.iterdir()] == [deep.name]
+    longest = "/".join(["c" * 200] * 25)
+    assert "this path is too long" in c_runtime.refused(program, "host", joint_file, path, longest)
+    if Path("/dev/full").exists():
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([program, "check", joint_file], stdout=full, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 1
+        assert done.stderr == "edgemoe: the output cannot be written: No space left on device\n"
+
+
 def test_wrong_command_line(program, library, joint_file, joint_bundle, tmp_path):
     (path,), _ = write_pictures(tmp_path, joint_bundle.model, 1)
     assert "usage: edgemoe-run" in c_runtime.run(program, status=2).stderr
@@ -286,6 +307,15 @@ def test_packaged_bundles(program):
         count = len(bundle.tasks) + len(bundle.joint)
         wanted = f"{bundle.model.name} for config {bundle.config.name}, {len(bundle.tasks)} tasks, {count} programs"
         assert line == f"{file}: {wanted}"
+
+
+def test_a_bundle_of_many_programs(program, tmp_path):
+    """More pieces than a list of fixed length for them once had room for."""
+    tasks = [TaskConfig(name, "depth", 1) for name in ("a", "b", "c", "d")]
+    joint = [Joined((task.name,), images) for task in tasks for images in range(9, 17)]
+    bundle = build_bundle(random_graph(small_model(tasks=tuple(tasks))), PRESETS["tiny"], joint=joint)
+    bundle.save(tmp_path / "x.emoe")
+    assert c_runtime.run(program, "check", tmp_path / "x.emoe").stdout.endswith("4 tasks, 36 programs\n")
 
 
 def test_nothing_allocates_in_the_loop(tmp_path):

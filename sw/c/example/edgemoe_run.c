@@ -14,6 +14,7 @@
 
 #define MOST_PICTURES 16
 #define TOP 5
+#define LONGEST_PATH 4096
 
 static const char USAGE[] =
     "usage: edgemoe-run check BUNDLE...\n"
@@ -57,15 +58,24 @@ static bool fail(struct emoe_error *error, const char *what, const char *name) {
     return false;
 }
 
+/* The path of a file in a folder; false: it would not be whole. */
+static bool join(char path[LONGEST_PATH], const char *folder, const char *stem, const char *suffix) {
+    const int length = snprintf(path, LONGEST_PATH, "%s/%s.%s", folder, stem, suffix);
+    return length >= 0 && length < LONGEST_PATH;
+}
+
 static bool write_file(const char *folder, const char *stem, const char *suffix, const void *bytes, size_t size,
                        struct emoe_error *error) {
-    char path[512];
+    char path[LONGEST_PATH];
     if (folder == NULL) return true;
-    (void)snprintf(path, sizeof path, "%.250s/%.200s.%s", folder, stem, suffix);
+    if (!join(path, folder, stem, suffix)) return fail(error, "this path is too long: ", folder);
     FILE *file = fopen(path, "wb");
     const bool written = file != NULL && fwrite(bytes, 1, size, file) == size;
     const bool closed = file != NULL && fclose(file) == 0;
-    return (written && closed) || fail(error, "cannot write ", path);
+    if (written && closed) return true;
+    (void)snprintf(error->text, sizeof error->text, "cannot write %.300s: %s", path, strerror(errno));
+    error->status = EMOE_BAD_FILE;
+    return false;
 }
 
 static bool make_space(const struct emoe_bundle *bundle, struct space *space, struct emoe_error *error) {
@@ -206,9 +216,8 @@ static bool host(const char *path, const char *picture, const char *folder, stru
         good = write_file(folder, "input", "bin", input, (size_t)bundle.input_bytes, error);
     }
     for (uint32_t i = 0; good && i < bundle.task_count; i++) {
-        char name[512];
-        (void)snprintf(name, sizeof name, "%.250s/%s.raw", folder, bundle.tasks[i].name);
-        FILE *file = fopen(name, "rb");
+        char name[LONGEST_PATH];
+        FILE *file = join(name, folder, bundle.tasks[i].name, "raw") ? fopen(name, "rb") : NULL;
         if (file == NULL) continue;
         const size_t count = emoe_raw_count(bundle.tasks + i);
         good = fread(space.raw, sizeof *space.raw, count, file) == count || fail(error, "cut off: ", name);
@@ -288,7 +297,7 @@ static bool parse(struct arguments *a, int count, char **words) {
     return a->picture_count > 0;
 }
 
-int main(int argc, char **argv) {
+static int act(int argc, char **argv) {
     struct emoe_error error = {EMOE_OK, 0, 0, ""};
     struct arguments arguments;
     memset(&arguments, 0, sizeof arguments);
@@ -299,4 +308,11 @@ int main(int argc, char **argv) {
         return run(&arguments, &error) ? 0 : complain(&error);
     (void)fputs(USAGE, stderr);
     return 2;
+}
+
+int main(int argc, char **argv) {
+    const int status = act(argc, argv);
+    if (fflush(stdout) == 0 && !ferror(stdout)) return status;
+    (void)fprintf(stderr, "edgemoe: the output cannot be written: %s\n", strerror(errno));
+    return 1;
 }

@@ -29,21 +29,23 @@ bool emoe_fail(struct emoe_error *error, enum emoe_status status, const char *fo
 }
 
 void *emoe_take(struct emoe_bundle *bundle, size_t count, size_t size, struct emoe_error *error) {
-    struct emoe_owned *owned = bundle->owned;
-    const bool room = owned != NULL && owned->count < sizeof owned->blocks / sizeof owned->blocks[0];
-    void *block = room ? calloc(count > 0 ? count : 1, size) : NULL;
-    if (block == NULL)
+    struct emoe_owned *block = NULL;
+    if (count == 0) count = 1;
+    if (count <= (SIZE_MAX - sizeof *block) / size) block = calloc(1, sizeof *block + count * size);
+    if (block == NULL) {
         (void)emoe_fail(error, EMOE_NO_MEMORY, "the bundle is larger than the free memory");
-    else
-        owned->blocks[owned->count++] = block;
-    return block;
+        return NULL;
+    }
+    block->next = bundle->owned;
+    bundle->owned = block;
+    return block + 1;
 }
 
 void emoe_bundle_free(struct emoe_bundle *bundle) {
-    struct emoe_owned *owned = bundle->owned;
-    if (owned != NULL)
-        for (uint32_t i = 0; i < owned->count; i++) free(owned->blocks[i]);
-    free(owned);
+    for (struct emoe_owned *block = bundle->owned, *next; block != NULL; block = next) {
+        next = block->next;
+        free(block);
+    }
     memset(bundle, 0, sizeof *bundle);
 }
 
@@ -210,14 +212,9 @@ static bool parse(struct emoe_bundle *bundle, const uint8_t *bytes, size_t size,
     return good;
 }
 
-static bool begin(struct emoe_bundle *bundle, struct emoe_error *error) {
-    memset(bundle, 0, sizeof *bundle);
-    bundle->owned = calloc(1, sizeof(struct emoe_owned));
-    return bundle->owned != NULL || emoe_fail(error, EMOE_NO_MEMORY, "there is no memory for a bundle");
-}
-
 bool emoe_bundle_parse(struct emoe_bundle *bundle, const uint8_t *bytes, size_t size, struct emoe_error *error) {
-    uint8_t *copy = begin(bundle, error) ? emoe_take(bundle, size, 1, error) : NULL;
+    memset(bundle, 0, sizeof *bundle);
+    uint8_t *copy = emoe_take(bundle, size, 1, error);
     if (copy != NULL && size > 0) memcpy(copy, bytes, size);
     if (copy != NULL && parse(bundle, copy, size, error)) return true;
     emoe_bundle_free(bundle);
@@ -227,6 +224,7 @@ bool emoe_bundle_parse(struct emoe_bundle *bundle, const uint8_t *bytes, size_t 
 /* Bytes of an opened file, once it is known how many. */
 static bool read_file(struct emoe_bundle *bundle, FILE *file, struct emoe_error *error) {
     long size = -1;
+    if (fgetc(file) == EOF && ferror(file)) return emoe_fail(error, EMOE_BAD_FILE, "%s", strerror(errno)); /* a folder */
     if (fseek(file, 0, SEEK_END) == 0) size = ftell(file);
     if (size < 0 || fseek(file, 0, SEEK_SET) != 0) return emoe_fail(error, EMOE_BAD_FILE, "it is no regular file");
     if ((unsigned long)size > LARGEST_FILE)
@@ -243,7 +241,7 @@ bool emoe_bundle_load(struct emoe_bundle *bundle, const char *path, struct emoe_
     memset(bundle, 0, sizeof *bundle);
     FILE *file = fopen(path, "rb");
     if (file == NULL) return emoe_fail(error, EMOE_BAD_FILE, "%.160s: %s", path, strerror(errno));
-    const bool good = begin(bundle, &inner) && read_file(bundle, file, &inner);
+    const bool good = read_file(bundle, file, &inner);
     (void)fclose(file);
     if (good) return true;
     emoe_bundle_free(bundle);

@@ -59,10 +59,10 @@ struct emoe_tensor {
     uint64_t size;
 };
 
-/* What is taken for a bundle, given back together. */
+/* What is taken for a bundle, given back together: before each block, the one before it. */
 struct emoe_owned {
-    void *blocks[16 + 4 * EMOE_MOST_PROGRAMS];
-    uint32_t count;
+    struct emoe_owned *next;
+    uint64_t alignment;
 };
 
 /* Zeroed memory for `count` items that lives as long as the bundle; NULL: `error` says so. */

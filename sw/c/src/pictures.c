@@ -50,6 +50,8 @@ static long head_number(FILE *file) {
 static bool read_picture(const struct emoe_model *m, FILE *file, const char *path, uint8_t *picture, size_t size,
                          struct emoe_error *error) {
     uint8_t magic[2] = {0, 0};
+    if (fgetc(file) == EOF && ferror(file)) /* a folder */
+        return emoe_fail(error, EMOE_BAD_FILE, "%.160s: %s", path, strerror(errno));
     if (fseek(file, 0, SEEK_END) != 0) return emoe_fail(error, EMOE_BAD_FILE, "%.160s: it is no regular file", path);
     const bool bare = ftell(file) == (long)size;
     rewind(file);

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -147,7 +148,13 @@ static bool open_file(const char *path, int flags, bool alone, int *file, struct
     return true;
 }
 
+/* Behind the end of a plain file, which stands for a device in tests or by mistake, a mapping has nothing. */
 static bool map(int file, size_t size, uint64_t offset, void *result, struct emoe_error *error) {
+    struct stat about;
+    if (fstat(file, &about) == 0 && S_ISREG(about.st_mode) &&
+        (uint64_t)about.st_size < (uint64_t)size + offset)
+        return emoe_fail(error, EMOE_DEVICE, "%zu bytes at 0x%" PRIx64 " are not in this file, which is no device",
+                         size, offset);
     void *found = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, (off_t)offset);
     if (found == MAP_FAILED)
         return emoe_fail(error, EMOE_DEVICE, "%zu bytes at 0x%" PRIx64 " cannot be mapped: %s", size, offset,
