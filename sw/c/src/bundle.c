@@ -224,7 +224,8 @@ bool emoe_bundle_parse(struct emoe_bundle *bundle, const uint8_t *bytes, size_t 
 /* Bytes of an opened file, once it is known how many. */
 static bool read_file(struct emoe_bundle *bundle, FILE *file, struct emoe_error *error) {
     long size = -1;
-    if (fgetc(file) == EOF && ferror(file)) return emoe_fail(error, EMOE_BAD_FILE, "%s", strerror(errno)); /* a folder */
+    if (fgetc(file) == EOF && ferror(file)) /* a folder */
+        return emoe_fail(error, EMOE_BAD_FILE, "%s", strerror(errno));
     if (fseek(file, 0, SEEK_END) == 0) size = ftell(file);
     if (size < 0 || fseek(file, 0, SEEK_SET) != 0) return emoe_fail(error, EMOE_BAD_FILE, "it is no regular file");
     if ((unsigned long)size > LARGEST_FILE)
