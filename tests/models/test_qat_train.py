@@ -116,6 +116,24 @@ def test_the_average_is_kept(qat, tmp_path):
     assert graph_bytes(dataclasses.replace(graph, expert_use={})) == graph_bytes(export(average))
 
 
+def test_a_data_set_of_other_classes_is_refused_when_a_run_goes_on_too(qat, tmp_path):
+    config = to_train(TaskConfig("classification", "classification", 2, labels=("a", "b")))
+    path = tmp_path / "x.safetensors"
+    safetensors.numpy.save_file(random_state(config), path, {"config": config.to_json()})
+    make_image_folder(tmp_path / "own", ("a", "b"))
+    make_image_folder(tmp_path / "other", ("a", "c"))
+
+    def run(data, *options):
+        common = ("--model", path, "--data", "imagefolder", "--data-root", tmp_path / data, "--warmup", 1)
+        return qat(tmp_path / "out", *common, *options)
+
+    assert run("own", "--steps", 1).code == 0
+    before = (tmp_path / "out/checkpoint.safetensors").read_bytes()
+    run("other", "--steps", 2, "--resume").refused("classification has 2 classes (a, ...), but imagefolder has 2 (a, ")
+    assert (tmp_path / "out/checkpoint.safetensors").read_bytes() == before
+    assert run("own", "--steps", 2, "--resume").code == 0
+
+
 def test_photographs(photographs, tmp_path):
     strong = ("--augment", "strong", "--mix", 0.5, "--class-balance", 0.5)
     done = photographs(tmp_path / "strong", "--steps", 3, *strong)

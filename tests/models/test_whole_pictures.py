@@ -98,7 +98,7 @@ def strange_name(root):
 
 def writes(file, text):
     def write(root):
-        (root / file).write_text(text)
+        (root / file).write_bytes(text if isinstance(text, bytes) else text.encode())
 
     return write
 
@@ -112,6 +112,15 @@ def writes(file, text):
         (strange_name, r"holiday\.png: its name is none of CamVid's"),
         (writes("class_dict.csv", "name,r,g,b\n"), r"class_dict\.csv: it lists no classes"),
         (writes("class_dict.csv", "name,r,g,b\nSky,1,2\n"), r"class_dict\.csv, line 2: it must be a class and its col"),
+        (
+            writes("class_dict.csv", "a" * 200_000 + ",1,2,3\n"),
+            r"class_dict\.csv, line 1: it must be a class and its col",
+        ),
+        (
+            writes("class_dict.csv", f"Sky,{'9' * 5000},2,3\n"),
+            r"class_dict\.csv, line 1: it must be a class and its col",
+        ),
+        (writes("class_dict.csv", b"\xff\xfe\0"), r"class_dict\.csv: it is not text in UTF-8"),
         (writes("label_colors.txt", "1 2 256 Sky\n"), r"label_colors\.txt, line 1: it must be a class and its colour"),
         (writes("label_colors.txt", "1 2 3 Ship\n"), r"label_colors\.txt, line 1: 'Ship' is none of CamVid's 32"),
         (writes("label_colors.txt", "1 2 3 Sky\n1 2 3 Car\n"), r"line 2: the class or its colour has a line already"),
@@ -131,6 +140,15 @@ def test_labels_of_segnets_tree_have_their_pictures_size(load, root):
     make_camvid(root, HEIGHT, WIDTH)
     save_image(root / "trainannot" / "1.png", np.zeros((WIDTH, HEIGHT), np.uint8))
     with pytest.raises(ValueError, match=r"trainannot/1\.png: it is 24x40 pixels, but its picture .*1\.png is 40x24"):
+        camvid_load(load, "camvid")
+
+
+def test_a_list_of_segnets_that_is_no_text(load, root):
+    from support.camvid_tree import make_camvid
+
+    make_camvid(root, HEIGHT, WIDTH)
+    (root / "train.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=r"train\.txt: it is not text in UTF-8; unpack or download the data set again"):
         camvid_load(load, "camvid")
 
 
@@ -229,6 +247,10 @@ def damaged(root):
     (root / "train" / "dog" / "0.png").write_bytes(b"no picture")
 
 
+def strange_folder(root):
+    (root / "train" / "dog").rename(root / "train" / "d\x1b[31mog")
+
+
 def no_train(root):
     (root / "train").rename(root / "training")
 
@@ -236,6 +258,11 @@ def no_train(root):
 @pytest.mark.parametrize(
     ("damage", "split", "message"),
     [
+        (
+            strange_folder,
+            "train",
+            r"train: the folder 'd\\x1b\[31mog' must be renamed: a class is called like its folder",
+        ),
         (no_classes, "train", r"train: it must have a folder for each class, at least two, but has only 'cat'"),
         (empty_class, "train", r"train/eel: no pictures in this folder; .*; add pictures, or remove the folder"),
         (unknown_class, "val", r"val/eel: it is no class, for .*train has no folder of this name"),

@@ -88,7 +88,7 @@ def _list_names(root: Path, split: str) -> list[str]:
     """File names of the pictures: a line of the list is a picture and its labels, with folders of the authors'."""
     if _is_official(root, split):
         return official.list_names(root, split)
-    lines = (root / f"{split}.txt").read_text(encoding="utf-8").splitlines()
+    lines = files.read_text(root / f"{split}.txt").splitlines()
     return [PurePosixPath(line.split()[0]).name for line in lines if line.strip()]
 
 

@@ -122,7 +122,7 @@ def read_classes(root: Path, split: str, name: str, size: Size) -> Array:
     colours = files.read_colours(path)
     codes = colours.astype(np.int64) @ (1 << 16, 1 << 8, 1)
     source = _class_file(root)
-    known, numbers = _codes(source, "" if source is None else source.read_text(encoding="utf-8-sig"))
+    known, numbers = _codes(source, "" if source is None else files.read_text(source))
     at = np.searchsorted(known, codes).clip(max=len(known) - 1)
     if (strange := known[at] != codes).any():
         row, column = np.argwhere(strange)[0].tolist()
@@ -149,15 +149,25 @@ def _codes(path: Path | None, text: str) -> tuple[Array, Array]:
     return known, numbers.astype(np.uint8)
 
 
+def _cells(path: Path, line: str) -> list[str]:
+    """Of a line; none where it is longer than ``csv`` reads, which is then no class."""
+    if path.suffix != ".csv":
+        return line.split()
+    try:
+        return [cell.strip() for cell in next(csv.reader([line]), [])]
+    except csv.Error:
+        return ["?"]
+
+
 def _read_colours(path: Path, text: str) -> dict[str, tuple[int, int, int]]:
     """Of ``class_dict.csv`` (name,r,g,b) or ``label_colors.txt`` (r g b name)."""
     colours: dict[str, tuple[int, int, int]] = {}
     for number, line in enumerate(text.splitlines(), 1):
-        cells = [cell.strip() for cell in next(csv.reader([line]), [])] if path.suffix == ".csv" else line.split()
+        cells = _cells(path, line)
         if not any(cells) or [cell.casefold() for cell in cells] == ["name", "r", "g", "b"]:
             continue
         name, numbers = (cells[0], cells[1:]) if path.suffix == ".csv" else (cells[-1], cells[:-1])
-        if len(numbers) != 3 or not all(cell.isdecimal() and int(cell) < 256 for cell in numbers):
+        if len(numbers) != 3 or not all(cell.isdecimal() and len(cell) < 4 and int(cell) < 256 for cell in numbers):
             raise ValueError(f"{path}, line {number}: it must be a class and its colour's red, green and blue, 0..255")
         if name not in CLASSES and name != _VOID_NAME:
             raise ValueError(f"{path}, line {number}: {name!r} is none of CamVid's 32 classes")

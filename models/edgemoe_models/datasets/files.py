@@ -161,6 +161,18 @@ def unit_vectors(array: Array) -> Array:
     return np.where(length > 1e-3, vectors / np.maximum(length, 1e-3), 0)
 
 
+def read_text(path: Path) -> str:
+    """A list or table that belongs to a data set; it may begin with a byte order mark.
+
+    Raises:
+        ValueError: it is not text in UTF-8
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: it is not text in UTF-8; unpack or download the data set again") from None
+
+
 def read_names(path: Path) -> list[str]:
     """One name a line."""
-    return path.read_text(encoding="utf-8").split()
+    return read_text(path).split()

@@ -29,6 +29,11 @@ def _with_classes(folder: Folder, root: Path) -> Folder:
     if len(names) < 2:
         found = f"only {names[0]!r}" if names else "none"
         raise ValueError(f"{root / 'train'}: it must have a folder for each class, at least two, but has {found}")
+    for name in names:
+        if not name.isprintable():
+            raise ValueError(
+                f"{root / 'train'}: the folder {name!r} must be renamed: a class is called like its folder"
+            )
     readers = dict(folder.readers)
 
     def label(root: Path, split: str, name: str, size: Size) -> Array:

@@ -147,14 +147,17 @@ class QatTrainer:
         """Continue from a checkpoint.
 
         Raises:
-            ValueError: it cannot be read, or was made with other options (an end or intervals may differ).
+            ValueError: it cannot be read, was made with other options (an end or intervals may differ), or the data set
+                has other classes now.
         """
         tensors, metadata = storage.read(path)
         try:
-            return cls._resumed(options, path, tensors, metadata)
+            trainer = cls._resumed(options, path, tensors, metadata)
         except (KeyError, TypeError, RuntimeError, ValueError, OverflowError) as error:
             reason = str(error).partition("\n")[0]
             raise ValueError(f"{path}: not a checkpoint of this training ({reason})") from None
+        _check_tasks(options, trainer.model.config.model)
+        return trainer
 
     @classmethod
     def _resumed(
