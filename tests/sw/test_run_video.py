@@ -1,6 +1,9 @@
 """``edgemoe run --video``: what is in the video, where frames come from, and what is lost when it is broken off."""
 
+import os
+import re
 import resource
+import subprocess
 import sys
 
 import numpy as np
@@ -109,6 +112,22 @@ def test_a_video_keeps_its_rate_and_may_be_cut(edgemoe, bundle, tmp_path):
     frames, rate = read(path)
     assert len(frames) == 4 and rate == 2.5
     assert [round(frame[30:90, 30:90].mean() / 20) for frame in frames] == [0, 1, 2, 3]
+
+
+def test_a_video_that_is_cut_off_is_told_so(edgemoe, bundle, tmp_path):
+    """OpenCV ends there as at the last frame, and FFmpeg prints a line for each damaged block."""
+    source, path = make_video(tmp_path / "in.avi", range(0, 240, 8), (16, 12)), tmp_path / "out.mp4"
+    source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
+    done = edgemoe("run", bundle, source, "--video", path, "--task", "segmentation")
+    assert done.code == 1 and "Traceback" not in done.err
+    message = re.search(r"in\.avi: it is damaged or cut off: only (\d+) of its 30 frames can be read", done.err)
+    assert 0 < int(message[1]) == len(read(path)[0]) < 30
+    (tmp_path / "bad.mp4").write_bytes(bytes(5000))
+    command = [sys.executable, "-m", "edgemoe.cli", "run", bundle, tmp_path / "bad.mp4", "--video", path]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 1
+    assert done.stderr == f"edgemoe: {tmp_path / 'bad.mp4'}: cannot be opened as a video\n"
 
 
 def test_pictures_and_videos_together(edgemoe, bundle, folder, tmp_path):

@@ -107,10 +107,18 @@ def test_camera_that_is_unplugged(monkeypatch, runtime_bundle, pictures):
         def read(self):
             return (True, self.left.pop(0)) if self.left else (False, None)
 
+        def get(self, what):
+            return -1.0  # of a stream
+
         def release(self):
             self.released = True
 
-    cv2 = SimpleNamespace(VideoCapture=Capture, cvtColor=lambda picture, code: picture[..., ::code], COLOR_BGR2RGB=-1)
+    cv2 = SimpleNamespace(
+        VideoCapture=Capture,
+        cvtColor=lambda picture, code: picture[..., ::code],
+        COLOR_BGR2RGB=-1,
+        CAP_PROP_FRAME_COUNT=7,
+    )
     monkeypatch.setitem(sys.modules, "cv2", cv2)
     with edgemoe.open("reference", runtime_bundle) as accelerator:
         for source, name in ((0, "camera 0"), ("camera:2", "camera 2")):

@@ -23,6 +23,9 @@ FrameSource: TypeAlias = "ImageLike | int | Iterable[ImageLike]"
 
 _CAMERA = re.compile(r"camera:(\d+)")
 _URL = re.compile(r"[a-z]+://.+")
+#: Of OpenCV, and of FFmpeg in it, which print a line for each damaged block of a picture.
+_SILENCE = {"OPENCV_LOG_LEVEL": "SILENT", "OPENCV_FFMPEG_LOGLEVEL": "-8"}
+_MOST_LOST = 0.05  # of a video's frames: some kinds of files only estimate how many they have
 
 
 def frames(source: FrameSource, notes: Notes | None = None) -> Iterator[RGB]:
@@ -36,8 +39,8 @@ def frames(source: FrameSource, notes: Notes | None = None) -> Iterator[RGB]:
         notes: told how files of pictures were converted; default: a warning for each kind of thing
 
     Raises:
-        ValueError: there is no such source, or it cannot be opened, at once; later, an image of it cannot be read, or
-            the camera gives no more
+        ValueError: there is no such source, or it cannot be opened, at once; later, an image of it cannot be read, a
+            video ends long before its last frame, or the camera gives no more
     """
     return _read_each(items(source), notes or Notes())
 
@@ -95,10 +98,14 @@ def _captured(source: str | int, name: str) -> Iterator[RGB]:
     """Frames of a video or camera through OpenCV."""
     cv2 = _opencv(name)
     capture = _opened(cv2, source, name)
-    return _pictures(capture, name if isinstance(source, int) else None, cv2.cvtColor, cv2.COLOR_BGR2RGB)
+    if isinstance(source, int):
+        return _camera_pictures(cv2, capture, name)
+    return _video_pictures(cv2, capture, name)
 
 
 def _opencv(name: str) -> Any:
+    for variable, nothing in _SILENCE.items():  # what is wrong with a file is said here, in one line
+        os.environ.setdefault(variable, nothing)
     try:
         import cv2
     except ImportError:
@@ -143,15 +150,28 @@ def frame_rate(source: str | Path) -> float | None:
     return rate if 0 < rate < float("inf") else None
 
 
-def _pictures(capture: Any, camera: str | None, convert: Any, order: int) -> Iterator[RGB]:
+def _camera_pictures(cv2: Any, capture: Any, name: str) -> Iterator[RGB]:
     try:
         while True:
             found, picture = capture.read()
-            if found:
-                yield convert(picture, order)
-            elif camera is None:
-                return
-            else:  # it has no end of its own
-                raise ValueError(f"{camera}: it gives no more frames; was it unplugged?")
+            if not found:  # it has no end of its own
+                raise ValueError(f"{name}: it gives no more frames; was it unplugged?")
+            yield cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    finally:
+        capture.release()
+
+
+def _video_pictures(cv2: Any, capture: Any, name: str) -> Iterator[RGB]:
+    """OpenCV ends at the first frame that it cannot read as it does at the last one."""
+    try:
+        count, stated = 0, capture.get(cv2.CAP_PROP_FRAME_COUNT)  # of a stream none, or nonsense
+        while True:
+            found, picture = capture.read()
+            if not found:
+                break
+            count += 1
+            yield cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+        if count < stated * (1 - _MOST_LOST) - 2:
+            raise ValueError(f"{name}: it is damaged or cut off: only {count} of its {stated:.0f} frames can be read")
     finally:
         capture.release()
