@@ -128,6 +128,50 @@ def test_a_tool_that_fails(tools, tmp_path, tool):
     assert not list((tmp_path / "out").glob("*.json"))
 
 
+@pytest.mark.parametrize(
+    ("tool", "makes"),
+    [("nextpnr-xilinx", "edgemoe.fasm"), ("fasm2frames", "edgemoe.frames"), ("xc7frames2bit", "edgemoe.bit")],
+)
+def test_a_tool_that_writes_nothing(tools, tmp_path, tool, makes):
+    """What an earlier run has left there is not taken for this one's."""
+    manifest = build_open_bitstream(BOARD, tmp_path / "out")
+    before = manifest.read_bytes()
+    (tools / tool).write_text("#!/bin/sh\necho \"Info: Max frequency for clock 'clk': 90 MHz\"\n")
+    with pytest.raises(BoardError, match=rf"ended well, but wrote no {makes}\. Its output: .*\.log"):
+        build_open_bitstream(BOARD, tmp_path / "out")
+    assert manifest.read_bytes() == before
+
+
+def test_a_tool_that_cannot_be_started(tools, tmp_path):
+    (tools / "fasm2frames").write_text("#!/no/such/interpreter\n")
+    with pytest.raises(BoardError, match="fasm2frames cannot be started: .*No such file or directory"):
+        build_open_bitstream(BOARD, tmp_path / "out")
+
+
+def test_a_bitstream_that_is_none(tools, tmp_path):
+    (tmp_path / "made.bit").write_text("hello")
+    with pytest.raises(BoardError, match=r"wrote .*edgemoe\.bit, but this is no bitstream \(5 bytes"):
+        build_open_bitstream(BOARD, tmp_path / "out")
+
+
+def test_relative_places(tools, tmp_path, monkeypatch):
+    """The tools run in another folder than this."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "bin:/usr/bin:/bin")
+    monkeypatch.setenv("CHIPDB", ".")
+    monkeypatch.setenv("PRJXRAY_DB_DIR", "db")
+    build_open_bitstream(BOARD, tmp_path / "an 'out' \"put\"")
+    assert str(tmp_path / "xc7z020clg400.bin") in arguments(tmp_path, "nextpnr-xilinx")
+    assert str(tmp_path / "db/zynq7") in arguments(tmp_path, "fasm2frames")
+
+
+def test_the_slowest_of_several_clocks():
+    """After routing each has a new estimate; the design's clock is not the last one that is named."""
+    lines = [("a", 30), ("b", 20), ("a", 48.5), ("b", 91.25)]
+    log = "\n".join(f"Info: Max frequency for clock '{name}': {mhz} MHz (PASS at 12.00 MHz)" for name, mhz in lines)
+    assert reached_mhz(log) == 48.5
+
+
 def test_no_clock_in_the_output():
     with pytest.raises(BoardError, match="has no clock"):
         reached_mhz("Info: done")

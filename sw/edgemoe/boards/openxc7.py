@@ -34,7 +34,7 @@ STAGES = ("synthesis", "route", "bitstream")
 _TOP = "edgemoe"
 _FAMILY = "zynq7"  # Project X-Ray's name
 _MARGIN = 0.95  # of nextpnr's clock: its delays of this family are not a sign-off
-_FREQUENCY = re.compile(r"Max frequency for clock\s+'[^']*':\s*([\d.]+) MHz")
+_FREQUENCY = re.compile(r"Max frequency for clock\s+'([^']*)':\s*(\d+(?:\.\d+)?) MHz")
 _HOME = "install openXC7 (github.com/openXC7, toolchain-installer or toolchain-nix)"
 
 
@@ -63,13 +63,13 @@ def find_tools(board: Board) -> OpenTools:
         BoardError: the board has no Zynq-7000, or something is missing; the message has all of it
     """
     check_family(board)
-    found = {name: shutil.which(name) for name in ("nextpnr-xilinx", "nextpnr-himbaechel")}
+    found = {name: _which(name) for name in ("nextpnr-xilinx", "nextpnr-himbaechel")}
     placer = found["nextpnr-xilinx"] or found["nextpnr-himbaechel"]
     missing = [] if placer else ["nextpnr-xilinx (or nextpnr-himbaechel with the architecture xilinx) on PATH"]
     chip = None
     if found["nextpnr-xilinx"]:
         device = board.part.rpartition("-")[0]
-        folder = Path(os.environ.get("CHIPDB", "."))
+        folder = Path(os.environ.get("CHIPDB", ".")).absolute()  # tools run in another folder
         chip = folder / f"{device}.bin"
         if not chip.is_file():
             missing.append(
@@ -77,9 +77,9 @@ def find_tools(board: Board) -> OpenTools:
                 f"$NEXTPNR_XILINX_PYTHON_DIR/bbaexport.py --device {board.part} --bba {device}.bba && "
                 f"bbasm -l {device}.bba {device}.bin)"
             )
-    tools = {name: shutil.which(name) for name in ("fasm2frames", "xc7frames2bit")}
+    tools = {name: _which(name) for name in ("fasm2frames", "xc7frames2bit")}
     missing += [f"{name} on PATH" for name, path in tools.items() if path is None]
-    database = Path(os.environ.get("PRJXRAY_DB_DIR", "prjxray-db")) / _FAMILY
+    database = Path(os.environ.get("PRJXRAY_DB_DIR", "prjxray-db")).absolute() / _FAMILY
     if not (database / board.part / "part.yaml").is_file():
         missing.append(
             f"{database / board.part}/part.yaml of Project X-Ray's database, whose folder PRJXRAY_DB_DIR names"
@@ -90,6 +90,12 @@ def find_tools(board: Board) -> OpenTools:
             f"'--until synthesis' needs nothing but Yosys"
         )
     return OpenTools(placer, chip, str(tools["fasm2frames"]), str(tools["xc7frames2bit"]), database)
+
+
+def _which(name: str) -> str | None:
+    """A tool's path from anywhere: entries of PATH may be relative."""
+    found = shutil.which(name)
+    return None if found is None else os.path.abspath(found)
 
 
 def check_family(board: Board) -> None:
@@ -170,8 +176,11 @@ def _route(board: Board, tools: OpenTools, work: Path, seed: int) -> dict[str, A
         own = ["--chipdb", str(tools.chip), "--xdc", f"{_TOP}.xdc", "--fasm", f"{_TOP}.fasm"]
     else:
         own = ["--device", board.part, "-o", f"xdc={_TOP}.xdc", "-o", f"fasm={_TOP}.fasm"]
-    log = _run([tools.placer, *common, *own], work, "nextpnr")
-    reached = reached_mhz(log)
+    log = _run([tools.placer, *common, *own], work, "nextpnr", f"{_TOP}.fasm")
+    try:
+        reached = reached_mhz(log)
+    except BoardError as error:
+        raise BoardError(f"{error} It is in {work / 'nextpnr.log'}") from None
     clock = slower_clock(board, _MARGIN * reached)
     return {
         "placer": Path(tools.placer).name,
@@ -190,6 +199,7 @@ def _pack(board: Board, tools: OpenTools, work: Path) -> None:
         [tools.assembler, "--part", board.part, "--db-root", str(tools.database), f"{_TOP}.fasm", frames],
         work,
         "fasm2frames",
+        frames,
     )
     part_file = tools.database / board.part / "part.yaml"
     _run(
@@ -200,24 +210,39 @@ def _pack(board: Board, tools: OpenTools, work: Path) -> None:
         ],
         work,
         "xc7frames2bit",
+        "edgemoe.bit",
     )
-    bit_payload((work / "edgemoe.bit").read_bytes())  # or it is none
+    try:
+        bit_payload((work / "edgemoe.bit").read_bytes())
+    except BoardError as error:
+        raise BoardError(f"xc7frames2bit wrote {work / 'edgemoe.bit'}, but {error}") from None
 
 
-def _run(command: Sequence[str], work: Path, name: str) -> str:
+def _run(command: Sequence[str], work: Path, name: str, makes: str) -> str:
     """Run a tool in ``work``, its output in ``<name>.log``; returns that.
 
+    The file that it ``makes`` is removed before: another run's must not be taken for this one's.
+
     Raises:
-        BoardError: it failed; the message has its first error
+        BoardError: it cannot be started, failed, or made nothing; the message has its first error
     """
-    log = work / f"{name}.log"
+    log, made = work / f"{name}.log", work / makes
+    made.unlink(missing_ok=True)
     with log.open("w", encoding="utf-8") as stream:
-        code = subprocess.run(command, cwd=work, stdout=stream, stderr=subprocess.STDOUT, check=False).returncode
+        try:
+            done = subprocess.run(
+                command, cwd=work, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT, check=False
+            )
+        except OSError as error:
+            raise BoardError(f"{name} cannot be started: {command[0]}: {error.strerror}. {_HOME}") from None
+    code = done.returncode
     text = log.read_text(encoding="utf-8", errors="replace")
     if code:
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         reason = next((line for line in lines if "ERROR" in line), lines[-1] if lines else "no message")
         raise BoardError(f"{name} failed ({code}): {reason}. Its output: {log}")
+    if not made.is_file() or not made.stat().st_size:
+        raise BoardError(f"{name} ended well, but wrote no {makes}. Its output: {log}")
     return text
 
 
@@ -227,10 +252,10 @@ def reached_mhz(log: str) -> float:
     Raises:
         BoardError: there is none
     """
-    found = [float(value) for value in _FREQUENCY.findall(log)]
-    if not found:
+    found = {name: float(value) for name, value in _FREQUENCY.findall(log)}
+    if not found or not min(found.values()):
         raise BoardError("nextpnr's output has no clock: is the design empty?")
-    return found[-1]
+    return min(found.values())
 
 
 def slower_clock(board: Board, limit_mhz: float) -> float:
