@@ -45,10 +45,14 @@ class Manifest:
     slack_ns: float | None
 
     def changed_file(self) -> Path | None:
-        """The first of its files that is missing or not the one that it was written for."""
+        """The first of its files that is missing, not ours to read, or not the one that it was written for."""
         for name, digest in self.files.items():
             file = self.path.parent / name
-            if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+            try:
+                is_same = file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == digest
+            except OSError:
+                is_same = False
+            if not is_same:
                 return file
         return None
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -110,6 +111,8 @@ def test_names_are_left_out(monkeypatch):
     assert (
         surroundings.without_names(text) == "/home/USER/edgemoe/x.bit, /home/xilinx/y, /Users/USER: HOST annas-boards"
     )
+    monkeypatch.setenv("HOME", "/data/staff/anna")  # homes may lie anywhere
+    assert surroundings.without_names("at /data/staff/anna/edgemoe/x.bit") == "at ~/edgemoe/x.bit"
     monkeypatch.setattr(surroundings.platform, "node", lambda: "pynq")
     assert surroundings.without_names("pynq 3.0.1") == "pynq 3.0.1"
 
@@ -193,6 +196,28 @@ def test_selftest_that_does_not_end(tmp_path, monkeypatch):
 def test_pynq_that_ends_its_process(monkeypatch):
     monkeypatch.setattr(doctor, "run_module", lambda *_: {"code": -6, "seconds": 0.1, "output": ["terminate called"]})
     assert doctor.probe_pynq() == {"error": "PYNQ ended its process (-6)", "output": ["terminate called"]}
+
+
+@pytest.mark.parametrize("noise", ["[XRT] WARNING: closed", "1", "[]", "null", ""])
+def test_what_a_library_prints_after_pynq_s_answer(noise, monkeypatch):
+    output = ["begun", '{"version": "3.0.1"}', noise]
+    monkeypatch.setattr(doctor, "run_module", lambda *_: {"code": 0, "seconds": 0.1, "output": output})
+    assert doctor.probe_pynq() == {"version": "3.0.1"}
+    monkeypatch.setattr(doctor, "run_module", lambda *_: {"code": 0, "seconds": 0.1, "output": [noise]})
+    assert doctor.probe_pynq() == {"error": "PYNQ ended its process (0)", "output": [noise]}
+
+
+def test_an_overlay_s_file_that_is_not_ours_to_read(flashed, monkeypatch):
+    """It is told; the rest is found all the same."""
+    bitstream, read = flashed.with_suffix(".bit"), Path.read_bytes
+
+    def closed(path):
+        if path == bitstream:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", closed)
+    assert surroundings.overlays()[0]["changed_file"] == bitstream.name
 
 
 def test_nothing_to_test(tmp_path, monkeypatch):

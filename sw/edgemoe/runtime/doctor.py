@@ -7,6 +7,7 @@ and off a board too, and says so. The file is written before the self-test begin
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -90,11 +91,12 @@ def _without_names(value: Any) -> Any:
 def probe_pynq() -> dict[str, Any]:
     """What PYNQ says, from a process of its own."""
     done = run_module(["edgemoe.runtime.platforms.pynq_probe"], _PROBE_SECONDS)
-    try:
-        found: dict[str, Any] = parse_json(done["output"][-1])
-        return found
-    except (ValueError, IndexError):
-        return {"error": f"PYNQ ended its process ({done['code']})", "output": done["output"]}
+    for line in reversed(done["output"]):  # libraries of PYNQ's print too, some at their end
+        with contextlib.suppress(ValueError):
+            found = parse_json(line)
+            if isinstance(found, dict):
+                return found
+    return {"error": f"PYNQ ended its process ({done['code']})", "output": done["output"]}
 
 
 def _selftest_arguments(found: dict[str, Any], bundle: Path | str | None, bitstream: Path | None) -> list[str] | str:

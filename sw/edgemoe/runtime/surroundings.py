@@ -133,6 +133,9 @@ def _overlay(manifest: Manifest) -> dict[str, Any]:
 def without_names(text: str) -> str:
     """A text without the names of people in paths, and without this machine's."""
     text = _HOME.sub(lambda found: found[1] + (found[2] if found[2] in _IMAGE_USERS else "USER"), text)
+    home = os.path.expanduser("~")
+    if len(Path(home).parts) > 2 and not _HOME.match(f"{home}/"):  # homes may lie anywhere; root's is nobody's
+        text = text.replace(home, "~")
     host = platform.node()
     return re.sub(rf"\b{re.escape(host)}\b", "HOST", text) if len(host) > 1 and host not in _COMMON else text
 
