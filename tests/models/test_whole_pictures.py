@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgemoe_models.datasets import camvid, camvid_official, find
+from edgemoe_models.datasets import camvid, camvid_official, files, find
 from edgemoe_models.datasets.arrays import IGNORE
 from edgemoe_models.pictures import PictureWarning
 from support.photo_trees import FRAMES, make_camvid_official, make_cifar, make_image_folder, save_image
@@ -141,6 +141,39 @@ def test_labels_of_segnets_tree_have_their_pictures_size(load, root):
     save_image(root / "trainannot" / "1.png", np.zeros((WIDTH, HEIGHT), np.uint8))
     with pytest.raises(ValueError, match=r"trainannot/1\.png: it is 24x40 pixels, but its picture .*1\.png is 40x24"):
         camvid_load(load, "camvid")
+
+
+def test_a_corrected_label_is_no_stale_cache(load, root):
+    """What was cached of the file that was there before is not taken for it."""
+    make_camvid_official(root, HEIGHT, WIDTH)
+    before = camvid_load(load, "camvid")["segmentation"].copy()
+    assert np.array_equal(camvid_load(load, "camvid")["segmentation"], before)
+    path = root / "LabeledApproved_full" / "0001TP_006690_L.png"
+    save_image(path, np.full((HEIGHT, WIDTH, 3), (64, 0, 128), np.uint8))
+    assert (camvid_load(load, "camvid")["segmentation"][0] == 8).all()
+
+
+def test_files_that_are_no_part_of_a_data_set_make_nothing_anew(tmp_path):
+    (tmp_path / "data" / "a").mkdir(parents=True)
+    (tmp_path / "data" / "a" / "x.png").write_bytes(b"x")
+    (tmp_path / "data" / "a" / "up").symlink_to("..")
+    (tmp_path / "data" / "nowhere").symlink_to("none")
+    before = files.contents(tmp_path / "data", tmp_path / "data" / "cache")
+    assert len(before) == 1 and before[0].startswith("a/x.png 1 ")
+    (tmp_path / "data" / ".hidden").write_bytes(b"x")
+    (tmp_path / "data" / "cache").mkdir()
+    (tmp_path / "data" / "cache" / "y.npy").write_bytes(b"x")
+    assert files.contents(tmp_path / "data", tmp_path / "data" / "cache") == before
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_without_any_label_is_refused(load, root, split):
+    """Nothing could be learned or measured: the metrics would be NaN."""
+    make_camvid_official(root, HEIGHT, WIDTH, by_split=True)
+    for path in (root / f"{split}_labels").iterdir():
+        save_image(path, np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    with pytest.raises(ValueError, match=f"of the split '{split}' no pixel has a label of segmentation; are these the"):
+        camvid_load(load, "camvid-32", split)
 
 
 def test_a_list_of_segnets_that_is_no_text(load, root):

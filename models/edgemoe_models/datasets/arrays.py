@@ -64,6 +64,12 @@ def scene_labels(seed: int, height: int, width: int, names: Iterable[str]) -> Ar
     return {name: _label(scene, name) for name in names}
 
 
+def is_labelled(name: str, array: Array) -> bool:
+    """Whether any pixel of any picture has a label, of those that may be without; quick where the first picture has."""
+    without = {"segmentation": IGNORE, "depth": 0, "normals": 0}
+    return name not in without or any((picture != without[name]).any() for picture in array)
+
+
 def array_names(labels: Iterable[str], known: Collection[str] = SCENE_ARRAYS) -> list[str]:
     """``image`` and the labels, sorted; ValueError for one that is not known."""
     names = ["image", *sorted(set(labels))]

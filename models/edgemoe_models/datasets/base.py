@@ -22,6 +22,7 @@ from edgemoe_models.datasets.arrays import (
     array_form,
     array_names,
     cached,
+    is_labelled,
     load_split,
 )
 
@@ -155,14 +156,21 @@ class Folder:
             pictures = self.list_names(folder, split)[:count]
             if not pictures:
                 raise FileNotFoundError(f"{folder} has no pictures of the split {split!r}")
-            where = cache / self._key(folder, split, size, names, pictures)
-            return cached(
+            where = cache / self._key(folder, split, size, names, pictures, files.contents(folder, cache))
+            arrays = cached(
                 where,
                 names,
                 (len(pictures), *size),
                 lambda index: {name: self._read(folder, split, pictures[index], size, name) for name in names},
                 track,
             )
+            for name, array in arrays.items():
+                if not is_labelled(name, array):
+                    raise ValueError(
+                        f"{folder}: in the {len(pictures)} pictures of the split {split!r} no pixel has a label of "
+                        f"{name}; are these the labels of {self.name}?"
+                    )
+            return arrays
 
     def at(self, root: str) -> Folder:
         if self.bind is None:
@@ -184,9 +192,11 @@ class Folder:
     def _help(self) -> str:
         return f"the data set is to be had from {self.home}, and --data-root must hold\n{self.tree}"
 
-    def _key(self, root: Path, split: str, size: tuple[int, int], names: list[str], pictures: list[str]) -> str:
-        """A cache folder's name; it changes with this package's source, the folder, its classes and its pictures."""
-        listed = [str(root.resolve()), *self.class_names, *pictures]
+    def _key(
+        self, root: Path, split: str, size: tuple[int, int], names: list[str], pictures: list[str], contents: list[str]
+    ) -> str:
+        """A cache folder's name; it changes with this package's source, the folder, its classes and all its files."""
+        listed = [str(root.resolve()), *self.class_names, *pictures, *contents]
         digest = hashlib.sha256("\n".join(listed).encode(errors="surrogateescape"))
         for source in sorted(Path(__file__).parent.glob("*.py")):
             digest.update(source.read_bytes())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -176,3 +178,34 @@ def read_text(path: Path) -> str:
 def read_names(path: Path) -> list[str]:
     """One name a line."""
     return read_text(path).split()
+
+
+def contents(root: Path, without: Path) -> list[str]:
+    """Every file of a folder with its size and the time of its last change, sorted: what was made of it is stale when
+    this is another. Hidden ones do not count, nor does the folder ``without``; links are followed, each folder once."""
+    found: list[str] = []
+    known = {_identity(without)}
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        if (identity := _identity(folder)) is None or identity in known:
+            continue
+        known.add(identity)
+        for entry in os.scandir(folder):
+            with contextlib.suppress(OSError):  # a link to nowhere
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    folders.append(Path(entry.path))
+                elif entry.is_file():
+                    about = entry.stat()
+                    found.append(f"{os.path.relpath(entry.path, root)} {about.st_size} {about.st_mtime_ns}")
+    return sorted(found)
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        about = folder.stat()
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino
