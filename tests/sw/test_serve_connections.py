@@ -71,14 +71,16 @@ def test_a_kept_connection_may_rest(runtime_bundle, monkeypatch):
 
 
 def test_connections_are_few(runtime_bundle, monkeypatch):
+    """Where there are too many, the one that has said nothing for longest goes, and whoever asks is answered."""
     monkeypatch.setattr(connections, "most_connections", lambda: 3)
     with serving(runtime_bundle) as url, contextlib.ExitStack() as stack:
-        lines = [stack.enter_context(open_line(url)) for _ in range(3)]
-        for line in lines:
-            line.sendall(HEAD)
-        with open_line(url) as more:
-            assert is_ended(more)
-        for line in lines:
+        lines = []
+        for _ in range(5):
+            lines.append(stack.enter_context(open_line(url)))
+            lines[-1].sendall(HEAD)
+            assert get(url, "/v2/health/live")[0] == 200
+        assert all(is_ended(line) for line in lines[:3])
+        for line in lines[3:]:
             line.sendall(b"\r\n")
             assert is_answered(line)
 
@@ -103,6 +105,7 @@ def test_a_flood_leaves_no_traceback_and_goes_by(runtime_bundle, tmp_path):
                 line.setblocking(False)
                 line.connect_ex((urlsplit(url).hostname, urlsplit(url).port))
             time.sleep(1.5)
+            assert ask(url, "GET", "/v2/health/live")[0] == 200
         with open_line(url) as line:
             line.sendall(b"\0\r\n\r\n")
             assert line.recv(65536).startswith(b"HTTP/1.1 400")

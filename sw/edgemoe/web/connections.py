@@ -27,7 +27,7 @@ def _descriptors() -> int:
 
 
 def most_connections() -> int:
-    """Connections that are held at the same time; more are closed at once."""
+    """Connections that are held at the same time."""
     return max(1, min(_MOST, _descriptors() // _SHARE))
 
 
@@ -40,7 +40,8 @@ class BoundedProtocol(H11Protocol):  # type: ignore[misc]  # uvicorn is not look
     """uvicorn's HTTP, for connections that are few and do not dawdle: for ``uvicorn.Config(http=...)``.
 
     Whoever asks for nothing is waited for ``patience`` seconds, from the connection's beginning or the first byte of
-    its next request on. Bodies are the application's to wait for.
+    its next request on. Bodies are the application's to wait for. Where there are too many connections, the one is
+    closed that would be closed next.
     """
 
     patience = _PATIENCE
@@ -48,10 +49,23 @@ class BoundedProtocol(H11Protocol):  # type: ignore[misc]  # uvicorn is not look
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._deadline: asyncio.TimerHandle | None = None
         super().connection_made(cast(asyncio.Transport, transport))
+        self._wait()
         if len(self.connections) > most_connections():
-            self.transport.abort()
-        else:
-            self._wait()
+            # Whoever is new may be the one that asks for something, such as a balancer for the server's health.
+            idle = [each for each in self.connections if isinstance(each, BoundedProtocol) and each.idle_until]
+            min(idle, key=lambda each: each.idle_until).end()
+
+    @property
+    def idle_until(self) -> float:
+        """When it is closed unless something is asked, on the loop's clock; 0: something is being answered."""
+        handle = self._deadline or self.timeout_keep_alive_task
+        return 0.0 if handle is None or handle.cancelled() else float(handle.when())
+
+    def end(self) -> None:
+        """Close it at once."""
+        self._wait_no_more()
+        self.connections.discard(self)
+        self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._wait_no_more()
@@ -74,7 +88,7 @@ class BoundedProtocol(H11Protocol):  # type: ignore[misc]  # uvicorn is not look
     def _wait(self) -> None:
         """Until the deadline, which more bytes of the same head do not move."""
         if self._deadline is None:
-            self._deadline = self.loop.call_later(self.patience, self.transport.abort)
+            self._deadline = self.loop.call_later(self.patience, self.end)
 
     def _wait_no_more(self) -> None:
         if self._deadline is not None:
