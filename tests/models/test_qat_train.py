@@ -178,6 +178,11 @@ def test_classes_of_whole_pictures(qat, tmp_path, augment):
     )
 
 
+def test_a_run_that_never_began_cannot_go_on(qat, tmp_path):
+    path = tmp_path / "none" / "checkpoint.safetensors"
+    qat(tmp_path / "none", "--steps", 1, "--resume").refused(f"{path}: not a readable safetensors file (No such ")
+
+
 def test_a_missing_data_set_is_one_message(photographs, tmp_path):
     photographs(tmp_path / "out", "--data-root", tmp_path / "none").refused("none/train.txt is missing")
 

@@ -192,6 +192,14 @@ def test_measuring_on_other_classes_is_refused(edgemoe, tmp_path):
     outcome.refused("classification has 10 classes (airplane, ...), but imagefolder has 3 (cat, ...)")
 
 
+def test_files_that_are_not_there_are_named_without_a_number(edgemoe, tmp_path):
+    """Of a run to go on with, or of weights to begin with."""
+    small = ["train", "--preset", "small", "--steps", 1, "--batch", 2, "--out", tmp_path / "out", "--cache", tmp_path]
+    small += ["--train-scenes", 2, "--val-scenes", 2]
+    edgemoe(*small, "--resume").failed(f"edgemoe: {tmp_path}/out/checkpoint.safetensors: No such file or directory")
+    edgemoe(*small, "--init", tmp_path / "x").failed(f"edgemoe: {tmp_path}/x: No such file or directory")
+
+
 def test_a_folder_without_classes_is_refused_in_one_line(edgemoe, tmp_path):
     (tmp_path / "data/train/cat").mkdir(parents=True)
     outcome = edgemoe("train", "--preset", "small", "--data", "imagefolder", "--data-root", tmp_path / "data")

@@ -64,7 +64,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         return read_torch(path)
     except OSError as error:
-        raise ValueError(f"{path}: not a readable safetensors file ({error})") from None
+        raise ValueError(f"{path}: not a readable safetensors file ({error.strerror or error})") from None
 
 
 def load(path: Path | str) -> QuantM3ViT:

@@ -146,6 +146,8 @@ def _explain(error: Exception, arguments: Sequence[str]) -> tuple[int, str]:
         return REFUSED, needs(verb, extra)
     if isinstance(error, MemoryError):
         return REFUSED, f"{verb} needs more memory than there is"
+    if isinstance(error, OSError) and isinstance(error.filename, (str, bytes, os.PathLike)) and error.strerror:
+        return REFUSED, f"{os.fsdecode(error.filename)}: {error.strerror}"  # without the error's number
     if isinstance(error, _REFUSALS):
         return REFUSED, str(error) or type(error).__name__
     frame = traceback.extract_tb(error.__traceback__)[-1]
