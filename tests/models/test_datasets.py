@@ -10,7 +10,6 @@ from PIL import Image
 from edgemoe_models.config import DEPTH_SCALE, TaskConfig
 from edgemoe_models.datasets import DATA_SETS, files, find
 from edgemoe_models.datasets.arrays import IGNORE
-from edgemoe_models.datasets.base import Folder
 from edgemoe_models.evaluation.metrics import TaskMetrics
 from support.camvid_tree import make_camvid
 from support.small_models import to_train
@@ -219,11 +218,11 @@ def test_pixels_without_a_label_do_not_count():
     assert depth.result() == {"rmse": 10.0, "abs_rel": pytest.approx(1 / 3)}
 
 
-def test_a_second_call_reads_the_cache(load, tmp_path, monkeypatch):
+def test_a_second_call_reads_the_cache(load, tmp_path):
     first = load("nyudv2")["depth"].copy()
-    with monkeypatch.context() as context:
-        context.setattr(Folder, "_read", None)  # no picture is read again
-        assert np.array_equal(load("nyudv2")["depth"], first)
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")}
+    assert np.array_equal(load("nyudv2")["depth"], first)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")} == made
     for path in (tmp_path / "nyudv2" / "depth").iterdir():
         path.unlink()
     with pytest.raises(FileNotFoundError, match=r"depth/11\.npy \(or \.png, \.mat\) is missing"):
