@@ -26,6 +26,7 @@ MAY_WRITE = {
     ("sim/edgemoe_sim/compilation.py", "copyfile"): "in a folder that appears whole",
     ("sw/edgemoe/boards/bitstream.py", "open"): "a tool's output, while it runs",
     ("sw/edgemoe/boards/fit.py", "open"): "a tool's output, while it runs",
+    ("sw/edgemoe/boards/openxc7.py", "open"): "a tool's output, while it runs",
     ("sw/edgemoe/boards/flash.py", "copyfile"): "into a folder that appears whole",
     ("sw/edgemoe/boards/flash.py", "copytree"): "into a folder that appears whole",
     ("sw/edgemoe/boards/flash.py", "open"): "an archive that is sent and removed",

@@ -47,7 +47,7 @@ def tools(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
     monkeypatch.setenv("CHIPDB", str(tmp_path))
     monkeypatch.setenv("PRJXRAY_DB_DIR", str(database))
-    monkeypatch.setattr(flow, "_synthesize", lambda board, work, on_step: {"flow": "openxc7", "used": USED})
+    monkeypatch.setattr(flow, "synthesize_system", lambda board, work, on_step: {"flow": "openxc7", "used": USED})
     return folder
 
 

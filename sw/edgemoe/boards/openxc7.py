@@ -129,7 +129,7 @@ def build_open_bitstream(
     tools = None if until == "synthesis" else find_tools(board)
     work = (out / f"{board.name}-openxc7").resolve()
     work.mkdir(parents=True, exist_ok=True)
-    result = _synthesize(board, work, on_step)
+    result = synthesize_system(board, work, on_step)
     if tools is not None:
         on_step(f"place and route (an hour or so): {work / 'nextpnr.log'}")
         result |= _route(board, tools, work, seed)
@@ -146,7 +146,7 @@ def build_open_bitstream(
     return manifest
 
 
-def _synthesize(board: Board, work: Path, on_step: Callable[[str], None]) -> dict[str, Any]:
+def synthesize_system(board: Board, work: Path, on_step: Callable[[str], None]) -> dict[str, Any]:
     """Netlist of the whole system as ``<top>.json`` for nextpnr; returns resources."""
     try:
         from amaranth.back import rtlil
