@@ -1,4 +1,4 @@
-"""The output of ``make sim`` that README.md quotes, between two comments, as ``edgemoe sim`` prints it.
+"""README.md's output of ``make sim``, between two comments, as ``edgemoe sim`` prints it, and its pictures.
 
 Usage: ``python tools/readme_output.py [--check]``
 
@@ -16,19 +16,20 @@ import tempfile
 from pathlib import Path
 
 from edgemoe.cli.main import run
-from edgemoe_models.storage.atomic import write_text
+from edgemoe_models.storage.atomic import write_bytes, write_text
 
-__all__ = ["README", "quoted", "simulated", "update"]
+__all__ = ["PICTURES", "README", "quoted", "simulated", "update"]
 
 README = Path(__file__).parents[1] / "README.md"
+PICTURES = README.parent / "docs" / "images"
 _BEGIN = "<!-- Printed by `make sim`; written by `python tools/readme_output.py` -->\n```\n"
 _END = "```\n<!-- end of what is printed -->\n"
 _BLOCK = re.compile(f"{re.escape(_BEGIN)}(.*?){re.escape(_END)}", re.DOTALL)
 _MACHINES_OWN = re.compile(r"; simulated [\d,]+ k cycles/s$")
 
 
-def simulated() -> str:
-    """What ``edgemoe sim`` prints now, without what depends on the machine and on the folder.
+def simulated() -> tuple[str, dict[str, bytes]]:
+    """What ``edgemoe sim`` prints now, without what depends on the machine and on the folder; its pictures by name.
 
     Raises:
         RuntimeError: it failed
@@ -37,9 +38,11 @@ def simulated() -> str:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(text):
         if code := run(["sim", "--out", folder]):
             raise RuntimeError(f"edgemoe sim ended with code {code}")
+        found = {path.stem.split("-")[-2]: path.read_bytes() for path in Path(folder).glob("*-0.png")}
     *lines, place = text.getvalue().splitlines()
     assert "report and pictures are in" in place
-    return "".join(f"{_MACHINES_OWN.sub('', line)}\n" for line in lines)
+    text_of_all = "".join(f"{_MACHINES_OWN.sub('', line)}\n" for line in lines)
+    return text_of_all, {f"sim-{task}.png": content for task, content in found.items()}
 
 
 def quoted(page: str) -> str:
@@ -66,9 +69,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python tools/readme_output.py", description="README's output of make sim.")
     parser.add_argument("--check", action="store_true", help="write nothing, only compare")
-    page, text = README.read_text(encoding="utf-8"), simulated()
+    page, (text, pictures) = README.read_text(encoding="utf-8"), simulated()
     if not parser.parse_args(arguments).check:
         write_text(README, update(page, text))
+        for name, content in pictures.items():
+            write_bytes(PICTURES / name, content)
     elif quoted(page) != text:
         sys.stderr.write(f"README.md quotes another output than:\n{text}run python tools/readme_output.py\n")
         return 1

@@ -3,13 +3,15 @@
 ``m3vit-micro``            float weights, quantized when they are asked for (PTQ W8A8)
 ``m3vit-micro-w8a8``       the integer graph of quantization-aware training, as it is in the package
 ``m3vit-micro-w4a8``       the same with 4-bit expert weights
-``m3vit-tiny-camvid``      an integer graph (PTQ W8A8) and float weights, which only a checkout has
+``m3vit-tiny-camvid``      an integer graph (PTQ W8A8) and float weights, which only a checkout has; with ``-w8a8`` and
+                           ``-w4a8`` the graphs of its quantization-aware training
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import shlex
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -228,7 +230,8 @@ def load_graph(
     if images is not None and (model in named_graphs() or model in PRESETS):
         raise ValueError(f"{model} is quantized already; pictures (--images) calibrate a float checkpoint")
     path = named_graphs().get(model, Path(model))
-    if model in CHECKOUT_ONLY and not path.exists():
+    forms = [f"{name}{suffix}" for name in CHECKOUT_ONLY for suffix in ("", *(f"-{form}" for form in QAT_PRECISIONS))]
+    if model in forms and not path.exists():
         raise ValueError(_only_in_a_checkout(model, f"{model}{_GRAPH}"))
     if model in PRESETS or not path.exists():
         if target is not None and model in PRESETS:
@@ -278,6 +281,6 @@ def warn_of_scenes(path: Path, count: int = 12) -> None:
     text = (
         f"WARNING: {path} is calibrated on {count} generated scenes, not on pictures like those that it will see: its "
         f"accuracy on real pictures will suffer. Calibrate it on a folder of a dozen typical ones: edgemoe quantize "
-        f"{path.name} --images FOLDER --out {model_label(path.name)}{_GRAPH} (or edgemoe compile --images FOLDER)"
+        f"{shlex.quote(str(path))} --images FOLDER --out {model_label(path.name)}{_GRAPH} (or edgemoe compile --images FOLDER)"
     )
     warnings.warn(text, CalibrationWarning, stacklevel=3)

@@ -116,7 +116,7 @@ def test_script_says_that_the_python_is_too_old(copied, program):
 
 
 def test_what_is_copied(copied):
-    """Sources only: weights, other bundles and boards' data are the computer's."""
+    """Sources, and what the servers need: weights, other bundles and boards' data are the computer's."""
     names = [path.relative_to(copied / "lib") for path in (copied / "lib").rglob("*") if path.is_file()]
-    assert {path.suffix for path in names} <= {".py", ".typed", ".html", ".css", ".js", ".svg", ".ipynb"}
+    assert {path.suffix for path in names} <= {".py", ".typed", ".html", ".css", ".js", ".svg", ".ipynb", ".cfg"}
     assert len(names) > 100

@@ -112,7 +112,9 @@ def test_everything_that_is_missing_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BoardError) as raised:
         find_tools(BOARD)
-    assert all(name in str(raised.value) for name in ("nextpnr-xilinx", "fasm2frames", "xc7frames2bit", "part.yaml"))
+    assert all(
+        name in str(raised.value) for name in ("nextpnr-xilinx", "fasm2frames", "xc7frames2bit", "part.yaml", "CHIPDB")
+    )
 
 
 def test_a_board_that_no_open_tool_places(tools, tmp_path):

@@ -270,8 +270,13 @@ def test_outputs_that_cannot_be_written(program, joint_file, joint_bundle, tmp_p
     """Nothing is written elsewhere, and nothing is lost without a word."""
     (path,), _ = write_pictures(tmp_path, joint_bundle.model, 1)
     assert "Is a directory" in c_runtime.refused(program, "host", joint_file, tmp_path, tmp_path)
-    message = c_runtime.refused(program, "host", joint_file, path, tmp_path / "none")
-    assert message == f"cannot write {tmp_path / 'none' / 'input.bin'}: No such file or directory"
+    c_runtime.run(program, "host", joint_file, path, tmp_path / "made")
+    assert (tmp_path / "made" / "input.bin").is_file()
+    message = c_runtime.refused(program, "host", joint_file, path, tmp_path / "none" / "deeper")
+    assert message == f"cannot make the folder {tmp_path / 'none' / 'deeper'}: No such file or directory"
+    (tmp_path / "file").touch()
+    message = c_runtime.refused(program, "host", joint_file, path, tmp_path / "file")
+    assert message == f"cannot write {tmp_path / 'file' / 'input.bin'}: Not a directory"
     outer = tmp_path / ("a" * 240)
     deep = outer / ("b" * 240)
     deep.mkdir(parents=True)
@@ -294,8 +299,8 @@ def test_wrong_command_line(program, library, joint_file, joint_bundle, tmp_path
     assert "cannot be loaded" in c_runtime.refused(program, "run", joint_file, path, "--sim", "/nowhere.so")
     unknown = c_runtime.refused(program, "run", joint_file, path, "--sim", library, "--task", "x")
     assert unknown == "the bundle has no task x"
-    assert "cannot write" in c_runtime.refused(
-        program, "run", joint_file, path, "--sim", library, "--task", "depth", "--out", tmp_path / "none"
+    assert "cannot make the folder" in c_runtime.refused(
+        program, "run", joint_file, path, "--sim", library, "--task", "depth", "--out", tmp_path / "none" / "deeper"
     )
 
 

@@ -132,7 +132,8 @@ def test_what_is_absent_is_skipped_and_said(edgemoe, monkeypatch, tmp_path):
 def test_where_the_weights_are(edgemoe, weights, monkeypatch, tmp_path):
     """In a checkout by name; a wheel says where they lie."""
     monkeypatch.setattr(workloads, "weights_path", lambda name: tmp_path / "none" / f"{name}.safetensors")
-    for command in (("compile", "--model", NAME), ("accuracy", "--model", NAME)):
+    names = (("compile", NAME), ("compile", f"{NAME}-w8a8"), ("accuracy", NAME))
+    for command in ((verb, "--model", name) for verb, name in names):
         edgemoe(*command).refused("too large for the wheel", "models/edgemoe_models/weights")
     monkeypatch.setattr(workloads, "weights_path", lambda name: weights)
     assert workloads.float_weights(NAME) == weights and workloads.model_label(str(weights)) == NAME
@@ -140,14 +141,16 @@ def test_where_the_weights_are(edgemoe, weights, monkeypatch, tmp_path):
 
 
 def test_what_the_repository_holds():
-    """Parts below 25 MB with the notice, and a graph of the same network."""
+    """Parts below 25 MB with the notice, and graphs of the same network."""
     if NAME not in workloads.named_graphs():
         pytest.skip("only a checkout has the weights of m3vit-tiny-camvid")
     path = workloads.float_weights(NAME)
     files = [*path.parent.glob(f"{NAME}*.safetensors")]
-    assert len(files) == 3 and all(file.stat().st_size < 25_000_000 for file in files)
+    assert len(files) == 5 and all(file.stat().st_size < 25_000_000 for file in files)
     assert "For research use only" in workloads.read_metadata(path)["notice"]
     _, config = load_checkpoint(path)
-    graph = workloads.load_graph(NAME)
-    assert graph.config == config and config.task("segmentation").labels == camvid.CLASSES
-    assert graph.expert_use and workloads.precision_of(NAME) == "PTQ W8A8"
+    assert config.task("segmentation").labels == camvid.CLASSES
+    trained = {f"-{suffix}": precision for suffix, precision in workloads.QAT_PRECISIONS.items()}
+    for form, precision in ({"": "PTQ W8A8"} | trained).items():
+        graph = workloads.load_graph(f"{NAME}{form}")
+        assert graph.config == config and graph.expert_use and workloads.precision_of(f"{NAME}{form}") == precision

@@ -80,7 +80,11 @@ def test_from_a_checkpoint_to_a_prediction(checkpoint, tmp_path, pictures):
 def test_what_cannot_be_compiled(checkpoint, tmp_path):
     for model, config, message in (
         (checkpoint, "small", "config must be one of pynq-z2, .* or a JSON file, not 'small'"),
-        (tmp_path / "none", "tiny", "model must be one of .*, m3vit-micro-w8a8, m3vit-tiny-camvid, or .*none"),
+        (
+            tmp_path / "none",
+            "tiny",
+            "model must be one of .*, m3vit-tiny-camvid-w4a8, m3vit-tiny-camvid-w8a8, or .*none",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             edgemoe.compile(model, config)

@@ -86,7 +86,7 @@ def _written(folder: Path, name: str, content: bytes) -> Path:
 )
 def test_every_door_says_what_it_is(edgemoe, tmp_path, name, content, said, importable):
     path, out = _written(tmp_path, name, content), tmp_path / "out"
-    parts = [part.format(name=name) for part in said]
+    parts = [part.format(name=path) for part in said]  # as it was given, so that the advice can be copied
     edgemoe("compile", "--model", path, "--out", out).refused(str(path), *parts)
     edgemoe("quantize", path, "--out", out).refused(str(path), *parts)
     if "bundle" not in said[0]:
@@ -102,12 +102,13 @@ def test_our_own_files_at_the_wrong_door(edgemoe, tmp_path):
     checkpoint = _written(tmp_path, "net.safetensors", _tensors({"config": model}))
     graph = _written(tmp_path, "net.graph.safetensors", _tensors({"edgemoe_graph": "{}"}))
     for path, what in (
-        (checkpoint, "is a float checkpoint; quantize and compile it with: edgemoe compile --model net.safetensors"),
+        (checkpoint, "is a float checkpoint; quantize and compile it with: edgemoe compile --model {path}"),
         (
             graph,
-            "is an integer graph, which is quantized already; compile it with: edgemoe compile --model net.graph.sa",
+            "is an integer graph, which is quantized already; compile it with: edgemoe compile --model {path}",
         ),
     ):
+        what = what.format(path=path)
         edgemoe("info", path).refused(f"{path} {what}")
         edgemoe("run", path, tmp_path / "x.png").refused(f"{path} {what}")
         edgemoe("import", path, "--out", out).refused(f"{path}: it {what}")
@@ -116,9 +117,11 @@ def test_our_own_files_at_the_wrong_door(edgemoe, tmp_path):
 
 def test_folders_and_what_nothing_is_known_of(tmp_path):
     assert (
-        describe(tmp_path)
-        == f"is a folder; make a model of it with: edgemoe import {tmp_path.name} --out MODEL.safetensors"
+        describe(tmp_path) == f"is a folder; make a model of it with: edgemoe import {tmp_path} --out MODEL.safetensors"
     )
+    spaced = tmp_path / "my files"
+    spaced.mkdir()
+    assert f"edgemoe import '{spaced}' --out" in str(describe(spaced))
     assert describe(tmp_path / "missing") is None
     for content in (b"", b"text", b"\x08"):
         assert describe(_written(tmp_path, "file", content)) is None

@@ -5,6 +5,7 @@ A safetensors file is told by its metadata; whose it is stands in the keys below
 
 from __future__ import annotations
 
+import shlex
 import zipfile
 from pathlib import Path
 
@@ -41,14 +42,14 @@ _ONNX = f"is an ONNX file; {_IMPORT}"
 
 
 def describe(path: Path | str, wanted: str | None = None) -> str | None:
-    """``is a ...; do ...``, to be said after the file's name; None for what is not known.
+    """``is a ...; do ...``, to be said after the file's name; None for what is not known. Commands are to be copied.
 
     Args:
         path: of the file
         wanted: metadata key of the kind that the door takes: of such a file, damaged then, nothing is said
     """
     text = _describe(Path(path), wanted)
-    return None if text is None else text.format(name=Path(path).name)
+    return None if text is None else text.format(name=shlex.quote(str(path)))
 
 
 def is_importable(path: Path | str) -> bool:

@@ -4,11 +4,14 @@
  *   edgemoe-run host BUNDLE PICTURE FOLDER          without an accelerator: FOLDER/input.bin from the picture, and
  *                                                   decoded outputs and values from FOLDER/<task>.raw
  *   edgemoe-run run BUNDLE PICTURE... OPTION...     see USAGE */
+#define _POSIX_C_SOURCE 200809L
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "edgemoe.h"
 
@@ -62,6 +65,15 @@ static bool fail(struct emoe_error *error, const char *what, const char *name) {
 static bool join(char path[LONGEST_PATH], const char *folder, const char *stem, const char *suffix) {
     const int length = snprintf(path, LONGEST_PATH, "%s/%s.%s", folder, stem, suffix);
     return length >= 0 && length < LONGEST_PATH;
+}
+
+/* Before anything runs: results need it. */
+static bool make_folder(const char *folder, struct emoe_error *error) {
+    if (folder == NULL || mkdir(folder, 0777) == 0 || errno == EEXIST) return true;
+    if (errno == ENAMETOOLONG) return fail(error, "this path is too long: ", folder);
+    (void)snprintf(error->text, sizeof error->text, "cannot make the folder %.300s: %s", folder, strerror(errno));
+    error->status = EMOE_BAD_FILE;
+    return false;
 }
 
 static bool write_file(const char *folder, const char *stem, const char *suffix, const void *bytes, size_t size,
@@ -303,9 +315,9 @@ static int act(int argc, char **argv) {
     memset(&arguments, 0, sizeof arguments);
     if (argc >= 3 && strcmp(argv[1], "check") == 0) return check(argv + 2, argc - 2);
     if (argc == 5 && strcmp(argv[1], "host") == 0)
-        return host(argv[2], argv[3], argv[4], &error) ? 0 : complain(&error);
+        return make_folder(argv[4], &error) && host(argv[2], argv[3], argv[4], &error) ? 0 : complain(&error);
     if (argc >= 4 && strcmp(argv[1], "run") == 0 && parse(&arguments, argc - 2, argv + 2))
-        return run(&arguments, &error) ? 0 : complain(&error);
+        return make_folder(arguments.out, &error) && run(&arguments, &error) ? 0 : complain(&error);
     (void)fputs(USAGE, stderr);
     return 2;
 }

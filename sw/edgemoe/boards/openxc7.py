@@ -67,7 +67,7 @@ def find_tools(board: Board) -> OpenTools:
     placer = found["nextpnr-xilinx"] or found["nextpnr-himbaechel"]
     missing = [] if placer else ["nextpnr-xilinx (or nextpnr-himbaechel with the architecture xilinx) on PATH"]
     chip = None
-    if found["nextpnr-xilinx"]:
+    if found["nextpnr-xilinx"] or not placer:  # the one of openXC7
         device = board.part.rpartition("-")[0]
         folder = Path(os.environ.get("CHIPDB", ".")).absolute()  # tools run in another folder
         chip = folder / f"{device}.bin"

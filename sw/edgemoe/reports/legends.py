@@ -140,7 +140,7 @@ def legend(kind: str, channels: int = len(CLASS_NAMES), classes: Sequence[str] =
         return [(name, _one(colour(kind, np.array(number), None, classes))) for number, name in enumerate(names)]
     if kind == "normals":
         return [(name, _one(colour(kind, np.array(vector)))) for name, vector in _FACING.items()] + [
-            ("no label", NO_LABEL)
+            ("sky, or no label", NO_LABEL)
         ]
     return [("edge", (255, 255, 255)), ("no edge", (0, 0, 0))] if kind == "edges" else []
 

@@ -21,6 +21,7 @@ RGB = npt.NDArray[np.uint8]
 MARGIN, LINE = 6, 14
 _MINIMUM_HEIGHT, _MAXIMUM_WIDTH, _MINIMUM_SHEET = 192, 1024, 320
 _BAR = 300  # pixels, at most
+_SPACE = 5  # between words; Pillow's own font has 2 at this size, so that they run together
 
 
 def scale_of(image: RGB) -> int:
@@ -29,8 +30,9 @@ def scale_of(image: RGB) -> int:
 
 
 def text_length(text: str) -> float:
-    """Pixels."""
-    return ImageDraw.Draw(Image.new("RGB", (1, 1))).textlength(text)
+    """Pixels that ``Sheet.text`` takes."""
+    draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    return sum(draw.textlength(word) for word in text.split(" ")) + _SPACE * text.count(" ")
 
 
 class Sheet:
@@ -48,7 +50,9 @@ class Sheet:
 
     def text(self, left: int, top: int, text: str, fill: Rgb = (0, 0, 0)) -> None:
         self._reach(top + LINE)
-        self._draw.text((left, top), text, fill)
+        for word in text.split(" "):
+            self._draw.text((left, top), word, fill)
+            left += round(self._draw.textlength(word)) + _SPACE
 
     def box(self, left: int, top: int, right: int, bottom: int, fill: Rgb) -> None:
         self._reach(bottom + 1)
