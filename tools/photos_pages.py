@@ -33,6 +33,7 @@ are found in a checkout; elsewhere give the file as `--model`.
 |---|---|
 | `m3vit-tiny-camvid-00001-of-00002.safetensors` | float weights as bfloat16, with `…-00002-of-00002…` |
 | `m3vit-tiny-camvid.graph.safetensors` | integer graph, PTQ W8A8, calibrated on 16 training pictures |
+| `m3vit-tiny-camvid-w8a8.graph.safetensors`, `…-w4a8…` | integer graphs of quantization-aware training |
 
 ```
 edgemoe compile --model m3vit-tiny-camvid --config pynq-z2 --out build/camvid.emoe
@@ -58,6 +59,18 @@ python tools/train_photos.py --unpack build/photos --out build/weights
 python tools/publish_photos.py build/weights/photos.safetensors
 edgemoe quantize models/edgemoe_models/weights/m3vit-tiny-camvid-00001-of-00002.safetensors \\
     --images data/camvid/train --out models/edgemoe_models/weights/m3vit-tiny-camvid.graph.safetensors
+```
+
+Quantization-aware training went on from there on one core of a shared machine: 136 steps of 8 pictures a task for W8A8
+at a rate of 5e-6, 162 for int4 experts at 1e-5, chosen on validation, where both have 54.1 % mIoU (float: 54.0 %); at
+2e-5 and 5e-5 it is 53.5 to 53.6 %. On the test pictures both are below post-training quantization, which loses nothing:
+that is what to use.
+
+```
+edgemoe qat --model m3vit-tiny-camvid --expert-bits 8 --data camvid --data-root data/camvid --augment strong \\
+    --mix 0.5 --class-balance 0.5 --batch 8 --minutes 8 --learning-rate 5e-6 --ema 0.98 --val-scenes 101 --threads 1
+edgemoe qat --model m3vit-tiny-camvid --expert-bits 4 --data camvid --data-root data/camvid --augment strong \\
+    --mix 0.5 --class-balance 0.5 --batch 8 --minutes 10 --learning-rate 1e-5 --ema 0.98 --val-scenes 101 --threads 1
 ```
 
 ## Accuracy
