@@ -278,3 +278,9 @@ def test_a_missing_extra_is_named_in_one_line(edgemoe, bundle, image, tmp_path, 
         EXTRAS[extra].purpose, install_command(extra)
     )
     assert sorted(tmp_path.iterdir()) == sorted([bundle, image])
+
+
+def test_a_group_without_a_verb_prints_its_help(edgemoe):
+    """As it is, not as an error of one line."""
+    done = edgemoe("study")
+    assert done.code == 0 and done.err == "" and "\nCommands:\n  evaluate " in done.out

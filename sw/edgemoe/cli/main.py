@@ -112,6 +112,10 @@ def _invoke(application: typer.Typer, name: str, arguments: Sequence[str]) -> in
         return int(end.exit_code)
     except typer.Abort:
         raise KeyboardInterrupt from None
+    except _USAGE_ERROR as error:
+        if type(error).__name__ != "NoArgsIsHelpError":  # a group of verbs without one: its message is the help
+            raise
+        say(*str(error).splitlines())
     return 0
 
 

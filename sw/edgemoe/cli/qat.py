@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from edgemoe.cli.options import RESULTS, SCENES, Scenes, fields_as_options
-from edgemoe.cli.output import say, working
+from edgemoe.cli.output import note, say, working
 from edgemoe.cli.outputs import output_folder
 from edgemoe.extras import require
 from edgemoe.workloads import float_weights, short_path
@@ -45,4 +45,5 @@ def command(
         if threads is not None:
             torch.set_num_threads(threads)
         metrics = run(options, out, cache, resume, work.detail)
+    note(f"the model and its integer graph are in {out}")
     say(*json.dumps(metrics, indent=1).splitlines())

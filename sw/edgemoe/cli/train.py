@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from edgemoe.cli.options import RESULTS, SCENES, Scenes, fields_as_options
-from edgemoe.cli.output import say, working
+from edgemoe.cli.output import note, say, working
 from edgemoe.cli.outputs import output_folder
 from edgemoe.extras import require
 from edgemoe_models.train.config import TrainConfig, read_options
@@ -48,5 +48,7 @@ def command(
             metrics = measure(chosen, evaluate, cache, work.detail)
         else:
             metrics = run(chosen, folder, cache, resume, work.detail)
+    if metrics and evaluate is None:
+        note(f"the model is {folder / f'{chosen.preset}.safetensors'}")
     if metrics:
         say(*json.dumps(metrics, indent=1).splitlines())
