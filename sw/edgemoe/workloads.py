@@ -281,6 +281,7 @@ def warn_of_scenes(path: Path, count: int = 12) -> None:
     text = (
         f"WARNING: {path} is calibrated on {count} generated scenes, not on pictures like those that it will see: its "
         f"accuracy on real pictures will suffer. Calibrate it on a folder of a dozen typical ones: edgemoe quantize "
-        f"{shlex.quote(str(path))} --images FOLDER --out {model_label(path.name)}{_GRAPH} (or edgemoe compile --images FOLDER)"
+        f"{shlex.quote(str(path))} --images FOLDER --out {model_label(path.name)}{_GRAPH} "
+        f"(or edgemoe compile --images FOLDER)"
     )
     warnings.warn(text, CalibrationWarning, stacklevel=3)
