@@ -18,7 +18,7 @@ from edgemoe.compiler import CompilerOptions, build_bundle, joint_programs
 from edgemoe.workloads import named_graphs
 from edgemoe_hw.spec.config import PRESETS
 from edgemoe_models.graph.file import read_graph
-from edgemoe_models.trained_weights import CHECKOUT_ONLY
+from edgemoe_models.trained_weights import is_checkout_only
 
 __all__ = ["BUNDLES", "COMMAND", "stale_bundles", "write_bundles"]
 
@@ -36,7 +36,7 @@ def write_bundles(folder: Path = BUNDLES, graphs: Mapping[str, Path] | None = No
     """
     written = []
     if graphs is None:  # a bundle of a graph that is too large for a wheel is too large as well
-        graphs = {name: path for name, path in named_graphs().items() if name not in CHECKOUT_ONLY}
+        graphs = {name: path for name, path in named_graphs().items() if not is_checkout_only(name)}
     for name, path in graphs.items():
         graph = read_graph(path)
         for config in _CONFIGURATIONS:

@@ -32,7 +32,7 @@ from edgemoe_models.storage.cache import cache_root, cached
 from edgemoe_models.storage.file_kind import CHECKPOINT_KEY, GRAPH_KEY, describe
 from edgemoe_models.storage.json_text import JsonError, parse_json
 from edgemoe_models.storage.shards import whole_name
-from edgemoe_models.trained_weights import CHECKOUT_ONLY, WEIGHTS_HOME, weights_path
+from edgemoe_models.trained_weights import CHECKOUT_ONLY, WEIGHTS_HOME, is_checkout_only, weights_path
 
 __all__ = [
     "CalibrationWarning",
@@ -230,8 +230,7 @@ def load_graph(
     if images is not None and (model in named_graphs() or model in PRESETS):
         raise ValueError(f"{model} is quantized already; pictures (--images) calibrate a float checkpoint")
     path = named_graphs().get(model, Path(model))
-    forms = [f"{name}{suffix}" for name in CHECKOUT_ONLY for suffix in ("", *(f"-{form}" for form in QAT_PRECISIONS))]
-    if model in forms and not path.exists():
+    if is_checkout_only(model) and not path.exists():
         raise ValueError(_only_in_a_checkout(model, f"{model}{_GRAPH}"))
     if model in PRESETS or not path.exists():
         if target is not None and model in PRESETS:

@@ -74,7 +74,7 @@ def test_what_a_checkpoint_is_calibrated_on(edgemoe, graph_file, tmp_path):
     arguments = ("compile", "--model", float_file, "--config", "tiny", "--out", out)
     done = edgemoe(*arguments)
     assert done.code == 0 and f"WARNING: {float_file} is calibrated on 12 generated scenes, not on" in done.err
-    assert "edgemoe quantize mine.safetensors --images FOLDER --out mine.graph.safetensors" in done.err
+    assert f"edgemoe quantize {float_file} --images FOLDER --out mine.graph.safetensors" in done.err
     scenes = out.read_bytes()
     done = edgemoe(*arguments, "--images", images, "--count", 2)
     assert done.code == 0 and "WARNING" not in done.err and out.read_bytes() != scenes
