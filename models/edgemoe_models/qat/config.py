@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any
 
-from edgemoe_models.datasets import DataSet, find
-from edgemoe_models.train.config import AUGMENTATIONS, scheduled_rate
+from edgemoe_models.train.config import AUGMENTATIONS, ChosenData, scheduled_rate
 
 __all__ = ["QatOptions"]
 
@@ -18,7 +16,7 @@ def _option(default: Any, text: str) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class QatOptions:
+class QatOptions(ChosenData):
     """How to fine-tune the float checkpoint ``weights``.
 
     Raises:
@@ -69,16 +67,6 @@ class QatOptions:
         if self.class_balance < 0:
             raise ValueError(f"class-balance must be at least 0, not {self.class_balance!r}")
         _ = self.data_set  # refused here if there is none
-
-    @functools.cached_property
-    def data_set(self) -> DataSet:
-        """Where pictures come from.
-
-        Raises:
-            ValueError: it is unknown, or a damaged folder of classes
-            FileNotFoundError: a folder that knows the classes is missing
-        """
-        return find(self.data).at(self.data_root)
 
     def rate(self, step: int, progress: float) -> float:
         """Learning rate of a step, see ``scheduled_rate``."""

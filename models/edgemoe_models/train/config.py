@@ -54,8 +54,25 @@ def require_classes(weights: str, model: ModelConfig, data: DataSet) -> None:
                 )
 
 
+class ChosenData:
+    """Options that choose a data set: ``data``, its name, and ``data_root``, its folder."""
+
+    data: str
+    data_root: str
+
+    @functools.cached_property
+    def data_set(self) -> DataSet:
+        """Where pictures come from.
+
+        Raises:
+            ValueError: it is unknown, or a damaged folder of classes
+            FileNotFoundError: a folder that knows the classes is missing
+        """
+        return find(self.data).at(self.data_root)
+
+
 @dataclasses.dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(ChosenData):
     """How to train.
 
     Raises:
@@ -163,16 +180,6 @@ class TrainConfig:
         if self.augment == "strong":
             if unfit := unlike_classes(self.data_set, self.model_config):
                 raise ValueError(f"augment must be light to train {', '.join(unfit)} on {self.data}, not 'strong'")
-
-    @functools.cached_property
-    def data_set(self) -> DataSet:
-        """Where pictures come from.
-
-        Raises:
-            ValueError: it is unknown, or a damaged folder of classes
-            FileNotFoundError: a folder that knows the classes is missing
-        """
-        return find(self.data).at(self.data_root)
 
     @property
     def model_config(self) -> ModelConfig:

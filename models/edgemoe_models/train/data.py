@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from edgemoe_models.config import ModelConfig
-from edgemoe_models.datasets import DataSet
 from edgemoe_models.datasets.arrays import Arrays
+from edgemoe_models.train.config import ChosenData
 
 #: What torch computes with; it has no uint16.
 LABEL_TYPES: dict[str, Any] = {
@@ -89,20 +89,8 @@ def _quiet(text: str, share: float) -> None:
     pass
 
 
-class Chosen(Protocol):
-    """Options that choose a data set."""
-
-    @property
-    def data_root(self) -> str:
-        """Its folder."""
-
-    @property
-    def data_set(self) -> DataSet:
-        """The data set."""
-
-
 def load_data(
-    options: Chosen,
+    options: ChosenData,
     model: ModelConfig,
     cache: Path,
     split: str,
