@@ -1,46 +1,31 @@
 """The accelerator as Yosys maps it to a 7 series FPGA, against the RTL: same cycles, bytes, and reference outputs."""
 
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgemoe.boards.synth import prepare, yosys_command, yosys_share
+from edgemoe.boards.synth import run_yosys, yosys_share
 from edgemoe.compiler import build_bundle
 from edgemoe.layout import align, gather_outputs, pack_patches
 from edgemoe_hw.bus.bursts import AXI3_BEATS
 from edgemoe_hw.spec.config import PRESETS
 from edgemoe_hw.top import Accelerator
 from edgemoe_hw.verilog import generate, generate_rtlil
-from edgemoe_models.config import TaskConfig
 from edgemoe_models.model_image import patchify
 from edgemoe_sim.netlist import simulated_netlist
 from edgemoe_sim.verilated import VerilatedModel
-from support.random_graphs import random_graph, small_model
+from support.random_graphs import random_graph, smallest_model
 from support.reference import expect
 
 CONFIG = PRESETS["tiny"]
-MODEL = small_model(
-    image_height=8,
-    image_width=8,
-    dim=20,
-    heads=2,
-    mlp_hidden=17,
-    num_experts=3,
-    expert_hidden=9,
-    tasks=(TaskConfig("depth", "depth", channels=1, cells=2), TaskConfig("scene", "classification", channels=3)),
-)
+MODEL = smallest_model()
 
 
 def mapped(folder: Path) -> str:
     """Verilog of the netlist, with bursts that AXI3 has."""
     (folder / "a.rtlil").write_text(generate_rtlil(CONFIG, Accelerator(CONFIG, AXI3_BEATS)))
-    script = (
-        f"read_rtlil a.rtlil; {prepare('edgemoe', 'synth_xilinx')}"
-        "synth_xilinx -family xc7 -top edgemoe -flatten -noiopad; write_verilog -noattr a.v"
-    )
-    subprocess.run(yosys_command("a.log", script), cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    run_yosys(folder, "a", "xc7", lambda step: None, "write_verilog -noattr a.v")
     return (folder / "a.v").read_text()
 
 

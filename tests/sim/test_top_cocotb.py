@@ -6,15 +6,11 @@ import pytest
 
 from edgemoe.compiler import build_bundle
 from edgemoe_hw.spec.config import PRESETS
-from edgemoe_models.config import TaskConfig
 from edgemoe_sim.build import accelerator_verilog
 from support.cocotb_runner import run_bench
-from support.random_graphs import random_graph, small_model
+from support.random_graphs import random_graph, smallest_model
 
-TASKS = (TaskConfig("depth", "depth", channels=1, cells=2), TaskConfig("scene", "classification", channels=3))
-MODEL = small_model(
-    image_height=8, image_width=8, dim=20, heads=2, mlp_hidden=17, num_experts=3, expert_hidden=9, tasks=TASKS
-)
+MODEL = smallest_model()
 
 
 @pytest.mark.parametrize("stall", [0.0, 0.4])

@@ -9,7 +9,15 @@ from edgemoe_models.config import ModelConfig, TaskConfig
 from edgemoe_models.graph.integer_graph import INT4_MAX, IntegerGraph, IntegerLinear
 from edgemoe_models.graph.random_graph import random_graph
 
-__all__ = ["flat_attention", "random_graph", "small_model", "with_int4"]
+__all__ = ["flat_attention", "random_graph", "small_model", "smallest_model", "with_int4"]
+
+
+def smallest_model() -> ModelConfig:
+    """5 tokens of 20 and two tasks, for what simulates slowly."""
+    tasks = (TaskConfig("depth", "depth", channels=1, cells=2), TaskConfig("scene", "classification", channels=3))
+    return small_model(
+        image_height=8, image_width=8, dim=20, heads=2, mlp_hidden=17, num_experts=3, expert_hidden=9, tasks=tasks
+    )
 
 
 def small_model(name: str = "small", **changes: Any) -> ModelConfig:

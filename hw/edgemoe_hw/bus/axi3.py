@@ -90,8 +90,7 @@ class Axi3Slave(wiring.Component):
             bus.r.payload.last.eq(left == 0),
             bus.b.payload.id.eq(ident),
             bus.b.payload.resp.eq(response),
-            lite.ar.payload.addr.eq(Cat(address[:2] & 0, address[2 : self._address_bits])),
-            lite.aw.payload.addr.eq(Cat(address[:2] & 0, address[2 : self._address_bits])),
+            *(channel.payload.addr.eq(address[2 : self._address_bits] << 2) for channel in (lite.ar, lite.aw)),
             lite.w.payload.data.eq(bus.w.payload.data),
             lite.w.payload.strb.eq(bus.w.payload.strb),
         ]

@@ -24,6 +24,7 @@ from edgemoe.boards.bitstream import OUT, publish
 from edgemoe.boards.board import Board, BoardError
 from edgemoe.boards.hwh import hwh_text
 from edgemoe.boards.synth import count_resources, run_yosys, yosys_tool
+from edgemoe.boards.utilisation import check_used
 from edgemoe.extras import needs
 from edgemoe_models.storage.atomic import write_bytes, write_text
 
@@ -160,9 +161,7 @@ def synthesize_system(board: Board, work: Path, on_step: Callable[[str], None]) 
         work, _TOP, board.device.family, lambda step: on_step(f"Yosys: {step}"), f"write_json {_TOP}.json"
     )
     used = count_resources(cells)
-    short = [f"{used[name]:g} {name} of {room}" for name, room in board.device.capacity.items() if used[name] > room]
-    if short:
-        raise BoardError(f"{board.name} does not fit {board.device.name}: {', '.join(short)}")
+    check_used(board, used)
     if cells.get("PS7") != 1:
         raise BoardError(f"the netlist has {cells.get('PS7', 0)} processing systems, not 1")
     return {"flow": "openxc7", "tool": yosys_tool(), "part": board.part, "used": used}

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -101,11 +101,16 @@ def utilisation_row(board: Board, result: dict[str, Any]) -> dict[str, Any]:
 
 def check_fits(board: Board, result: dict[str, Any]) -> None:
     """Raise BoardError if a board's configuration does not fit its FPGA; it says by how much, and what fits."""
-    row = utilisation_row(board, result)
+    check_used(board, utilisation_row(board, result)["used"])
+
+
+def check_used(board: Board, used: Mapping[str, float]) -> None:
+    """``check_fits``, from what is used of each resource."""
+    capacity = board.device.capacity
     short = [
-        f"{resource}: {row['used'][resource]:,} of {row['available'][resource]:,}"
+        f"{resource}: {used[resource]:,} of {capacity[resource]:,}"
         for resource in RESOURCES
-        if row["used"][resource] > row["available"][resource]
+        if used[resource] > capacity[resource]
     ]
     if short:
         raise BoardError(
