@@ -31,7 +31,7 @@ MAY_WRITE = {
     ("sw/edgemoe/boards/flash.py", "copytree"): "into a folder that appears whole",
     ("sw/edgemoe/boards/flash.py", "open"): "an archive that is sent and removed",
     ("tools/pack_photos.py", "open"): "an archive in memory",
-    ("tools/train_photos.py", "open"): "a process's output, while it runs",
+    ("tools/side_by_side.py", "open"): "a process's output, while it runs",
     ("sw/edgemoe/cli/main.py", "open"): "the null device, for a pipe that was closed",
 }
 #: Who may parse JSON itself, and why.

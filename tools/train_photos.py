@@ -16,9 +16,7 @@ import argparse
 import csv
 import json
 import os
-import platform
 import shutil
-import subprocess
 import sys
 import tarfile
 import time
@@ -26,16 +24,12 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "models"))  # a lent machine has a checkout and nothing installed from it
+from side_by_side import POLL, Shown, Step, machine, read_parts, work_folder, write_parts
 
-from edgemoe_models.storage.atomic import write_bytes, write_text  # noqa: E402
-from edgemoe_models.storage.json_text import parse_json, read_json  # noqa: E402
-from edgemoe_models.storage.tensor_file import read_metadata  # noqa: E402
+from edgemoe_models.storage.atomic import write_bytes, write_text
+from edgemoe_models.storage.json_text import parse_json, read_json
+from edgemoe_models.storage.tensor_file import read_metadata
 
-PART = 15 * 2**20  # bytes of a file on its way home
-_POLL = 2.0  # seconds
-_ROOM = 12 * 2**30  # bytes that all steps together may need
 _START = 20.0  # that a step's process needs before it trains
 _END = 16.0  # and after it, for the last evaluation and the files
 
@@ -85,42 +79,8 @@ SMOKE_SCENES: dict[str, Any] = {"batch": 4, "train_scenes": 96, "val_scenes": 8,
 SMOKE_PHOTOS: dict[str, Any] = {"batch": 4, "val_scenes": 8, "warmup": 3, "evaluate_minutes": 0.1}
 
 
-class Step:
-    """A training run in a process of its own.
-
-    Args:
-        name: of its folder below ``work``
-        options: of ``TrainConfig``
-        work: folder for all steps
-    """
-
-    def __init__(self, name: str, options: dict[str, Any], work: Path) -> None:
-        self.name, self.options, self.folder = name, options, work / name
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / "options.json", json.dumps(options))
-        self.began = time.monotonic()
-        self.seconds = 0.0
-        with (self.folder / "output.txt").open("w") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-u", __file__, "--step", str(self.folder)],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-            )
-
-    def running(self) -> bool:
-        """Whether it goes on."""
-        if self._process.poll() is None:
-            return True
-        self.seconds = self.seconds or time.monotonic() - self.began
-        return False
-
-    def end(self) -> None:
-        """End it now."""
-        if self.running():
-            self._process.terminate()
-            self._process.wait()
-            self.running()
+class Training(Step):
+    """A run of ``edgemoe train``, whose weights are looked at while it goes on."""
 
     def weights(self) -> tuple[float, Path] | None:
         """Validation score and file of its best weights so far."""
@@ -146,7 +106,7 @@ class Step:
             "losses": _rows(self.folder / "log.csv", most=60),
             "metrics": _rows(self.folder / "metrics.csv"),
             "weights": {path.name: _told(path) for path in self._files()},
-            "output": (self.folder / "output.txt").read_text(errors="replace")[-1500:],
+            "output": self.output()[-1500:],
         }
 
 
@@ -191,44 +151,16 @@ def unpacked(content: bytes) -> bytes:
 
 def send(name: str, path: Path, out: Path) -> list[str]:
     """Write weights to ``out`` in parts ``<name>.0``, ``<name>.1``, ...; returns their names."""
-    content = packed(path)
-    parts = [content[start : start + PART] for start in range(0, len(content), PART)]
-    for index, part in enumerate(parts):
-        write_bytes(out / f"{name}.{index}", part)
-    return [f"{name}.{index}" for index in range(len(parts))]
+    return write_parts(packed(path), name, out)
 
 
 def unpack(source: Path, out: Path) -> int:
     """Join what ``send`` wrote."""
     for name in ("scenes", "photos"):
-        parts = sorted(source.glob(f"{name}.[0-9]"))
-        if parts:
-            write_bytes(out / f"{name}.safetensors", unpacked(b"".join(part.read_bytes() for part in parts)))
+        if content := read_parts(name, source):
+            write_bytes(out / f"{name}.safetensors", unpacked(content))
             print(out / f"{name}.safetensors")
     return 0
-
-
-def machine() -> dict[str, Any]:
-    """What it runs on."""
-    import numpy
-    import torch
-
-    card = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "card": card,
-        "cpus": os.cpu_count(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-    }
-
-
-def _work(out: Path) -> Path:
-    """Folder of the steps, whose checkpoints are too large for the way home: in memory, where it has room."""
-    memory = Path("/dev/shm")
-    if memory.is_dir() and shutil.disk_usage(memory).free > _ROOM:
-        return memory / f"train-photos-{os.getuid()}"
-    return out.resolve().parent / f"{out.name}-work"
 
 
 class Run:
@@ -245,7 +177,7 @@ class Run:
     def __init__(self, out: Path, pack: Path, seconds: float, workers: int, smoke: bool) -> None:
         self.began = time.monotonic()
         self.out, self.seconds, self.smoke = out, seconds, smoke
-        self.work = _work(out)
+        self.work = work_folder(out)
         shutil.rmtree(self.work, ignore_errors=True)
         self.data = self.work / "camvid"
         with tarfile.open(pack) as archive:
@@ -253,7 +185,7 @@ class Run:
         out.mkdir(parents=True, exist_ok=True)
         self.workers = workers
         self.machine = machine()
-        self.steps: list[Step] = []
+        self.steps: list[Training] = []
         self.sent: dict[str, Any] = {}
 
     def spent(self) -> float:
@@ -273,44 +205,43 @@ class Run:
         }
         write_text(self.out / "report.json", json.dumps(report, indent=1) + "\n")
 
-    def start(self, name: str, options: dict[str, Any], until: float) -> Step:
+    def start(self, name: str, options: dict[str, Any], until: float) -> Training:
         """Begin a step that trains up to second ``until`` of the run."""
         minutes = max(until - self.spent() - (3 if self.smoke else _START), 2.0) / 60
-        step = Step(name, COMMON | {"minutes": round(minutes, 3)} | options, self.work)
+        step = Training(name, COMMON | {"minutes": round(minutes, 3)} | options, self.work, __file__)
         self.steps.append(step)
         self.say(f"{name}: {60 * minutes:.0f} seconds of training")
         return step
 
-    def failed(self, steps: list[Step]) -> bool:
+    def failed(self, steps: list[Training]) -> bool:
         """Whether one of the steps ended with an error; says it."""
         broken = [step for step in steps if not step.running() and step.report()["exit"]]
         for step in broken:
             self.say(f"{step.name} failed:\n{step.report()['output']}")
         return bool(broken)
 
-    def send(self, name: str, step: Step, best: tuple[float, Path]) -> None:
+    def send(self, name: str, step: Training, best: tuple[float, Path]) -> None:
         """Weights on their way home."""
         parts = send(name, best[1], self.out)
         self.sent[name] = {"parts": parts, "step": step.name, "file": best[1].name, "val_miou": best[0]}
         self.report()
         self.say(f"sent {name}: {step.name}, validation mIoU {100 * best[0]:.2f} %")
 
-    def follow(self, name: str, steps: list[Step], until: float) -> None:
+    def follow(self, name: str, steps: list[Training], until: float) -> None:
         """Until they have ended, or the time is up: send the best weights now and then."""
         told = 0.0
         while [step for step in steps if step.running()] and self.spent() < until:
-            time.sleep(_POLL)
+            time.sleep(POLL)
             if self.spent() - told > (5 if self.smoke else 20):
                 told = self.spent()
                 for step in steps:
-                    lines = (step.folder / "output.txt").read_text(errors="replace").splitlines()
-                    self.say(f"{step.name}: {lines[-1] if lines else ''}")
+                    self.say(f"{step.name}: {step.last_line()}")
                 self.best(name, steps)
         for step in steps:
             step.end()
         self.best(name, steps)
 
-    def best(self, name: str, steps: list[Step]) -> Path | None:
+    def best(self, name: str, steps: list[Training]) -> Path | None:
         """Send the best weights of some steps if they are better than what was sent."""
         found = [(best, step) for step in steps if (best := step.weights())]
         if not found:
@@ -330,7 +261,7 @@ class Run:
         photos = PHOTOS | {"data_root": str(self.data)} | smoke[1]
         check = self.start("check", photos | CHECK, middle)
         while check.running() and scenes.running():
-            time.sleep(_POLL)
+            time.sleep(POLL)
         self.say(f"check: {check.seconds:.0f} seconds")
         if self.failed([check, scenes]):
             for step in (check, scenes):
@@ -359,13 +290,7 @@ def step(folder: Path) -> int:
     from edgemoe_models.train.loop import run
 
     torch.set_num_threads(1)
-    last = [0.0]
-
-    def show(text: str, share: float) -> None:
-        if time.monotonic() - last[0] > 2:
-            last[0] = time.monotonic()
-            print(f"{100 * share:5.1f} % {text}", flush=True)
-
+    show = Shown()
     options = read_json(folder / "options.json")
     print(json.dumps(run(TrainConfig(**options), folder, folder / "cache", False, show)), flush=True)
     return 0

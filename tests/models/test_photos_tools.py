@@ -6,9 +6,13 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import pack_photos  # noqa: E402
+import qat_photos  # noqa: E402
+import side_by_side  # noqa: E402
 import train_photos  # noqa: E402
 
 from edgemoe_models.datasets import find  # noqa: E402
+from edgemoe_models.qat.config import QatOptions  # noqa: E402
+from edgemoe_models.storage.atomic import write_text  # noqa: E402
 from edgemoe_models.storage.torch_tensors import read_torch, write_torch  # noqa: E402
 from edgemoe_models.train.config import TrainConfig  # noqa: E402
 from support.camvid_tree import make_camvid  # noqa: E402
@@ -33,7 +37,7 @@ def test_the_packed_data_set_is_the_data_set(tmp_path, capsys, monkeypatch):
 
 
 def test_weights_come_home_in_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr(train_photos, "PART", 700)
+    monkeypatch.setattr(side_by_side, "PART", 700)
     weights = {"a": torch.randn(40, 30), "b": torch.randn(7)}
     write_torch(tmp_path / "x.safetensors", weights, {"config": "{}"})
     parts = train_photos.send("photos", tmp_path / "x.safetensors", tmp_path / "out")
@@ -49,3 +53,22 @@ def test_every_variant_is_a_training():
     for options in ({}, *train_photos.VARIANTS.values(), train_photos.CHECK):
         TrainConfig(**(train_photos.COMMON | train_photos.PHOTOS | options))
     TrainConfig(**(train_photos.COMMON | train_photos.SCENES), workers=12)
+
+
+def test_every_variant_is_a_quantization_aware_training():
+    for options in qat_photos.VARIANTS.values():
+        QatOptions(**(qat_photos.COMMON | options))
+
+
+def test_a_brevitas_model_comes_home_in_parts(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(side_by_side, "PART", 700)
+    monkeypatch.setattr(qat_photos, "work_folder", lambda _: tmp_path / "work")
+    (tmp_path / "work/w4-all").mkdir(parents=True)
+    write_text(tmp_path / "work/w4-all/options.json", '{"expert_bits": 4}')
+    sent = tmp_path / "work/w4-all/m3vit-tiny-camvid-w4a8.safetensors"
+    write_torch(sent, {"a": torch.randn(40, 30), "b": torch.randn(7)}, {"config": "{}"})
+    assert qat_photos.main(["--latent", "w4-all", "--out", str(tmp_path / "out")]) == 0
+    assert len(list((tmp_path / "out").iterdir())) > 2
+    assert qat_photos.main(["--unpack", str(tmp_path / "out"), "--out", str(tmp_path / "home")]) == 0
+    assert (tmp_path / "home" / sent.name).read_bytes() == sent.read_bytes()
+    assert capsys.readouterr().out.splitlines() == [str(tmp_path / "home" / sent.name)]

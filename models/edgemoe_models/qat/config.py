@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from edgemoe_models.train.config import AUGMENTATIONS, ChosenData, scheduled_rate
+from edgemoe_models.train.config import AUGMENTATIONS, DEVICES, ChosenData, scheduled_rate
 
 __all__ = ["QatOptions"]
 
@@ -32,6 +32,7 @@ class QatOptions(ChosenData):
     learning_rate: float = _option(1e-4, "highest, after the warm-up")
     warmup: int = _option(20, "steps of it")
     balance: float = _option(0.001, "weight of the balance loss")
+    distill: float = _option(0.0, "share of the loss that compares with the float model's outputs, not with labels")
     ema: float = _option(0.0, "decay of the weights' moving average, which is then what is kept; 0: none")
     augment: str = _option("light", f"how pictures are changed, one of {', '.join(AUGMENTATIONS)}")
     zoom: float = _option(2.0, "largest scale of the strong augmentation")
@@ -43,6 +44,7 @@ class QatOptions(ChosenData):
     train_scenes: int = _option(20000, "pictures to train on, at most")
     val_scenes: int = _option(128, "held-out pictures to measure at the end, at most")
     save_minutes: float = _option(5.0, "of training time between checkpoints")
+    device: str = _option("auto", f"one of {', '.join(DEVICES)}; auto: a GPU if there is one")
 
     def __post_init__(self) -> None:
         if self.expert_bits not in (4, 8):
@@ -56,14 +58,16 @@ class QatOptions(ChosenData):
             raise ValueError(f"minutes must be at least 0, not {self.minutes!r}")
         if self.learning_rate <= 0:
             raise ValueError(f"learning-rate must be positive, not {self.learning_rate!r}")
-        if self.augment not in AUGMENTATIONS:
-            raise ValueError(f"augment must be one of {list(AUGMENTATIONS)}, not {self.augment!r}")
+        for field, allowed in (("augment", AUGMENTATIONS), ("device", DEVICES)):
+            if getattr(self, field) not in allowed:
+                raise ValueError(f"{field} must be one of {list(allowed)}, not {getattr(self, field)!r}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be at least 0 and below 1, not {self.ema!r}")
         if not 1 <= self.zoom <= 8:
             raise ValueError(f"zoom must be in 1..8, not {self.zoom!r}")
-        if not 0 <= self.mix <= 1:
-            raise ValueError(f"mix must be in 0..1, not {self.mix!r}")
+        for field in ("mix", "distill"):
+            if not 0 <= getattr(self, field) <= 1:
+                raise ValueError(f"{field} must be in 0..1, not {getattr(self, field)!r}")
         if self.class_balance < 0:
             raise ValueError(f"class-balance must be at least 0, not {self.class_balance!r}")
         _ = self.data_set  # refused here if there is none

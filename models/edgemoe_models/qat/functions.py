@@ -34,7 +34,17 @@ __all__ = [
 ]
 
 LN_2 = math.log(2.0)
-_RSQRT = torch.from_numpy(RSQRT.copy()).double()
+
+
+@functools.lru_cache(maxsize=8)
+def _rsqrt(device: torch.device) -> Tensor:
+    """The table of reciprocal square roots."""
+    return torch.from_numpy(RSQRT.copy()).double().to(device)
+
+
+def _power_of_two(exponent: Tensor) -> Tensor:
+    """``2^exponent`` in float64 from its bits, -1022..1023; a GPU's own power function may miss the last one."""
+    return ((exponent.long() + 1023) << 52).view(torch.float64)
 
 
 def multiplier_ratio(multiplier: np.ndarray[Any, Any], shift: np.ndarray[Any, Any]) -> Tensor:
@@ -47,10 +57,10 @@ def row_ratio(multiplier: Any, shift: Any, row: Tensor, row_shift: Tensor | floa
 
     row, row_shift: integers in float64, broadcastable with multiplier. Exact: multiplier * row < 2^31.
     """
-    multiplier = torch.as_tensor(np.asarray(multiplier, np.float64))
-    shift = torch.as_tensor(np.asarray(shift, np.float64))
+    multiplier = torch.as_tensor(np.asarray(multiplier, np.float64), device=row.device)
+    shift = torch.as_tensor(np.asarray(shift, np.float64), device=row.device)
     factor = torch.floor((multiplier * row + 2.0**14) * 2.0**-15)
-    return torch.ldexp(factor, -(shift + row_shift))
+    return factor * _power_of_two(-(shift + row_shift))
 
 
 def _unless_saturated(grad: Tensor, y: Tensor, limit: int) -> Tensor:
@@ -88,7 +98,7 @@ def requantize(acc: Tensor, real: Tensor, ratio: Tensor, limit: int, row: Tensor
         real: the wanted ratio of scales, what the gradient is of, [N] or scalar; ``row`` real row factors [..., 1]
         ratio: float64, what the hardware has in place of ``real * row``
     """
-    return _Requantize.apply(acc, real, row, ratio, limit)
+    return _Requantize.apply(acc, real, row, ratio.to(acc.device), limit)
 
 
 def weighted_sum(p: Tensor, v: Tensor) -> Tensor:
@@ -133,7 +143,7 @@ class _Lookup(Function):
 
 
 @functools.lru_cache(maxsize=64)
-def _activation_tables(kind: str, unit: float) -> tuple[Tensor, Tensor]:
+def _activation_tables(kind: str, unit: float, device: torch.device) -> tuple[Tensor, Tensor]:
     """Outputs and slopes of all inputs, for one shift after the other."""
     table = activation_scale_of(kind, unit).activation.table
     q = np.arange(-_LARGEST, _LARGEST + 1)
@@ -142,13 +152,13 @@ def _activation_tables(kind: str, unit: float) -> tuple[Tensor, Tensor]:
         (real,) = torch.autograd.grad(ACTIVATION_FUNCTIONS[kind](x).sum(), x)
     outputs = [torch.from_numpy(ops.activate(q, table, shift)) for shift in _SHIFTS]
     slopes = [torch.where(y < 127, real / 2**shift, 0.0) for shift, y in zip(_SHIFTS, outputs, strict=True)]
-    return torch.cat(outputs).float(), torch.cat(slopes).float()
+    return torch.cat(outputs).float().to(device), torch.cat(slopes).float().to(device)
 
 
 def activate(q: Tensor, kind: str, unit: float, shift: Tensor) -> Tensor:
     """The activation function of 12-bit integers [..., N] in units of ``unit`` to int8 (section 4); shift: int [N]."""
     start = shift * (2 * _LARGEST + 1) + _LARGEST
-    return _Lookup.apply(q, start, *_activation_tables(kind, unit))
+    return _Lookup.apply(q, start, *_activation_tables(kind, unit, q.device))
 
 
 def layer_norm(x: Tensor, gain: Tensor, bias: Tensor, eps: float, integer: IntegerLayerNorm, units: Tensor) -> Tensor:
@@ -171,25 +181,26 @@ def _integer_layer_norm(x: Tensor, layer: IntegerLayerNorm) -> Tensor:
     variance = (dim * squares - total * total + layer.eps).clamp_(min=1)
     log2 = torch.frexp(variance).exponent - 1
     e = (51 - log2) >> 1
-    u = torch.ldexp(variance, 2 * e - 36).long()  # truncates, as the shift does: variance is positive
-    factor = torch.ldexp(_RSQRT[u >> 6], e + c - 39)
+    u = (variance * _power_of_two(2 * e - 36)).long()  # truncates, as the shift does: variance is positive
+    factor = _rsqrt(x.device)[u >> 6] * _power_of_two(e + c - 39)
     t = (x * 256.0).sub_(mean).mul_(factor).round_().clamp_(-32767, 32767)
-    gamma, beta = (torch.from_numpy(np.ldexp(v.astype(np.float64), -layer.shift)) for v in (layer.gamma, layer.beta))
+    gamma, beta = (np.ldexp(v.astype(np.float64), -layer.shift) for v in (layer.gamma, layer.beta))
+    gamma, beta = (torch.from_numpy(v).to(x.device) for v in (gamma, beta))
     return t.mul_(gamma).add_(beta).round_().clamp_(-127, 127)
 
 
-@functools.lru_cache(maxsize=4)
-def _probability_table(score_shift: int) -> Tensor:
+@functools.lru_cache(maxsize=8)
+def _probability_table(score_shift: int, device: torch.device) -> Tensor:
     """Probabilities of ``M - s`` = 0..4094, through the reference's own function."""
     scores = np.stack([np.zeros(4095, np.int64), -np.arange(4095)], 1)  # of two keys, the first has the maximum
-    return torch.from_numpy(ops.softmax_probabilities(scores, score_shift)[0][:, 1]).float()
+    return torch.from_numpy(ops.softmax_probabilities(scores, score_shift)[0][:, 1]).float().to(device)
 
 
 class _Softmax(Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, score_shift: int) -> tuple[Tensor, Tensor]:
         index = (scores.amax(-1, keepdim=True) - scores).int()
-        p = _look_up(_probability_table(score_shift), index)
+        p = _look_up(_probability_table(score_shift, scores.device), index)
         total = p.sum(-1, keepdim=True)  # at most 255 * tokens: exact
         ctx.save_for_backward(p, total)
         ctx.unit = LN_2 * 2.0**score_shift / 64
@@ -215,6 +226,6 @@ def softmax(scores: Tensor, score_shift: int) -> tuple[Tensor, Tensor]:
 
 def gate_scores(logits: Tensor, units: Tensor) -> Tensor:
     """Scores of the gate in units of 2^-15 (section 7), from base-2 logits [N, E] and their integers ``units``."""
-    exact = torch.from_numpy(ops.gate_scores(units.detach().numpy().astype(np.int64))).float()
+    exact = torch.from_numpy(ops.gate_scores(units.detach().cpu().numpy().astype(np.int64))).float().to(units.device)
     surrogate = (logits * LN_2).softmax(-1) * float(ops.MAX_SCORE)
     return _Replace.apply(surrogate, exact, 2 * ops.MAX_SCORE)

@@ -23,9 +23,9 @@ __all__ = ["Activated", "LayerNorm", "Linear", "fixed_ratio", "scalar", "shared_
 
 def fixed_ratio(*factors: Tensor, divisor: Tensor) -> tuple[Any, Any]:
     """Multiplier and shift of a ratio of scales, as the quantizer computes them."""
-    ratio: Any = 1.0 / divisor.detach().double().numpy()
+    ratio: Any = 1.0 / divisor.detach().double().cpu().numpy()
     for factor in factors:
-        ratio = ratio * factor.detach().double().numpy()
+        ratio = ratio * factor.detach().double().cpu().numpy()
     return fixed_point(ratio)
 
 
@@ -151,7 +151,7 @@ class LayerNorm(nn.Module):
 
     def integer(self, residual_scale: float) -> IntegerLayerNorm:
         """As the graph holds it."""
-        weight, bias = (p.detach().double().numpy() for p in (self.weight, self.bias))
+        weight, bias = (p.detach().double().cpu().numpy() for p in (self.weight, self.bias))
         zeros = np.zeros(len(weight))
         outputs = InputScale(zeros, np.full(len(weight), float(self.output.scale)), zeros)
         return make_norm(weight, bias, outputs, residual_scale, self.eps)

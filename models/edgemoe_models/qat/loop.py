@@ -25,12 +25,13 @@ from edgemoe_models.qat.trainer import Arrays, QatTrainer
 from edgemoe_models.train.data import load_data
 from edgemoe_models.train.resident import Resident
 
-__all__ = ["measure", "run"]
+__all__ = ["finish", "measure", "run"]
 
 Metrics = dict[str, dict[str, float]]
 #: Told what is being done, and the share of it that is done, 0..1.
 Show = Callable[[str, float], None]
 _LOG_STEPS = 10
+_CHECKPOINT = "checkpoint.safetensors"
 
 
 def _quiet(text: str, share: float) -> None:
@@ -50,15 +51,19 @@ def run(options: QatOptions, out: Path, cache: Path, resume: bool, show: Show = 
     Raises:
         ValueError, OSError: bad weights, a bad checkpoint, a model that the data set cannot train, or its files.
     """
-    checkpoint = out / "checkpoint.safetensors"
-    trainer = QatTrainer.resume(options, checkpoint) if resume else QatTrainer.start(options, cache)
-    config = trainer.model.config.model
+    trainer = QatTrainer.resume(options, out / _CHECKPOINT) if resume else QatTrainer.start(options, cache)
+    return finish(trainer, out, cache, show)
+
+
+def finish(trainer: QatTrainer, out: Path, cache: Path, show: Show = _quiet) -> Metrics:
+    """``run`` of a trainer that has been started."""
+    options, config = trainer.options, trainer.model.config.model
     train = load_data(options, config, cache, "train", options.train_scenes, show)
     val = load_data(options, config, cache, "val", options.val_scenes, show)
     out.mkdir(parents=True, exist_ok=True)
     _train(trainer, trainer.prepared(train), out, show)
-    trainer.save(checkpoint)
-    graph = export(trainer.best_model)
+    trainer.save(out / _CHECKPOINT)
+    graph = export(trainer.best_model.cpu())
     used = data_set_pictures(options.data_set, options.data_root, cache, config)
     graph = dataclasses.replace(graph, expert_use=measure_use(graph, used))
     write_graph(graph, out / f"{trainer.name}.graph.safetensors")
@@ -85,7 +90,7 @@ def _train(trainer: QatTrainer, train: Arrays | Resident, out: Path, show: Show)
             _log(out / "log.csv", {"step": trainer.step, "seconds": trainer.seconds, **losses})
         if trainer.seconds - saved > 60 * trainer.options.save_minutes:
             saved = trainer.seconds
-            trainer.save(out / "checkpoint.safetensors")
+            trainer.save(out / _CHECKPOINT)
 
 
 def _log(path: Path, row: dict[str, float]) -> None:

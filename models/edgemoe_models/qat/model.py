@@ -89,7 +89,8 @@ class Attention(nn.Module):
         ratio = functions.multiplier_ratio(*self.score_ratio())
         scores = functions.requantize(q @ k.transpose(2, 3), real, ratio, self.scores.limit)
         p, total = functions.softmax(scores, self.score_shift)  # [B, heads, T, T], [B, heads, T, 1]
-        row, row_shift = (torch.from_numpy(part) for part in ops.reciprocal(total.numpy().astype(np.int64)))
+        factors = ops.reciprocal(total.cpu().numpy().astype(np.int64))
+        row, row_shift = (torch.from_numpy(part).to(total.device) for part in factors)
         ratio = functions.row_ratio(*self.context_ratio(), row.double(), row_shift)
         real = self.v.output.scale / self.context.scale
         context = functions.requantize(
@@ -136,7 +137,8 @@ class MoE(nn.Module):
         logits = self.gate[task](x.set(value=tokens))
         units = integers(logits).detach()
         scores = functions.gate_scores(logits.value, units)  # [N, E], in units of 2^-15
-        chosen = torch.from_numpy(np.sort(ops.gate_select(units.numpy().astype(np.int64), self.top_k), 1))
+        best = ops.gate_select(units.cpu().numpy().astype(np.int64), self.top_k)
+        chosen = torch.from_numpy(np.sort(best, 1)).to(units.device)
         if self.training:
             natural = logits.value * functions.LN_2
             self.loss = balance_loss(natural, natural, self.top_k, 1.0 / len(self.fc1))

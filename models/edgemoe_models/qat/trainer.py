@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from edgemoe_models.checkpoint import load_checkpoint
-from edgemoe_models.config import ModelConfig
+from edgemoe_models.config import ModelConfig, TaskConfig
+from edgemoe_models.m3vit import M3ViT
 from edgemoe_models.ptq.quantize import data_set_pictures
 from edgemoe_models.qat import storage
 from edgemoe_models.qat.config import QatOptions
@@ -22,11 +23,13 @@ from edgemoe_models.qat.layers import shared_weights
 from edgemoe_models.qat.model import QuantM3ViT
 from edgemoe_models.storage import checks
 from edgemoe_models.storage.json_text import parse_json
+from edgemoe_models.storage.torch_tensors import load_state
 from edgemoe_models.train.augmentation import Strong
 from edgemoe_models.train.config import require_classes, unlike_classes
 from edgemoe_models.train.data import draw_batch
-from edgemoe_models.train.losses import class_weights, task_loss
+from edgemoe_models.train.losses import class_weights, distillation_loss, task_loss
 from edgemoe_models.train.optimizer import Average
+from edgemoe_models.train.processes import find_device
 from edgemoe_models.train.resident import Resident
 
 __all__ = ["QatTrainer"]
@@ -35,7 +38,7 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 #: Options that a resumed run must have in common with the one that it goes on from.
 _SAME = (
     *("weights", "expert_bits", "scales", "batch", "learning_rate", "balance", "seed"),
-    *("ema", "data", "train_scenes", "augment", "zoom", "mix", "class_balance"),
+    *("ema", "distill", "data", "train_scenes", "augment", "zoom", "mix", "class_balance"),
 )
 
 
@@ -43,7 +46,9 @@ class QatTrainer:
     """Model, optimizer, random state and step number; what a checkpoint holds."""
 
     def __init__(self, options: QatOptions, model: QuantM3ViT) -> None:
-        self.options, self.model = options, model
+        self.device = find_device(options.device)
+        self.options, self.model = options, model.to(self.device)
+        self.teacher = _float_model(options.weights).to(self.device) if options.distill else None
         parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(parameters, lr=options.learning_rate, betas=(0.9, 0.98))
         self.generator = torch.Generator().manual_seed(options.seed)
@@ -82,11 +87,12 @@ class QatTrainer:
         """Training data as ``train_step`` wants it; also sets the classes' weights."""
         options, classes = self.options, len(self.options.data_set.class_names)
         if options.class_balance and "segmentation" in data:
-            self.class_weights = class_weights(data["segmentation"], classes, options.class_balance)
+            weights = class_weights(data["segmentation"], classes, options.class_balance)
+            self.class_weights = weights.to(self.device)
         if options.augment == "light":
             return data
         strong = Strong(options.zoom, options.mix, classes=classes)
-        return Resident(data, torch.device("cpu"), strong, self.options.data_set.edges_of_classes)
+        return Resident(data, self.device, strong, self.options.data_set.edges_of_classes)
 
     def train_step(self, data: Arrays | Resident) -> dict[str, float]:
         """One update from a batch of each task; returns the losses by task, and ``balance``."""
@@ -102,10 +108,7 @@ class QatTrainer:
         losses = {"balance": 0.0}
         with shared_weights(self.model):
             for task in tasks:
-                images, label = self._draw(data, task.kind)
-                loss = task_loss(
-                    self.model(images, task.name), label, task, self.options.data_set.far, self.class_weights
-                )
+                loss = self._loss(task, *self._draw(data, task.kind))
                 balance = self.model.balance_loss()
                 (loss + self.options.balance * balance).backward()
                 losses[task.name] = loss.item()
@@ -118,10 +121,21 @@ class QatTrainer:
         self.seconds += time.monotonic() - start
         return losses
 
+    def _loss(self, task: TaskConfig, images: Tensor, label: Tensor) -> Tensor:
+        """Against the labels, the float model's outputs, or both in their shares."""
+        share, far = self.options.distill, self.options.data_set.far
+        output = self.model(images, task.name)
+        loss = task_loss(output, label, task, far, self.class_weights) * (1 - share)
+        if self.teacher is None:
+            return loss
+        with torch.no_grad():
+            target = self.teacher(images, task.name)
+        return loss + share * distillation_loss(output, target, task, far)
+
     def _draw(self, data: Arrays | Resident, kind: str) -> tuple[Tensor, Tensor]:
         if isinstance(data, Resident):
             return data.draw(kind, self.options.batch)
-        return draw_batch(data, kind, self.options.batch, self.generator)
+        return draw_batch(data, kind, self.options.batch, self.generator, device=self.device)
 
     def save(self, path: Path) -> None:
         """Write everything that ``resume`` needs."""
@@ -185,6 +199,15 @@ class QatTrainer:
         trainer.generator.set_state(tensors["random.data"])
         trainer.step, trainer.seconds = int(metadata["steps"]), float(metadata["train_seconds"])
         return trainer
+
+
+def _float_model(weights: str) -> M3ViT:
+    """The float model of a checkpoint, which teaches."""
+    state, config = load_checkpoint(weights)
+    model = M3ViT(config)
+    load_state(model, {name: torch.as_tensor(value) for name, value in state.items()})
+    result: M3ViT = model.requires_grad_(False).eval()
+    return result
 
 
 def _check_tasks(options: QatOptions, model: ModelConfig) -> None:

@@ -74,3 +74,26 @@ def task_loss(
         valid = normals.square().sum(1) > 0
         return ((1 - F.cosine_similarity(output, normals)) * valid).sum() / valid.sum().clamp(min=1)
     return F.binary_cross_entropy_with_logits(output[:, 0], label.float(), pos_weight=output.new_full((), 4.0))
+
+
+def distillation_loss(output: Tensor, target: Tensor, task: TaskConfig, far: float = DEPTH_SCALE) -> Tensor:
+    """How far a model's outputs are from another's, a scalar: 0 where they are equal (Hinton et al. 2015).
+
+    Of classes and edges the Kullback-Leibler divergence, in nats; of depth and normals what ``task_loss`` takes. No
+    weights of classes: they are in what the other model has learnt.
+
+    Args:
+        output, target: [B, channels, H, W], or [B, channels] of a classification; ``target`` without gradient
+        far: as of ``task_loss``
+    """
+    if task.kind in ("classification", "segmentation"):
+        known, found = target.log_softmax(1), output.log_softmax(1)
+        return F.kl_div(found, known, reduction="none", log_target=True).sum(1).mean()
+    if task.kind == "depth":
+        known, found = target * task.output_scale, output * task.output_scale
+        return F.smooth_l1_loss(found, known, beta=0.5) * (DEPTH_SCALE / far)
+    if task.kind == "normals":
+        return (1 - F.cosine_similarity(output, target)).mean()
+    known = target.sigmoid()
+    found_nats, least_nats = (F.binary_cross_entropy_with_logits(logits, known) for logits in (output, target))
+    return found_nats - least_nats

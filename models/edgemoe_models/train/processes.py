@@ -13,6 +13,24 @@ from torch import distributed, nn
 _TIMEOUT = timedelta(hours=3)
 
 
+def find_device(wanted: str) -> torch.device:
+    """The device ``wanted`` (``config.DEVICES``) stands for: of several processes on a machine each has its own GPU.
+
+    Raises:
+        ValueError: a GPU is asked for and there is none, or there are fewer than processes on this machine.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device must be cpu or auto, not cuda: PyTorch finds no GPU here")
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    number = int(os.environ.get("LOCAL_RANK", "0"))
+    if number >= torch.cuda.device_count():
+        raise ValueError(f"there must be a GPU for each process, not {torch.cuda.device_count()} only")
+    chosen = torch.device("cuda", number)
+    torch.cuda.set_device(chosen)
+    return chosen
+
+
 @dataclasses.dataclass(frozen=True)
 class Processes:
     """This process (``rank``) among ``count``, and the device that it trains on."""
@@ -26,22 +44,12 @@ class Processes:
         """Find the device, and meet the other processes if torchrun started several (nccl on GPUs, else gloo).
 
         Raises:
-            ValueError: a GPU is asked for and there is none, or there are fewer than processes on this machine.
+            ValueError: as of ``find_device``.
         """
-        if device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("device must be cpu or auto, not cuda: PyTorch finds no GPU here")
-        kind = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+        chosen = find_device(device)
         count = int(os.environ.get("WORLD_SIZE", "1"))
-        if kind == "cuda":
-            number = int(os.environ.get("LOCAL_RANK", "0"))
-            if number >= torch.cuda.device_count():
-                raise ValueError(f"there must be a GPU for each process, not {torch.cuda.device_count()} only")
-            chosen = torch.device("cuda", number)
-            torch.cuda.set_device(chosen)
-        else:
-            chosen = torch.device("cpu")
         if count > 1 and not distributed.is_initialized():
-            distributed.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=_TIMEOUT)
+            distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=_TIMEOUT)
         return cls(int(os.environ.get("RANK", "0")), count, chosen)
 
     @property
