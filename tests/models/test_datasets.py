@@ -12,6 +12,7 @@ from edgemoe_models.datasets import DATA_SETS, files, find
 from edgemoe_models.datasets.arrays import IGNORE
 from edgemoe_models.evaluation.metrics import TaskMetrics
 from support.camvid_tree import make_camvid
+from support.photo_trees import assert_tells_tree
 from support.small_models import to_train
 
 HEIGHT, WIDTH = 24, 40
@@ -262,8 +263,8 @@ def test_an_absent_data_set(name, missing, tmp_path):
         data.load(str(tmp_path / "nowhere"), tmp_path, "train", 1, (8, 8), ["segmentation"])
     message = str(caught.value)
     assert message.startswith(f"{name}: {tmp_path}/nowhere/{missing} is missing; the data set is to be had from ")
-    assert data.home in message and message.endswith(data.tree)
-    with pytest.raises(FileNotFoundError, match=f"--data {name} needs --data-root, a folder like this"):
+    assert_tells_tree(message, data)
+    with pytest.raises(FileNotFoundError, match=f"--data {name} needs --data-root: the data set is to be had"):
         data.load("", tmp_path, "train", 1, (8, 8), ["segmentation"])
 
 

@@ -9,13 +9,16 @@ import pytest
 import safetensors.numpy
 import torch
 
+from edgemoe_models.checkpoint import load_checkpoint
 from edgemoe_models.config import TaskConfig
 from edgemoe_models.datasets import camvid
 from edgemoe_models.graph.file import graph_bytes, read_graph
+from edgemoe_models.m3vit import M3ViT
 from edgemoe_models.qat.config import QatOptions
 from edgemoe_models.qat.export import export
 from edgemoe_models.qat.storage import load
 from edgemoe_models.random_weights import random_state
+from edgemoe_models.storage.torch_tensors import load_state
 from support.camvid_tree import make_camvid
 from support.photo_trees import make_image_folder
 from support.small_models import to_train
@@ -75,7 +78,7 @@ def test_files_of_a_run(qat, tmp_path):
     assert [row["step"] for row in rows] == ["10"] and np.isfinite(float(rows[0]["edges"]))
 
 
-@pytest.mark.parametrize("more", [(), ("--ema", 0.9)], ids=["last", "average"])
+@pytest.mark.parametrize("more", [(), ("--ema", 0.9), ("--distill", 0.5)], ids=["last", "average", "distilled"])
 def test_a_resumed_run_equals_one_that_was_not_interrupted(qat, tmp_path, more):
     for folder, runs in (("whole", [("--steps", 4)]), ("parts", [("--steps", 2), ("--steps", 4, "--resume")])):
         for options in runs:
@@ -114,6 +117,29 @@ def test_the_average_is_kept(qat, tmp_path):
     assert 0 < near < far
     graph = read_graph(tmp_path / "average/small-w8a8.graph.safetensors")
     assert graph_bytes(dataclasses.replace(graph, expert_use={})) == graph_bytes(export(average))
+
+
+def test_a_gpu_that_is_not_there_is_refused(qat, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    qat(tmp_path, "--device", "cuda").refused("device must be cpu or auto, not cuda: PyTorch finds no GPU here")
+    assert qat(tmp_path, "--steps", 1, "--device", "auto").code == 0
+
+
+def test_distillation_keeps_the_model_near_the_float_one(qat, weights, tmp_path):
+    """Against labels alone random weights go their own way."""
+    images = torch.rand(4, 3, CONFIG.image_height, CONFIG.image_width)
+    state, config = load_checkpoint(weights)
+    teacher = M3ViT(config).eval()
+    load_state(teacher, {name: torch.as_tensor(value) for name, value in state.items()})
+    apart = {}
+    for share in (0, 1):
+        out = tmp_path / str(share)
+        assert qat(out, "--steps", 24, "--warmup", 1, "--distill", share, "--learning-rate", 1e-3).code == 0
+        student = load(out / "small-w8a8.safetensors")
+        with torch.no_grad():
+            pairs = [(student(images, task.name), teacher(images, task.name)) for task in config.tasks]
+        apart[share] = [(one - two).abs().mean().item() for one, two in pairs]
+    assert all(near < 0.85 * far for near, far in zip(apart[1], apart[0], strict=True)), apart
 
 
 def test_a_data_set_of_other_classes_is_refused_when_a_run_goes_on_too(qat, tmp_path):
@@ -199,6 +225,8 @@ def test_bad_input_is_one_message(qat, tmp_path):
         (["--zoom", "0.5"], "zoom must be in 1..8, not 0.5"),
         (["--ema", "1"], "ema must be at least 0 and below 1, not 1.0"),
         (["--mix", "2"], "mix must be in 0..1, not 2.0"),
+        (["--distill", "1.5"], "distill must be in 0..1, not 1.5"),
+        (["--device", "any"], "device must be one of ['auto', 'cpu', 'cuda'], not 'any'"),
         (["--class-balance", "-1"], "class-balance must be at least 0, not -1.0"),
         (["--data", "any"], "data must be one of"),
         (["--data", "camvid"], "the model must have tasks of camvid only, not normals, depth; see --data"),
@@ -211,6 +239,7 @@ def test_bad_input_is_one_message(qat, tmp_path):
     qat(tmp_path, "--steps", 2, "--resume", "--seed", 5).refused(
         "was made with seed 1, not 5; give the same options to continue it"
     )
+    qat(tmp_path, "--steps", 2, "--resume", "--distill", 0.5).refused("was made with distill 0.0, not 0.5")
 
 
 def test_other_files_and_tasks_are_refused(qat, weights, tmp_path):

@@ -12,7 +12,7 @@ from edgemoe_models.config import PRESETS, ModelConfig, TaskConfig  # noqa: E402
 from edgemoe_models.train.config import TrainConfig  # noqa: E402
 from edgemoe_models.train.data import augment  # noqa: E402
 from edgemoe_models.train.loop import measure, run  # noqa: E402
-from edgemoe_models.train.losses import task_loss  # noqa: E402
+from edgemoe_models.train.losses import distillation_loss, task_loss  # noqa: E402
 from edgemoe_models.train.trainer import Trainer, export, load_weights, score  # noqa: E402
 from edgemoe_models.trained_weights import weights_path  # noqa: E402
 from support.small_models import to_train  # noqa: E402
@@ -173,6 +173,30 @@ def test_losses_of_perfect_outputs_are_nil():
     assert task_loss(normals.permute(0, 3, 1, 2).float(), normals, tasks["normals"]) < 1e-6
     edges = torch.tensor([[[True, False]]])
     assert task_loss(torch.tensor([[[[50.0, -50.0]]]]), edges, tasks["edges"]) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("kind", "channels"),
+    [("segmentation", 5), ("classification", 5), ("depth", 1), ("normals", 3), ("edges", 1)],
+)
+def test_distillation_ends_where_the_outputs_are_equal(kind, channels):
+    """There it is 0 and has no gradient; elsewhere it leads there."""
+    task = TaskConfig(kind, kind, channels)
+    generator = torch.Generator().manual_seed(1)
+    size = (2, channels) if kind == "classification" else (2, channels, 3, 4)
+    target, other = torch.randn(2, *size, generator=generator)
+    same = target.clone().requires_grad_()
+    loss = distillation_loss(same, target, task)
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-6) and same.grad.abs().max() < 1e-7
+    losses = []
+    for _ in range(3):
+        other = other.detach().requires_grad_()
+        loss = distillation_loss(other, target, task)
+        loss.backward()
+        losses.append(loss.item())
+        other = other - other.grad
+    assert losses[0] > losses[1] > losses[2] > 0
 
 
 def test_augmentation_keeps_image_and_label_together():

@@ -7,7 +7,14 @@ from PIL import Image
 from edgemoe_models.datasets import camvid, camvid_official, files, find
 from edgemoe_models.datasets.arrays import IGNORE
 from edgemoe_models.pictures import PictureWarning
-from support.photo_trees import FRAMES, make_camvid_official, make_cifar, make_image_folder, save_image
+from support.photo_trees import (
+    FRAMES,
+    assert_tells_tree,
+    make_camvid_official,
+    make_cifar,
+    make_image_folder,
+    save_image,
+)
 
 HEIGHT, WIDTH = 24, 40
 
@@ -325,7 +332,7 @@ def test_an_absent_data_set(tmp_path, name, missing):
         FileNotFoundError, match=f"{name}: {tmp_path}/none/{missing} is missing; the data set is"
     ) as error:
         data.at(str(tmp_path / "none")).load(str(tmp_path / "none"), tmp_path, "train", 1, (8, 8), data.kinds)
-    assert data.home in str(error.value) and str(error.value).endswith(data.tree)
+    assert_tells_tree(str(error.value), data)
 
 
 def test_labels_may_be_palette_pictures(load, root):
@@ -347,5 +354,5 @@ def test_other_labels_are_refused(load, root, name):
     make_image_folder(root)
     with pytest.raises(ValueError, match=rf"tasks of {name} must be among \['classification'\], not \['depth'\]"):
         load(name, labels=["depth"])
-    with pytest.raises(FileNotFoundError, match=f"--data {name} needs --data-root, a folder like this"):
+    with pytest.raises(FileNotFoundError, match=f"--data {name} needs --data-root: the data set is"):
         find(name).load("", root, "train", 1, (8, 8), ["classification"])

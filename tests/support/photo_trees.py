@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-__all__ = ["make_camvid_official", "make_cifar", "make_image_folder", "save_image"]
+__all__ = ["assert_tells_tree", "make_camvid_official", "make_cifar", "make_image_folder", "save_image"]
 
 #: Two pictures to train on, one to validate, two to test: by their names (SegNet's split).
 FRAMES = ("0001TP_006690", "0006R0_f00930", "0016E5_07959", "0001TP_008550", "Seq05VD_f00000")
@@ -52,3 +52,11 @@ def make_image_folder(root: Path, classes: tuple[str, ...] = ("cat", "dog", "new
         for number, name in enumerate(classes):
             for i in range(most):
                 save_image(root / split / name / f"{i}.png", np.full((20, 24, 3), 60 * number + i, np.uint8))
+
+
+def assert_tells_tree(message, data):
+    """A refusal, one line, that says where the data set ``data`` is to be had and which files it has."""
+    assert data.home in message and "\n" not in message
+    paths = [line.split("  ")[0] for line in map(str.strip, data.tree.splitlines())]
+    assert len(paths) > 1 and all(path in message for path in paths)
+    assert f"{paths[0]}; " in message or f"{paths[0]} (" in message

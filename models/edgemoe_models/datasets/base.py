@@ -182,7 +182,7 @@ class Folder:
     def _explained(self, root: str) -> Iterator[Path]:
         """The folder; what is missing in it is told with where to get it and how it must look."""
         if not root:
-            raise FileNotFoundError(f"--data {self.name} needs --data-root, a folder like this:\n{self._help()}")
+            raise FileNotFoundError(f"--data {self.name} needs --data-root: {self._help()}")
         try:
             yield Path(root)
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -190,7 +190,14 @@ class Folder:
             raise FileNotFoundError(f"{self.name}: {missing}; {self._help()}") from error
 
     def _help(self) -> str:
-        return f"the data set is to be had from {self.home}, and --data-root must hold\n{self.tree}"
+        """One line, as a refusal is."""
+        told = []
+        for line in self.tree.splitlines():
+            path, _, remark = line.strip().partition("  ")
+            remark = remark.strip().removeprefix("(").removesuffix(")")
+            told.append(f"{path} ({remark})" if remark else path)
+        tree = "; ".join(told).replace(":; ", ": ")
+        return f"the data set is to be had from {self.home}, and --data-root must hold {tree}"
 
     def _key(
         self, root: Path, split: str, size: tuple[int, int], names: list[str], pictures: list[str], contents: list[str]

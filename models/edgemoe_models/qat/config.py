@@ -58,16 +58,9 @@ class QatOptions(ChosenData):
             raise ValueError(f"minutes must be at least 0, not {self.minutes!r}")
         if self.learning_rate <= 0:
             raise ValueError(f"learning-rate must be positive, not {self.learning_rate!r}")
-        for field, allowed in (("augment", AUGMENTATIONS), ("device", DEVICES)):
-            if getattr(self, field) not in allowed:
-                raise ValueError(f"{field} must be one of {list(allowed)}, not {getattr(self, field)!r}")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"ema must be at least 0 and below 1, not {self.ema!r}")
-        if not 1 <= self.zoom <= 8:
-            raise ValueError(f"zoom must be in 1..8, not {self.zoom!r}")
-        for field in ("mix", "distill"):
-            if not 0 <= getattr(self, field) <= 1:
-                raise ValueError(f"{field} must be in 0..1, not {getattr(self, field)!r}")
+        if not 0 <= self.distill <= 1:
+            raise ValueError(f"distill must be in 0..1, not {self.distill!r}")
+        self.check_common()
         if self.class_balance < 0:
             raise ValueError(f"class-balance must be at least 0, not {self.class_balance!r}")
         _ = self.data_set  # refused here if there is none

@@ -23,10 +23,10 @@ __all__ = ["Activated", "LayerNorm", "Linear", "fixed_ratio", "scalar", "shared_
 
 def fixed_ratio(*factors: Tensor, divisor: Tensor) -> tuple[Any, Any]:
     """Multiplier and shift of a ratio of scales, as the quantizer computes them."""
-    ratio: Any = 1.0 / divisor.detach().double().cpu().numpy()
+    ratio = divisor.detach().double().reciprocal()
     for factor in factors:
-        ratio = ratio * factor.detach().double().cpu().numpy()
-    return fixed_point(ratio)
+        ratio = ratio * factor.detach().double()
+    return fixed_point(ratio.cpu().numpy())  # a GPU is waited for once
 
 
 class Quantized(NamedTuple):

@@ -55,10 +55,28 @@ def require_classes(weights: str, model: ModelConfig, data: DataSet) -> None:
 
 
 class ChosenData:
-    """Options that choose a data set: ``data``, its name, and ``data_root``, its folder."""
+    """What options of float and of quantization-aware training have in common, first of all the data set: ``data``,
+    its name, and ``data_root``, its folder."""
 
     data: str
     data_root: str
+    augment: str
+    zoom: float
+    mix: float
+    ema: float
+    device: str
+
+    def check_common(self) -> None:
+        """ValueError where one of them is out of range."""
+        for name, allowed in (("augment", AUGMENTATIONS), ("device", DEVICES)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {list(allowed)}, not {getattr(self, name)!r}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema must be at least 0 and below 1, not {self.ema!r}")
+        if not 0 <= self.mix <= 1:
+            raise ValueError(f"mix must be in 0..1, not {self.mix!r}")
+        if not 1 <= self.zoom <= 8:
+            raise ValueError(f"zoom must be in 1..8, not {self.zoom!r}")
 
     @functools.cached_property
     def data_set(self) -> DataSet:
@@ -126,9 +144,7 @@ class TrainConfig(ChosenData):
                 raise ValueError(f"{field.name} must be of type {wanted.__name__}, not {value!r}")
         choices = {
             "preset": sorted(PRESETS),
-            "device": DEVICES,
             "precision": PRECISIONS,
-            "augment": AUGMENTATIONS,
             "split": ("val", "test"),
         }
         for name, allowed in choices.items():
@@ -147,19 +163,14 @@ class TrainConfig(ChosenData):
     def _check_ranges(self) -> None:
         if self.head_hidden < -1:
             raise ValueError(f"head_hidden must be at least -1, not {self.head_hidden!r}")
-        for name in ("drop_path", "ema"):
+        self.check_common()
+        for name in ("drop_path", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)!r}")
-        if not 0 <= self.mix <= 1:
-            raise ValueError(f"mix must be in 0..1, not {self.mix!r}")
         if not 0 <= self.mixup <= 100:
             raise ValueError(f"mixup must be in 0..100, not {self.mixup!r}")
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be at least 0 and below 1, not {self.label_smoothing!r}")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay must be above 0 and at most 1, not {self.layer_decay!r}")
-        if not 1 <= self.zoom <= 8:
-            raise ValueError(f"zoom must be in 1..8, not {self.zoom!r}")
         self._check_kinds()
         if self.workers and self.data != "scenes":
             raise ValueError(f"workers must be 0 with data {self.data!r}: they generate scenes")
