@@ -3,9 +3,9 @@
 Usage: ``python tools/photos_card.py [--collect NAME=FILE ...] [--check]``
 
 The figures are in ``docs/model_cards/m3vit-tiny-camvid.json``; ``--collect`` puts a measurement's JSON there:
-``training`` (``report.json`` of ``tools/train_photos.py``), ``test`` (``edgemoe train --evaluate``), ``accuracy``
-(``edgemoe accuracy``), ``expert_load`` (``edgemoe expert-load``), ``cycles`` (``report.json`` of ``edgemoe run --device
-sim``) and ``failures`` (``tools/photo_failures.py``).
+``training`` (``report.json`` of ``tools/train_photos.py``), ``qat`` (that of ``tools/qat_photos.py``), ``test``
+(``edgemoe train --evaluate``), ``accuracy`` (``edgemoe accuracy``), ``expert_load`` (``edgemoe expert-load``),
+``cycles`` (``report.json`` of ``edgemoe run --device sim``) and ``failures`` (``tools/photo_failures.py``).
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import photos_pages
 from edgemoe_models.storage.atomic import write_text
 from edgemoe_models.storage.json_text import read_json
 
-__all__ = ["CYCLES", "FIGURES", "collect", "digest", "main", "page_problems", "pages"]
+__all__ = ["CYCLES", "FIGURES", "collect", "digest", "digest_qat", "main", "page_problems", "pages"]
 
 NAME = "m3vit-tiny-camvid"
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 FIGURES = DOCS / "model_cards" / f"{NAME}.json"
 CYCLES = ("config", "assumed_clock_mhz", "bit_exact", "tensors_compared", "mismatches", "per_inference")
-KINDS = ("training", "test", "accuracy", "expert_load", "cycles", "failures")
+KINDS = ("training", "qat", "test", "accuracy", "expert_load", "cycles", "failures")
 
 
 def digest(report: dict[str, Any]) -> dict[str, Any]:
@@ -58,6 +58,23 @@ def digest(report: dict[str, Any]) -> dict[str, Any]:
     return {"machine": report["machine"], "seconds": report["seconds"], "chosen": chosen, "steps": steps}
 
 
+def digest_qat(report: dict[str, Any]) -> dict[str, Any]:
+    """What a card needs of ``tools/qat_photos.py``'s report: no output, no paths of the lent machine.
+
+    Returns:
+        ``machine``, ``seconds``, ``chosen`` (variants by the graphs' names), and by variant ``options`` and ``metrics``
+        with the number of steps
+    """
+    variants = {
+        name: {
+            "options": {key: value for key, value in told["options"].items() if key not in ("data_root", "until")},
+            "metrics": told["metrics"],
+        }
+        for name, told in report["variants"].items()
+    }
+    return {key: report[key] for key in ("machine", "seconds", "chosen")} | {"variants": variants}
+
+
 def collect(figures: dict[str, Any], kind: str, content: Any) -> None:
     """Put a measurement into the figures.
 
@@ -68,7 +85,8 @@ def collect(figures: dict[str, Any], kind: str, content: Any) -> None:
         raise ValueError(f"--collect must be one of {', '.join(KINDS)}, not {kind!r}")
     if kind == "cycles":  # of the whole report what a card needs, by configuration
         content = figures.get("cycles", {}) | {content["config"]: {key: content[key] for key in CYCLES}}
-    figures[kind] = digest(content) if kind == "training" else content
+    digests = {"training": digest, "qat": digest_qat}
+    figures[kind] = digests[kind](content) if kind in digests else content
 
 
 def pages(figures: dict[str, Any]) -> dict[Path, str]:

@@ -7,6 +7,7 @@ import photos_card
 import photos_pages
 import pytest
 from photo_failures import confusion, worst
+from qat_photos import score
 
 from edgemoe_models.datasets.arrays import IGNORE
 from edgemoe_models.storage.json_text import read_json
@@ -23,6 +24,25 @@ def test_figures_are_of_the_run():
     assert chosen["val_miou"] == max(step["miou"] for name, step in steps.items() if name != "scenes")
     assert "/dev/shm" not in photos_card.FIGURES.read_text(encoding="utf-8")
     assert figures["test"]["segmentation"]["miou"] >= 0.4
+
+
+def test_quantization_loses_what_it_may():
+    """On all test pictures: PTQ at most one point of mIoU, QAT half a point; RTL and Brevitas are the reference."""
+    rows = read_json(photos_card.FIGURES)["accuracy"]
+    for precision, most in (("PTQ W8A8", 1), ("PTQ W4A8 experts", 1), ("QAT W8A8", 0.5), ("QAT W4A8 experts", 0.5)):
+        found = {row["executor"]: row for row in rows if row["precision"] == precision}
+        assert found["integer reference"]["images"] == 233
+        assert found["integer reference"]["drop"]["segmentation"] <= most
+        executors = ["RTL (Verilated)"] + ["Brevitas"] * precision.startswith("QAT")
+        assert all(found[name]["equal"] for name in executors)
+
+
+def test_validation_chose_the_quantized_variants():
+    found = read_json(photos_card.FIGURES)["qat"]
+    for graph, name in found["chosen"].items():
+        bits = {"m3vit-tiny-camvid-w8a8": 8, "m3vit-tiny-camvid-w4a8": 4}[graph]
+        same = {n: score(v["metrics"]) for n, v in found["variants"].items() if v["options"]["expert_bits"] == bits}
+        assert len(same) > 1 and max(same, key=lambda one: same[one]) == name
 
 
 def test_a_measurement_is_collected():

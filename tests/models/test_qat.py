@@ -108,6 +108,18 @@ def _compare(model, graph):
                 np.testing.assert_array_equal(value.reshape(wanted[name].shape), wanted[name], name)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a GPU's forward can only be compared where there is one")
+@pytest.mark.parametrize("case", CASES)
+def test_a_gpu_computes_the_same(case):
+    model, _ = _start(*CASES[case])
+    images = _pixels(_images(model.config.model))
+    for task in model.config.model.tasks:
+        with torch.no_grad():
+            expected = model.cpu().rows(images, task.name).value
+            found = model.cuda().rows(images.cuda(), task.name).value
+        assert torch.equal(found.cpu(), expected)
+
+
 @pytest.mark.parametrize("keys", [3, 518, 519, 1024])
 def test_products_of_probabilities_are_exact(keys):
     """Above 518 keys they reach 2^24, where float32 knows even numbers only."""
