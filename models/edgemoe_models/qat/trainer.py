@@ -47,7 +47,8 @@ class QatTrainer:
 
     def __init__(self, options: QatOptions, model: QuantM3ViT) -> None:
         self.device = find_device(options.device)
-        self.options, self.model = options, model.to(self.device)
+        self.options = options
+        self.model: QuantM3ViT = model.to(self.device)
         self.teacher = _float_model(options.weights).to(self.device) if options.distill else None
         parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(parameters, lr=options.learning_rate, betas=(0.9, 0.98))
