@@ -90,8 +90,8 @@ any decision about people: small or rare things are mostly missed ([where it fai
 
 ## Limits
 
-- 367 pictures of one city, 4 minutes of training, 256 × 128 pixels: published networks have larger pictures and
-  pretraining, and do better ([models](../models.md#camvid)).
+- 367 pictures of one city, 4 minutes of training, 256 × 128 pixels: published networks have larger pictures, and do
+  better ([models](../models.md#camvid)).
 - Cycles are simulated; milliseconds would be at an assumed clock. Nothing has run on a board.
 """
 
