@@ -91,22 +91,18 @@ def run(pack: Path, out: Path, seconds: float, names: list[str], smoke: bool) ->
     """All variants, then what comes home; returns the exit status."""
     began = time.monotonic()
     work = work_folder(_WORK)
-    shutil.rmtree(work, ignore_errors=True)
     with tarfile.open(pack) as archive:
+        shutil.rmtree(work, ignore_errors=True)
         archive.extractall(work / "camvid", filter="data")
     out.mkdir(parents=True, exist_ok=True)
     own = {"data_root": str(work / "camvid"), "until": time.time() + seconds - (15 if smoke else _END)}
     own |= SMOKE if smoke else {}
     variants = [Variant(name, VARIANTS[name] | own, work) for name in names]
-    said = 0.0
-    while [one for one in variants if one.running()] and time.monotonic() - began < seconds + (120 if smoke else 0):
-        time.sleep(POLL)
-        if time.monotonic() - said > 20:
-            said = time.monotonic()
-            for one in variants:
-                print(f"[{said - began:6.1f} s] {one.name}: {one.last_line()}", flush=True)
-    for one in variants:
-        one.end()
+    try:
+        _follow(variants, began, seconds + (120 if smoke else 0))
+    finally:
+        for one in variants:
+            one.end()
     chosen = _send(variants, out)
     report = {"machine": machine(), "seconds": round(time.monotonic() - began, 1), "chosen": chosen}
     report["variants"] = {one.name: one.told() for one in variants}
@@ -115,6 +111,17 @@ def run(pack: Path, out: Path, seconds: float, names: list[str], smoke: bool) ->
         print(one.name, json.dumps(one.metrics()) if one.metrics() else one.told()["output"], flush=True)
     print(json.dumps(chosen), flush=True)
     return 0 if all(one.metrics() for one in variants) else 1
+
+
+def _follow(variants: list[Variant], began: float, seconds: float) -> None:
+    """Until they have ended or ``seconds`` are over."""
+    said = 0.0
+    while [one for one in variants if one.running()] and time.monotonic() - began < seconds:
+        time.sleep(POLL)
+        if time.monotonic() - said > 20:
+            said = time.monotonic()
+            for one in variants:
+                print(f"[{said - began:6.1f} s] {one.name}: {one.last_line()}", flush=True)
 
 
 def _send(variants: list[Variant], out: Path) -> dict[str, str]:
@@ -134,6 +141,9 @@ def send_latent(name: str, out: Path) -> int:
     """A variant's Brevitas model in parts: each of the four bytes of its numbers by itself, whose signs and exponents
     are much alike."""
     variant = work_folder(_WORK) / name
+    if not (variant / "metrics.json").is_file():
+        print(f"{variant} has no variant that has ended", file=sys.stderr)
+        return 1
     name = stem(read_json(variant / "options.json"))
     content = (variant / f"{name}.safetensors").read_bytes()
     out.mkdir(parents=True, exist_ok=True)
@@ -155,8 +165,12 @@ def latent(content: bytes) -> bytes:
 
 def unpack(source: Path, out: Path) -> int:
     """Join what was sent."""
+    firsts = sorted(source.glob("*.0"))
+    if not firsts:
+        print(f"{source} has no parts, *.0, *.1, ...", file=sys.stderr)
+        return 1
     out.mkdir(parents=True, exist_ok=True)
-    for first in sorted(source.glob("*.0")):
+    for first in firsts:
         name = first.name.removesuffix(".0")
         content = read_parts(name, source)
         if name.endswith(".latent"):
@@ -207,7 +221,10 @@ def main(arguments: list[str] | None = None) -> int:
         return unpack(chosen.unpack, chosen.out)
     if chosen.latent:
         return send_latent(chosen.latent, chosen.out)
-    return run(chosen.pack, chosen.out, chosen.seconds, chosen.only.split(","), chosen.smoke)
+    names = chosen.only.split(",")
+    if unknown := [name for name in names if name not in VARIANTS]:
+        parser.error(f"--only must be among {', '.join(VARIANTS)}, not {', '.join(unknown)}")
+    return run(chosen.pack, chosen.out, chosen.seconds, names, chosen.smoke)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -97,15 +98,19 @@ def machine() -> dict[str, Any]:
 
 
 def work_folder(out: Path) -> Path:
-    """Folder of the steps, whose checkpoints are too large for the way home: in memory, where it has room."""
+    """Folder of the steps, whose checkpoints are too large for the way home: in memory, if it is there already or
+    there is room."""
     memory = Path("/dev/shm")
-    if memory.is_dir() and shutil.disk_usage(memory).free > _ROOM:
-        return memory / f"{out.name}-{os.getuid()}"
+    folder = memory / f"{out.name}-{os.getuid()}"
+    if folder.is_dir() or (memory.is_dir() and shutil.disk_usage(memory).free > _ROOM):
+        return folder
     return out.resolve().parent / f"{out.name}-work"
 
 
 def write_parts(content: bytes, name: str, out: Path) -> list[str]:
-    """Write ``content`` to ``out`` as ``<name>.0``, ``<name>.1``, ...; returns their names."""
+    """Write ``content`` to ``out`` as ``<name>.0``, ``<name>.1``, ..., without earlier ones; returns their names."""
+    for earlier in _parts(name, out):
+        earlier.unlink()
     parts = [content[start : start + PART] for start in range(0, len(content), PART)]
     for index, part in enumerate(parts):
         write_bytes(out / f"{name}.{index}", part)
@@ -114,4 +119,10 @@ def write_parts(content: bytes, name: str, out: Path) -> list[str]:
 
 def read_parts(name: str, source: Path) -> bytes:
     """The content of ``write_parts``; empty if there is none."""
-    return b"".join(part.read_bytes() for part in sorted(source.glob(f"{name}.[0-9]")))
+    return b"".join(part.read_bytes() for part in _parts(name, source))
+
+
+def _parts(name: str, folder: Path) -> list[Path]:
+    """The parts that there are, in their order."""
+    numbered = (folder / f"{name}.{index}" for index in itertools.count())
+    return list(itertools.takewhile(Path.is_file, numbered))

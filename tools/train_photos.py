@@ -178,9 +178,9 @@ class Run:
         self.began = time.monotonic()
         self.out, self.seconds, self.smoke = out, seconds, smoke
         self.work = work_folder(out)
-        shutil.rmtree(self.work, ignore_errors=True)
         self.data = self.work / "camvid"
         with tarfile.open(pack) as archive:
+            shutil.rmtree(self.work, ignore_errors=True)
             archive.extractall(self.data, filter="data")
         out.mkdir(parents=True, exist_ok=True)
         self.workers = workers

@@ -9,16 +9,15 @@ import pytest
 import safetensors.numpy
 import torch
 
-from edgemoe_models.checkpoint import load_checkpoint
 from edgemoe_models.config import TaskConfig
 from edgemoe_models.datasets import camvid
 from edgemoe_models.graph.file import graph_bytes, read_graph
-from edgemoe_models.m3vit import M3ViT
 from edgemoe_models.qat.config import QatOptions
 from edgemoe_models.qat.export import export
 from edgemoe_models.qat.storage import load
 from edgemoe_models.random_weights import random_state
-from edgemoe_models.storage.torch_tensors import load_state
+from edgemoe_models.storage.torch_tensors import read_torch, write_torch
+from edgemoe_models.train.trainer import load_weights
 from support.camvid_tree import make_camvid
 from support.photo_trees import make_image_folder
 from support.small_models import to_train
@@ -123,21 +122,59 @@ def test_a_gpu_that_is_not_there_is_refused(qat, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     qat(tmp_path, "--device", "cuda").refused("device must be cpu or auto, not cuda: PyTorch finds no GPU here")
     assert qat(tmp_path, "--steps", 1, "--device", "auto").code == 0
+    done = qat(tmp_path, "--steps", 2, "--resume", "--device", "cuda")
+    done.refused("edgemoe: device must be cpu or auto, not cuda: PyTorch finds no GPU here")
+
+
+def test_torchrun_is_refused(qat, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    qat(tmp_path / "out").refused("quantization-aware training is of one process; start it without torchrun")
+
+
+def test_a_resumed_run_needs_the_float_model_that_it_began_with(qat, tmp_path):
+    """Where that is distilled; without, it has done its part."""
+    tensors = random_state(CONFIG)
+    path = tmp_path / "float.safetensors"
+    for share in (0, 0.5):
+        safetensors.numpy.save_file(tensors, path, {"config": CONFIG.to_json()})
+        common = ("--model", path, "--distill", share)
+        assert qat(tmp_path / str(share), *common, "--steps", 1).code == 0
+        others = tensors | {"norm.weight": tensors["norm.weight"] * 2}
+        safetensors.numpy.save_file(others, path, {"config": CONFIG.to_json()})
+        done = qat(tmp_path / str(share), *common, "--steps", 2, "--resume")
+        if share:
+            done.refused("float.safetensors has other weights than when ", "0.5/checkpoint.safetensors was made; put ")
+        else:
+            assert done.code == 0
+    path.write_bytes(b"junk")
+    qat(tmp_path / "0.5", *common, "--steps", 2, "--resume").refused(
+        "edgemoe: ", "float.safetensors: not a readable safetensors file"
+    )
+
+
+def test_checkpoints_of_earlier_versions_go_on(qat, tmp_path):
+    """They do not know every option: what they lack had the effect of its default."""
+    assert qat(tmp_path, "--steps", 1).code == 0
+    path = tmp_path / "checkpoint.safetensors"
+    tensors, metadata = read_torch(path)
+    options = json.loads(metadata["train"])
+    del options["distill"], options["ema"], metadata["teacher"]
+    write_torch(path, tensors, metadata | {"train": json.dumps(options)})
+    qat(tmp_path, "--steps", 2, "--resume", "--ema", 0.5).refused("it was made with ema 0.0, not 0.5")
+    assert qat(tmp_path, "--steps", 2, "--resume").code == 0
 
 
 def test_distillation_keeps_the_model_near_the_float_one(qat, weights, tmp_path):
     """Against labels alone random weights go their own way."""
     images = torch.rand(4, 3, CONFIG.image_height, CONFIG.image_width)
-    state, config = load_checkpoint(weights)
-    teacher = M3ViT(config).eval()
-    load_state(teacher, {name: torch.as_tensor(value) for name, value in state.items()})
+    teacher = load_weights(weights)
     apart = {}
     for share in (0, 1):
         out = tmp_path / str(share)
         assert qat(out, "--steps", 24, "--warmup", 1, "--distill", share, "--learning-rate", 1e-3).code == 0
         student = load(out / "small-w8a8.safetensors")
         with torch.no_grad():
-            pairs = [(student(images, task.name), teacher(images, task.name)) for task in config.tasks]
+            pairs = [(student(images, task.name), teacher(images, task.name)) for task in CONFIG.tasks]
         apart[share] = [(one - two).abs().mean().item() for one, two in pairs]
     assert all(near < 0.85 * far for near, far in zip(apart[1], apart[0], strict=True)), apart
 
@@ -225,6 +262,7 @@ def test_bad_input_is_one_message(qat, tmp_path):
         (["--zoom", "0.5"], "zoom must be in 1..8, not 0.5"),
         (["--ema", "1"], "ema must be at least 0 and below 1, not 1.0"),
         (["--mix", "2"], "mix must be in 0..1, not 2.0"),
+        (["--mix", "0.5"], "mix must be 0 with augment 'light', not 0.5"),
         (["--distill", "1.5"], "distill must be in 0..1, not 1.5"),
         (["--device", "any"], "device must be one of ['auto', 'cpu', 'cuda'], not 'any'"),
         (["--class-balance", "-1"], "class-balance must be at least 0, not -1.0"),

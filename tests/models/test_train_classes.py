@@ -131,7 +131,7 @@ def test_metrics_are_top1_and_top5():
         ),
         ({"label_smoothing": 0.1}, "label_smoothing must be 0 without a classification, not 0.1"),
         ({"data": "cifar10", "mixup": -1.0}, r"mixup must be in 0\.\.100, not -1\.0"),
-        ({"data": "cifar10", "mixup": 0.2}, "mix and mixup are of augment 'strong', not 'light'"),
+        ({"data": "cifar10", "mixup": 0.2}, "mixup must be 0 with augment 'light', not 0.2"),
         ({"data": "cifar10", "label_smoothing": 1.0}, "label_smoothing must be at least 0 and below 1, not 1.0"),
         ({"data": "cifar10", "class_balance": 1.0}, "class_balance must be 0 with a classification, not 1.0"),
         ({"data": "cifar10", "label_size": "8x8"}, "label_size must be empty with a classification, not '8x8'"),

@@ -57,6 +57,7 @@ def make_image_folder(root: Path, classes: tuple[str, ...] = ("cat", "dog", "new
 def assert_tells_tree(message, data):
     """A refusal, one line, that says where the data set ``data`` is to be had and which files it has."""
     assert data.home in message and "\n" not in message
+    assert message.count("(") == message.count(")")
     paths = [line.split("  ")[0] for line in map(str.strip, data.tree.splitlines())]
     assert len(paths) > 1 and all(path in message for path in paths)
     assert f"{paths[0]}; " in message or f"{paths[0]} (" in message

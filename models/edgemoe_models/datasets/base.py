@@ -194,7 +194,9 @@ class Folder:
         told = []
         for line in self.tree.splitlines():
             path, _, remark = line.strip().partition("  ")
-            remark = remark.strip().removeprefix("(").removesuffix(")")
+            remark = remark.strip()
+            if remark.startswith("("):
+                remark = remark[1:-1]
             told.append(f"{path} ({remark})" if remark else path)
         tree = "; ".join(told).replace(":; ", ": ")
         return f"the data set is to be had from {self.home}, and --data-root must hold {tree}"

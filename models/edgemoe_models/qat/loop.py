@@ -23,6 +23,7 @@ from edgemoe_models.qat.config import QatOptions
 from edgemoe_models.qat.export import export
 from edgemoe_models.qat.trainer import Arrays, QatTrainer
 from edgemoe_models.train.data import load_data
+from edgemoe_models.train.processes import Processes
 from edgemoe_models.train.resident import Resident
 
 __all__ = ["finish", "measure", "run"]
@@ -51,6 +52,8 @@ def run(options: QatOptions, out: Path, cache: Path, resume: bool, show: Show = 
     Raises:
         ValueError, OSError: bad weights, a bad checkpoint, a model that the data set cannot train, or its files.
     """
+    if Processes.expected() > 1:
+        raise ValueError("quantization-aware training is of one process; start it without torchrun")
     trainer = QatTrainer.resume(options, out / _CHECKPOINT) if resume else QatTrainer.start(options, cache)
     return finish(trainer, out, cache, show)
 

@@ -58,7 +58,7 @@ class QatConfig:
 def _seen(trace: Trace | None, **values: IntQuantTensor) -> None:
     """Put the integers of traced tensors (int64) into ``trace``."""
     if trace is not None:
-        trace |= {name: integers(value).detach().numpy().astype(np.int64) for name, value in values.items()}
+        trace |= {name: integers(value).detach().cpu().numpy().astype(np.int64) for name, value in values.items()}
 
 
 class Attention(nn.Module):
@@ -98,7 +98,7 @@ class Attention(nn.Module):
         )
         context = self.context.tensor(context.transpose(1, 2).flatten(2))
         if trace is not None:
-            trace |= {"scores": scores.detach().long().numpy(), "probabilities": p.detach().long().numpy()}
+            trace |= {"scores": scores.detach().long().cpu().numpy(), "probabilities": p.detach().long().cpu().numpy()}
             _seen(trace, context=context)
         return self.proj(context)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import time
 from pathlib import Path
@@ -23,7 +24,6 @@ from edgemoe_models.qat.layers import shared_weights
 from edgemoe_models.qat.model import QuantM3ViT
 from edgemoe_models.storage import checks
 from edgemoe_models.storage.json_text import parse_json
-from edgemoe_models.storage.torch_tensors import load_state
 from edgemoe_models.train.augmentation import Strong
 from edgemoe_models.train.config import require_classes, unlike_classes
 from edgemoe_models.train.data import draw_batch
@@ -31,6 +31,7 @@ from edgemoe_models.train.losses import class_weights, distillation_loss, task_l
 from edgemoe_models.train.optimizer import Average
 from edgemoe_models.train.processes import find_device
 from edgemoe_models.train.resident import Resident
+from edgemoe_models.train.trainer import load_weights
 
 __all__ = ["QatTrainer"]
 
@@ -43,13 +44,14 @@ _SAME = (
 
 
 class QatTrainer:
-    """Model, optimizer, random state and step number; what a checkpoint holds."""
+    """Model, optimizer, random state and step number; what a checkpoint holds. The float model of a distillation is
+    read from its own file, also by a resumed run."""
 
-    def __init__(self, options: QatOptions, model: QuantM3ViT) -> None:
-        self.device = find_device(options.device)
-        self.options = options
-        self.model: QuantM3ViT = model.to(self.device)
-        self.teacher = _float_model(options.weights).to(self.device) if options.distill else None
+    def __init__(self, options: QatOptions, model: QuantM3ViT, device: torch.device) -> None:
+        self.options, self.device = options, device
+        self.model: QuantM3ViT = model.to(device)
+        self.teacher: M3ViT | None = None
+        self.teacher_digest = ""
         parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(parameters, lr=options.learning_rate, betas=(0.9, 0.98))
         self.generator = torch.Generator().manual_seed(options.seed)
@@ -61,10 +63,21 @@ class QatTrainer:
     @classmethod
     def start(cls, options: QatOptions, cache: Path) -> QatTrainer:
         """From a float checkpoint, quantized after training; ``cache`` keeps photographs as arrays."""
+        device = find_device(options.device)
         state, config = load_checkpoint(options.weights)
         _check_tasks(options, config)
         images = data_set_pictures(options.data_set, options.data_root, cache, config)
-        return cls(options, from_float(state, config, images, options.expert_bits, options.scales == "power-of-two"))
+        model = from_float(state, config, images, options.expert_bits, options.scales == "power-of-two")
+        trainer = cls(options, model, device)
+        trainer._take_teacher()
+        return trainer
+
+    def _take_teacher(self) -> None:
+        """The float model that is distilled, if any."""
+        if self.options.distill:
+            teacher = load_weights(Path(self.options.weights)).requires_grad_(False)
+            self.teacher_digest = _digest(teacher)
+            self.teacher = teacher.to(self.device)
 
     @property
     def best_model(self) -> QuantM3ViT:
@@ -126,12 +139,14 @@ class QatTrainer:
         """Against the labels, the float model's outputs, or both in their shares."""
         share, far = self.options.distill, self.options.data_set.far
         output = self.model(images, task.name)
-        loss = task_loss(output, label, task, far, self.class_weights) * (1 - share)
-        if self.teacher is None:
-            return loss
-        with torch.no_grad():
-            target = self.teacher(images, task.name)
-        return loss + share * distillation_loss(output, target, task, far)
+        losses = []
+        if share < 1:
+            losses.append((1 - share) * task_loss(output, label, task, far, self.class_weights))
+        if self.teacher is not None:
+            with torch.no_grad():
+                target = self.teacher(images, task.name)
+            losses.append(share * distillation_loss(output, target, task, far))
+        return torch.stack(losses).sum()
 
     def _draw(self, data: Arrays | Resident, kind: str) -> tuple[Tensor, Tensor]:
         if isinstance(data, Resident):
@@ -139,7 +154,7 @@ class QatTrainer:
         return draw_batch(data, kind, self.options.batch, self.generator, device=self.device)
 
     def save(self, path: Path) -> None:
-        """Write everything that ``resume`` needs."""
+        """Write everything that ``resume`` needs besides the options' files."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
@@ -155,6 +170,7 @@ class QatTrainer:
             "seed": str(self.options.seed),
             "steps": str(self.step),
             "train_seconds": repr(self.seconds),
+            "teacher": self.teacher_digest,
         }
 
     @classmethod
@@ -163,34 +179,42 @@ class QatTrainer:
 
         Raises:
             ValueError: it cannot be read, was made with other options (an end or intervals may differ), or the data set
-                has other classes now.
+                has other classes now, or the float model that is distilled other weights.
         """
+        device = find_device(options.device)
         tensors, metadata = storage.read(path)
         try:
-            trainer = cls._resumed(options, path, tensors, metadata)
+            trainer = cls._resumed(options, device, tensors, metadata)
         except (KeyError, TypeError, RuntimeError, ValueError, OverflowError) as error:
             reason = str(error).partition("\n")[0]
             raise ValueError(f"{path}: not a checkpoint of this training ({reason})") from None
         _check_tasks(options, trainer.model.config.model)
+        trainer._take_teacher()
+        if trainer.teacher_digest != metadata.get("teacher", ""):
+            raise ValueError(f"{options.weights} has other weights than when {path} was made; put those back to go on")
         return trainer
 
     @classmethod
     def _resumed(
-        cls, options: QatOptions, path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]
+        cls, options: QatOptions, device: torch.device, tensors: dict[str, Tensor], metadata: dict[str, str]
     ) -> QatTrainer:
         wanted = dataclasses.asdict(options)
         found = checks.record(parse_json(metadata.get("train", "{}")), "train", (), others=True)
+        usual = {field.name: field.default for field in dataclasses.fields(options)}
         for field in _SAME:
-            if found.get(field) != wanted[field]:
+            # An option that the checkpoint does not know had the effect of its default.
+            if (had := found.get(field, usual[field])) != wanted[field]:
                 raise ValueError(
-                    f"it was made with {field.replace('_', '-')} {checks.shown(found.get(field))}, "
+                    f"it was made with {field.replace('_', '-')} {checks.shown(had)}, "
                     f"not {wanted[field]!r}; give the same options to continue it"
                 )
         model = storage.rebuild({name[6:]: v for name, v in tensors.items() if name.startswith("model.")}, metadata)
-        trainer = cls(options, model)
+        trainer = cls(options, model, device)
         if trainer.average:
             kept = {name[8:]: value for name, value in tensors.items() if name.startswith("average.")}
             trainer.average.model.load_state_dict(kept)
+            # Brevitas makes its quantizers anew when a state is loaded: on the CPU, and trainable.
+            trainer.average.model.to(device).requires_grad_(False)
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("optimizer."):
@@ -202,13 +226,12 @@ class QatTrainer:
         return trainer
 
 
-def _float_model(weights: str) -> M3ViT:
-    """The float model of a checkpoint, which teaches."""
-    state, config = load_checkpoint(weights)
-    model = M3ViT(config)
-    load_state(model, {name: torch.as_tensor(value) for name, value in state.items()})
-    result: M3ViT = model.requires_grad_(False).eval()
-    return result
+def _digest(model: M3ViT) -> str:
+    """Of a model's shape and weights."""
+    digest = hashlib.sha256(model.config.to_json().encode())
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode() + value.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _check_tasks(options: QatOptions, model: ModelConfig) -> None:

@@ -63,6 +63,7 @@ class ChosenData:
     augment: str
     zoom: float
     mix: float
+    mixup: float = 0.0  # quantization-aware training has none
     ema: float
     device: str
 
@@ -75,8 +76,13 @@ class ChosenData:
             raise ValueError(f"ema must be at least 0 and below 1, not {self.ema!r}")
         if not 0 <= self.mix <= 1:
             raise ValueError(f"mix must be in 0..1, not {self.mix!r}")
+        if not 0 <= self.mixup <= 100:
+            raise ValueError(f"mixup must be in 0..100, not {self.mixup!r}")
         if not 1 <= self.zoom <= 8:
             raise ValueError(f"zoom must be in 1..8, not {self.zoom!r}")
+        for name in ("mix", "mixup"):
+            if (share := getattr(self, name)) and self.augment != "strong":
+                raise ValueError(f"{name} must be 0 with augment {self.augment!r}, not {share!r}")
 
     @functools.cached_property
     def data_set(self) -> DataSet:
@@ -167,8 +173,6 @@ class TrainConfig(ChosenData):
         for name in ("drop_path", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)!r}")
-        if not 0 <= self.mixup <= 100:
-            raise ValueError(f"mixup must be in 0..100, not {self.mixup!r}")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay must be above 0 and at most 1, not {self.layer_decay!r}")
         self._check_kinds()
@@ -186,8 +190,6 @@ class TrainConfig(ChosenData):
             raise ValueError(f"class_balance must be 0 with a classification, not {self.class_balance!r}")
         if self.label_shape is not None and is_whole:
             raise ValueError(f"label_size must be empty with a classification, not {self.label_size!r}")
-        if (self.mix or self.mixup) and self.augment != "strong":
-            raise ValueError("mix and mixup are of augment 'strong', not 'light'")
         if self.augment == "strong":
             if unfit := unlike_classes(self.data_set, self.model_config):
                 raise ValueError(f"augment must be light to train {', '.join(unfit)} on {self.data}, not 'strong'")

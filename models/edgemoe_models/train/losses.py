@@ -79,8 +79,9 @@ def task_loss(
 def distillation_loss(output: Tensor, target: Tensor, task: TaskConfig, far: float = DEPTH_SCALE) -> Tensor:
     """How far a model's outputs are from another's, a scalar: 0 where they are equal (Hinton et al. 2015).
 
-    Of classes and edges the Kullback-Leibler divergence, in nats; of depth and normals what ``task_loss`` takes. No
-    weights of classes: they are in what the other model has learnt.
+    Of classes and edges the Kullback-Leibler divergence, in nats; of depth and normals what ``task_loss`` takes. All
+    pixels count, also those without a label, and no class more than another: what it weighs is in what the other model
+    has learnt.
 
     Args:
         output, target: [B, channels, H, W], or [B, channels] of a classification; ``target`` without gradient
@@ -91,7 +92,9 @@ def distillation_loss(output: Tensor, target: Tensor, task: TaskConfig, far: flo
         return F.kl_div(found, known, reduction="none", log_target=True).sum(1).mean()
     if task.kind == "depth":
         known, found = target * task.output_scale, output * task.output_scale
-        return F.smooth_l1_loss(found, known, beta=0.5) * (DEPTH_SCALE / far)
+        weight = torch.where(known < far, 1.0, 0.25)
+        error = F.smooth_l1_loss(found, known, beta=0.5, reduction="none")
+        return (error * weight).sum() / weight.sum() * (DEPTH_SCALE / far)
     if task.kind == "normals":
         return (1 - F.cosine_similarity(output, target)).mean()
     known = target.sigmoid()

@@ -47,10 +47,15 @@ class Processes:
             ValueError: as of ``find_device``.
         """
         chosen = find_device(device)
-        count = int(os.environ.get("WORLD_SIZE", "1"))
+        count = cls.expected()
         if count > 1 and not distributed.is_initialized():
             distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=_TIMEOUT)
         return cls(int(os.environ.get("RANK", "0")), count, chosen)
+
+    @staticmethod
+    def expected() -> int:
+        """How many there are to be, as torchrun says."""
+        return int(os.environ.get("WORLD_SIZE", "1"))
 
     @property
     def is_first(self) -> bool:
