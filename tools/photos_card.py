@@ -3,7 +3,8 @@
 Usage: ``python tools/photos_card.py [--collect NAME=FILE ...] [--check]``
 
 The figures are in ``docs/model_cards/m3vit-tiny-camvid.json``; ``--collect`` puts a measurement's JSON there:
-``training`` (``report.json`` of ``tools/train_photos.py``), ``qat`` (that of ``tools/qat_photos.py``), ``test``
+``training`` (``report.json`` of ``tools/train_photos.py``), ``qat`` (that of ``tools/qat_photos.py``),
+``qat_cpu`` (a list of runs of ``edgemoe qat``: options, and metrics as in their files' metadata), ``test``
 (``edgemoe train --evaluate``), ``accuracy`` (``edgemoe accuracy``), ``expert_load`` (``edgemoe expert-load``),
 ``cycles`` (``report.json`` of ``edgemoe run --device sim``) and ``failures`` (``tools/photo_failures.py``).
 """
@@ -27,7 +28,7 @@ NAME = "m3vit-tiny-camvid"
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 FIGURES = DOCS / "model_cards" / f"{NAME}.json"
 CYCLES = ("config", "assumed_clock_mhz", "bit_exact", "tensors_compared", "mismatches", "per_inference")
-KINDS = ("training", "qat", "test", "accuracy", "expert_load", "cycles", "failures")
+KINDS = ("training", "qat", "qat_cpu", "test", "accuracy", "expert_load", "cycles", "failures")
 
 
 def digest(report: dict[str, Any]) -> dict[str, Any]:
