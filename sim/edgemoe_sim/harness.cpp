@@ -5,8 +5,11 @@
 //
 // memory_table.h is generated (build.py): MASTERS, AXI_BYTES, ENGINES, ENGINE_DONE(root), struct Memory, memory_table().
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <cstdint>
+#include <string>
 
 #include "Vedgemoe.h"
 #include "Vedgemoe___024root.h"
@@ -33,7 +36,10 @@ struct Sim {
 #endif
 #if VM_TRACE
     VerilatedVcdC* trace = nullptr;
+    std::string trace_path;
+    uint64_t trace_limit = 0;  // bytes
 #endif
+    bool trace_full = false;
 
     template <class F>
     void each(F f) {
@@ -49,9 +55,23 @@ struct Sim {
 
     void dump(bool high) {
 #if VM_TRACE
-        if (trace) trace->dump(2 * dram.cycle + high);
+        if (!trace) return;
+        trace->dump(2 * dram.cycle + high);
+        struct stat file;  // which may grow by hundreds of kilobytes a cycle
+        if (high && dram.cycle % 64 == 0 && !stat(trace_path.c_str(), &file)) {
+            trace_full = uint64_t(file.st_size) >= trace_limit;
+            if (trace_full) end_trace();
+        }
 #endif
         (void)high;
+    }
+
+    void end_trace() {
+#if VM_TRACE
+        if (trace) trace->close();
+        delete trace;
+        trace = nullptr;
+#endif
     }
 
     // Settles the outputs, so that the caller sees this cycle's handshakes; `finish` ends the cycle.
@@ -99,10 +119,7 @@ Sim* em_create(uint8_t* bytes, uint64_t size, const DramOptions* options) {
 }
 
 void em_destroy(Sim* sim) {
-#if VM_TRACE
-    if (sim->trace) sim->trace->close();
-    delete sim->trace;
-#endif
+    sim->end_trace();
     sim->model.final();
     Verilated::threadContextp(&sim->context);  // destructors use this thread's, which may be that of a model long gone
     delete sim;
@@ -184,14 +201,14 @@ void em_inject(Sim* sim, int kind, uint64_t begin, uint64_t end) {
 
 int em_memories(Sim* sim, const Memory** table) { return memory_table(sim->model.rootp, table); }
 
-int em_trace(Sim* sim, const char* path) {
+// Ends at `limit` bytes, or soon after.
+int em_trace(Sim* sim, const char* path, uint64_t limit) {
 #if VM_TRACE
-    if (sim->trace) {
-        sim->trace->close();
-        delete sim->trace;
-        sim->trace = nullptr;
-    }
+    sim->end_trace();
     if (!path) return 0;
+    sim->trace_path = path;
+    sim->trace_limit = limit;
+    sim->trace_full = false;
     sim->context.traceEverOn(true);
     sim->trace = new VerilatedVcdC;
     sim->model.trace(sim->trace, 99);
@@ -200,7 +217,10 @@ int em_trace(Sim* sim, const char* path) {
 #else
     (void)sim;
     (void)path;
+    (void)limit;
     return -1;
 #endif
 }
+
+int em_trace_full(const Sim* sim) { return sim->trace_full; }
 }

@@ -88,7 +88,8 @@ def _load(path: Path) -> ctypes.CDLL:
         "em_beats": (None, [handle, ctypes.POINTER(u64), ctypes.POINTER(u64)]),
         "em_inject": (None, [handle, ctypes.c_int, u64, u64]),
         "em_memories": (ctypes.c_int, [handle, ctypes.POINTER(ctypes.POINTER(_MemoryRow))]),
-        "em_trace": (ctypes.c_int, [handle, ctypes.c_char_p]),
+        "em_trace": (ctypes.c_int, [handle, ctypes.c_char_p, u64]),
+        "em_trace_full": (ctypes.c_int, [handle]),
     }
     for name, (result, arguments) in prototypes.items():
         function = getattr(library, name)
@@ -317,8 +318,18 @@ class VerilatedModel:
         raw = np.ctypeslib.as_array((ctypes.c_uint8 * (depth * stride)).from_address(address))
         return raw.reshape(depth, stride)[:, : -(-width // 8)].copy()
 
-    def trace(self, path: Path | None) -> None:
-        """Write a VCD waveform from now on to ``path``; None ends it. Needs ``trace=True`` at creation."""
-        failed = self._library.em_trace(self._handle, None if path is None else str(path).encode())
+    def trace(self, path: Path | None, limit: int = (1 << 64) - 1) -> None:
+        """Write a VCD waveform from now on to ``path``; None ends it. Needs ``trace=True`` at creation.
+
+        Args:
+            path: file
+            limit: bytes at which it ends by itself, or soon after
+        """
+        failed = self._library.em_trace(self._handle, None if path is None else str(path).encode(), limit)
         if failed and path is not None:
             raise ModelError(f"cannot write waveforms to {path}; the model needs trace=True, and the folder must exist")
+
+    @property
+    def trace_full(self) -> bool:
+        """Whether the last waveform has ended at its limit."""
+        return bool(self._library.em_trace_full(self._handle))

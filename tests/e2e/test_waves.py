@@ -10,7 +10,8 @@ from PIL import Image
 from edgemoe.bundle import Bundle
 from edgemoe.compiler import build_bundle
 from edgemoe.errors import DeviceError
-from edgemoe.runtime.verify import Waves, open_verified
+from edgemoe.runtime.verify import open_verified
+from edgemoe.runtime.waves import Waves
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_models.config import TaskConfig
 from support.random_graphs import random_graph, small_model
@@ -93,8 +94,22 @@ def test_command_line(edgemoe, bundle, tmp_path):
         "--waves-to",
         30,
     ]
-    edgemoe.ok("run", *arguments)
+    done = edgemoe("run", *arguments)
+    assert done.code == 0 and "--waves-limit" not in done.err
     assert (tmp_path / "x.vcd").stat().st_size > 10_000
+    done = edgemoe("run", *arguments[:-4], "--waves-limit", 0.001)
+    told = " ".join(done.err.split())
+    assert done.code == 0
+    assert "x.vcd ends within the inference: it has reached 0.001 GB; choose a part with --waves-from and" in told
+    assert 1e6 <= (tmp_path / "x.vcd").stat().st_size < 2e6
+
+
+def test_a_file_that_has_reached_its_limit(bundle, tmp_path):
+    """It ends soon after, and the inference goes on as if nothing had been."""
+    whole, cycles = record(bundle, Waves(tmp_path / "whole.vcd"))
+    cut, same = record(bundle, Waves(tmp_path / "cut.vcd", limit=500_000))
+    assert same == cycles and cut == whole[: len(cut)] and len(cut) < len(whole) / 2
+    assert 500_000 <= (tmp_path / "cut.vcd").stat().st_size < 1_000_000
 
 
 @pytest.mark.parametrize(("first", "last"), [(5, 4), (-1, None), (0, 100_000), (100_000, None)])

@@ -21,6 +21,7 @@ from edgemoe.reports.legends import unlabelled
 from edgemoe.reports.video_file import SUFFIXES
 from edgemoe.runtime.frames import names_camera
 from edgemoe.runtime.opening import DEVICES
+from edgemoe.runtime.waves import LIMIT, Waves
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_models.pictures import RESIZES, PictureError, check_resize
 
@@ -54,6 +55,7 @@ def command(
     waves: Annotated[Path | None, typer.Option(help="VCD file of the first inference (sim)")] = None,
     waves_from: Annotated[int, typer.Option(help="first command in it, as disasm numbers them")] = 0,
     waves_to: Annotated[int | None, typer.Option(help="last command in it, default: END")] = None,
+    waves_limit: Annotated[float, typer.Option(min=0.001, help="GB at which it ends in any case")] = LIMIT / 1e9,
     bitstream: Annotated[Path | None, typer.Option(help="bitstream to load (pynq)")] = None,
     port: Annotated[str | None, typer.Option(help="serial port of the board (serial)")] = None,
 ) -> None:
@@ -64,8 +66,8 @@ def command(
     """
     if device not in DEVICES:
         raise ValueError(f"device must be one of {', '.join(DEVICES)}, not {device!r}")
-    if waves is None and (waves_from or waves_to is not None):
-        raise ValueError("--waves-from and --waves-to choose a part of --waves FILE, which is missing")
+    if waves is None and (waves_from or waves_to is not None or waves_limit != LIMIT / 1e9):
+        raise ValueError("--waves-from, --waves-to and --waves-limit are of --waves FILE, which is missing")
     if waves is not None and device != "sim":
         raise ValueError(f"--waves needs --device sim, not {device}")
     if device == "sim":
@@ -85,6 +87,9 @@ def command(
         return
     output_folder(out)
     paths = [_picture(image) for image in images]
+    recorded = None
+    if waves is not None:
+        recorded = Waves(output_file(waves, paths), waves_from, waves_to, int(1e9 * waves_limit))
     with working("reading") as work:
         run = PictureRun(
             load_bundle(bundle),
@@ -95,7 +100,7 @@ def command(
                 task or [],
                 check_resize(resize),
                 trace,
-                None if waves is None else (output_file(waves, paths), waves_from, waves_to),
+                recorded,
                 given,
                 work.detail,
                 hint,

@@ -20,6 +20,7 @@ from edgemoe.runtime.executor import Measured
 from edgemoe.runtime.images import prepare
 from edgemoe.runtime.opening import open as open_device
 from edgemoe.runtime.predictions import Classification, Prediction, interpret
+from edgemoe.runtime.waves import Waves
 from edgemoe_models.integer import reference
 from edgemoe_models.model_image import ModelImage
 from edgemoe_models.pictures import Notes, PictureError, Resize, picture_files
@@ -38,7 +39,7 @@ class RunOptions:
         tasks: of the bundle; all where none is named
         resize: ``crop`` or ``squeeze`` images of other sizes
         trace: compare every tensor with the reference (``sim``)
-        waves: VCD file, first and last command of the waveforms of the first inference (``sim``)
+        waves: of the first inference (``sim``)
         device_options: further ones of ``edgemoe.open``
         building: told how far the build of the simulator is
         note: told once for each kind of thing that was done to pictures, and each picture that was skipped
@@ -49,7 +50,7 @@ class RunOptions:
     tasks: Sequence[str] = ()
     resize: Resize | None = None
     trace: bool = True
-    waves: tuple[Path, int, int | None] | None = None
+    waves: Waves | None = None
     device_options: Mapping[str, Any] = field(default_factory=dict)
     building: Callable[[str, float], None] | None = None
     note: Callable[[str], None] = lambda text: None
@@ -187,7 +188,7 @@ class _Simulated(_Device):
     """The verified simulation, task by task, as its report is; keeps what that needs."""
 
     def __init__(self, bundle: Bundle, options: RunOptions) -> None:
-        from edgemoe.runtime.verify import Waves, open_verified  # needs the simulator, as nothing else here does
+        from edgemoe.runtime.verify import open_verified  # needs the simulator, as nothing else here does
 
         self._bundle, self._options = bundle, options
         self._graph = bundle.graph()
@@ -195,7 +196,7 @@ class _Simulated(_Device):
         self._comparisons: list[Any] = []
         self._verifier = open_verified(
             bundle,
-            waves=None if options.waves is None else Waves(*options.waves),
+            waves=options.waves,
             building=options.building,
         )
 
@@ -207,6 +208,13 @@ class _Simulated(_Device):
         if self._options.trace:
             reference.run(self._graph, image, task, expected := {})
         result = self._verifier.run(image, task, expected=expected)
+        if self._verifier.waves_cut and not self._runs:
+            waves = self._options.waves
+            assert waves is not None
+            self._options.note(
+                f"{waves.path} ends within the inference: it has reached {waves.limit / 1e9:g} GB; choose a part with "
+                "--waves-from and --waves-to, or another --waves-limit"
+            )
         seconds, compared = result.stats["seconds"], result.comparison
         measured = Measured(seconds, seconds, result.stats["cycles"])
         prediction = interpret(self._bundle, task, result.outputs, measured, 0)

@@ -15,6 +15,7 @@ from edgemoe.bundle import Bundle, Joined, Joint, Task
 from edgemoe.errors import DeviceError
 from edgemoe.runtime.driver import Driver
 from edgemoe.runtime.platforms.sim import SimPlatform, open_platform
+from edgemoe.runtime.waves import Waves
 from edgemoe_hw.spec.config import AcceleratorConfig
 from edgemoe_hw.spec.isa import Engine, EnginePayload, decode_program
 from edgemoe_models.model_image import check_image
@@ -23,7 +24,7 @@ from edgemoe_sim.pads import RtlPads
 from edgemoe_sim.trace import Comparison, TraceChecker
 from edgemoe_sim.verilated import ModelError, Stop, VerilatedModel
 
-__all__ = ["STALLS", "VerifiedJoint", "VerifiedRun", "Verifier", "Waves", "open_verified"]
+__all__ = ["STALLS", "VerifiedJoint", "VerifiedRun", "Verifier", "open_verified"]
 
 Progress = Callable[[float], None]
 
@@ -33,31 +34,6 @@ STALLS = {engine.name.lower(): f"STALL_{engine.name}" for engine in Engine} | {
     "command": "STALL_COMMAND",
 }
 _CYCLE_MARGIN = 20  # a program may take this many times its estimate before it is given up
-
-
-@dataclass(frozen=True)
-class Waves:
-    """Waveforms of a range of commands, as a VCD file.
-
-    Attributes:
-        path: file to write
-        first: program index (as ``edgemoe disasm`` shows it); recording begins when the command before it on the same
-            engine has finished, or with the program
-        last: program index of the command whose end ends the recording; None: the program's end
-    """
-
-    path: Path
-    first: int = 0
-    last: int | None = None
-
-    def check(self, commands: int) -> None:
-        """Raise ValueError unless both are commands of a program and in order."""
-        last = commands - 1 if self.last is None else self.last
-        if not 0 <= self.first <= last < commands:
-            raise ValueError(
-                f"waves must be of commands 0 to {commands - 1}, the first not after the last, "
-                f"not {self.first} to {last}"
-            )
 
 
 @dataclass(frozen=True)
@@ -99,6 +75,7 @@ class Verifier:
     def __init__(self, platform: SimPlatform, bundle: Bundle, waves: Waves | None = None) -> None:
         self.platform, self.bundle = platform, bundle
         self._waves = waves
+        self.waves_cut = False
         self._driver = Driver(platform, bundle, depth=1, interrupt=True)
 
     def run(
@@ -164,6 +141,7 @@ class Verifier:
             driver.start(info.joined.key, 0, 0)
             model.await_launch()
             stats = run.to_end(driver)
+            self.waves_cut |= waves is not None and model.trace_full
         except (ModelError, DeviceError) as error:
             raise DeviceError(f"simulated accelerator: {error}") from error
         stats["seconds"] = time.perf_counter() - begin
@@ -264,6 +242,7 @@ class _Run:
                 self.events[Engine(part[2])].append(part[3])
         self.commands = self._command_numbers()
         self.recorded = waves is not None
+        self.waves_limit = 0 if waves is None else waves.limit
         self.waves: dict[tuple[Engine, int], Path | None] = self._wave_events(waves) if waves is not None else {}
         for engine, count in self.waves:
             self.events[engine].append(count)
@@ -293,7 +272,7 @@ class _Run:
         if number:
             events[engine, number] = waves.path
         else:
-            self.model.trace(waves.path)
+            self.model.trace(waves.path, waves.limit)
         if waves.last in place:
             engine, number = place[waves.last]
             events[engine, number + 1] = None
@@ -342,7 +321,7 @@ class _Run:
                 count = counts[place[engine]]
                 place[engine] += 1
                 if (engine, count) in self.waves:
-                    self.model.trace(self.waves[engine, count])
+                    self.model.trace(self.waves[engine, count], self.waves_limit)
                 if engine == Engine.MATMUL and count in self.phase_ends:
                     ended.append(count)
                 if self.checker is not None:
