@@ -148,8 +148,9 @@ def test_a_reader_that_leaves(bundle):
 
 
 def test_an_interruption(bundle, image, tmp_path):
-    """Ctrl-C while something runs."""
+    """Ctrl-C while something runs; jobs in a shell's background, as the tests may be, would pass on to ignore it."""
     program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
         "import sys, time; import edgemoe.cli.info as info; from edgemoe.cli.main import main;"
         "info.load_bundle = lambda path: (print('running', flush=True), time.sleep(60));"
         "sys.argv = ['edgemoe', 'info', 'x']; main()"

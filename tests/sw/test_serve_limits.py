@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ import pytest
 
 from edgemoe import DeviceError
 from edgemoe.bundle import Joined
+from edgemoe.serve.engine import Engine
 from support.serving import SECONDS, Limits, ask, gated, get, infer, json_request
 
 MODEL = "small"
@@ -59,13 +61,28 @@ def test_a_full_queue(runtime_bundle, pictures, expected):
         assert infer(url, MODEL, depth_of(pictures[3]))[0] == 200
 
 
-def test_those_that_wait_run_together(joint_bundle, pictures, expected):
+@pytest.fixture
+def queued(monkeypatch):
+    """One for each request that is in a queue: its place is counted before its body has been read."""
+    count, append = threading.Semaphore(0), Engine.append
+
+    def counted(self, request):
+        result = append(self, request)
+        count.release()
+        return result
+
+    monkeypatch.setattr(Engine, "append", counted)
+    return count
+
+
+def test_those_that_wait_run_together(joint_bundle, pictures, expected, queued):
     """Where the bundle has programs for it; and what fails together is run one by one."""
     with gated(joint_bundle, limits=Limits()) as (device, url), ThreadPoolExecutor() as pool:
         futures = [pool.submit(infer, url, MODEL, depth_of(pictures[0]))]
         assert device.began.acquire(timeout=SECONDS)
         futures += [pool.submit(infer, url, MODEL, depth_of(picture)) for picture in pictures[1:4]]
-        until(lambda: metric(url, "edgemoe_queue_depth") == 3)
+        assert all(queued.acquire(timeout=SECONDS) for _ in futures)
+        assert metric(url, "edgemoe_queue_depth") == 3
         device.failures += [DeviceError("no power"), DeviceError("no power")]
         device.gate.set()
         answers = [future.result(SECONDS) for future in futures]
@@ -228,13 +245,13 @@ def test_a_second_signal_ends_it_at_once(bundle_file, pictures):
         assert "Traceback" not in errors
 
 
-def test_numbers_of_a_response_are_the_device_s_share(joint_bundle, pictures):
+def test_numbers_of_a_response_are_the_device_s_share(joint_bundle, pictures, queued):
     """Of a program that others shared, a request is told its part: the parts are the whole."""
     with gated(joint_bundle) as (device, url), ThreadPoolExecutor() as pool:
         first = pool.submit(infer, url, MODEL, depth_of(pictures[0]))
         assert device.began.acquire(timeout=SECONDS)
         others = [pool.submit(infer, url, MODEL, depth_of(picture)) for picture in pictures[1:3]]
-        until(lambda: metric(url, "edgemoe_queue_depth") == 2)
+        assert all(queued.acquire(timeout=SECONDS) for _ in (first, *others))
         device.gate.set()
         seconds = [future.result(SECONDS)[2]["parameters"]["device_seconds"] for future in (first, *others)]
         assert seconds[1] == seconds[2] and device.programs[1] == Joined(("depth",), 2)
