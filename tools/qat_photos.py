@@ -11,9 +11,8 @@ losses, metrics and times. Latent weights are too large to come with them, hence
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import json
-import os
 import shutil
 import sys
 import tarfile
@@ -22,7 +21,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from side_by_side import POLL, Shown, Step, machine, read_parts, work_folder, write_parts
+from side_by_side import Shown, Step, follow, machine, parser, read_parts, work_folder, write_parts
 
 from edgemoe_models.storage.atomic import write_bytes, write_text
 from edgemoe_models.storage.json_text import read_json
@@ -72,14 +71,9 @@ class Variant(Step):
         path = self.folder / "metrics.json"
         return read_json(path) if path.is_file() else None
 
-    def told(self) -> dict[str, Any]:
-        """Options, time, losses and metrics so far."""
-        return {
-            "options": self.options,
-            "seconds": round(self.seconds or time.monotonic() - self.began, 1),
-            "metrics": self.metrics(),
-            "output": self.output()[-1500:],
-        }
+    def report(self) -> dict[str, Any]:
+        """Options, time and metrics so far."""
+        return super().report() | {"metrics": self.metrics()}
 
 
 def score(metrics: dict[str, Any]) -> float:
@@ -90,6 +84,10 @@ def score(metrics: dict[str, Any]) -> float:
 def run(pack: Path, out: Path, seconds: float, names: list[str], smoke: bool) -> int:
     """All variants, then what comes home; returns the exit status."""
     began = time.monotonic()
+
+    def spent() -> float:
+        return time.monotonic() - began
+
     work = work_folder(_WORK)
     with tarfile.open(pack) as archive:
         shutil.rmtree(work, ignore_errors=True)
@@ -98,30 +96,16 @@ def run(pack: Path, out: Path, seconds: float, names: list[str], smoke: bool) ->
     own = {"data_root": str(work / "camvid"), "until": time.time() + seconds - (15 if smoke else _END)}
     own |= SMOKE if smoke else {}
     variants = [Variant(name, VARIANTS[name] | own, work) for name in names]
-    try:
-        _follow(variants, began, seconds + (120 if smoke else 0))
-    finally:
-        for one in variants:
-            one.end()
+    left = seconds + (120 if smoke else 0) - spent()
+    follow(variants, left, lambda text: print(f"[{spent():6.1f} s] {text}", flush=True))
     chosen = _send(variants, out)
-    report = {"machine": machine(), "seconds": round(time.monotonic() - began, 1), "chosen": chosen}
-    report["variants"] = {one.name: one.told() for one in variants}
+    report = {"machine": machine(), "seconds": round(spent(), 1), "chosen": chosen}
+    report["variants"] = {one.name: one.report() for one in variants}
     write_text(out / "report.json", json.dumps(report, indent=1) + "\n")
     for one in variants:
-        print(one.name, json.dumps(one.metrics()) if one.metrics() else one.told()["output"], flush=True)
+        print(one.name, json.dumps(one.metrics()) if one.metrics() else one.output()[-1500:], flush=True)
     print(json.dumps(chosen), flush=True)
     return 0 if all(one.metrics() for one in variants) else 1
-
-
-def _follow(variants: list[Variant], began: float, seconds: float) -> None:
-    """Until they have ended or ``seconds`` are over."""
-    said = 0.0
-    while [one for one in variants if one.running()] and time.monotonic() - began < seconds:
-        time.sleep(POLL)
-        if time.monotonic() - said > 20:
-            said = time.monotonic()
-            for one in variants:
-                print(f"[{said - began:6.1f} s] {one.name}: {one.last_line()}", flush=True)
 
 
 def _send(variants: list[Variant], out: Path) -> dict[str, str]:
@@ -196,7 +180,7 @@ def step(folder: Path) -> int:
     trainer = QatTrainer.start(QatOptions(**options, minutes=1.0), folder.parent / "cache" / folder.name)
     # What starting took is known only now: the schedule ends with the lease.
     minutes = max(until - time.time(), 2.0) / 60
-    trainer.options = QatOptions(**options, minutes=minutes)
+    trainer.options = dataclasses.replace(trainer.options, minutes=minutes)
     metrics = loop.finish(trainer, folder, folder.parent / "cache" / folder.name, Shown())
     told = {"steps": trainer.step, "train_seconds": round(trainer.seconds, 1)}
     write_text(folder / "metrics.json", json.dumps(metrics | told))
@@ -205,16 +189,10 @@ def step(folder: Path) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python tools/qat_photos.py", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "build/qat-photos")))
-    parser.add_argument("--pack", type=Path, default=Path("build/carry/camvid.tar"))
-    parser.add_argument("--seconds", type=float, default=540.0, help="that all of it may take")
-    parser.add_argument("--only", default=",".join(VARIANTS), help="variants, between commas")
-    parser.add_argument("--smoke", action="store_true", help="a trial: few validation pictures")
-    parser.add_argument("--latent", help="send this variant's Brevitas model")
-    parser.add_argument("--unpack", type=Path, help="join the files of this folder, in --out")
-    parser.add_argument("--step", type=Path, help=argparse.SUPPRESS)
-    chosen = parser.parse_args(arguments)
+    options = parser(__file__, __doc__, "build/qat-photos")
+    options.add_argument("--only", default=",".join(VARIANTS), help="variants, between commas")
+    options.add_argument("--latent", help="send this variant's Brevitas model")
+    chosen = options.parse_args(arguments)
     if chosen.step:
         return step(chosen.step)
     if chosen.unpack:
@@ -223,7 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
         return send_latent(chosen.latent, chosen.out)
     names = chosen.only.split(",")
     if unknown := [name for name in names if name not in VARIANTS]:
-        parser.error(f"--only must be among {', '.join(VARIANTS)}, not {', '.join(unknown)}")
+        options.error(f"--only must be among {', '.join(VARIANTS)}, not {', '.join(unknown)}")
     return run(chosen.pack, chosen.out, chosen.seconds, names, chosen.smoke)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import os
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,42 @@ class Step:
         """Of its output."""
         return next(reversed(self.output().splitlines()), "")
 
+    def report(self) -> dict[str, Any]:
+        """Options, time and the output's end so far."""
+        seconds = self.seconds or time.monotonic() - self.began
+        return {"options": self.options, "seconds": round(seconds, 1), "output": self.output()[-1500:]}
+
+
+def follow(
+    steps: Sequence[Step],
+    seconds: float,
+    say: Callable[[str], None],
+    every: float = 20.0,
+    then: Callable[[], object] = lambda: None,
+) -> None:
+    """Until all have ended or the time is up: tell now and then how far they are. Ends those that still run.
+
+    Args:
+        steps: that were started
+        seconds: that they may take
+        say: told each one's last line
+        every: seconds between that
+        then: called after that
+    """
+    began = time.monotonic()
+    said = -every
+    try:
+        while [one for one in steps if one.running()] and (spent := time.monotonic() - began) < seconds:
+            if spent - said >= every:
+                said = spent
+                for one in steps:
+                    say(f"{one.name}: {one.last_line()}")
+                then()
+            time.sleep(POLL)
+    finally:
+        for one in steps:
+            one.end()
+
 
 class Shown:
     """Prints how far a step is, at most every two seconds."""
@@ -80,6 +118,24 @@ class Shown:
         if time.monotonic() - self._last > POLL:
             self._last = time.monotonic()
             print(f"{100 * share:5.1f} % {text}", flush=True)
+
+
+def parser(tool: str, about: str, out: str) -> argparse.ArgumentParser:
+    """What the tools' command lines have in common: those of the lent machine, of home (``--unpack``), and ``--step``.
+
+    Args:
+        tool: its file
+        about: its docstring
+        out: default of ``--out``
+    """
+    result = argparse.ArgumentParser(prog=f"python tools/{Path(tool).name}", description=about.splitlines()[0])
+    result.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", out)))
+    result.add_argument("--pack", type=Path, default=Path("build/carry/camvid.tar"))
+    result.add_argument("--seconds", type=float, default=540.0, help="that all of it may take")
+    result.add_argument("--smoke", action="store_true", help="a trial of a minute or two on a CPU")
+    result.add_argument("--unpack", type=Path, help="join the files of this folder, in --out")
+    result.add_argument("--step", type=Path, help=argparse.SUPPRESS)
+    return result
 
 
 def machine() -> dict[str, Any]:

@@ -12,10 +12,8 @@ weights, so a run that is cut off loses little.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
-import os
 import shutil
 import sys
 import tarfile
@@ -24,7 +22,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from side_by_side import POLL, Shown, Step, machine, read_parts, work_folder, write_parts
+from side_by_side import POLL, Shown, Step, follow, machine, parser, read_parts, work_folder, write_parts
 
 from edgemoe_models.storage.atomic import write_bytes, write_text
 from edgemoe_models.storage.json_text import parse_json, read_json
@@ -98,15 +96,12 @@ class Training(Step):
     def report(self) -> dict[str, Any]:
         """Options, time, losses and metrics so far."""
         best = self.weights()
-        return {
-            "options": self.options,
-            "seconds": round(self.seconds or time.monotonic() - self.began, 1),
+        return super().report() | {
             "exit": self._process.poll(),
             "best_miou": best and best[0],
             "losses": _rows(self.folder / "log.csv", most=60),
             "metrics": _rows(self.folder / "metrics.csv"),
             "weights": {path.name: _told(path) for path in self._files()},
-            "output": self.output()[-1500:],
         }
 
 
@@ -229,16 +224,8 @@ class Run:
 
     def follow(self, name: str, steps: list[Training], until: float) -> None:
         """Until they have ended, or the time is up: send the best weights now and then."""
-        told = 0.0
-        while [step for step in steps if step.running()] and self.spent() < until:
-            time.sleep(POLL)
-            if self.spent() - told > (5 if self.smoke else 20):
-                told = self.spent()
-                for step in steps:
-                    self.say(f"{step.name}: {step.last_line()}")
-                self.best(name, steps)
-        for step in steps:
-            step.end()
+        left, every = until - self.spent(), 5.0 if self.smoke else 20.0
+        follow(steps, left, self.say, every, lambda: self.best(name, steps))
         self.best(name, steps)
 
     def best(self, name: str, steps: list[Training]) -> Path | None:
@@ -298,15 +285,9 @@ def step(folder: Path) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python tools/train_photos.py", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "build/photos")))
-    parser.add_argument("--pack", type=Path, default=Path("build/carry/camvid.tar"))
-    parser.add_argument("--seconds", type=float, default=540.0, help="that all of it may take")
-    parser.add_argument("--workers", type=int, default=12, help="processes that generate scenes")
-    parser.add_argument("--smoke", action="store_true", help="a trial of a minute or two on a CPU")
-    parser.add_argument("--unpack", type=Path, help="join the files of this folder into weights, in --out")
-    parser.add_argument("--step", type=Path, help=argparse.SUPPRESS)
-    chosen = parser.parse_args(arguments)
+    options = parser(__file__, __doc__, "build/photos")
+    options.add_argument("--workers", type=int, default=12, help="processes that generate scenes")
+    chosen = options.parse_args(arguments)
     if chosen.step:
         return step(chosen.step)
     if chosen.unpack:

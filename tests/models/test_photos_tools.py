@@ -62,13 +62,13 @@ def test_every_variant_is_a_quantization_aware_training():
 
 def test_a_brevitas_model_comes_home_in_parts(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(side_by_side, "PART", 700)
-    monkeypatch.setattr(qat_photos, "work_folder", lambda _: tmp_path / "work")
+    monkeypatch.setattr(qat_photos, "work_folder", lambda _: tmp_path / "steps")
     assert qat_photos.main(["--latent", "w4-all", "--out", str(tmp_path / "out")]) == 1
-    assert capsys.readouterr().err == f"{tmp_path}/work/w4-all has no variant that has ended\n"
-    (tmp_path / "work/w4-all").mkdir(parents=True)
-    write_text(tmp_path / "work/w4-all/metrics.json", "{}")
-    write_text(tmp_path / "work/w4-all/options.json", '{"expert_bits": 4}')
-    sent = tmp_path / "work/w4-all/m3vit-tiny-camvid-w4a8.safetensors"
+    assert capsys.readouterr().err == f"{tmp_path}/steps/w4-all has no variant that has ended\n"
+    (tmp_path / "steps/w4-all").mkdir(parents=True)
+    write_text(tmp_path / "steps/w4-all/metrics.json", "{}")
+    write_text(tmp_path / "steps/w4-all/options.json", '{"expert_bits": 4}')
+    sent = tmp_path / "steps/w4-all/m3vit-tiny-camvid-w4a8.safetensors"
     write_torch(sent, {"a": torch.randn(40, 30), "b": torch.randn(7)}, {"config": "{}"})
     assert qat_photos.main(["--latent", "w4-all", "--out", str(tmp_path / "out")]) == 0
     assert len(list((tmp_path / "out").iterdir())) > 2
@@ -89,11 +89,11 @@ def test_more_than_ten_parts_come_home_and_earlier_ones_do_not(tmp_path, monkeyp
 
 
 def test_what_was_there_is_kept_where_nothing_can_begin(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(qat_photos, "work_folder", lambda _: tmp_path / "work")
-    (tmp_path / "work").mkdir()
+    monkeypatch.setattr(qat_photos, "work_folder", lambda _: tmp_path / "steps")
+    (tmp_path / "steps").mkdir()
     with pytest.raises(FileNotFoundError):
         qat_photos.main(["--pack", str(tmp_path / "none.tar"), "--out", str(tmp_path / "out")])
-    assert (tmp_path / "work").is_dir()
+    assert (tmp_path / "steps").is_dir()
     with pytest.raises(SystemExit):
         qat_photos.main(["--only", "w8-half,other", "--out", str(tmp_path / "out")])
     assert "--only must be among w8-half, w8-most, " in capsys.readouterr().err

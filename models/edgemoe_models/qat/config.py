@@ -3,48 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
-from edgemoe_models.train.config import AUGMENTATIONS, DEVICES, ChosenData, scheduled_rate
+from edgemoe_models.train.config import AUGMENTATIONS, DEVICES, CommonOptions, option, scheduled_rate
 
 __all__ = ["QatOptions"]
 
 
-def _option(default: Any, text: str) -> Any:
-    """A field with its default and its line of ``--help``."""
-    return dataclasses.field(default=default, metadata={"help": text})
-
-
 @dataclasses.dataclass(frozen=True)
-class QatOptions(ChosenData):
+class QatOptions(CommonOptions):
     """How to fine-tune the float checkpoint ``weights``.
 
     Raises:
         ValueError: a field is out of range.
     """
 
-    weights: str = _option("", "float checkpoint")
-    expert_bits: int = _option(8, "of the experts' weights, 8 or 4")
-    scales: str = _option("multiplier", "multiplier or power-of-two")
-    steps: int = _option(1000, "length of the run")
-    minutes: float = _option(0.0, "of training time; when not 0, they end the run and its schedule in place of steps")
-    batch: int = _option(16, "pictures of each task in a step")
-    learning_rate: float = _option(1e-4, "highest, after the warm-up")
-    warmup: int = _option(20, "steps of it")
-    balance: float = _option(0.001, "weight of the balance loss")
-    distill: float = _option(0.0, "share of the loss that compares with the float model's outputs, not with labels")
-    ema: float = _option(0.0, "decay of the weights' moving average, which is then what is kept; 0: none")
-    augment: str = _option("light", f"how pictures are changed, one of {', '.join(AUGMENTATIONS)}")
-    zoom: float = _option(2.0, "largest scale of the strong augmentation")
-    mix: float = _option(0.0, "share of pictures that get a rectangle of another one, of the strong augmentation")
-    class_balance: float = _option(0.0, "power of the classes' median-frequency weights; 0: none, 1: as published")
-    seed: int = _option(1, "of batches and noise")
-    data: str = _option("scenes", "data set with the model's tasks, as of edgemoe train")
-    data_root: str = _option("", "folder of the data set")
-    train_scenes: int = _option(20000, "pictures to train on, at most")
-    val_scenes: int = _option(128, "held-out pictures to measure at the end, at most")
-    save_minutes: float = _option(5.0, "of training time between checkpoints")
-    device: str = _option("auto", f"one of {', '.join(DEVICES)}; auto: a GPU if there is one")
+    weights: str = option("", "float checkpoint")
+    expert_bits: int = option(8, "of the experts' weights, 8 or 4")
+    scales: str = option("multiplier", "multiplier or power-of-two")
+    steps: int = option(1000, "length of the run")
+    minutes: float = option(0.0, "of training time; when not 0, they end the run and its schedule in place of steps")
+    batch: int = option(16, "pictures of each task in a step")
+    learning_rate: float = option(1e-4, "highest, after the warm-up")
+    warmup: int = option(20, "steps of it")
+    balance: float = option(0.001, "weight of the balance loss")
+    distill: float = option(0.0, "share of the loss that compares with the float model's outputs, not with labels")
+    ema: float = option(0.0, "decay of the weights' moving average, which is then what is kept; 0: none")
+    augment: str = option("light", f"how pictures are changed, one of {', '.join(AUGMENTATIONS)}")
+    zoom: float = option(2.0, "largest scale of the strong augmentation")
+    mix: float = option(0.0, "share of pictures that get a rectangle of another one, of the strong augmentation")
+    class_balance: float = option(0.0, "power of the classes' median-frequency weights; 0: none, 1: as published")
+    seed: int = option(1, "of batches and noise")
+    data: str = option("scenes", "data set with the model's tasks, as of edgemoe train")
+    data_root: str = option("", "folder of the data set")
+    train_scenes: int = option(20000, "pictures to train on, at most")
+    val_scenes: int = option(128, "held-out pictures to measure at the end, at most")
+    save_minutes: float = option(5.0, "of training time between checkpoints")
+    device: str = option("auto", f"one of {', '.join(DEVICES)}; auto: a GPU if there is one")
 
     def __post_init__(self) -> None:
         if self.expert_bits not in (4, 8):

@@ -25,7 +25,7 @@ def _is_dense(kind: str) -> bool:
     return kind != "classification"
 
 
-def _option(default: Any, text: str) -> Any:
+def option(default: Any, text: str) -> Any:
     """A field with its default and its line of ``--help``."""
     return dataclasses.field(default=default, metadata={"help": text})
 
@@ -54,7 +54,7 @@ def require_classes(weights: str, model: ModelConfig, data: DataSet) -> None:
                 )
 
 
-class ChosenData:
+class CommonOptions:
     """What options of float and of quantization-aware training have in common, first of all the data set: ``data``,
     its name, and ``data_root``, its folder."""
 
@@ -96,51 +96,51 @@ class ChosenData:
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig(ChosenData):
+class TrainConfig(CommonOptions):
     """How to train.
 
     Raises:
         ValueError: an option that is out of range, or not of its default's type.
     """
 
-    preset: str = _option("m3vit-micro", f"model, one of {', '.join(sorted(PRESETS))}")
-    tasks: str = _option("", "of the data set's labels, between commas; default: the preset's, or all of them")
-    image_size: str = _option("", "HEIGHTxWIDTH of the model's pictures, of whole patches; default: the preset's")
-    head_hidden: int = _option(-1, "width of the heads' hidden layer, 0 for none; -1: the preset's")
-    cells: int = _option(0, "of a patch's side that dense heads predict; 0: the preset's")
-    tasks_per_step: int = _option(0, "tasks that a step trains, drawn anew each time; 0: all")
-    steps: int = _option(3000, "length of the run")
-    minutes: float = _option(0.0, "of training time; when not 0, they end the run and its schedule in place of steps")
-    wall_clock: bool = _option(False, "count evaluations and checkpoints among the minutes")
-    batch: int = _option(32, "pictures of each task in a step, of all processes together")
-    learning_rate: float = _option(1e-3, "highest, after the warm-up")
-    weight_decay: float = _option(0.05, "of matrices")
-    warmup: int = _option(200, "steps of it")
-    balance: float = _option(0.01, "weight of the balance loss")
-    gate_noise: float = _option(1.0, "deviation of the noise on the gates' logits, in 1 / experts")
-    layer_decay: float = _option(1.0, "of the learning rate, from each block to the one before it; 1: none")
-    drop_path: float = _option(0.0, "share of pictures that skip the last block; the first one's is 0")
-    ema: float = _option(0.0, "decay of the weights' moving average, which is then what is measured and kept; 0: none")
-    class_balance: float = _option(0.0, "power of the classes' median-frequency weights; 0: none, 1: as published")
-    augment: str = _option("light", f"how pictures are changed, one of {', '.join(AUGMENTATIONS)}")
-    zoom: float = _option(2.0, "largest scale of the strong augmentation")
-    mix: float = _option(0.0, "share of pictures that get a rectangle of another one, of the strong augmentation")
-    mixup: float = _option(0.0, "of classification: alpha of the shares in which two pictures are mixed; 0: none")
-    label_smoothing: float = _option(0.0, "of classification: share of a label that all classes get")
-    workers: int = _option(0, "processes that generate scenes while training goes on; 0: all scenes first, cached")
-    seed: int = _option(1, "of weights, batches and noise")
-    init: str = _option("", "weights file to start from; what fits is taken")
-    data: str = _option("scenes", f"data set, one of {', '.join(DATA_SETS)}")
-    data_root: str = _option("", "folder of the data set")
-    train_scenes: int = _option(20000, "pictures to train on, at most")
-    val_scenes: int = _option(768, "held-out pictures to measure, at most")
-    split: str = _option("val", "held-out pictures that --evaluate measures, val or test")
-    label_size: str = _option("", "HEIGHTxWIDTH of the labels that --evaluate compares with; default: the picture's")
-    details: bool = _option(False, "--evaluate tells class accuracy, boundary F1 and each class's IoU, too")
-    evaluate_minutes: float = _option(5.0, "of training time between evaluations and checkpoints")
-    device: str = _option("auto", f"one of {', '.join(DEVICES)}; auto: a GPU if there is one")
-    precision: str = _option("float32", f"of products, one of {', '.join(PRECISIONS)}; weights stay in float32")
-    tensorboard: bool = _option(False, "also write TensorBoard's files to <out>/tensorboard")
+    preset: str = option("m3vit-micro", f"model, one of {', '.join(sorted(PRESETS))}")
+    tasks: str = option("", "of the data set's labels, between commas; default: the preset's, or all of them")
+    image_size: str = option("", "HEIGHTxWIDTH of the model's pictures, of whole patches; default: the preset's")
+    head_hidden: int = option(-1, "width of the heads' hidden layer, 0 for none; -1: the preset's")
+    cells: int = option(0, "of a patch's side that dense heads predict; 0: the preset's")
+    tasks_per_step: int = option(0, "tasks that a step trains, drawn anew each time; 0: all")
+    steps: int = option(3000, "length of the run")
+    minutes: float = option(0.0, "of training time; when not 0, they end the run and its schedule in place of steps")
+    wall_clock: bool = option(False, "count evaluations and checkpoints among the minutes")
+    batch: int = option(32, "pictures of each task in a step, of all processes together")
+    learning_rate: float = option(1e-3, "highest, after the warm-up")
+    weight_decay: float = option(0.05, "of matrices")
+    warmup: int = option(200, "steps of it")
+    balance: float = option(0.01, "weight of the balance loss")
+    gate_noise: float = option(1.0, "deviation of the noise on the gates' logits, in 1 / experts")
+    layer_decay: float = option(1.0, "of the learning rate, from each block to the one before it; 1: none")
+    drop_path: float = option(0.0, "share of pictures that skip the last block; the first one's is 0")
+    ema: float = option(0.0, "decay of the weights' moving average, which is then what is measured and kept; 0: none")
+    class_balance: float = option(0.0, "power of the classes' median-frequency weights; 0: none, 1: as published")
+    augment: str = option("light", f"how pictures are changed, one of {', '.join(AUGMENTATIONS)}")
+    zoom: float = option(2.0, "largest scale of the strong augmentation")
+    mix: float = option(0.0, "share of pictures that get a rectangle of another one, of the strong augmentation")
+    mixup: float = option(0.0, "of classification: alpha of the shares in which two pictures are mixed; 0: none")
+    label_smoothing: float = option(0.0, "of classification: share of a label that all classes get")
+    workers: int = option(0, "processes that generate scenes while training goes on; 0: all scenes first, cached")
+    seed: int = option(1, "of weights, batches and noise")
+    init: str = option("", "weights file to start from; what fits is taken")
+    data: str = option("scenes", f"data set, one of {', '.join(DATA_SETS)}")
+    data_root: str = option("", "folder of the data set")
+    train_scenes: int = option(20000, "pictures to train on, at most")
+    val_scenes: int = option(768, "held-out pictures to measure, at most")
+    split: str = option("val", "held-out pictures that --evaluate measures, val or test")
+    label_size: str = option("", "HEIGHTxWIDTH of the labels that --evaluate compares with; default: the picture's")
+    details: bool = option(False, "--evaluate tells class accuracy, boundary F1 and each class's IoU, too")
+    evaluate_minutes: float = option(5.0, "of training time between evaluations and checkpoints")
+    device: str = option("auto", f"one of {', '.join(DEVICES)}; auto: a GPU if there is one")
+    precision: str = option("float32", f"of products, one of {', '.join(PRECISIONS)}; weights stay in float32")
+    tensorboard: bool = option(False, "also write TensorBoard's files to <out>/tensorboard")
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

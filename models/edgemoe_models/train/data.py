@@ -13,7 +13,7 @@ from torch import Tensor
 
 from edgemoe_models.config import ModelConfig
 from edgemoe_models.datasets.arrays import Arrays
-from edgemoe_models.train.config import ChosenData
+from edgemoe_models.train.config import CommonOptions
 
 #: What torch computes with; it has no uint16.
 LABEL_TYPES: dict[str, Any] = {
@@ -90,7 +90,7 @@ def _quiet(text: str, share: float) -> None:
 
 
 def load_data(
-    options: ChosenData,
+    options: CommonOptions,
     model: ModelConfig,
     cache: Path,
     split: str,

@@ -208,9 +208,8 @@ class _Simulated(_Device):
         if self._options.trace:
             reference.run(self._graph, image, task, expected := {})
         result = self._verifier.run(image, task, expected=expected)
-        if self._verifier.waves_cut and not self._runs:
-            waves = self._options.waves
-            assert waves is not None
+        waves = self._options.waves
+        if waves is not None and not self._runs and self._verifier.waves_cut:
             self._options.note(
                 f"{waves.path} ends within the inference: it has reached {waves.limit / 1e9:g} GB; choose a part with "
                 "--waves-from and --waves-to, or another --waves-limit"

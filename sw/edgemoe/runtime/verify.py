@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,7 +74,6 @@ class Verifier:
     def __init__(self, platform: SimPlatform, bundle: Bundle, waves: Waves | None = None) -> None:
         self.platform, self.bundle = platform, bundle
         self._waves = waves
-        self.waves_cut = False
         self._driver = Driver(platform, bundle, depth=1, interrupt=True)
 
     def run(
@@ -141,7 +139,6 @@ class Verifier:
             driver.start(info.joined.key, 0, 0)
             model.await_launch()
             stats = run.to_end(driver)
-            self.waves_cut |= waves is not None and model.trace_full
         except (ModelError, DeviceError) as error:
             raise DeviceError(f"simulated accelerator: {error}") from error
         stats["seconds"] = time.perf_counter() - begin
@@ -152,6 +149,11 @@ class Verifier:
         for found, trace, (_, task) in zip(outputs, expected, joined.sequences, strict=True):
             comparison.mismatches += int((found != trace[f"heads.{task}"]).sum())
         return VerifiedJoint(outputs, stats, comparison)
+
+    @property
+    def waves_cut(self) -> bool:
+        """Whether the file of waveforms has ended at its limit."""
+        return self.platform.model.trace_full
 
     def close(self) -> None:
         """End the simulation, with all its memory; a second call does nothing."""
@@ -241,10 +243,9 @@ class _Run:
             for part in task.trace:
                 self.events[Engine(part[2])].append(part[3])
         self.commands = self._command_numbers()
-        self.recorded = waves is not None
-        self.waves_limit = 0 if waves is None else waves.limit
-        self.waves: dict[tuple[Engine, int], Path | None] = self._wave_events(waves) if waves is not None else {}
-        for engine, count in self.waves:
+        self.waves = waves
+        self.wave_events = self._wave_events(waves) if waves is not None else {}
+        for engine, count in self.wave_events:
             self.events[engine].append(count)
         self.events = {engine: sorted(set(counts)) for engine, counts in self.events.items()}
         self.marks: list[dict[str, Any]] = []
@@ -259,24 +260,31 @@ class _Run:
                 numbers[payload.engine].append(index)
         return numbers
 
-    def _wave_events(self, waves: Waves) -> dict[tuple[Engine, int], Path | None]:
-        """Completions at which recording begins (its file) and ends (None); begins at once if none comes before."""
+    def _wave_events(self, waves: Waves) -> dict[tuple[Engine, int], Waves | None]:
+        """Completions at which recording begins (what) and ends (None); begins at once if none comes before."""
         place = {
             index: (engine, number) for engine, numbers in self.commands.items() for number, index in enumerate(numbers)
         }
-        events: dict[tuple[Engine, int], Path | None] = {}
+        events: dict[tuple[Engine, int], Waves | None] = {}
         # BEGIN and END have no engine: from the start, or from the end of the command before END.
         engine, number = place.get(waves.first, (Engine.LOAD, 0))
         if waves.first == self.task.commands - 1:
             engine, number = place[waves.first - 1][0], place[waves.first - 1][1] + 1
         if number:
-            events[engine, number] = waves.path
+            events[engine, number] = waves
         else:
-            self.model.trace(waves.path, waves.limit)
+            self._record(waves)
         if waves.last in place:
             engine, number = place[waves.last]
             events[engine, number + 1] = None
         return events
+
+    def _record(self, waves: Waves | None) -> None:
+        """From now on; None: no longer."""
+        if waves is None:
+            self.model.trace(None)
+        else:
+            self.model.trace(waves.path, waves.limit)
 
     def to_end(self, driver: Driver) -> dict[str, Any]:
         """Run to the interrupt; returns the statistics."""
@@ -298,8 +306,8 @@ class _Run:
             if reason is not Stop.WATCH:
                 break
         driver.finish(task.joined.key)
-        if self.recorded:
-            model.trace(None)
+        if self.waves is not None:
+            self._record(None)
         cycles = model.read_reg("CYCLES")
         self._mark(task.phases[-1].name, cycles)
         return {
@@ -320,8 +328,8 @@ class _Run:
             while place[engine] < len(counts) and counts[place[engine]] <= done[engine]:
                 count = counts[place[engine]]
                 place[engine] += 1
-                if (engine, count) in self.waves:
-                    self.model.trace(self.waves[engine, count], self.waves_limit)
+                if (engine, count) in self.wave_events:
+                    self._record(self.wave_events[engine, count])
                 if engine == Engine.MATMUL and count in self.phase_ends:
                     ended.append(count)
                 if self.checker is not None:
